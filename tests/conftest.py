@@ -1,0 +1,42 @@
+"""Fixtures that every room's tests share: where the real data lies, and the small model that ships with the project."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("TATQA_BENCH_SHARED", ROOT.parent / "shared"))
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip `real` tests, by name, on a machine without the real data files."""
+    if (SHARED / "data").is_dir():
+        return
+    for item in items:
+        if item.get_closest_marker("real"):
+            item.add_marker(pytest.mark.skip(reason=f"needs the real data files in {SHARED / 'data'}"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with tatqa/, mt_bench/ and qwen3/ (only for tests marked `real`)."""
+    return SHARED / "data"
+
+
+@pytest.fixture(scope="session")
+def tiny_base() -> Path:
+    """The small Qwen3-architecture model that ships with the project."""
+    return ROOT / "train" / "bases" / "tiny-tatqa"
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No key, endpoint or data setting of the developer's shell reaches a test."""
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "TATQA_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    yield
