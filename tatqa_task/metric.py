@@ -1,0 +1,151 @@
+"""TAT-QA's official metric: exact match, token F1 and scale accuracy of one answer.
+
+Gives the numbers of `tatqa_eval.py` in NExTplusplus/TAT-QA at commit 870accc on every input that script survives, and
+zeros where it crashes. Pure: no torch, no numpy, and linear in the length of the answer.
+"""
+
+import re
+import string
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tatqa_task.data import Question
+
+_DROPPED_IN_NUMBERS = str.maketrans("", "", "'\"\\$€£¥%(),[]")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_FACTORS = {"hundred": 100, "thousand": 1000, "million": 1_000_000, "billion": 1_000_000_000, "percent": 0.01}
+
+# Each finds what the official, backtracking pattern finds first, without rescanning runs of digits.
+_VALUE = re.compile(r"([+-]?\d+(?:\.\d+)?)|[+-]?\.\d+")
+_WORD_AFTER_DIGITS = re.compile(r"[\d.]\s?([a-zA-Z]+)")
+_PARENTHESISED = re.compile(r"\([\d.\s]+\)")
+_PERCENT = re.compile(r"[\d.\s]%")
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+
+
+@dataclass(frozen=True)
+class Score:
+    """One question's exact match, F1 and scale accuracy, each from 0.0 to 1.0."""
+
+    em: float
+    f1: float
+    scale: float
+
+
+ZERO = Score(0.0, 0.0, 0.0)
+
+
+def score(question: Question, answer: Any, scale: Any) -> Score:
+    """The official score of a predicted answer (a list of texts, or one item) and its scale. Never raises."""
+    try:
+        return _score(question, answer, scale)
+    except Exception:  # what stops the official script: mixed types, scale None with a number, 10^4 digits
+        return ZERO
+
+
+def mean(scores: Sequence[Score]) -> Score:
+    """The mean over questions; zeros for no questions."""
+    n = len(scores)
+    if not n:
+        return ZERO
+    return Score(sum(s.em for s in scores) / n, sum(s.f1 for s in scores) / n, sum(s.scale for s in scores) / n)
+
+
+def _score(question: Question, answer: Any, scale: Any) -> Score:
+    gold_items = _gold_items(question)
+    if not answer or not gold_items:
+        return ZERO
+    items = answer if isinstance(answer, list) else [answer]
+    gold = _normalise(_answer_text(gold_items, question.scale))
+    em, f1 = max(_compare(_normalise(text), gold) for text in _readings(items, scale))
+    if question.answer_type in ("arithmetic", "count"):
+        f1 = em
+    return Score(em, f1, float(scale == question.scale))
+
+
+def _gold_items(question: Question) -> list[Any]:
+    if question.answer_type in ("span", "multi-span"):
+        return question.answer  # type: ignore[return-value]
+    if question.answer_type == "count":
+        return [str(int(question.answer))]  # type: ignore[arg-type]
+    return [str(question.answer)]
+
+
+def _readings(items: list[Any], scale: Any) -> Iterable[str]:
+    """The answer as text, and, for one bare number without scale, its unrounded value (0.1234 for 12.34 percent)."""
+    yield _answer_text(items, scale)
+    text = str(items[0])
+    if len(items) == 1 and not scale and "%" not in text and is_number(text):
+        value = to_number(text)
+        if value is not None:
+            yield f"{value:.4f}"
+
+
+def _answer_text(items: list[Any], scale: Any) -> str:
+    return " ".join(_item_text(str(item), scale) for item in sorted(items))
+
+
+def _item_text(text: str, scale: Any) -> str:
+    value = to_number(text) if is_number(text) else None
+    if value is None:
+        return f"{text} {scale}" if scale else text
+    if "%" in text:
+        return f"{value:.4f}"
+    return f"{round(value, 2) * scale_factor(scale):.4f}"
+
+
+def scale_factor(text: str) -> float:
+    """What the first scale word in the text multiplies by; 1 if there is none."""
+    lowered = text.lower()
+    return next((factor for word, factor in _FACTORS.items() if word in lowered), 1)
+
+
+def is_number(text: str) -> bool:
+    """Whether the metric reads the text as a number: `1,023`, `$ (12.5)`, `3 million`."""
+    words = [word for word in (w.translate(_DROPPED_IN_NUMBERS) for w in text.split()) if word]
+    try:
+        value = float(words[0]) if words else float("nan")
+    except ValueError:
+        return False
+    return value == value and (len(words) < 2 or scale_factor(words[1]) != 1)
+
+
+def to_number(text: str) -> float | None:
+    """The value of a text that `is_number`, rounded to 4 places; None if it shows no digits before a point (`.5`)."""
+    found = _VALUE.search(text.translate(_DROPPED_IN_NUMBERS))
+    if found is None or found.group(1) is None:
+        return None
+    digits = found.group(1)
+    value = float(digits) if "." in digits else int(digits)
+    word = _WORD_AFTER_DIGITS.search(text)
+    factor = scale_factor(word.group(1)) if word else 1
+    stripped = text.strip()
+    sign = -1 if _PARENTHESISED.search(stripped) else 1
+    percent = 0.01 if _PERCENT.search(stripped) else 1
+    return round(value * factor * sign * percent, 4)
+
+
+def _normalise(text: str) -> str:
+    tokens = (_normalise_token(token.lower()) for token in text.split(" "))
+    return " ".join(token for token in tokens if token)
+
+
+def _normalise_token(token: str) -> str:
+    if is_number(token):
+        token = str(to_number(token))
+    else:
+        token = token.translate(_PUNCTUATION)
+        if is_number(token):  # `#5` becomes a number once its punctuation is gone
+            token = str(to_number(token))
+    return " ".join(_ARTICLES.sub(" ", token).split())
+
+
+def _compare(predicted: str, gold: str) -> tuple[float, float]:
+    """Exact match and F1 over the sets of tokens of two normalised texts."""
+    predicted_set, gold_set = set(predicted.split()), set(gold.split())
+    common = len(predicted_set & gold_set)
+    precision = common / len(predicted_set) if predicted_set else 1.0
+    recall = common / len(gold_set) if gold_set else 1.0
+    f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    return float(predicted == gold), round(f1 * 100) / 100  # as numpy rounds: half of an even hundredth goes down
