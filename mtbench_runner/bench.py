@@ -1,0 +1,133 @@
+"""A bench: a folder of FastChat's shape, and where its answers and judgments lie.
+
+    question.jsonl                      question_id, category, turns (one or two)
+    judge_prompts.jsonl                 in the folder or beside it
+    reference_answer/gpt-4.jsonl        for the categories that need one
+    model_answer/<model id>.jsonl       written by `answer`
+    model_judgment/<judge>_single.jsonl written by `judge`
+
+MT-Bench itself is downloaded from FastChat at a pinned commit, once, and verified.
+"""
+
+import hashlib
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mtbench_runner import store
+from mtbench_runner.store import InputError
+
+Row = dict[str, Any]
+
+SHIPPED = Path(__file__).parent / "benches"
+MT_BENCH = "data/mt_bench"
+COMMIT = "0e6d3e4beaab66f4d3f93db72541a4abab8af28d"
+SOURCE = f"https://raw.githubusercontent.com/lm-sys/FastChat/{COMMIT}/fastchat/llm_judge/data/"
+# file in the bench folder -> (path at SOURCE, sha256)
+PINNED = {
+    "question.jsonl": (
+        "mt_bench/question.jsonl",
+        "119565adbab82227089cefdb44c8d7e2cf04dc0a0ec233634c82e7d4e2a944f7",
+    ),
+    "judge_prompts.jsonl": (
+        "judge_prompts.jsonl",
+        "fd283293406d024f44c174b094ef48031d0687a4682fd3a56b29b138f80281b6",
+    ),
+    "reference_answer/gpt-4.jsonl": (
+        "mt_bench/reference_answer/gpt-4.jsonl",
+        "f957a5bc977badb66885ec970e6cd08527845780313f0995764260e5777b9b3f",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Questions in file order, judge prompts by name, reference answers by question id, and where results go."""
+
+    name: str
+    questions: list[Row]
+    prompts: dict[str, Row]
+    references: dict[int, Row]
+    out: Path
+
+    def answers_file(self, model_id: str) -> Path:
+        return self.out / "model_answer" / f"{model_id}.jsonl"
+
+    def judgments_file(self, judge: str, mode: str = "single") -> Path:
+        return self.out / "model_judgment" / f"{judge}_{mode}.jsonl"
+
+    def answers(self, model_id: str) -> dict[int, Row]:
+        """The newest answer to each question, as FastChat reads them. Raises InputError when there are none."""
+        path = self.answers_file(model_id)
+        if not path.exists():
+            raise InputError(f"no answers of {model_id} at {path}; run the answer stage first")
+        return {row["question_id"]: row for row in store.read(path)}
+
+
+def load(data: str | None = None, out: str | None = None, references: str | None = None) -> Bench:
+    """Read a bench: a folder, a shipped one by name (demo, instruct), or MT-Bench, downloaded if needed (None)."""
+    folder = Path(data or MT_BENCH)
+    if data is None:
+        download(folder)
+    elif not folder.is_dir() and (SHIPPED / data).is_dir():
+        out, folder = out or str(Path("data") / data), SHIPPED / data
+    questions = [check_question(row, folder) for row in _rows(folder / "question.jsonl")]
+    if len({q["question_id"] for q in questions}) < len(questions):
+        raise InputError(f"{folder / 'question.jsonl'}: a question_id occurs twice")
+    beside = folder / "judge_prompts.jsonl"
+    prompts = _rows(beside if beside.exists() else folder.parent / "judge_prompts.jsonl")
+    given = Path(references) if references else _reference_file(folder)
+    return Bench(
+        name=folder.resolve().name,
+        questions=questions,
+        prompts={p["name"]: p for p in prompts},
+        references={r["question_id"]: r for r in (_rows(given) if given else [])},
+        out=Path(out) if out else folder,
+    )
+
+
+def check_question(row: Row, folder: Path) -> Row:
+    """The row, if FastChat's judges can use it; else InputError that names the question."""
+    where = f"{folder / 'question.jsonl'}: question {row.get('question_id', '?')}"
+    turns = row.get("turns")
+    if not isinstance(row.get("question_id"), int) or not isinstance(row.get("category"), str):
+        raise InputError(f"{where}: needs a whole-number question_id and a category")
+    if not isinstance(turns, list) or not 1 <= len(turns) <= 2 or not all(isinstance(t, str) for t in turns):
+        raise InputError(f"{where}: turns must be one or two texts")
+    return row
+
+
+def _rows(path: Path) -> list[Row]:
+    if not path.is_file():
+        raise InputError(f"no {path}; a bench folder needs question.jsonl and judge_prompts.jsonl (in it or beside it)")
+    return store.read(path)
+
+
+def _reference_file(folder: Path) -> Path | None:
+    files = sorted((folder / "reference_answer").glob("*.jsonl"))
+    return next((f for f in files if f.stem == "gpt-4"), files[0] if files else None)
+
+
+def download(folder: Path, source: str = SOURCE) -> None:
+    """Fetch what is missing of MT-Bench's pinned files and verify all of them. Raises InputError."""
+    for name, (remote, sha256) in PINNED.items():
+        path = folder / name
+        try:
+            content = path.read_bytes() if path.exists() else _fetch(source + remote)
+        except OSError as error:
+            raise InputError(
+                f"cannot download {source + remote} ({error}); without a network, copy MT-Bench's files into "
+                f"{folder} or pass --data FOLDER"
+            ) from None
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise InputError(
+                f"{path} is not FastChat's file at {COMMIT[:8]} (sha256 differs); delete it or pass --data"
+            )
+        if not path.exists():
+            store.write_whole(path, content)
+
+
+def _fetch(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=60) as reply:
+        return bytes(reply.read())

@@ -1,0 +1,90 @@
+"""A judge that is none: it rates by a fixed rule, over real HTTP on 127.0.0.1, for demos and tests without an account.
+
+    python -m mtbench_runner.stand_in_judge COMMAND [ARG ...]
+
+serves it on a free port, runs COMMAND with OPENAI_BASE_URL and OPENAI_API_KEY set to it, and exits with COMMAND's code.
+The rule: one point for every four different words of the answer, from 1 to 10; of a pair, the one with more words.
+Its ratings measure nothing; every score that they make is labelled with the judge's name, stand-in-judge.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from mtbench_runner.score import STAND_IN
+
+# what stands before and after an answer in FastChat's prompts and in those of the benches shipped here ({0}: whose)
+ANSWER = r".*(?:\[The Start of {0}'s Answer\]|### {0}:|<answer{1}>)\n(.*?)\n(?:\[The End|\n<\||</)"
+
+
+def judgment(prompt: str) -> str:
+    """The stand-in's reply to a judge prompt."""
+    if "Assistant B" in prompt or "<answer B>" in prompt:
+        a, b = (_words(ANSWER.format(f"Assistant {side}", f" {side}"), prompt) for side in "AB")
+        verdict = "C" if a == b else "A" if a > b else "B"
+        return f"Stand-in verdict by a fixed rule: {a} against {b} different words. [[{verdict}]]"
+    words = _words(ANSWER.format("Assistant(?: A)?", ""), prompt)
+    return f"Stand-in rating by a fixed rule: {words} different words. Rating: [[{max(1, min(10, words // 4))}]]"
+
+
+def _words(pattern: str, prompt: str) -> int:
+    found = re.match(pattern, prompt, re.DOTALL)
+    return len(set((found.group(1) if found else "").lower().split()))
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        prompt = request["messages"][-1]["content"]
+        text = judgment(prompt)
+        usage = {"prompt_tokens": len(prompt.split()), "completion_tokens": len(text.split())}
+        body = {
+            "id": "stand-in",
+            "object": "chat.completion",
+            "created": 0,
+            "model": STAND_IN,
+            "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
+            "usage": usage | {"total_tokens": sum(usage.values())},
+        }
+        content = json.dumps(body).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+
+def main(command: list[str]) -> int:
+    if not command or command[0] in ("-h", "--help"):
+        sys.stderr.write(__doc__ or "")
+        return 0 if command else 2
+    with Server(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/v1"
+        try:
+            return subprocess.run(
+                command, env=os.environ | {"OPENAI_BASE_URL": address, "OPENAI_API_KEY": STAND_IN}, check=False
+            ).returncode
+        except OSError as error:
+            sys.stderr.write(f"error: cannot run {command[0]}: {error.strerror}\n")
+            return 2
+        finally:
+            server.shutdown()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
