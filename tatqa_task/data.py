@@ -168,7 +168,7 @@ def download(split: str) -> Path:
         return path
     content = _fetch(URL + name)
     if git_blob_id(content) != blob_id:
-        raise DataError(f"{URL}{name} has git blob id {git_blob_id(content)}, not {blob_id}: altered on the way; try again")
+        raise DataError(f"{URL}{name} has git blob id {git_blob_id(content)}, not {blob_id}: altered on the way")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{name}.{os.getpid()}")
     temporary.write_bytes(content)

@@ -3,6 +3,10 @@
 The same text is trained on and scored. The question comes last, so that the questions of a context share a prefix.
 """
 
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
 from tatqa_task.data import Context, Question
 
 INSTRUCTION = """\
@@ -10,23 +14,40 @@ Read the table and the text of a company's report and answer the question with o
 {"answer": ["..."], "scale": "..."}
 The answer is a list of texts copied from the report, or one calculated number, rounded to two decimals, without unit. \
 The scale is the unit of a number: "thousand", "million", "billion", "percent", or "" if there is none."""
+REASONING = "Think step by step first; the line of JSON comes last."
 
 
-def user_message(context: Context, question: Question | str) -> str:
-    """The user turn that asks one question about the whole context; it ends with `Answer:`."""
+def user_message(context: Context, question: Question | str, reasoning: bool = False) -> str:
+    """The user turn that asks one question about the whole context; it ends with `Answer:` (or `Reasoning:`)."""
     text = question if isinstance(question, str) else question.question
-    return f"{INSTRUCTION}\n\n{report_text(context)}\n\nQuestion: {text.strip()}\nAnswer:"
+    instruction, cue = (f"{INSTRUCTION}\n{REASONING}", "Reasoning:") if reasoning else (INSTRUCTION, "Answer:")
+    return f"{instruction}\n\n{report_text(context)}\n\nQuestion: {text.strip()}\n{cue}"
 
 
 def report_text(context: Context) -> str:
     """The table, one line a row with cells parted by ` | `, then one line a paragraph."""
+    table = "\n".join(" | ".join(map(_one_line, row)) for row in context.table)
     text = "\n".join(map(_one_line, context.paragraphs))
-    return "\n\n".join(part for part in (table_text(context.table), text) if part)
+    return "\n\n".join(part for part in (table, text) if part)
 
 
-def table_text(table: list[list[str]]) -> str:
-    """One line a row. Cells keep their text, but for line breaks and white space around them."""
-    return "\n".join(" | ".join(_one_line(cell) for cell in row) for row in table)
+def fit(context: Context, question: str, budget: int, count_tokens: Callable[[str], int]) -> Context:
+    """The context without the paragraphs that keep the user turn above `budget` tokens.
+
+    Whole paragraphs go, those that share the fewest words with the question first, of equals the last. Table rows
+    never go, so the result may still be too long.
+    """
+    asked = _words(question)
+    by_relation = sorted(context.paragraphs, key=lambda text: -len(asked & _words(text)))
+    while by_relation and count_tokens(user_message(context, question)) > budget:
+        dropped = by_relation.pop()
+        context = replace(context, paragraphs=[text for text in context.paragraphs if text is not dropped])
+    return context
+
+
+def _words(text: str) -> set[str]:
+    """The words of a text that say what it is about: numbers, and words of more than three letters."""
+    return set(re.findall(r"[a-z]{4,}|\d[\d,.]*", text.lower()))
 
 
 def _one_line(text: str) -> str:

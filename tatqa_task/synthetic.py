@@ -1,7 +1,7 @@
 """Synthetic TAT-QA: small company-report contexts in the official JSON schema, for tests, demos and small models.
 
 Every context is a pure function of (split, seed, index): only `random.Random(text).random()` is drawn from, which
-Python keeps the same across versions and platforms. Types, sources and scales come in about the shares of TAT-QA's dev set.
+Python keeps the same everywhere. Types, sources and scales come in about the shares of TAT-QA's dev set.
 """
 
 import random

@@ -1,0 +1,162 @@
+"""Commands around the TAT-QA task: `python -m tatqa_task include-path | score | export | download | generate`."""
+
+import argparse
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tatqa_task import answer, data, metric, synthetic
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Exit code 0 done, 2 unusable call or input (one line on stderr)."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except data.DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tatqa_task", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    command = commands.add_parser("include-path", help="print the folder of the task YAMLs, for lm_eval --include_path")
+    command.set_defaults(run=lambda _: print(Path(__file__).parent / "tasks"))
+
+    command = commands.add_parser("score", help="score predictions in TAT-QA's official format, {uid: [answer, scale]}")
+    command.add_argument("--gold", type=Path, required=True, help="gold file in the official format")
+    command.add_argument("--pred", type=Path, required=True, help="predictions, as JSON")
+    command.add_argument("--json", type=Path, metavar="OUT", help="also write the scores, question by question")
+    command.set_defaults(run=_score)
+
+    command = commands.add_parser("export", help="turn lm-eval's --log_samples files into the official format")
+    command.add_argument("samples", type=Path, nargs="+", help="samples_*.jsonl files of one run, or its folder")
+    command.add_argument("--out", type=Path, required=True, metavar="PRED", help="predictions to write")
+    command.set_defaults(run=_export)
+
+    command = commands.add_parser("download", help="fetch and verify the official files, print where they are")
+    command.set_defaults(run=lambda _: [print(data.download(split)) for split in data.FILES])
+
+    command = commands.add_parser("generate", help="write a folder of synthetic data that TATQA_DATA can name")
+    command.add_argument("folder", type=Path)
+    command.add_argument("--contexts", type=int, default=100, help="contexts per split, 6 questions each (default 100)")
+    command.add_argument("--seed", type=int, default=0)
+    command.set_defaults(run=_generate)
+    return parser
+
+
+# --- score ---
+
+
+def _score(arguments: argparse.Namespace) -> None:
+    contexts = data.read_file(arguments.gold)
+    predictions, repeated = _read_predictions(arguments.pred)
+    questions = [question for context in contexts for question in context.questions]
+    scores = [metric.score(question, *predictions.get(question.uid, (None, None))) for question in questions]
+    _report_uids("questions without a prediction count as wrong", [q.uid for q in questions if q.uid not in predictions])
+    _report_uids("predictions for no question are left out", sorted(predictions.keys() - {q.uid for q in questions}))
+    _report_uids("uids predicted more than once count with their last prediction", repeated)
+    mean = metric.mean(scores)
+    print(f"questions {len(scores)}\nEM {mean.em:.4f}\nF1 {mean.f1:.4f}\nscale {mean.scale:.4f}")
+    for name in ("em", "f1"):
+        print(f"\n{_table(name, questions, scores)}")
+    if arguments.json:
+        per_question = {q.uid: [s.em, s.f1, s.scale] for q, s in zip(questions, scores, strict=True)}
+        whole = {"em": mean.em, "f1": mean.f1, "scale": mean.scale, "n": len(scores), "per_question": per_question}
+        _write(arguments.json, json.dumps(whole))
+
+
+def _read_predictions(path: Path) -> tuple[dict[str, tuple[Any, Any]], list[str]]:
+    """Predictions by uid, and the uids that appear more than once."""
+    try:
+        pairs = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=list)
+    except OSError as error:
+        raise data.DataError(f"{path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise data.DataError(f"{path} is not complete JSON ({error}); write the predictions again") from error
+    if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
+        raise data.DataError(f"{path}: expected an object {{uid: [answer, scale]}}")
+    for uid, value in pairs:
+        if not (isinstance(value, list) and len(value) == 2):
+            raise data.DataError(f"{path}: question {uid}: expected [answer, scale], found {json.dumps(value)[:60]}")
+    counts = Counter(uid for uid, _ in pairs)
+    return {uid: tuple(value) for uid, value in pairs}, [uid for uid, n in counts.items() if n > 1]
+
+
+def _report_uids(what: str, uids: Sequence[str]) -> None:
+    if uids:
+        named = ", ".join(uids[:10]) + (f" and {len(uids) - 10} more" if len(uids) > 10 else "")
+        print(f"warning: {len(uids)} {what}: {named}", file=sys.stderr)
+
+
+def _table(name: str, questions: Sequence[data.Question], scores: Sequence[metric.Score]) -> str:
+    """Means by answer type (rows) and by where the answer is from (columns), as the official script shows them."""
+    cells: dict[tuple[str, str], list[float]] = {}
+    for question, score in zip(questions, scores, strict=True):
+        cells.setdefault((question.answer_type, question.answer_from or "unknown"), []).append(getattr(score, name))
+    columns = [source for source in (*data.SOURCES, "unknown") if any(column == source for _, column in cells)]
+    lines = [f"{name.upper():<12}" + "".join(f"{column:>22}" for column in columns)]
+    for row in sorted({row for row, _ in cells}):
+        shown = [f"{sum(c) / len(c):.6f} (n={len(c)})" if (c := cells.get((row, column))) else "-" for column in columns]
+        lines.append(f"{row:<12}" + "".join(f"{text:>22}" for text in shown))
+    return "\n".join(lines)
+
+
+# --- export ---
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    files = [file for path in arguments.samples for file in (sorted(path.rglob("samples_*.jsonl")) if path.is_dir() else [path])]
+    predictions: dict[str, list[Any]] = {}
+    for file in files:
+        for uid, prediction in _sample_predictions(file):
+            if uid in predictions:
+                raise data.DataError(f"{file}: question {uid} was already read; give the samples of one run only")
+            predictions[uid] = prediction
+    if not predictions:
+        raise data.DataError(f"no samples in {', '.join(map(str, arguments.samples))}; run lm_eval with --log_samples")
+    _write(arguments.out, json.dumps(predictions, ensure_ascii=False, indent=1))
+    print(f"{len(predictions)} predictions from {len(files)} files in {arguments.out}")
+
+
+def _sample_predictions(file: Path) -> list[tuple[str, list[Any]]]:
+    try:
+        samples = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line]
+        replies = [(sample["doc"]["uid"], answer.parse(sample["filtered_resps"][0])) for sample in samples]
+    except OSError as error:
+        raise data.DataError(f"{file}: {error.strerror or error}") from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise data.DataError(f"{file} is no lm-eval samples file of a tatqa task ({error!r})") from error
+    return [(uid, [reply.answer, reply.scale]) for uid, reply in replies]
+
+
+# --- generate ---
+
+
+def _generate(arguments: argparse.Namespace) -> None:
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    for split, (name, _) in data.FILES.items():
+        contexts = synthetic.generate(split, arguments.contexts, arguments.seed)
+        _write(arguments.folder / name, json.dumps(contexts, indent=1))
+    print(f"synthetic data in {arguments.folder}; use it with TATQA_DATA={arguments.folder}")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise data.DataError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

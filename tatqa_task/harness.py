@@ -1,0 +1,150 @@
+"""What the task YAMLs in `tasks/` name: documents, prompts, few-shot examples and results for lm-evaluation-harness.
+
+A thin edge over the pure core; the only module here that imports lm_eval.
+"""
+
+import json
+import logging
+import os
+import random
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from lm_eval.api.samplers import ContextSampler
+
+from tatqa_task import answer, data, metric, prompt
+
+if TYPE_CHECKING:
+    import datasets
+
+Doc = dict[str, Any]
+log = logging.getLogger("lm-eval")
+
+
+def dataset(
+    split: str, answer_type: str, context_budget: int | None = None, **model_args: Any
+) -> "dict[str, datasets.Dataset]":
+    """The questions of one answer type, one document each, under the name of their split.
+
+    `context_budget` (tokens of the user turn by the model's own tokenizer; from `--metadata`) drops paragraphs of
+    longer prompts. Unusable data ends the program with one line and exit code 2.
+    """
+    from datasets import Dataset
+
+    try:
+        docs = [doc for doc in documents(split) if doc["answer_type"] == answer_type]
+        if not docs:
+            raise data.DataError(f"the {split} data has no question of type {answer_type}; leave this subtask out")
+    except data.DataError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        raise SystemExit(2) from None
+    if context_budget:
+        docs = _within(docs, int(context_budget), _token_counter(model_args))
+    return {split: Dataset.from_list(docs)}
+
+
+def documents(split: str) -> list[Doc]:
+    """All questions of a split as flat documents; the mixed-type gold answer is a JSON string. Raises DataError."""
+    return _documents(split, os.environ.get("TATQA_DATA"))
+
+
+@lru_cache(maxsize=4)
+def _documents(split: str, source: str | None) -> list[Doc]:
+    return [
+        asdict(question) | {
+            "answer": json.dumps(question.answer, ensure_ascii=False),
+            "context_uid": context.uid, "table": context.table, "paragraphs": context.paragraphs,
+        }
+        for context in data.load(split, source)
+        for question in context.questions
+    ]  # fmt: skip
+
+
+def _within(docs: list[Doc], budget: int, count_tokens: Callable[[str], int]) -> list[Doc]:
+    fitted = [prompt.fit(_context(doc), doc["question"], budget, count_tokens) for doc in docs]
+    dropped = [len(doc["paragraphs"]) - len(context.paragraphs) for doc, context in zip(docs, fitted, strict=True)]
+    docs = [doc | {"paragraphs": context.paragraphs} for doc, context in zip(docs, fitted, strict=True)]
+    over = sum(count_tokens(doc_to_text(doc)) > budget for doc in docs)
+    log.warning(
+        "context budget of %d tokens: %d paragraphs dropped from %d of %d prompts; %d are longer even without text",
+        budget, sum(dropped), sum(map(bool, dropped)), len(docs), over,
+    )  # fmt: skip
+    return docs
+
+
+def _token_counter(model_args: dict[str, Any]) -> Callable[[str], int]:
+    from transformers import AutoTokenizer
+
+    name = model_args.get("tokenizer") or model_args.get("pretrained") or model_args.get("model")
+    if not name:
+        raise SystemExit("error: context_budget needs a tokenizer: give tokenizer= or pretrained= in --model_args")
+    tokenizer = AutoTokenizer.from_pretrained(name)
+    return lambda text: len(tokenizer(text)["input_ids"])
+
+
+def _context(doc: Doc) -> data.Context:
+    return data.Context(doc["context_uid"], doc["table"], doc["paragraphs"], [])
+
+
+def _question(doc: Doc) -> data.Question:
+    fields = {name: doc[name] for name in data.Question.__dataclass_fields__}
+    return data.Question(**fields | {"answer": json.loads(doc["answer"])})
+
+
+def doc_to_text(doc: Doc) -> str:
+    """The user turn."""
+    return prompt.user_message(_context(doc), doc["question"])
+
+
+def doc_to_text_cot(doc: Doc) -> str:
+    """The user turn that asks for reasoning before the JSON line."""
+    return prompt.user_message(_context(doc), doc["question"], reasoning=True)
+
+
+def doc_to_target(doc: Doc) -> str:
+    """The gold reply: the JSON line."""
+    return answer.render(json.loads(doc["answer"]), doc["scale"])
+
+
+def doc_to_target_cot(doc: Doc) -> str:
+    """The gold reply after its derivation, where the data has one."""
+    return "\n".join(filter(None, [doc["derivation"], doc_to_target(doc)]))
+
+
+def process_results(doc: Doc, results: list[str]) -> dict[str, float]:
+    """The official metrics of one reply, whether it followed the format, and the experiment log's own rule."""
+    reply = answer.parse(results[0])
+    score = metric.score(_question(doc), reply.answer, reply.scale)
+    official = {"em": score.em, "f1": score.f1, "scale_em": score.scale}
+    return official | {
+        "parsed": float(reply.parsed),
+        "lenient_em": metric.lenient_match(_question(doc), results[0]),
+    }
+
+
+class Examples(ContextSampler):
+    """Few-shot examples from the training split, of all answer types, never from the context that is asked about.
+
+    They depend on the few-shot seed and the question alone, so that runs of one and of several processes see the same.
+    """
+
+    seed: int | None = None
+
+    def set_rnd(self, rnd: int | None) -> "Examples":
+        """Take lm-eval's few-shot seed."""
+        self.seed = rnd
+        return self
+
+    def sample(self, n: int, eval_doc: Doc | None = None, df: Any = None, **kwargs: Any) -> Sequence[Doc]:
+        """n training questions for the document that is asked about."""
+        asked = eval_doc or {"uid": "", "context_uid": ""}
+        chosen = random.Random(f"{self.seed}-{asked['uid']}").sample(documents("train"), n + 20)
+        return [doc for doc in chosen if doc["context_uid"] != asked["context_uid"]][:n]
+
+
+def no_documents(docs: Any) -> list[Doc]:
+    """Nothing up front: `Examples` reads the training split when it is asked for examples."""
+    return []
