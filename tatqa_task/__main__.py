@@ -59,10 +59,12 @@ def _score(arguments: argparse.Namespace) -> None:
     contexts = data.read_file(arguments.gold)
     predictions, repeated = _read_predictions(arguments.pred)
     questions = [question for context in contexts for question in context.questions]
-    scores = [metric.score(question, *predictions.get(question.uid, (None, None))) for question in questions]
-    _report_uids("questions without a prediction count as wrong", [q.uid for q in questions if q.uid not in predictions])
-    _report_uids("predictions for no question are left out", sorted(predictions.keys() - {q.uid for q in questions}))
+    scores = [_score_one(question, predictions.get(question.uid)) for question in questions]
+    asked = {question.uid for question in questions}
+    _report_uids("questions without a prediction count as wrong", sorted(asked - predictions.keys()))
+    _report_uids("predictions for no question are left out", sorted(predictions.keys() - asked))
     _report_uids("uids predicted more than once count with their last prediction", repeated)
+    _report_uids("predictions that are not [answer, scale] count as wrong", _misshapen(predictions))
     mean = metric.mean(scores)
     print(f"questions {len(scores)}\nEM {mean.em:.4f}\nF1 {mean.f1:.4f}\nscale {mean.scale:.4f}")
     for name in ("em", "f1"):
@@ -73,7 +75,19 @@ def _score(arguments: argparse.Namespace) -> None:
         _write(arguments.json, json.dumps(whole))
 
 
-def _read_predictions(path: Path) -> tuple[dict[str, tuple[Any, Any]], list[str]]:
+def _score_one(question: data.Question, prediction: Any) -> metric.Score:
+    return metric.score(question, *prediction) if _is_pair(prediction) else metric.ZERO
+
+
+def _is_pair(prediction: Any) -> bool:
+    return isinstance(prediction, list) and len(prediction) == 2
+
+
+def _misshapen(predictions: dict[str, Any]) -> list[str]:
+    return [uid for uid, prediction in predictions.items() if not _is_pair(prediction)]
+
+
+def _read_predictions(path: Path) -> tuple[dict[str, Any], list[str]]:
     """Predictions by uid, and the uids that appear more than once."""
     try:
         pairs = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=list)
@@ -83,11 +97,8 @@ def _read_predictions(path: Path) -> tuple[dict[str, tuple[Any, Any]], list[str]
         raise data.DataError(f"{path} is not complete JSON ({error}); write the predictions again") from error
     if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
         raise data.DataError(f"{path}: expected an object {{uid: [answer, scale]}}")
-    for uid, value in pairs:
-        if not (isinstance(value, list) and len(value) == 2):
-            raise data.DataError(f"{path}: question {uid}: expected [answer, scale], found {json.dumps(value)[:60]}")
     counts = Counter(uid for uid, _ in pairs)
-    return {uid: tuple(value) for uid, value in pairs}, [uid for uid, n in counts.items() if n > 1]
+    return dict(pairs), [uid for uid, n in counts.items() if n > 1]
 
 
 def _report_uids(what: str, uids: Sequence[str]) -> None:
@@ -104,7 +115,8 @@ def _table(name: str, questions: Sequence[data.Question], scores: Sequence[metri
     columns = [source for source in (*data.SOURCES, "unknown") if any(column == source for _, column in cells)]
     lines = [f"{name.upper():<12}" + "".join(f"{column:>22}" for column in columns)]
     for row in sorted({row for row, _ in cells}):
-        shown = [f"{sum(c) / len(c):.6f} (n={len(c)})" if (c := cells.get((row, column))) else "-" for column in columns]
+        found = [cells.get((row, column)) for column in columns]
+        shown = [f"{sum(cell) / len(cell):.6f} (n={len(cell)})" if cell else "-" for cell in found]
         lines.append(f"{row:<12}" + "".join(f"{text:>22}" for text in shown))
     return "\n".join(lines)
 
@@ -113,8 +125,8 @@ def _table(name: str, questions: Sequence[data.Question], scores: Sequence[metri
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    files = [file for path in arguments.samples for file in (sorted(path.rglob("samples_*.jsonl")) if path.is_dir() else [path])]
     predictions: dict[str, list[Any]] = {}
+    files = [file for path in arguments.samples for file in _samples_files(path)]
     for file in files:
         for uid, prediction in _sample_predictions(file):
             if uid in predictions:
@@ -124,6 +136,10 @@ def _export(arguments: argparse.Namespace) -> None:
         raise data.DataError(f"no samples in {', '.join(map(str, arguments.samples))}; run lm_eval with --log_samples")
     _write(arguments.out, json.dumps(predictions, ensure_ascii=False, indent=1))
     print(f"{len(predictions)} predictions from {len(files)} files in {arguments.out}")
+
+
+def _samples_files(path: Path) -> list[Path]:
+    return sorted(path.rglob("samples_*.jsonl")) if path.is_dir() else [path]
 
 
 def _sample_predictions(file: Path) -> list[tuple[str, list[Any]]]:
