@@ -1,0 +1,64 @@
+"""Form batches by context, so that the pairs of one table and text meet in one step and their prefix is computed once.
+
+Which pairs share an optimizer step changes; no pair's gradient does. The order is a pure function of (seed, epoch), so a
+resumed run and any number of processes see the same one.
+"""
+
+import random
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Sequence
+
+from torch.utils.data import Sampler
+
+WINDOW = 32  # batches whose contexts are dealt together: long ones spread out, and the order stays random
+
+
+def context_order(
+    context_of_pair: Sequence[Hashable], tokens_of_pair: Sequence[int], batch_size: int, seed: int, epoch: int
+) -> list[int]:
+    """A permutation of the pair indices in which a context's pairs are adjacent and batches cost about the same.
+
+    tokens_of_pair: length of each pair's prompt, the cost of the context that its neighbours share.
+    """
+    groups: dict[Hashable, list[int]] = defaultdict(list)
+    for index, context in enumerate(context_of_pair):
+        groups[context].append(index)
+    contexts = list(groups.values())
+    random.Random(f"{seed}/{epoch}").shuffle(contexts)
+    order: list[int] = []
+    per_window = max(1, WINDOW * batch_size * len(contexts) // max(1, len(context_of_pair)))
+    for first in range(0, len(contexts), per_window):
+        window = contexts[first : first + per_window]
+        batches = max(1, sum(map(len, window)) // batch_size)
+        for dealt in _deal(window, [tokens_of_pair[group[0]] for group in window], batches):
+            order += [index for group in dealt for index in group]
+    return order
+
+
+def _deal(groups: list[list[int]], costs: list[int], hands: int) -> list[list[list[int]]]:
+    """Deal groups, dearest first, back and forth over the hands."""
+    dealt: list[list[list[int]]] = [[] for _ in range(hands)]
+    for place, which in enumerate(sorted(range(len(groups)), key=lambda i: (-costs[i], i))):
+        turn, hand = divmod(place, hands)
+        dealt[hand if turn % 2 == 0 else hands - 1 - hand].append(groups[which])
+    return dealt
+
+
+class ContextSampler(Sampler[int]):
+    """Yields pair indices batch after batch; the trainer cuts them and deals the batches to its processes."""
+
+    def __init__(
+        self, context_of_pair: Sequence[Hashable], tokens_of_pair: Sequence[int], batch_size: int, seed: int
+    ) -> None:
+        self.arguments = (context_of_pair, tokens_of_pair, batch_size, seed)
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer at the start of each epoch, resumed or not."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.arguments[0])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(context_order(*self.arguments, self.epoch))
