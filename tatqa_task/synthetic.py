@@ -1,48 +1,20 @@
 """Synthetic TAT-QA: small company-report contexts in the official JSON schema, for tests, demos and small models.
 
-Every context is a pure function of (split, seed, index): only `random.Random(text).random()` is drawn from, which
-Python keeps the same everywhere. Types, sources and scales come in about the shares of TAT-QA's dev set. The words and
-the shares are in `synthetic.json`.
+Every context is a pure function of (split, seed, index), the same on every platform. Types, sources and scales come in
+about the shares of TAT-QA's dev set. The words and the shares are in `synthetic.json`.
 """
 
 import json
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from random import Random
+from typing import Any
 
-T = TypeVar("T")
 SIZES = {"train": 2_000, "validation": 100, "test": 100}  # contexts that `load` gives
 QUESTIONS = 6  # a context
 WORDS: dict[str, Any] = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 KINDS = [kind for kind, weight in WORDS["weights"].items() for _ in range(weight)]
-
-
-class Draw:
-    """Choices from one seeded stream of random.random()."""
-
-    def __init__(self, key: str) -> None:
-        self.random = random.Random(key).random
-
-    def chance(self, share: float) -> bool:
-        return self.random() < share
-
-    def whole(self, low: int, high: int) -> int:
-        """A whole number from low to high, both included."""
-        return low + int(self.random() * (high - low + 1))
-
-    def pick(self, items: Sequence[T]) -> T:
-        return items[int(self.random() * len(items))]
-
-    def some(self, items: Sequence[T], n: int) -> list[T]:
-        """n different items, in a random order."""
-        rest = list(items)
-        return [rest.pop(int(self.random() * len(rest))) for _ in range(n)]
-
-    def near(self, value: int) -> int:
-        """A whole number within a third of a positive one, as the year before often is."""
-        return max(5, value + self.whole(-value // 3, value // 3))
 
 
 @dataclass(frozen=True)
@@ -64,7 +36,7 @@ class Row:
 class Report:
     """Everything that questions are asked about; `rows` are the items, subtotal, total and rates, in this order."""
 
-    draw: Draw
+    draw: Random
     theme: dict[str, Any]
     years: list[str]
     items: list[Row]
@@ -84,7 +56,7 @@ def generate(split: str, n_contexts: int, seed: int = 0) -> list[dict[str, Any]]
 def context(split: str, index: int, seed: int = 0) -> dict[str, Any]:
     """Context number `index` of a split, in the official JSON schema, with 6 questions."""
     uid = f"synthetic-{split}-{seed}-{index}"
-    report = _report(Draw(uid))
+    report = _report(Random(uid))
     questions: dict[str, dict[str, Any]] = {}
     while len(questions) < QUESTIONS:
         question = _question(report)
@@ -100,33 +72,38 @@ def context(split: str, index: int, seed: int = 0) -> dict[str, Any]:
 # --- the report ---
 
 
-def _report(draw: Draw) -> Report:
-    theme, last = draw.pick(WORDS["themes"]), draw.whole(2015, 2020)
-    years = [str(last - i) for i in range(2 if draw.chance(0.65) else 3)]
+def _report(draw: Random) -> Report:
+    theme, last = draw.choice(WORDS["themes"]), draw.randint(2015, 2020)
+    years = [str(last - i) for i in range(2 if draw.random() < 0.65 else 3)]
     roll = draw.random() if theme.get("money", True) else 1
     scale = "thousand" if roll < 0.55 else "million" if roll < 0.97 else "billion" if roll < 1 else ""
     items = _items(draw, theme, len(years), scale)
-    half = [_sum("Subtotal", items[: len(items) // 2])] if len(items) > 3 and draw.chance(0.25) else []
-    rates = [_rate(draw, len(years))] if draw.chance(0.35) else []
-    facts = [(fact, _slots(draw, years, scale or "million")) for fact in draw.some(WORDS["facts"], draw.whole(2, 4))]
-    source = "table-text" if scale and draw.chance(0.52) else "table"
+    half = [_sum("Subtotal", items[: len(items) // 2])] if len(items) > 3 and draw.random() < 0.25 else []
+    rates = [_rate(draw, len(years))] if draw.random() < 0.35 else []
+    facts = [(fact, _slots(draw, years, scale)) for fact in draw.sample(WORDS["facts"], draw.randint(2, 4))]
+    source = "table-text" if scale and draw.random() < 0.52 else "table"
     sums = [*half, _sum(theme["total"], items)]
-    return Report(draw, theme, years, items, sums, rates, scale, source, facts, draw.pick(WORDS["ends"]))
+    return Report(draw, theme, years, items, sums, rates, scale, source, facts, draw.choice(WORDS["ends"]))
 
 
-def _items(draw: Draw, theme: dict[str, Any], n_years: int, scale: str) -> list[Row]:
-    tenths = scale in ("million", "billion") and draw.chance(0.3)
-    top = 999 if tenths or draw.chance(0.8) else 4999
-    labels = draw.some(theme["items"], draw.whole(3, min(5, len(theme["items"]))))
+def _items(draw: Random, theme: dict[str, Any], n_years: int, scale: str) -> list[Row]:
+    tenths = scale in ("million", "billion") and draw.random() < 0.3
+    top = 999 if tenths or draw.random() < 0.8 else 4999
+    labels = draw.sample(theme["items"], draw.randint(3, min(5, len(theme["items"]))))
     return [Row(label, _values(draw, n_years, top, tenths, theme.get("signed", False)), scale) for label in labels]
 
 
-def _values(draw: Draw, n: int, top: int, tenths: bool, signed: bool) -> list[float]:
-    values = [draw.whole(10, 99) if draw.chance(0.3) else draw.whole(100, top)]
+def _values(draw: Random, n: int, top: int, tenths: bool, signed: bool) -> list[float]:
+    values = [draw.randint(10, 99) if draw.random() < 0.3 else draw.randint(100, top)]
     while len(values) < n:
-        values.append(draw.near(values[-1]))
-    sign = -1 if signed and draw.chance(0.4) else 1
+        values.append(_near(draw, values[-1]))
+    sign = -1 if signed and draw.random() < 0.4 else 1
     return [sign * value / 10 if tenths else sign * value for value in values]
+
+
+def _near(draw: Random, value: int) -> int:
+    """A whole number within a third of a positive one, as the year before often is."""
+    return max(5, value + draw.randint(-value // 3, value // 3))
 
 
 def _sum(label: str, rows: list[Row]) -> Row:
@@ -134,17 +111,17 @@ def _sum(label: str, rows: list[Row]) -> Row:
     return Row(label, [round(value, 1) for value in sums], rows[0].scale)
 
 
-def _rate(draw: Draw, n: int) -> Row:
-    return Row(draw.pick(WORDS["rates"]), _values(draw, n, 600, tenths=True, signed=False), "percent")
+def _rate(draw: Random, n: int) -> Row:
+    return Row(draw.choice(WORDS["rates"]), _values(draw, n, 600, tenths=True, signed=False), "percent")
 
 
-def _slots(draw: Draw, years: list[str], scale: str) -> dict[str, Any]:
+def _slots(draw: Random, years: list[str], scale: str) -> dict[str, Any]:
     """What fills the templates of a paragraph and its questions."""
-    slots: dict[str, Any] = {name: draw.pick(words) for name, words in WORDS["words"].items()}
-    slots |= {name: draw.some(words, draw.whole(2, 3)) for name, words in WORDS["lists"].items()}
-    before = draw.whole(10, 99)
-    numbers = {"before": before, "amount": draw.near(before), "later": int(years[0]) + draw.whole(2, 9)}
-    return slots | numbers | {"unit": scale, "new": years[0], "old": years[1]}
+    slots: dict[str, Any] = {name: draw.choice(words) for name, words in WORDS["words"].items()}
+    slots |= {name: draw.sample(words, draw.randint(2, 3)) for name, words in WORDS["lists"].items()}
+    before = draw.randint(10, 99)
+    numbers = {"before": before, "amount": _near(draw, before), "later": int(years[0]) + draw.randint(2, 9)}
+    return slots | numbers | {"unit": scale or "million", "new": years[0], "old": years[1]}
 
 
 def _fill(template: str, slots: dict[str, Any]) -> str:
@@ -155,11 +132,11 @@ def _fill(template: str, slots: dict[str, Any]) -> str:
 def _table(report: Report) -> list[list[str]]:
     draw, in_table = report.draw, report.scale and report.source == "table"
     header = [[f"(in {report.scale}s)" if in_table else "", *report.years]]
-    if draw.chance(0.25):
+    if draw.random() < 0.25:
         header.insert(0, ["", f"Years ended {report.end},", *[""] * (len(report.years) - 1)])
     half = len(report.items) // 2 if len(report.sums) > 1 else 0
     rows = [*report.items[:half], *report.sums[:-1], *report.items[half:], report.sums[-1], *report.rates]
-    first = "$" if report.scale and draw.chance(0.4) else ""
+    first = "$" if report.scale and draw.random() < 0.4 else ""
     columns = range(len(report.years))
     signs = [(first if row is rows[0] else "", "%" if row.scale == "percent" else "") for row in rows]
     return header + [
@@ -171,9 +148,9 @@ def _table(report: Report) -> list[list[str]]:
 def _paragraphs(report: Report) -> list[str]:
     draw, texts = report.draw, [_fill(fact["text"], slots) for fact, slots in report.facts]
     unit = f" (in {report.scale}s)" if report.source == "table-text" else ""
-    if unit or draw.chance(0.4):
+    if unit or draw.random() < 0.4:
         caption = f"The table below shows {report.theme['name']} for the years ended {report.end}{unit}:"
-        texts.insert(draw.whole(0, len(texts)), caption)
+        texts.insert(draw.randint(0, len(texts)), caption)
     return texts
 
 
@@ -191,7 +168,7 @@ FORMULAS: dict[str, tuple[str, Callable[[float, float], float]]] = {
 
 
 def _question(report: Report) -> dict[str, Any] | None:
-    kind = report.draw.pick(KINDS)
+    kind = report.draw.choice(KINDS)
     if kind == "text":
         return _from_text(report)
     known = _known(kind, report)
@@ -199,7 +176,7 @@ def _question(report: Report) -> dict[str, Any] | None:
         return None
     slots, answer = known
     slots |= {"theme": report.theme["name"], "total": report.theme["total"]}
-    return _asked(report.draw.pick(WORDS["questions"][kind]).format(**slots), **{"source": report.source} | answer)
+    return _asked(report.draw.choice(WORDS["questions"][kind]).format(**slots), **{"source": report.source} | answer)
 
 
 def _asked(
@@ -212,8 +189,8 @@ def _asked(
 
 
 def _from_text(report: Report) -> dict[str, Any]:
-    fact, slots = report.draw.pick(report.facts)
-    kind, question, answer = report.draw.pick(fact["ask"])
+    fact, slots = report.draw.choice(report.facts)
+    kind, question, answer = report.draw.choice(fact["ask"])
     question = _fill(question, slots)
     if kind == "multi-span":
         return _asked(question, slots[answer], kind, "text")
@@ -229,11 +206,11 @@ def _known(kind: str, report: Report) -> Known:
     if kind in FORMULAS:
         return _computed(kind, report)
     if kind.startswith("best"):
-        return _best(report, report.draw.chance(0.6), across_years=kind == "best year")
+        return _best(report, report.draw.random() < 0.6, across_years=kind == "best year")
     if kind in ("years above", "items above", "how many items"):
         return _counted(kind, report)
-    row = report.draw.pick([*report.items, *report.sums, *report.rates])
-    column = report.draw.whole(0, len(report.years) - 1)
+    row = report.draw.choice([*report.items, *report.sums, *report.rates])
+    column = report.draw.randint(0, len(report.years) - 1)
     slots = {"row": row.label, "new": report.years[column]}
     if kind == "value":
         return slots, {"answer": [row.cell(column)], "answer_type": "span", **_unit(report, row)}
@@ -252,11 +229,11 @@ def _unit(report: Report, row: Row) -> dict[str, str]:
 def _computed(kind: str, report: Report) -> Known:
     draw, rates = report.draw, [] if kind == "percentage change" else report.rates
     if kind in ("change", "average", "percentage change"):
-        row = draw.pick([*report.items, *report.sums, *rates])
+        row = draw.choice([*report.items, *report.sums, *rates])
         (a, b), names = row.values[:2], {"row": row.label, "new": report.years[0], "old": report.years[1]}
     else:
-        row, other = draw.some(report.items, 2)
-        other, column = report.sums[-1] if kind == "share" else other, draw.whole(0, 1)
+        row, other = draw.sample(report.items, 2)
+        other, column = report.sums[-1] if kind == "share" else other, draw.randint(0, 1)
         a, b = row.values[column], other.values[column]
         names = {"row": row.label, "other": other.label, "new": report.years[column]}
     in_percent = kind in ("percentage change", "share")
@@ -274,7 +251,7 @@ def _term(value: float) -> str:
 
 
 def _best(report: Report, most: bool, across_years: bool) -> Known:
-    row, column = report.draw.pick([*report.items, *report.sums]), report.draw.whole(0, len(report.years) - 1)
+    row, column = report.draw.choice([*report.items, *report.sums]), report.draw.randint(0, len(report.years) - 1)
     values = row.values if across_years else [item.values[column] for item in report.items]
     names = report.years if across_years else [item.label for item in report.items]
     best = (max if most else min)(values)
@@ -285,7 +262,7 @@ def _best(report: Report, most: bool, across_years: bool) -> Known:
 
 
 def _counted(kind: str, report: Report) -> Known:
-    row, column = report.draw.pick([*report.items, *report.sums]), report.draw.whole(0, len(report.years) - 1)
+    row, column = report.draw.choice([*report.items, *report.sums]), report.draw.randint(0, len(report.years) - 1)
     limit = int(row.values[column]) // 10 * 10
     if kind == "years above":
         found = [year for year, value in zip(report.years, row.values, strict=True) if value > limit]
