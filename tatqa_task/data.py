@@ -6,13 +6,13 @@
 import hashlib
 import json
 import os
-import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ValidationError, model_validator
 
 from tatqa_task import synthetic
 
@@ -89,7 +89,47 @@ def _in_folder(split: str, folder: str) -> Path:
     return path
 
 
-# --- reading the official schema ---
+# --- the official schema ---
+
+
+class _Table(BaseModel, strict=True):
+    uid: str
+    table: list[list[str]]
+
+
+class _Paragraph(BaseModel, strict=True):
+    order: int
+    text: str
+
+
+class _Question(BaseModel, strict=True):
+    uid: str
+    question: str
+    answer: list[str] | int | float | str
+    answer_type: Literal["span", "multi-span", "arithmetic", "count"]
+    answer_from: Literal["table", "table-text", "text"] | None = None
+    scale: Literal["", "thousand", "million", "billion", "percent"]
+    derivation: str = ""
+    order: int
+
+    @model_validator(mode="after")
+    def _answer_of_its_type(self) -> "_Question":
+        answer, is_list = self.answer, isinstance(self.answer, list)
+        if self.answer_type in ("span", "multi-span"):
+            good, expected = is_list and answer, "a list of texts"
+        elif self.answer_type == "count":
+            good, expected = not is_list and str(answer).strip().isdecimal(), "a whole number"
+        else:
+            good, expected = not is_list, "a number"
+        if not good:
+            raise ValueError(f"answer of type {self.answer_type} must be {expected}, found {answer!r:.60}")
+        return self
+
+
+class _Context(BaseModel, strict=True):
+    table: _Table
+    paragraphs: list[_Paragraph]
+    questions: list[_Question]
 
 
 def parse_contexts(raw: Any, where: str) -> list[Context]:
@@ -105,56 +145,22 @@ def parse_contexts(raw: Any, where: str) -> list[Context]:
 
 
 def _context(raw: Any, where: str) -> Context:
-    table = _field(raw, "table", dict, where)
-    where = f"{where} ({table.get('uid')})"
-    rows = _field(table, "table", list, where)
-    if not all(isinstance(row, list) and all(isinstance(cell, str) for cell in row) for row in rows):
-        raise DataError(f"{where}: table must be rows of texts")
-    paragraphs = _field(raw, "paragraphs", list, where)
-    texts = [(_field(p, "order", int, where), _field(p, "text", str, where)) for p in paragraphs]
-    questions = [_question(item, where) for item in _field(raw, "questions", list, where)]
-    return Context(_field(table, "uid", str, where), rows, [text for _, text in sorted(texts)], questions)
+    try:
+        read = _Context.model_validate(raw)
+    except ValidationError as error:
+        raise DataError(f"{where}: {_first_error(error, raw)}") from None
+    paragraphs = [paragraph.text for paragraph in sorted(read.paragraphs, key=lambda paragraph: paragraph.order)]
+    questions = [Question(**vars(question)) for question in read.questions]
+    return Context(read.table.uid, read.table.table, paragraphs, questions)
 
 
-def _question(raw: Any, where: str) -> Question:
-    where = f"{where}: question {raw.get('uid', '?') if isinstance(raw, dict) else raw!r}"
-    answer_type = _field(raw, "answer_type", str, where, ANSWER_TYPES)
-    source = raw.get("answer_from")
-    if source is not None and source not in SOURCES:
-        raise DataError(f"{where}: answer_from is {source!r}, not one of {', '.join(SOURCES)}")
-    return Question(
-        uid=_field(raw, "uid", str, where),
-        question=_field(raw, "question", str, where),
-        answer=_answer(raw.get("answer"), answer_type, where),
-        answer_type=answer_type,
-        answer_from=source,
-        scale=_field(raw, "scale", str, where, SCALES),
-        derivation=str(raw.get("derivation") or ""),
-        order=_field(raw, "order", int, where),
-    )
-
-
-def _field(raw: Any, key: str, kind: type, where: str, allowed: Iterable[Any] | None = None) -> Any:
-    if not isinstance(raw, dict) or key not in raw:
-        raise DataError(f"{where}: {key} is missing")
-    if not isinstance(raw[key], kind):
-        raise DataError(f"{where}: {key} must be {kind.__name__}, found {type(raw[key]).__name__}")
-    if allowed is not None and raw[key] not in allowed:
-        raise DataError(f"{where}: {key} is {raw[key]!r}, not one of {', '.join(map(repr, allowed))}")
-    return raw[key]
-
-
-def _answer(answer: Any, answer_type: str, where: str) -> Any:
-    if answer_type in ("span", "multi-span"):
-        good = isinstance(answer, list) and answer and all(isinstance(item, str) for item in answer)
-        expected = "a list of texts"
-    elif answer_type == "count":
-        good, expected = str(answer).strip().isdecimal(), "a whole number"
-    else:
-        good, expected = isinstance(answer, (int, float, str)) and not isinstance(answer, bool), "a number"
-    if not good:
-        raise DataError(f"{where}: answer of type {answer_type} must be {expected}, found {answer!r:.60}")
-    return answer
+def _first_error(error: ValidationError, raw: Any) -> str:
+    """What is wrong first, with the uid of the question it is in."""
+    first = error.errors(include_url=False)[0]
+    place = [str(step) for step in first["loc"]]
+    if len(place) > 1 and place[0] == "questions" and isinstance(raw["questions"][int(place[1])], dict):
+        place[:2] = [f"question {raw['questions'][int(place[1])].get('uid', place[1])}"]
+    return ": ".join([*place, first["msg"].removeprefix("Value error, ")])
 
 
 # --- the official files ---
