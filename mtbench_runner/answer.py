@@ -19,7 +19,7 @@ SEED = 0  # FastChat seeds with the index of the choice, and there is one
 
 
 class Replier(Protocol):
-    def reply(self, conversations: list[Conversation], temperature: float, seed: int) -> list[str]: ...
+    def reply(self, conversations: list[Conversation], temperatures: list[float], seed: int) -> list[str]: ...
 
 
 def answer(bench: Bench, model_id: str, candidate: Candidate) -> None:
@@ -35,35 +35,32 @@ def answer(bench: Bench, model_id: str, candidate: Candidate) -> None:
         model = _load(candidate)
         turns = sum(len(q["turns"]) for q in bench.questions if q["question_id"] in missing)
         with tqdm(total=turns, desc=f"answers of {model_id}", unit="turn") as bar:
-            for temperature, batch in batches(bench.questions, candidate.batch_size):
+            for batch in batches(bench.questions, candidate.batch_size):
                 if missing.isdisjoint(q["question_id"] for q in batch):
                     continue
                 # a batch is answered whole or not at all: an interrupted run samples what an uninterrupted one does
-                for question, turns_ in zip(batch, converse(model, batch, temperature), strict=True):
+                for question, turns_ in zip(batch, converse(model, batch), strict=True):
                     if question["question_id"] in missing:
                         store.append(path, _row(question, model_id, turns_, keys[question["question_id"]]))
                         bar.update(len(turns_))
 
 
-def batches(questions: list[Row], size: int) -> Iterator[tuple[float, list[Row]]]:
-    """(temperature, questions): all of one temperature together, in batches of `size` (0: one batch)."""
+def batches(questions: list[Row], size: int) -> Iterator[list[Row]]:
+    """The questions, `size` at a time (0: all together)."""
+    for start in range(0, len(questions), size or len(questions)):
+        yield questions[start : start + (size or len(questions))]
+
+
+def converse(model: Replier, questions: list[Row]) -> list[list[str]]:
+    """What the model said at each turn of each question, thinking included; turn 2 sees turn 1 without its thinking."""
     from fastchat.llm_judge.common import temperature_config
 
-    groups: dict[float, list[Row]] = {}
-    for question in questions:
-        groups.setdefault(temperature_config.get(question["category"], DEFAULT_TEMPERATURE), []).append(question)
-    for temperature, group in groups.items():
-        for start in range(0, len(group), size or len(group)):
-            yield temperature, group[start : start + (size or len(group))]
-
-
-def converse(model: Replier, questions: list[Row], temperature: float) -> list[list[str]]:
-    """What the model said at each turn of each question, thinking included; turn 2 sees turn 1 without its thinking."""
     said: list[list[str]] = [[] for _ in questions]
     for turn in range(max(len(q["turns"]) for q in questions)):
         open_ = [i for i, q in enumerate(questions) if len(q["turns"]) > turn]
         conversations = [_conversation(questions[i]["turns"][: turn + 1], said[i]) for i in open_]
-        for i, reply in zip(open_, model.reply(conversations, temperature, SEED), strict=True):
+        temperatures = [temperature_config.get(questions[i]["category"], DEFAULT_TEMPERATURE) for i in open_]
+        for i, reply in zip(open_, model.reply(conversations, temperatures, SEED), strict=True):
             said[i].append(reply)
     return said
 

@@ -1,9 +1,9 @@
 """Replies of a local model to a batch of conversations. Imports torch and transformers only, and only when used."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from mtbench_runner.store import InputError
 
@@ -30,29 +30,34 @@ class LocalModel:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         self.candidate = candidate
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+        dtype = "auto" if torch.cuda.is_available() else "float32"
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(candidate.model, padding_side="left")
-            dtype = "auto" if self.device == "cuda" else "float32"
-            self.model = AutoModelForCausalLM.from_pretrained(candidate.model, dtype=dtype).to(self.device)
+            self.model = AutoModelForCausalLM.from_pretrained(
+                candidate.model, dtype=dtype, device_map={"": self.device}
+            ).eval()
             if candidate.adapter:
                 from peft import PeftModel
 
-                self.model = PeftModel.from_pretrained(self.model, candidate.adapter)
+                self.model = PeftModel.from_pretrained(self.model, candidate.adapter).eval().get_base_model()
         except (OSError, ValueError) as error:
-            raise InputError(
-                f"cannot load {candidate.adapter or candidate.model}: {str(error).splitlines()[0]}"
-            ) from None
+            what = candidate.adapter or candidate.model
+            raise InputError(f"cannot load {what}: {str(error).splitlines()[0]}") from None
         if not self.tokenizer.chat_template:
             raise InputError(f"{candidate.model}: its tokenizer has no chat template, so it cannot hold a conversation")
-        self.model.eval()
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
 
-    def reply(self, conversations: list[Conversation], temperature: float, seed: int) -> list[str]:
-        """The assistant's next message in each conversation. Greedy below 1e-4, as FastChat has it; else seeded."""
+    def reply(self, conversations: list[Conversation], temperatures: list[float], seed: int) -> list[str]:
+        """The assistant's next message in each conversation, each at its temperature (0: greedy)."""
         prompts = [self._prompt(conversation) for conversation in conversations]
-        return halve_on_out_of_memory(lambda part: self._generate(part, temperature, seed), prompts)
+        ids = decode_in_parts(
+            lambda part: self._decode([prompts[i] for i in part], [temperatures[i] for i in part], seed),
+            list(range(len(prompts))),
+            self.rows_that_fit(max(len(self.tokenizer(p).input_ids) for p in prompts)),
+        )
+        return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
     def _prompt(self, conversation: Conversation) -> str:
         return str(
@@ -61,23 +66,36 @@ class LocalModel:
             )
         )
 
-    def _generate(self, prompts: list[str], temperature: float, seed: int) -> list[str]:
-        import torch
+    def _decode(self, prompts: list[str], temperatures: list[float], seed: int) -> list[list[int]]:
+        from mtbench_runner import decode
 
         batch = self.tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False).to(self.device)
-        sampling: dict[str, Any] = {"do_sample": temperature >= 1e-4}
-        if sampling["do_sample"]:
-            sampling["temperature"] = temperature
-        torch.manual_seed(seed)
-        with torch.inference_mode(), quiet():
-            ids = self.model.generate(
-                **batch,
-                **sampling,
-                max_new_tokens=self.candidate.max_new_tokens,
-                pad_token_id=self.tokenizer.pad_token_id,
+        fast = self.device != "cpu" and decode.supports(self.model)
+        with quiet():
+            new = (decode.decode if fast else decode.plain)(
+                self.model,
+                batch["input_ids"],
+                batch["attention_mask"],
+                temperatures,
+                self.candidate.max_new_tokens,
+                self.tokenizer.pad_token_id,
+                seed,
             )
-        new = ids[:, batch["input_ids"].shape[1] :]
-        return [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
+        return list(new.tolist())
+
+    def rows_that_fit(self, prompt_length: int) -> int:
+        """How many conversations' caches and logits the free memory holds, with a quarter of it to spare."""
+        import psutil
+        import torch
+
+        config = self.model.config.get_text_config()
+        on_gpu = self.device != "cpu"
+        free = torch.cuda.mem_get_info(self.device)[0] if on_gpu else psutil.virtual_memory().available
+        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        token = 2 * config.num_hidden_layers * heads * head * (2 if on_gpu else 4)
+        row = token * (prompt_length + self.candidate.max_new_tokens) + 24 * config.vocab_size
+        return max(1, int(0.75 * free / row))
 
 
 def strip_thinking(reply: str) -> str:
@@ -101,15 +119,17 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(level)
 
 
-def halve_on_out_of_memory(generate: Callable[[list[str]], list[str]], prompts: list[str]) -> list[str]:
-    """`generate(prompts)`, in halves, quarters ... while memory does not suffice. Raises InputError at one prompt."""
+def decode_in_parts(decode: Callable[[list[int]], list[list[int]]], rows: list[int], size: int) -> list[list[int]]:
+    """`decode(rows)`, `size` rows at a time, half as many when memory does not suffice. Raises InputError at one."""
     import torch
 
-    try:
-        return generate(prompts)
-    except torch.OutOfMemoryError:
-        if len(prompts) == 1:
-            raise InputError("one conversation alone does not fit into memory; lower --max-new-tokens") from None
-    torch.cuda.empty_cache()
-    middle = len(prompts) // 2
-    return halve_on_out_of_memory(generate, prompts[:middle]) + halve_on_out_of_memory(generate, prompts[middle:])
+    done: list[list[int]] = []
+    while len(done) < len(rows):
+        try:
+            done += decode(rows[len(done) : len(done) + size])
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise InputError("one conversation alone does not fit into memory; lower --max-new-tokens") from None
+            size = min(size, len(rows) - len(done)) // 2 or 1
+            torch.cuda.empty_cache()
+    return done

@@ -1,0 +1,185 @@
+"""Batched decoding in which a step costs one launch: CUDA graphs over a preallocated cache.
+
+`generate` launches some 1,500 kernels for each token of a 1.7B model; on a slow host that, not the GPU, sets the speed.
+Here one step (forward, sampling, bookkeeping) is captured once per window of cache and then replayed. Rows may differ
+in temperature, so all questions of a turn share one batch. On a CPU the same loop runs step by step, for tests.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel
+from transformers.cache_utils import Cache, StaticLayer
+
+WINDOW = 256  # a step attends to the cache up to the next multiple of this many tokens
+GREEDY = 1e-4  # FastChat's bound: a lower temperature is greedy
+# settings of a model's generation_config that `sample` does not know, with the values under which they do nothing
+UNUSED = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_p": None, "typical_p": 1.0, "num_beams": 1}
+
+
+class WindowedLayer(StaticLayer):
+    """A preallocated layer of the cache of which attention sees the first `window` positions."""
+
+    window: int
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object) -> tuple:
+        keys, values = super().update(key_states, value_states)
+        return keys[:, :, : self.window], values[:, :, : self.window]
+
+
+def supports(model: PreTrainedModel) -> bool:
+    """Whether `decode` computes what `generate` would: full attention by sdpa, sampling by top-k and top-p only."""
+    config, sampling = model.config.get_text_config(), model.generation_config
+    full = set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
+    windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+    known = all(getattr(sampling, name, None) in (None, value) for name, value in UNUSED.items())
+    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    captured = rope not in ("dynamic", "longrope")  # these look at the positions on the host
+    return bool(full and not windowed and known and captured and config._attn_implementation == "sdpa")
+
+
+@torch.inference_mode()
+def decode(
+    model: PreTrainedModel,
+    prompts: torch.Tensor,
+    mask: torch.Tensor,
+    temperatures: Sequence[float],
+    max_new_tokens: int,
+    pad: int,
+    seed: int,
+) -> torch.Tensor:
+    """New tokens [rows, at most max_new_tokens] of left-padded prompts and mask [rows, length]; pad after the end."""
+    torch.manual_seed(seed)
+    run = Decoding(model, prompts, mask, temperatures, max_new_tokens, pad)
+    end = prompts.shape[1] + max_new_tokens
+    for start in range(prompts.shape[1], end - 1, WINDOW):
+        if bool(run.finished.all()):
+            break
+        run.steps(min(WINDOW, end - 1 - start), window=min(start + WINDOW, end))
+    return run.tokens[:, : int(run.count)]
+
+
+@torch.inference_mode()
+def plain(
+    model: PreTrainedModel,
+    prompts: torch.Tensor,
+    mask: torch.Tensor,
+    temperatures: Sequence[float],
+    max_new_tokens: int,
+    pad: int,
+    seed: int,
+) -> torch.Tensor:
+    """The same by `generate`, one call for each temperature: for CPUs and for models that `decode` does not know."""
+    tokens = prompts.new_full((len(prompts), max_new_tokens), pad)
+    for temperature in sorted(set(temperatures)):
+        rows = [i for i, t in enumerate(temperatures) if t == temperature]
+        sampling = {"do_sample": True, "temperature": temperature} if temperature >= GREEDY else {"do_sample": False}
+        torch.manual_seed(seed)
+        new = model.generate(
+            input_ids=prompts[rows],
+            attention_mask=mask[rows],
+            max_new_tokens=max_new_tokens,
+            pad_token_id=pad,
+            **sampling,
+        )[:, prompts.shape[1] :]
+        tokens[rows, : new.shape[1]] = new
+    return tokens
+
+
+class Decoding:
+    """The state of one batch; every part of it is a tensor that a step changes in place, as CUDA graphs need it."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        prompts: torch.Tensor,
+        mask: torch.Tensor,
+        temperatures: Sequence[float],
+        max_new_tokens: int,
+        pad: int,
+    ) -> None:
+        rows, length = prompts.shape
+        self.model, self.pad, self.device = model, pad, prompts.device
+        depth = model.config.get_text_config().num_hidden_layers
+        self.layers = [WindowedLayer(length + max_new_tokens) for _ in range(depth)]
+        self.cache = Cache(layers=self.layers)
+        self.temperatures = torch.tensor(temperatures, device=self.device)[:, None]
+        ends = model.generation_config.eos_token_id
+        self.ends = torch.tensor([] if ends is None else ends, device=self.device, dtype=torch.long).flatten()
+        self.slots = torch.arange(length + max_new_tokens, device=self.device)
+        self.usable = torch.cat([mask.bool(), mask.new_ones(rows, max_new_tokens, dtype=torch.bool)], dim=1)
+        self.length = torch.tensor([length], device=self.device)
+        self.count = torch.zeros(1, dtype=torch.long, device=self.device)
+        self.position = mask.sum(1, keepdim=True)
+        self.finished = torch.zeros(rows, dtype=torch.bool, device=self.device)
+        self.tokens = torch.full((rows, max_new_tokens), pad, device=self.device)
+        self.token = prompts[:, -1:].clone()
+        self._prefill(prompts, mask.bool())
+
+    def _prefill(self, prompts: torch.Tensor, mask: torch.Tensor) -> None:
+        length = prompts.shape[1]
+        causal = torch.ones(length, length, dtype=torch.bool, device=self.device).tril()
+        itself = torch.eye(length, dtype=torch.bool, device=self.device)  # also for padding, so that no row is empty
+        positions = (mask.long().cumsum(1) - 1).clamp(min=0)
+        self._advance(self._forward(prompts, positions, ((mask[:, None, :] & causal) | itself)[:, None], window=length))
+
+    def _forward(self, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor, window: int) -> torch.Tensor:
+        for layer in self.layers:
+            layer.window = window
+        output = self.model(
+            input_ids=tokens,
+            position_ids=positions,
+            attention_mask=mask,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return output.logits[:, -1].float()
+
+    def _step(self, window: int) -> None:
+        seen = self.usable[:, :window] & (self.slots[:window] <= self.length)
+        logits = self._forward(self.token, self.position, seen[:, None, None], window)
+        self.length += 1
+        self.position += 1
+        self._advance(logits)
+
+    def _advance(self, logits: torch.Tensor) -> None:
+        choice = sample(logits, self.temperatures, self.model.generation_config)
+        choice = choice.masked_fill(self.finished, self.pad)
+        self.finished |= torch.isin(choice, self.ends)
+        self.tokens.index_copy_(1, self.count, choice[:, None])
+        self.token.copy_(choice[:, None])
+        self.count += 1
+
+    def steps(self, number: int, window: int) -> None:
+        """`number` steps within a window: the first as it is, the rest, on a GPU, replayed from a graph."""
+        self._step(window)
+        if number > 1 and self.device.type == "cuda":
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):  # records a step and runs nothing
+                self._step(window)
+        for done in range(number - 1):
+            if done % 16 == 0 and bool(self.finished.all()):
+                break
+            if self.device.type == "cuda":
+                graph.replay()
+            else:
+                self._step(window)
+
+
+def sample(logits: torch.Tensor, temperatures: torch.Tensor, config: GenerationConfig) -> torch.Tensor:
+    """One token [rows] from logits [rows, vocabulary]: the best where greedy, else by temperature, top-k, then top-p.
+
+    Sampling is the Gumbel maximum, which needs no check on the host and so can be captured; generate's own defaults
+    (top_k 50, top_p 1) hold where the config sets none.
+    """
+    sampled = temperatures >= GREEDY
+    top_k = min(config.top_k if config.top_k is not None else 50, logits.shape[-1]) or logits.shape[-1]
+    scores, tokens = (logits / temperatures.masked_fill(~sampled, 1.0)).topk(top_k)
+    probability = scores.softmax(-1)
+    before = probability.cumsum(-1) - probability
+    top_p = 1.0 if config.top_p is None else config.top_p
+    scores = scores.masked_fill((before > 0) & (before >= top_p), -torch.inf)
+    noise = -torch.empty_like(scores).exponential_().log()
+    drawn = tokens.gather(-1, (scores + noise).argmax(-1, keepdim=True))
+    return torch.where(sampled, drawn, logits.argmax(-1, keepdim=True))[:, 0]

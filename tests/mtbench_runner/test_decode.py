@@ -1,0 +1,95 @@
+"""The captured decoding loop against transformers' own generate and warpers, on the small model, on a CPU."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GenerationConfig, TopKLogitsWarper, TopPLogitsWarper
+
+from mtbench_runner.decode import WINDOW, Decoding, decode, plain, sample, supports
+
+LENGTHS = [300, 290, 100, 1, 150, 299]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_base: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32).eval()
+
+
+def prompts(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(1)
+    ids = torch.randint(3, model.config.vocab_size, (len(LENGTHS), max(LENGTHS)))
+    mask = torch.zeros_like(ids)
+    for row, length in enumerate(LENGTHS):
+        mask[row, -length:] = 1
+    return ids * mask, mask
+
+
+@pytest.mark.parametrize("ends", [None, 2, list(range(100, 200))], ids=["never", "one", "many"])
+def test_greedy_tokens_are_those_of_generate(model: Any, ends: Any) -> None:
+    model.generation_config.eos_token_id = ends
+    new = WINDOW + 60  # crosses a window
+    arguments = (model, *prompts(model), [0.0] * len(LENGTHS), new, 0, 0)
+    ours, theirs = decode(*arguments), plain(*arguments)
+    assert ours.tolist() == theirs[:, : ours.shape[1]].tolist()
+    assert not theirs[:, ours.shape[1] :].any()
+
+
+def test_a_greedy_row_does_not_care_about_its_neighbours(model: Any) -> None:
+    model.generation_config.eos_token_id = None
+    ids, mask = prompts(model)
+    mixed = decode(model, ids, mask, [0.0, 0.7, 0.0, 0.1, 0.7, 0.0], 40, 0, 0)
+    alone = decode(model, ids[2:3, -100:], mask[2:3, -100:], [0.0], 40, 0, 0)
+    assert mixed[2].tolist() == alone[0].tolist()
+
+
+def test_sampling_is_reproducible_and_follows_the_seed(model: Any) -> None:
+    model.generation_config.eos_token_id = None
+    runs = [decode(model, *prompts(model), [0.7] * len(LENGTHS), 20, 0, seed).tolist() for seed in (0, 0, 1)]
+    assert runs[0] == runs[1] != runs[2]
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(20, 0.95), (5, 0.5), (0, 0.9), (3, 1.0), (None, None)])
+def test_sampling_draws_from_what_the_warpers_of_transformers_leave(top_k: int | None, top_p: float | None) -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(1, 80) * 2
+    kept = logits / 0.7
+    for warper in [TopKLogitsWarper(50 if top_k is None else top_k)] if top_k != 0 else []:
+        kept = warper(None, kept)
+    kept = TopPLogitsWarper(top_p)(None, kept) if top_p else kept
+    expected = kept.softmax(-1)[0]
+    config = GenerationConfig(top_k=top_k, top_p=top_p)
+    draws = sample(logits.expand(200_000, -1), torch.full((200_000, 1), 0.7), config)
+    shares = torch.bincount(draws, minlength=80) / len(draws)
+    assert not shares[expected == 0].any()
+    assert (shares - expected).abs().max() < 0.005
+
+
+def test_a_step_reads_nothing_back_to_the_host(model: Any, tiny_base: Path) -> None:
+    """A CUDA graph could not be captured otherwise. Tensors on the meta device have nothing to read."""
+    meta = AutoModelForCausalLM.from_pretrained(tiny_base).eval().to("meta")
+    ids = torch.ones(3, 30, dtype=torch.long, device="meta")
+    with torch.inference_mode():
+        run = Decoding(meta, ids, torch.ones_like(ids), [0.0, 0.1, 0.7], 40, 0)
+        run._step(window=70)
+    with pytest.raises(RuntimeError, match="meta"):
+        run.count.item()
+
+
+def test_models_that_the_loop_does_not_know_are_left_to_generate(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert supports(model)
+    with monkeypatch.context() as changed:
+        changed.setattr(model.generation_config, "repetition_penalty", 1.1)
+        assert not supports(model)
+    monkeypatch.setattr(model.config, "layer_types", ["full_attention", "sliding_attention"])
+    assert not supports(model)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_replayed_graphs_give_the_tokens_of_generate(tiny_base: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32).eval().cuda()
+    model.generation_config.eos_token_id = None
+    ids, mask = (part.cuda() for part in prompts(model))
+    arguments = (model, ids, mask, [0.0] * len(LENGTHS), 600, 0, 0)
+    assert decode(*arguments).tolist() == plain(*arguments).tolist()
