@@ -36,7 +36,7 @@ class _Number(str):
 
 
 _JSON = json.JSONDecoder(parse_float=_Number, parse_int=_Number, parse_constant=_Number)
-_NEXT_TURN = re.compile(r"\n\s*(?=Question:|Read the table and the text)|<\|im_start\|>|<\|im_end\|>|<\|endoftext\|>")
+_NEXT_TURN = re.compile(r"\n[ \t]*(?=Question:|Read the table and the text)|<\|im_start\|>|<\|im_end\|>|<\|endoftext\|>")
 _ANSWER_KEY = re.compile(r"""["']?\banswer["']?\s*:""", re.IGNORECASE)
 _SCALE_KEY = re.compile(r"""["']?\bscale["']?\s*:\s*["']?([a-z%]*)""", re.IGNORECASE)
 _BETWEEN_ITEMS = re.compile(r"""["']\s*,\s*["']""")

@@ -37,11 +37,11 @@ def fit(context: Context, question: str, budget: int, count_tokens: Callable[[st
     Whole paragraphs go, those that share the fewest words with the question first, of equals the last. Table rows
     never go, so the result may still be too long.
     """
-    asked = _words(question)
-    by_relation = sorted(context.paragraphs, key=lambda text: -len(asked & _words(text)))
-    while by_relation and count_tokens(user_message(context, question)) > budget:
-        dropped = by_relation.pop()
-        context = replace(context, paragraphs=[text for text in context.paragraphs if text is not dropped])
+    texts, asked = context.paragraphs, _words(question)
+    kept = sorted(range(len(texts)), key=lambda i: -len(asked & _words(texts[i])))
+    while kept and count_tokens(user_message(context, question)) > budget:
+        kept.pop()
+        context = replace(context, paragraphs=[texts[i] for i in sorted(kept)])
     return context
 
 
