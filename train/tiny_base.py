@@ -34,9 +34,9 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides the weights, apart from the code and the hardware's rounding."""
+    """Everything that decides the weights, apart from the code and the hardware's rounding; as the shipped ones were made."""
 
-    steps: int = 4000
+    steps: int = 1861
     contexts: int = 128  # a step; 6 questions each
     learning_rate: float = 2e-3
     warmup: int = 200
@@ -211,8 +211,13 @@ def write(model: Any, tokenizer: Any, out: Path, facts: dict[str, Any]) -> None:
     model.to("cpu", torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)
     (out / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
+    (out / "README.md").write_text(note(facts))
+
+
+def note(facts: dict[str, Any]) -> str:
+    """The README beside the weights: what they are, how they were made, how well they score."""
     rows = "\n".join(f"| {kind} | {em} | {facts['n'][kind]} |" for kind, em in facts["em"].items())
-    (out / "README.md").write_text(
+    return (
         f"# tiny-tatqa\n\nMade by the project itself: `{facts['command']}` on {facts['date']}, commit {facts['commit']}, "
         f"{facts['device']}, torch {facts['torch']}; trained from scratch on the synthetic training split alone "
         f"({facts['settings']['steps']} steps of {facts['settings']['contexts']} contexts of 6 questions, "
@@ -255,7 +260,7 @@ def make(settings: Settings, out: Path, device: str | None, workers: int, contex
     commit = os.environ.get("SOURCE_COMMIT") or subprocess.run(git, capture_output=True, text=True).stdout.strip()
     facts = {
         "settings": asdict(settings),
-        "command": "python -m train.tiny_base " + " ".join(sys.argv[1:]),
+        "command": f"python -m train.tiny_base --out {out.name}",
         "date": date.today().isoformat(),
         "commit": commit or "unknown",
         "device": torch.cuda.get_device_name() if device == "cuda" else "CPU",
