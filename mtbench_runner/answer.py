@@ -1,10 +1,14 @@
 """Stage `answer`: a model's answers to a bench, both turns, with FastChat's temperatures and file format."""
 
+import asyncio
+import contextlib
 import hashlib
 import json
+import os
 import time
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,37 +16,88 @@ from tqdm import tqdm
 
 from mtbench_runner import store
 from mtbench_runner.bench import Bench, Row
-from mtbench_runner.generate import Candidate, Conversation, strip_thinking
+from mtbench_runner.endpoint import Call, Caller, CallError, Endpoint, complete_all
+from mtbench_runner.generate import Candidate, Conversation, LocalModel, strip_thinking
+from mtbench_runner.store import IncompleteError
 
 DEFAULT_TEMPERATURE = 0.7  # FastChat's, for a category it does not list
 SEED = 0  # FastChat seeds with the index of the choice, and there is one
+RANK = int(os.environ.get("RANK", 0))  # of this process, under `accelerate launch`
+PROCESSES = int(os.environ.get("WORLD_SIZE", 1))
 
 
 class Replier(Protocol):
-    def reply(self, conversations: list[Conversation], temperatures: list[float], seed: int) -> list[str]: ...
+    def reply(
+        self, conversations: list[Conversation], temperatures: list[float], seed: int
+    ) -> Sequence[str | None]: ...
 
 
-def answer(bench: Bench, model_id: str, candidate: Candidate) -> None:
-    """Append the answers that are missing or were made from something else to the model's answer file."""
+@dataclass
+class RemoteModel:
+    """A model behind an OpenAI-compatible endpoint. A reply that never comes is None."""
+
+    candidate: Candidate
+    endpoint: Endpoint
+
+    def reply(self, conversations: list[Conversation], temperatures: list[float], seed: int) -> list[str | None]:
+        thinking = {"chat_template_kwargs": {"enable_thinking": self.candidate.thinking}}
+        fixed = {"max_tokens": self.candidate.max_new_tokens, "seed": seed, "extra_body": thinking}
+        pairs = zip(conversations, temperatures, strict=True)
+        return asyncio.run(self._collect([[(messages, {"temperature": t, **fixed})] for messages, t in pairs]))
+
+    async def _collect(self, jobs: list[list[Call]]) -> list[str | None]:
+        texts: list[str | None] = [None] * len(jobs)
+        async for index, outcome in complete_all(Caller(self.endpoint), jobs):
+            if not isinstance(outcome, CallError):
+                texts[index] = outcome[0].text
+        return texts
+
+
+def answer(bench: Bench, model_id: str, candidate: Candidate, endpoint: Endpoint | None = None) -> None:
+    """Append the answers that are missing, or were made from something else, to the model's answer file.
+
+    Under `accelerate launch` each process takes its share of the questions. Raises IncompleteError with the number of
+    questions that an endpoint left unanswered.
+    """
     path = bench.answers_file(model_id)
-    with store.locked(path):
-        done = {row["question_id"]: row.get("key") for row in store.read(path)}
-        identity = fingerprint(candidate)
-        keys = {q["question_id"]: key_of(q, identity) for q in bench.questions}
-        missing = {qid for qid, key in keys.items() if done.get(qid) != key}
-        if not missing:
-            return
-        model = _load(candidate)
-        turns = sum(len(q["turns"]) for q in bench.questions if q["question_id"] in missing)
-        with tqdm(total=turns, desc=f"answers of {model_id}", unit="turn") as bar:
-            for batch in batches(bench.questions, candidate.batch_size):
-                if missing.isdisjoint(q["question_id"] for q in batch):
-                    continue
-                # a batch is answered whole or not at all: an interrupted run samples what an uninterrupted one does
-                for question, turns_ in zip(batch, converse(model, batch), strict=True):
-                    if question["question_id"] in missing:
-                        store.append(path, _row(question, model_id, turns_, keys[question["question_id"]]))
-                        bar.update(len(turns_))
+    identity = (
+        asdict(candidate) | {"batch_size": 0} | {p: _files(Path(p)) for p in (candidate.model, candidate.adapter) if p}
+    )
+    keys = {q["question_id"]: key_of(q, identity) for q in bench.questions}
+    with _together(path):
+        missing = keys.keys() - _answered(path, keys)
+        if missing:
+            model: Replier = RemoteModel(candidate, endpoint) if endpoint else LocalModel(candidate)
+            size = candidate.batch_size or (endpoint.parallel if endpoint else 0)
+            share = bench.questions[RANK::PROCESSES]
+            with tqdm(total=len(share), desc=f"answers of {model_id}", unit="question", disable=RANK > 0) as bar:
+                for batch in batches(share, size):
+                    _answer_batch(model, batch, missing, keys, path)
+                    bar.update(len(batch))
+    lost = len(keys) - len(_answered(path, keys))
+    if lost and RANK == 0:
+        raise IncompleteError(f"{lost} of {len(keys)} questions have no answer; run the same command again for them")
+
+
+def _answered(path: Path, keys: dict[int, str]) -> set[int]:
+    newest = {row["question_id"]: row.get("key") for row in store.read(path)}
+    return {qid for qid, key in keys.items() if newest.get(qid) == key}
+
+
+@contextlib.contextmanager
+def _together(path: Path) -> Iterator[None]:
+    """The processes of one run enter and leave together; the first of them holds the file against other runs."""
+    with store.locked(path) if RANK == 0 else contextlib.nullcontext():
+        _wait_for_everyone()
+        yield
+        _wait_for_everyone()
+
+
+def _wait_for_everyone() -> None:
+    if PROCESSES > 1:
+        from accelerate import PartialState
+
+        PartialState(timeout=timedelta(days=1)).wait_for_everyone()
 
 
 def batches(questions: list[Row], size: int) -> Iterator[list[Row]]:
@@ -51,13 +106,25 @@ def batches(questions: list[Row], size: int) -> Iterator[list[Row]]:
         yield questions[start : start + (size or len(questions))]
 
 
-def converse(model: Replier, questions: list[Row]) -> list[list[str]]:
-    """What the model said at each turn of each question, thinking included; turn 2 sees turn 1 without its thinking."""
+def _answer_batch(model: Replier, batch: list[Row], missing: set[int], keys: dict[int, str], path: Path) -> None:
+    """Answer a batch whole or not at all: an interrupted run then samples what an uninterrupted one does."""
+    if missing.isdisjoint(question["question_id"] for question in batch):
+        return
+    for question, said in zip(batch, converse(model, batch), strict=True):
+        if question["question_id"] in missing and None not in said:
+            store.append(path, _row(question, path.stem, said, keys[question["question_id"]]))
+
+
+def converse(model: Replier, questions: list[Row]) -> list[list[Any]]:
+    """What the model said at each turn of each question, thinking included; turn 2 sees turn 1 without its thinking.
+
+    A question ends with None at the turn at which no reply came.
+    """
     from fastchat.llm_judge.common import temperature_config
 
-    said: list[list[str]] = [[] for _ in questions]
+    said: list[list[Any]] = [[] for _ in questions]
     for turn in range(max(len(q["turns"]) for q in questions)):
-        open_ = [i for i, q in enumerate(questions) if len(q["turns"]) > turn]
+        open_ = [i for i, q in enumerate(questions) if len(q["turns"]) > turn and None not in said[i]]
         conversations = [_conversation(questions[i]["turns"][: turn + 1], said[i]) for i in open_]
         temperatures = [temperature_config.get(questions[i]["category"], DEFAULT_TEMPERATURE) for i in open_]
         for i, reply in zip(open_, model.reply(conversations, temperatures, SEED), strict=True):
@@ -68,10 +135,7 @@ def converse(model: Replier, questions: list[Row]) -> list[list[str]]:
 def _conversation(asked: list[str], said: list[str]) -> Conversation:
     messages = [{"role": "user", "content": asked[0]}]
     for reply, question in zip(said, asked[1:], strict=True):
-        messages += [
-            {"role": "assistant", "content": strip_thinking(reply)},
-            {"role": "user", "content": question},
-        ]
+        messages += [{"role": "assistant", "content": strip_thinking(reply)}, {"role": "user", "content": question}]
     return messages
 
 
@@ -91,25 +155,11 @@ def _row(question: Row, model_id: str, said: list[str], key: str) -> Row:
 
 def key_of(question: Row, identity: Row) -> str:
     """A hash of all that an answer depends on: the question's turns and category, the model and its settings."""
-    return _sha256(json.dumps([question["turns"], question["category"], identity], sort_keys=True).encode())
-
-
-def fingerprint(candidate: Candidate) -> Row:
-    """The candidate's settings, and the content of its files where they are local."""
-    return asdict(candidate) | {"files": {p: _files(Path(p)) for p in (candidate.model, candidate.adapter) if p}}
+    return hashlib.sha256(json.dumps([question["turns"], question["category"], identity]).encode()).hexdigest()
 
 
 def _files(folder: Path) -> dict[str, str]:
     """sha256 of a local checkpoint's files, README and training records apart; {} for a name on the hub."""
     kinds = ("*.safetensors", "*.bin", "*.jinja", "*config.json", "tokenizer*")
-    return {f.name: _sha256(f.read_bytes()) for kind in kinds for f in sorted(folder.glob(kind)) if f.is_file()}
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _load(candidate: Candidate) -> Replier:
-    from mtbench_runner.generate import LocalModel
-
-    return LocalModel(candidate)
+    files = sorted({file for kind in kinds for file in folder.glob(kind)})
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}

@@ -26,19 +26,17 @@ COMMIT = "0e6d3e4beaab66f4d3f93db72541a4abab8af28d"
 SOURCE = f"https://raw.githubusercontent.com/lm-sys/FastChat/{COMMIT}/fastchat/llm_judge/data/"
 # file in the bench folder -> (path at SOURCE, sha256)
 PINNED = {
-    "question.jsonl": (
-        "mt_bench/question.jsonl",
-        "119565adbab82227089cefdb44c8d7e2cf04dc0a0ec233634c82e7d4e2a944f7",
-    ),
-    "judge_prompts.jsonl": (
-        "judge_prompts.jsonl",
-        "fd283293406d024f44c174b094ef48031d0687a4682fd3a56b29b138f80281b6",
-    ),
+    "question.jsonl": ("mt_bench/question.jsonl", "119565adbab82227089cefdb44c8d7e2cf04dc0a0ec233634c82e7d4e2a944f7"),
+    "judge_prompts.jsonl": ("judge_prompts.jsonl", "fd283293406d024f44c174b094ef48031d0687a4682fd3a56b29b138f80281b6"),
     "reference_answer/gpt-4.jsonl": (
         "mt_bench/reference_answer/gpt-4.jsonl",
         "f957a5bc977badb66885ec970e6cd08527845780313f0995764260e5777b9b3f",
     ),
 }
+
+
+# questions whose GPT-4 reference answer is wrong (FastChat issue 3158)
+KNOWN_WRONG = (104, 105, 109, 111, 113, 114, 120, 122, 124, 125, 126, 128, 130)
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,7 @@ class Bench:
     prompts: dict[str, Row]
     references: dict[int, Row]
     out: Path
+    known_wrong: tuple[int, ...] = ()  # questions of it whose reference answer is wrong
 
     def answers_file(self, model_id: str) -> Path:
         return self.out / "model_answer" / f"{model_id}.jsonl"
@@ -78,12 +77,15 @@ def load(data: str | None = None, out: str | None = None, references: str | None
     beside = folder / "judge_prompts.jsonl"
     prompts = _rows(beside if beside.exists() else folder.parent / "judge_prompts.jsonl")
     given = Path(references) if references else _reference_file(folder)
+    rows = _rows(given) if given else []
+    pinned = given and _sha256(given.read_bytes()) == PINNED["reference_answer/gpt-4.jsonl"][1]
     return Bench(
         name=folder.resolve().name,
         questions=questions,
         prompts={p["name"]: p for p in prompts},
-        references={r["question_id"]: r for r in (_rows(given) if given else [])},
+        references={r["question_id"]: r for r in rows},
         out=Path(out) if out else folder,
+        known_wrong=KNOWN_WRONG if pinned else (),
     )
 
 
@@ -100,7 +102,7 @@ def check_question(row: Row, folder: Path) -> Row:
 
 def _rows(path: Path) -> list[Row]:
     if not path.is_file():
-        raise InputError(f"no {path}; a bench folder needs question.jsonl and judge_prompts.jsonl (in it or beside it)")
+        raise InputError(f"no file {path}; a bench folder has question.jsonl, and judge_prompts.jsonl in or beside it")
     return store.read(path)
 
 
@@ -120,12 +122,16 @@ def download(folder: Path, source: str = SOURCE) -> None:
                 f"cannot download {source + remote} ({error}); without a network, copy MT-Bench's files into "
                 f"{folder} or pass --data FOLDER"
             ) from None
-        if hashlib.sha256(content).hexdigest() != sha256:
+        if _sha256(content) != sha256:
             raise InputError(
                 f"{path} is not FastChat's file at {COMMIT[:8]} (sha256 differs); delete it or pass --data"
             )
         if not path.exists():
             store.write_whole(path, content)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _fetch(url: str) -> bytes:

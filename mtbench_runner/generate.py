@@ -13,10 +13,14 @@ Conversation = list[Message]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model to answer with. `batch_size` 0: as many conversations at once as memory holds."""
+    """A model to answer with: local, or the name that an endpoint at `url` serves it under.
+
+    `batch_size` 0: as many conversations at once as memory holds, or as the endpoint takes.
+    """
 
     model: str
     adapter: str | None = None
+    url: str | None = None
     max_new_tokens: int = 1024
     batch_size: int = 0
     thinking: bool = False

@@ -1,7 +1,7 @@
-"""Stage `judge`: FastChat's own judges, matches and rating rule, over any OpenAI-compatible endpoint.
+"""Stages `judge` and `pairwise`: FastChat's judges, matches and rating rules, over any OpenAI-compatible endpoint.
 
 FastChat's code runs twice for each match, both times without a network: first to learn what it would ask the judge,
-then, with the judge's reply in hand, to make the row that it would have written. Between the two lies our own call.
+then, with the judge's replies in hand, to make the row that it would have written. Between the two lies our own call.
 """
 
 import asyncio
@@ -17,40 +17,42 @@ from tqdm import tqdm
 
 from mtbench_runner import store
 from mtbench_runner.bench import Bench, Row
-from mtbench_runner.endpoint import Caller, CallError, Endpoint, Messages, Reply, complete_all
+from mtbench_runner.endpoint import Call, Caller, CallError, Endpoint, Reply, complete_all
 from mtbench_runner.generate import strip_thinking
 from mtbench_runner.score import answer_sha256
 from mtbench_runner.store import IncompleteError, InputError
 
-SETTINGS = {"temperature": 0, "max_tokens": 2048}  # FastChat's, for OpenAI judges
+PROMPTS_SHOWN = ("user_prompt", "g1_user_prompt", "g2_user_prompt")  # in FastChat's rows, single and pairwise
 
 
-def judge(bench: Bench, model_id: str, endpoint: Endpoint) -> None:
-    """Judge every turn of a model that is not judged yet. Raises IncompleteError with the count of failed calls."""
-    matches = single_matches(bench, model_id, endpoint.model)
-    path = bench.judgments_file(endpoint.model)
+def judge(bench: Bench, model_id: str, endpoint: Endpoint, baseline: str | None = None) -> None:
+    """Judge what is not judged yet: each turn of a model, or each turn of it against a baseline, in both orders.
+
+    Raises InputError, or IncompleteError with the number of failed calls, which leave no row.
+    """
+    matches = make_matches(bench, model_id, endpoint.model, baseline)
+    path = bench.judgments_file(endpoint.model, "pair" if baseline else "single")
     with store.locked(path):
         wanted = {identity(play(match, []), bench): match for match in matches}
-        done = settle(path, {model_id}, set(wanted), bench)
+        done = settle(path, wanted.keys(), bench)
         pending = [match for key, match in wanted.items() if key not in done]
         if pending:
-            asyncio.run(_judge(bench, path, pending, endpoint, f"judging {model_id}"))
+            asyncio.run(_judge(bench, path, pending, endpoint))
 
 
-async def _judge(bench: Bench, path: Path, matches: list[Any], endpoint: Endpoint, title: str) -> None:
-    caller = Caller(endpoint, SETTINGS)
+async def _judge(bench: Bench, path: Path, matches: list[Any], endpoint: Endpoint) -> None:
     errors: list[str] = []
     tokens = judged = 0
-    with tqdm(total=len(matches), desc=title, unit="judgment") as bar:
-        async for index, outcome in complete_all(caller, (requests(match) for match in matches)):
+    with tqdm(total=len(matches), desc=path.stem, unit="judgment") as bar:
+        async for index, outcome in complete_all(Caller(endpoint), [calls(match) for match in matches]):
             if isinstance(outcome, CallError):
                 errors.append(str(outcome))
             else:
                 store.append(path, _row(matches[index], outcome, bench))
                 tokens += sum(sum(reply.usage.values()) for reply in outcome)
                 judged += 1
+            bar.set_postfix(errors=len(errors), tokens=tokens, refresh=False)
             bar.update()
-            bar.set_postfix(errors=len(errors), tokens=tokens)
     if judged < len(matches):
         raise IncompleteError(
             f"{len(matches) - judged} of {len(matches)} judgments are missing ({errors[0]}); "
@@ -58,44 +60,44 @@ async def _judge(bench: Bench, path: Path, matches: list[Any], endpoint: Endpoin
         )
 
 
-def single_matches(bench: Bench, model_id: str, judge_model: str) -> list[Any]:
-    """FastChat's matches of one model: turn 1 of every question, turn 2 where there is one. Raises InputError."""
+def make_matches(bench: Bench, model_id: str, judge_model: str, baseline: str | None = None) -> list[Any]:
+    """FastChat's matches: turn 1 of every question, turn 2 where there is one. Raises InputError if something lacks."""
+    from fastchat.llm_judge import gen_judgment
     from fastchat.llm_judge.common import NEED_REF_CATS
-    from fastchat.llm_judge.gen_judgment import make_judge_single, make_match_single
 
-    answers = bench.answers(model_id)
-    unanswered = [q["question_id"] for q in bench.questions if q["question_id"] not in answers]
-    if unanswered:
-        raise InputError(
-            f"{model_id} has no answer to {len(unanswered)} questions (first: {unanswered[0]}); run the answer stage"
-        )
+    answers = {name: _complete_answers(bench, name) for name in (model_id, baseline) if name}
+    make = gen_judgment.make_match if baseline else gen_judgment.make_match_single
     try:
-        judges = make_judge_single(judge_model, bench.prompts)
+        make_judge = gen_judgment.make_judge_pairwise if baseline else gen_judgment.make_judge_single
+        judges = make_judge(judge_model, bench.prompts)
     except KeyError as error:
         raise InputError(f"the judge prompts of {bench.name} lack {error}") from None
-    groups = {
-        name: [q for q in bench.questions if (q["category"] in NEED_REF_CATS) == (name == "math")]
-        for name in ("default", "math")
-    }
-    lacking = [q["question_id"] for q in groups["math"] if q["question_id"] not in bench.references]
+    plain = [q for q in bench.questions if q["category"] not in NEED_REF_CATS]
+    math = [q for q in bench.questions if q["category"] in NEED_REF_CATS]
+    lacking = [q["question_id"] for q in math if q["question_id"] not in bench.references]
     if lacking:
         raise InputError(f"no reference answer to question {lacking[0]} of {bench.name} ({len(lacking)} lack one)")
+    references = {judge_model: bench.references}
     matches = []
-    for multi_turn in (False, True):
-        for name, questions in groups.items():
-            matches += make_match_single(
-                questions,
-                [model_id],
-                {model_id: answers},
-                judges[name + "-mt" * multi_turn],
-                ref_answers={judge_model: bench.references} if name == "math" else None,
-                multi_turn=multi_turn,
-            )
+    for suffix in ("", "-mt"):
+        for name, questions, given in (("default", plain, None), ("math", math, references)):
+            judge_ = judges[name + suffix]
+            matches += make(questions, [model_id], answers, judge_, baseline, given, multi_turn=bool(suffix))
     return matches
 
 
-def requests(match: Any) -> list[Messages]:
-    """What FastChat would send to the judge for this match."""
+def _complete_answers(bench: Bench, model_id: str) -> dict[int, Row]:
+    answers = bench.answers(model_id)
+    lacking = [q["question_id"] for q in bench.questions if q["question_id"] not in answers]
+    if lacking:
+        raise InputError(
+            f"{model_id} has no answer to {len(lacking)} questions ({lacking[0]} ...); run the answer stage"
+        )
+    return answers
+
+
+def calls(match: Any) -> list[Call]:
+    """What FastChat would ask the judge about this match, with its settings."""
     with _fastchat(match, []) as (play_a_match, asked):
         play_a_match(match, None)
     return asked
@@ -112,15 +114,15 @@ def play(match: Any, replies: list[str]) -> Row:
 
 
 @contextlib.contextmanager
-def _fastchat(match: Any, replies: list[str]) -> Iterator[tuple[Any, list[Messages]]]:
+def _fastchat(match: Any, replies: list[str]) -> Iterator[tuple[Any, list[Call]]]:
     """FastChat's play_a_match for this match, with its dead OpenAI call replaced by `replies` ("" where they end)."""
     from fastchat.conversation import get_conv_template
     from fastchat.llm_judge import common
 
-    asked: list[Messages] = []
+    asked: list[Call] = []
 
     def chat_completion(model: str, conv: Any, temperature: float, max_tokens: int, api_dict: Any = None) -> str:
-        asked.append(conv.to_openai_api_messages())
+        asked.append((conv.to_openai_api_messages(), {"temperature": temperature, "max_tokens": max_tokens}))
         return replies[len(asked) - 1] if len(asked) <= len(replies) else ""
 
     patches = {
@@ -129,53 +131,62 @@ def _fastchat(match: Any, replies: list[str]) -> Iterator[tuple[Any, list[Messag
         "get_conversation_template": lambda name: get_conv_template("chatgpt"),  # whatever the judge is called
     }
     originals = {name: getattr(common, name) for name in patches}
+    single = isinstance(match, common.MatchSingle)
     try:
-        for name, value in patches.items():
-            setattr(common, name, value)
+        vars(common).update(patches)
         with contextlib.redirect_stdout(io.StringIO()):
-            yield common.play_a_match_single, asked
+            yield common.play_a_match_single if single else common.play_a_match_pair, asked
     finally:
-        for name, value in originals.items():
-            setattr(common, name, value)
+        vars(common).update(originals)
 
 
 def _row(match: Any, replies: list[Reply], bench: Bench) -> Row:
     row = play(match, [strip_thinking(reply.text) for reply in replies])
-    usage = {kind: sum(reply.usage.get(kind, 0) for reply in replies) for kind in ("prompt", "completion")}
+    answers = [match.answer] if "model" in row else [match.answer_1, match.answer_2]
     return row | {
         "key": content_key(row, bench),
-        "answer_sha256": answer_sha256(match.answer, row["turn"]),
-        "usage": usage,
+        "answer_sha256": answer_sha256(answers, row["turn"]),
+        "usage": {kind: sum(reply.usage.get(kind, 0) for reply in replies) for kind in ("prompt", "completion")},
         "settings": replies[0].settings,
     }
 
 
 def content_key(row: Row, bench: Bench) -> str:
     """A hash of everything the judge was shown; also for a row that FastChat itself wrote."""
-    system = bench.prompts.get(row["judge"][1], {}).get("system_prompt", "")
-    return row.get("key") or hashlib.sha256((system + "\0" + row["user_prompt"]).encode()).hexdigest()
+    shown = [bench.prompts.get(row["judge"][1], {}).get("system_prompt"), *(row.get(name) for name in PROMPTS_SHOWN)]
+    return row.get("key") or hashlib.sha256(json.dumps(shown).encode()).hexdigest()
 
 
 def identity(row: Row, bench: Bench) -> tuple[Any, ...]:
-    return (row["question_id"], row["turn"], row["model"], *row["judge"], content_key(row, bench))
+    """What makes a judgment the same judgment: the models, question, turn, judge, its prompt, and the answers."""
+    return (*_models(row), row["question_id"], row["turn"], *row["judge"], content_key(row, bench))
 
 
-def settle(path: Path, models: set[str], wanted: set[tuple[Any, ...]], bench: Bench) -> set[tuple[Any, ...]]:
-    """Make the file hold, of these models, one row for each wanted judgment that was ever made; return what it holds.
+def _models(row: Row) -> tuple[str, str]:
+    return (row.get("model") or row["model_1"], row.get("model_2", ""))
 
-    Rows that no longer apply (a changed answer, FastChat's $ERROR$ rows, duplicates) move to <file>.superseded, so
-    that FastChat's show_result averages only what counts; one that applies again moves back, unasked.
+
+def settle(path: Path, wanted: Any, bench: Bench) -> set[tuple[Any, ...]]:
+    """Make the file hold one row for each wanted judgment that was ever made; return those that it holds.
+
+    Rows of the same models that no longer apply (a changed answer, FastChat's $ERROR$ rows, duplicates) move to
+    <file>.superseded, so that FastChat's show_result averages only what counts; one that applies again moves back.
     """
     attic = path.with_name(path.name + ".superseded")
     rows, old = store.read(path), store.read(attic)
-    known = {identity(row, bench): row for row in old + rows if row["judgment"] != "$ERROR$"}
-    current = {key: row for key, row in known.items() if key in wanted}
-    others = [row for row in rows if row["model"] not in models]
-    kept = [row for row in rows if row in others or current.get(identity(row, bench)) == row]
-    back = [row for row in current.values() if row not in kept]
-    if len(kept) < len(rows) or back:
+    made = {
+        identity(row, bench): row
+        for row in old + rows
+        if "$ERROR$" not in (row.get("judgment"), row.get("g1_judgment"))
+    }
+    current = {key: made[key] for key in wanted if key in made}
+    models = {key[:2] for key in wanted}
+    kept = [row for row in rows if _models(row) not in models or current.get(identity(row, bench)) is row]
+    held = {id(row) for row in kept}
+    back = [row for row in current.values() if id(row) not in held]
+    if back or len(kept) < len(rows):
         for row in rows:
-            if row not in kept and row not in old:
+            if id(row) not in held and row not in old:
                 store.append(attic, row)
         store.write_whole(path, "".join(json.dumps(row) + "\n" for row in kept + back).encode())
     return set(current)

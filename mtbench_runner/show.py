@@ -1,0 +1,116 @@
+"""What a person sees: tables of scores, the turns of two models side by side, a radar figure."""
+
+import shutil
+import textwrap
+from itertools import zip_longest
+from pathlib import Path
+
+from mtbench_runner.bench import Bench, Row
+from mtbench_runner.score import SUCCESS, current_rows
+from mtbench_runner.store import InputError
+
+
+def printable(text: str) -> str:
+    """The text with every control character but tab and newline spelled out: a model's words never steer a terminal."""
+    return "".join(c if c.isprintable() or c in "\t\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def score_table(result: Row) -> str:
+    """Scores by category and turn, standard errors by question, then what is missing or doubtful."""
+    turns = list(result["turns"])
+    lines = _title(result, f"{result['model_id']}, judged by {result['judge']}")
+    lines.append(f"{'':<14}" + "".join(f"{'turn ' + turn:>9}" for turn in turns) + f"{'mean':>9}")
+    rows = [(name, result["category_turns"][name], mean) for name, mean in result["categories"].items()]
+    errors = result["stderr"]["categories"] | {"overall": result["stderr"]["overall"]}
+    for name, by_turn, mean in [*rows, ("overall", result["turns"], result["overall"])]:
+        error = f"  ± {errors[name]:.2f}" if errors[name] is not None else ""
+        lines.append(f"{name:<14}" + "".join(f"{_number(v):>9}" for v in [*map(by_turn.get, turns), mean]) + error)
+    if result["success_rate"] is not None:
+        lines.append(f"success rate (turns scored {SUCCESS} or more): {result['success_rate']:.1%}")
+    if result["known_wrong_references"]:
+        wrong = ", ".join(map(str, result["known_wrong_references"]))
+        lines.append(
+            f"GPT-4's reference answer is wrong for {wrong} (FastChat #3158); --references takes corrected ones"
+        )
+    if "strict" in result:
+        lines += _strict(result["strict"])
+    return "\n".join(lines + _counts(result))
+
+
+def pair_table(result: Row) -> str:
+    """Wins, ties, losses and the win rate with its interval."""
+    lines = _title(result, f"{result['model_id']} against {result['baseline']}, judged by {result['judge']}")
+    lines.append(f"win {result['win']}, tie {result['tie']}, loss {result['loss']}")
+    if result["interval"]:
+        low, high = result["interval"]
+        lines.append(f"win rate, ties as half: {result['win_rate']:.1%} (95 % interval {low:.1%} to {high:.1%})")
+    return "\n".join(lines + _counts(result))
+
+
+def _title(result: Row, text: str) -> list[str]:
+    warning = ["THE STAND-IN JUDGE FOLLOWS A FIXED RULE; ITS RATINGS MEASURE NOTHING"] if result["stand_in"] else []
+    return [f"{result['bench']}: {text}", *warning]
+
+
+def _counts(result: Row) -> list[str]:
+    used = f"judge tokens: {result['usage']['prompt']} in, {result['usage']['completion']} out"
+    cost = f", {result['cost_usd']:.2f} USD" if result["cost_usd"] is not None else ""
+    counts = f"turns: {result['n_expected']}, missing: {result['missing']}, without a rating: {result['unparsable']}"
+    return [counts, used + cost]
+
+
+def _strict(strict: Row) -> list[str]:
+    flags = [
+        f"{name}: {', '.join(f'{q} turn {t}' for q, t in found)}" for name, found in strict["flagged"].items() if found
+    ]
+    change = "" if strict["change"] is None else f" ({strict['change']:+.3f})"
+    return [f"strict reading of the ratings: {_number(strict['overall'])}{change}", *flags]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def question(bench: Bench, question_id: int, models: list[str], judge: str) -> str:
+    """Each model's turns and judgments of one question, side by side. Raises InputError for an unknown question."""
+    asked = next((q for q in bench.questions if q["question_id"] == question_id), None)
+    if asked is None:
+        raise InputError(f"{bench.name} has no question {question_id}")
+    given = [bench.answers(model)[question_id]["choices"][0]["turns"] for model in models]
+    judged = [current_rows(bench, judge, model) for model in models]
+    parts = [_columns(models)]
+    for turn, text in enumerate(asked["turns"], 1):
+        rows = [found.get((question_id, turn)) for found in judged]
+        ratings = [f"[{judge}: {row['score']}] {row['judgment']}" if row else "(not judged)" for row in rows]
+        parts += [f"--- turn {turn}: {text}", _columns([turns[turn - 1] for turns in given]), _columns(ratings)]
+    return "\n\n".join(parts)
+
+
+def _columns(texts: list[str]) -> str:
+    width = (shutil.get_terminal_size((120, 24)).columns - 3 * (len(texts) - 1)) // len(texts)
+    wrapped = [[w for line in printable(t).splitlines() for w in textwrap.wrap(line, width) or [""]] for t in texts]
+    return "\n".join(
+        " | ".join(cell.ljust(width) for cell in row).rstrip() for row in zip_longest(*wrapped, fillvalue="")
+    )
+
+
+def radar(results: list[Row], path: Path) -> None:
+    """Draw the category means of one or more models on one radar, as FastChat's figure does."""
+    from math import pi
+
+    from matplotlib.figure import Figure
+
+    names = list(results[0]["categories"])
+    angles = [2 * pi * i / len(names) for i in range(len(names))]
+    figure = Figure(figsize=(6, 6))
+    axes = figure.add_subplot(projection="polar")
+    for result in results:
+        values = [result["categories"].get(name) or 0.0 for name in names]
+        axes.plot([*angles, angles[0]], [*values, values[0]], marker="o", label=result["model_id"])
+    axes.set_xticks(angles, names)
+    axes.set_ylim(0, 10)
+    warning = "\nthe stand-in judge's ratings measure nothing" if results[0]["stand_in"] else ""
+    axes.set_title(f"{results[0]['bench']}, judged by {results[0]['judge']}{warning}")
+    axes.legend(loc="lower right")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, bbox_inches="tight")
