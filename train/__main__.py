@@ -1,56 +1,59 @@
 """Train one adapter: python -m train RECIPE.yaml [--field value ...]"""
 
-from __future__ import annotations
-
 import argparse
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from .recipe import Recipe, RecipeError, load
+from tatqa_task.data import DataError
+from train.recipe import Recipe, RecipeError, load
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, run, and turn expected failures into one line and an exit code."""
-    from tatqa_task.data import DataError
-
-    args, rest = _parser().parse_known_args(argv)
+    args, rest = parser().parse_known_args(argv)
     try:
         recipe = load(args.recipe, overrides(rest))
+        quiet_libraries()
+        from train import run
     except RecipeError as error:
-        return _fail(error, 2)
-    out = args.output_dir or Path("results/runs") / args.recipe.stem
+        return fail(error, 2)
     try:
-        from . import run
-
-        return run.run(recipe, out)
+        out = args.output_dir or Path("results/runs") / args.recipe.stem
+        print(run.run(recipe, out, [f"python -m {__package__}", *(argv or sys.argv[1:])], args.dry_run))
     except (RecipeError, DataError) as error:
-        return _fail(error, 2)
+        return fail(error, 2)
     except run.TrainError as error:
-        return _fail(error, 1)
+        return fail(error, 1)
+    return 0
 
 
-def _fail(error: Exception, code: int) -> int:
+def fail(error: Exception, code: int) -> int:
+    """Report an expected failure."""
     print(f"error: {error}", file=sys.stderr)
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
-    fields = "\n".join(f"  {name:22} {f.description}" for name, f in Recipe.model_fields.items())
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The command line; fields of the recipe are read from the rest of it."""
+    fields = "\n".join(f"  {name:22} {field.description}" for name, field in Recipe.model_fields.items())
+    made = argparse.ArgumentParser(
         prog="python -m train",
         description=__doc__,
         epilog=f"fields of a recipe, each also an option (--beta 0.03):\n{fields}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("recipe", type=Path, metavar="RECIPE.yaml")
-    parser.add_argument("--output_dir", type=Path, help="run folder; default results/runs/<recipe name>")
-    return parser
+    made.add_argument("recipe", type=Path, metavar="RECIPE.yaml")
+    made.add_argument("--output_dir", type=Path, help="run folder; default results/runs/<recipe name>")
+    made.add_argument("--dry-run", action="store_true", help="print recipe, pairs, steps and memory, do no more")
+    return made
 
 
 def overrides(rest: Sequence[str]) -> dict[str, Any]:
@@ -61,10 +64,22 @@ def overrides(rest: Sequence[str]) -> dict[str, Any]:
         name = words.pop(0)
         if not name.startswith("--") or not words:
             raise RecipeError(f"command line: expected --field value, found `{name}`")
-        mapping[name[2:]] = yaml.safe_load(words.pop(0))
+        try:
+            mapping[name[2:]] = yaml.safe_load(words.pop(0))
+        except yaml.YAMLError:
+            raise RecipeError(f"command line: the value of {name} is not YAML") from None
     return mapping
 
 
-if __name__ == "__main__":
+def quiet_libraries() -> None:
+    """Leave the terminal to the progress bar; errors still show."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
+if __name__ == "__main__":
     sys.exit(main())

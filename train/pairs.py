@@ -5,8 +5,6 @@
 writes one pair a line in TRL's conversational format and prints what was kept and what was dropped, and why.
 """
 
-from __future__ import annotations
-
 import argparse
 import glob
 import hashlib
@@ -14,23 +12,21 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any, TextIO
+from typing import Any
 
-from tatqa_task import answer as reply_format
-from tatqa_task import data, metric, prompt
+from tatqa_task import answer, data, metric, prompt
 from tatqa_task.data import Context, Question
-
-from .corruptions import KINDS, NAMES
-from .recipe import Recipe, RecipeError, nearest
+from train.corruptions import KINDS, NAMES
+from train.recipe import Recipe, RecipeError, nearest, parse
 
 EVALUATED = ("validation", "test")
+LEAKED = "context occurs in an evaluated split"
+LONG = 200  # characters; shorter paragraphs ("The following table shows:") recur between reports
 NOT_RIGHT = "gold answer scores below EM 1"
 NOT_WRONG = "no wrong answer found"
-LEAKED = "context occurs in an evaluated split"
-EQUAL = "chosen equals rejected"
 
 
 @dataclass(frozen=True)
@@ -47,108 +43,94 @@ class Pair:
 
     def row(self) -> dict[str, Any]:
         """The pair in TRL's conversational preference format, thinking off."""
-        return {
-            **{key: getattr(self, key) for key in ("uid", "context_uid", "answer_type", "kind")},
-            "prompt": [{"role": "user", "content": self.prompt}],
-            "chosen": [{"role": "assistant", "content": self.chosen}],
-            "rejected": [{"role": "assistant", "content": self.rejected}],
-            "chat_template_kwargs": {"enable_thinking": False},
-        }
+        roles = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
+        turns = {key: [{"role": role, "content": getattr(self, key)}] for key, role in roles.items()}
+        return {**vars(self), **turns, "chat_template_kwargs": {"enable_thinking": False}}
 
 
 @dataclass
 class Counts:
-    """What became of the questions: pairs kept by answer type and kind, and what was dropped by reason."""
+    """What became of the questions: pairs kept, by answer type and by kind, and what was dropped, by reason."""
 
-    kept: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
     by_type: Counter[str] = field(default_factory=Counter)
     by_kind: Counter[str] = field(default_factory=Counter)
-
-    def keep(self, pair: Pair) -> None:
-        self.kept += 1
-        self.by_type[pair.answer_type] += 1
-        self.by_kind[pair.kind] += 1
+    dropped: Counter[str] = field(default_factory=Counter)
 
     def table(self) -> str:
-        lines = [f"pairs kept: {self.kept:,}"]
-        for title, counter in (("", self.by_type), ("", self.by_kind), ("dropped: ", self.dropped)):
-            lines += [f"  {n:>7,}  {title}{name}" for name, n in counter.most_common()]
-        return "\n".join(lines)
+        """The counts as text, one a line."""
+        titles = {"kept ": self.by_type, "kept, made by ": self.by_kind, "dropped: ": self.dropped}
+        rows = [(n, title + name) for title, counter in titles.items() for name, n in counter.most_common()]
+        return "\n".join(f"{n:>8,}  {name}" for n, name in [(self.by_type.total(), "pairs kept"), *rows])
 
 
-# --- the three strategies: (context, question) -> pairs, or the reason why there is none ---
+# --- the three strategies: pairs of one question, or (a text) the reason why there is none ---
 
 
 def corrupt(context: Context, question: Question, mix: Mapping[str, float], seed: int) -> Pair | str:
     """A pair whose rejected reply is made by one kind of corruption, drawn by weight among those that apply."""
-    if metric.score(question, *_as_read(_gold_reply(question))).em != 1:
+    if not gold_is_right(question):
         return NOT_RIGHT
     rng = Random(f"{seed}:{question.uid}")
-    kinds = [kind for kind in KINDS[question.answer_type] if mix.get(kind.__name__, 1.0) > 0]
-    keys = {kind: rng.random() ** (1 / mix.get(kind.__name__, 1.0)) for kind in kinds}  # weighted order without repeats
-    for kind in sorted(kinds, key=lambda kind: keys[kind], reverse=True):
+    weights = {kind: mix.get(kind.__name__, 1.0) for kind in KINDS[question.answer_type]}
+    keys = {kind: rng.random() ** (1 / weight) for kind, weight in weights.items() if weight}
+    for kind in sorted(keys, key=lambda kind: keys[kind], reverse=True):  # weighted sampling without replacement
         wrong = kind(context, question, rng)
-        if wrong and _is_wrong(question, *wrong):
-            return _pair(context, question, kind.__name__, reply_format.render(*wrong))
+        rejected = answer.render(*wrong) if wrong and any(wrong[0]) else None
+        if rejected and exact_match(question, rejected) == 0:
+            return _pair(context, question, kind.__name__, rejected)
     return NOT_WRONG
 
 
 def log_rule(context: Context, question: Question, seed: int) -> Pair | str:
-    """The experiment log's own rule. Its rejected replies are not checked with the metric, nor are its chosen ones."""
+    """The experiment log's own rule; neither side is checked with the metric, as in the log."""
     rng = Random(f"{seed}:{question.uid}")
     if question.answer_type == "arithmetic":
         gold = float(str(question.answer).replace(",", ""))
-        share = rng.choice((-1, 1)) * rng.uniform(0.10, 0.35)
-        wrong = round(gold * (1 + share) if gold else rng.choice((-1, 1)) * rng.uniform(1, 10), 1)
+        factor = 1 + rng.choice((-1, 1)) * rng.uniform(0.10, 0.35)
+        wrong = round(gold * factor if gold else rng.choice((-1, 1)) * rng.uniform(1, 10), 1)
         chosen, rejected = [f"{gold:.4g}"], [f"{wrong:.4g}"]
     else:
-        golds = question.answer if isinstance(question.answer, list) else [str(question.answer)]
-        chosen = [str(item) for item in golds]
-        cells = [cell.strip() for row in context.table for cell in row]
-        cells = [cell for cell in cells if cell and len(cell) <= 60 and cell not in chosen]
-        if not cells:
-            return NOT_WRONG
-        rejected = [rng.choice(cells)]
+        chosen = [str(x) for x in question.answer] if isinstance(question.answer, list) else [str(question.answer)]
+        cells = (cell.strip() for row in context.table for cell in row)
+        options = [cell for cell in cells if cell and len(cell) <= 60 and cell not in chosen]
+        rejected = [rng.choice(options)] if options else chosen
     if chosen == rejected:
-        return EQUAL
-    pair = _pair(context, question, "log", reply_format.render(rejected, question.scale))
-    return Pair(**{**asdict(pair), "chosen": reply_format.render(chosen, question.scale)})
+        return "chosen equals rejected"
+    sides = (answer.render(side, question.scale) for side in (rejected, chosen))
+    return _pair(context, question, "log", *sides)
 
 
 def mined(context: Context, question: Question, replies: Sequence[str]) -> Iterator[Pair | str]:
     """One pair for each different wrong reply that a model gave to this question."""
-    if not replies:
-        yield "no reply in the samples"
-    elif metric.score(question, *_as_read(_gold_reply(question))).em != 1:
-        yield NOT_RIGHT
-    else:
-        for text in dict.fromkeys(replies):
-            reply = reply_format.parse(text)
-            if not reply.parsed:
-                yield "reply not in the format"
-            elif metric.score(question, reply.answer, reply.scale).em > 0:
-                yield "reply is right"
-            else:
-                yield _pair(context, question, "mined", reply_format.render(reply.answer, reply.scale))
+    if not replies or not gold_is_right(question):
+        yield NOT_RIGHT if replies else "no reply in the samples"
+        return
+    for text in dict.fromkeys(replies):
+        reply = answer.parse(text)
+        rejected = answer.render(reply.answer, reply.scale)
+        if not reply.parsed:
+            yield "reply not in the format"
+        elif exact_match(question, rejected) > 0:
+            yield "reply is right"
+        else:
+            yield _pair(context, question, "mined", rejected)
 
 
-def _gold_reply(question: Question) -> str:
-    return reply_format.render(question.answer, question.scale)
+def exact_match(question: Question, reply: str) -> float:
+    """Official EM of a reply, read as in scoring."""
+    read = answer.parse(reply)
+    return metric.score(question, read.answer, read.scale).em
 
 
-def _as_read(reply: str) -> tuple[list[str], str]:
-    parsed = reply_format.parse(reply)
-    return parsed.answer, parsed.scale
+def gold_is_right(question: Question) -> bool:
+    """Whether the gold answer, written as a reply, scores EM 1."""
+    return exact_match(question, answer.render(question.answer, question.scale)) == 1
 
 
-def _is_wrong(question: Question, items: list[str], scale: str) -> bool:
-    return any(items) and metric.score(question, *_as_read(reply_format.render(items, scale))).em == 0
-
-
-def _pair(context: Context, question: Question, kind: str, rejected: str) -> Pair:
+def _pair(context: Context, question: Question, kind: str, rejected: str, chosen: str | None = None) -> Pair:
     text = prompt.user_message(context, question)
-    return Pair(question.uid, context.uid, question.answer_type, kind, text, _gold_reply(question), rejected)
+    chosen = chosen or answer.render(question.answer, question.scale)
+    return Pair(question.uid, context.uid, question.answer_type, kind, text, chosen, rejected)
 
 
 # --- all pairs of a split ---
@@ -159,26 +141,26 @@ def build(recipe: Recipe, counts: Counts) -> Iterator[Pair]:
 
     Raises DataError (data) and RecipeError (unknown corruption, no samples).
     """
-    contexts = data.load(recipe.split)
-    unknown = [name for name in recipe.corruptions if name not in NAMES]
-    if unknown:
-        raise RecipeError(f"corruptions: unknown kind `{unknown[0]}`; {nearest(unknown[0], NAMES)}")
+    for name in set(recipe.corruptions) - set(NAMES):
+        raise RecipeError(f"corruptions: unknown kind `{name}`; {nearest(name, NAMES)}")
     replies = read_replies(recipe.samples) if recipe.strategy == "mined" else {}
+    contexts = data.load(recipe.split)
     evaluated = set() if recipe.strategy == "log" else evaluated_documents(recipe.split)
     for context in contexts:
         leaked = not evaluated.isdisjoint(documents(context))
         for question in context.questions:
-            results = [LEAKED] if leaked else pairs_of(recipe, context, question, replies.get(question.uid, []))
-            for result in results:
+            results = pairs_of(recipe, context, question, replies.get(question.uid, []))
+            for result in [f"{LEAKED}: {context.uid}"] if leaked else results:
                 if isinstance(result, str):
                     counts.dropped[result] += 1
                 else:
-                    counts.keep(result)
+                    counts.by_type[result.answer_type] += 1
+                    counts.by_kind[result.kind] += 1
                     yield result
 
 
 def pairs_of(recipe: Recipe, context: Context, question: Question, replies: Sequence[str]) -> Iterable[Pair | str]:
-    """Pairs of one question under the recipe's strategy, or the reason for none."""
+    """Pairs of one question by the recipe's strategy, or the reasons for none."""
     if recipe.strategy == "mined":
         return mined(context, question, replies)
     if recipe.strategy == "log":
@@ -187,9 +169,10 @@ def pairs_of(recipe: Recipe, context: Context, question: Question, replies: Sequ
 
 
 def documents(context: Context) -> set[str]:
-    """Fingerprints of what a context shows: its table and its text, blind to white space and case."""
+    """Fingerprints of a context's table, its whole text and its long paragraphs, blind to white space and case."""
     table = " ".join(cell for row in context.table for cell in row)
-    texts = (" ".join(text.lower().split()) for text in (table, " ".join(context.paragraphs)))
+    long = [paragraph for paragraph in context.paragraphs if len(paragraph) >= LONG]
+    texts = (" ".join(text.lower().split()) for text in (table, " ".join(context.paragraphs), *long))
     return {hashlib.sha256(text.encode()).hexdigest() for text in texts if text}
 
 
@@ -215,55 +198,48 @@ def read_replies(patterns: Sequence[str]) -> dict[str, list[str]]:
 
 
 def stratified(pairs: Sequence[Pair], n: int | None, seed: int) -> list[Pair]:
-    """At most `n` pairs in their old order, each answer type in proportion (largest remainders)."""
-    if n is None or n >= len(pairs):
-        return list(pairs)
-    by_type: dict[str, list[int]] = {}
-    for i, pair in enumerate(pairs):
-        by_type.setdefault(pair.answer_type, []).append(i)
-    quota = {name: n * len(items) / len(pairs) for name, items in by_type.items()}
-    take = {name: int(share) for name, share in quota.items()}
-    for name in sorted(quota, key=lambda name: take[name] - quota[name])[: n - sum(take.values())]:
-        take[name] += 1
-    rng = Random(seed)
-    return [pairs[i] for i in sorted(i for name, items in by_type.items() for i in rng.sample(items, take[name]))]
-
-
-# --- command ---
+    """At most `n` pairs in their old order: each answer type in proportion, and contexts as whole as that allows."""
+    n = min(n or len(pairs), len(pairs))
+    contexts = sorted({pair.context_uid for pair in pairs})
+    Random(seed).shuffle(contexts)
+    rank = {uid: i for i, uid in enumerate(contexts)}
+    by_type = Counter(pair.answer_type for pair in pairs)
+    room, before = {}, 0
+    for name, size in sorted(by_type.items()):
+        room[name] = (before + size) * n // len(pairs) - before * n // len(pairs)
+        before += size
+    taken = []
+    for i in sorted(range(len(pairs)), key=lambda i: rank[pairs[i].context_uid]):
+        room[pairs[i].answer_type] -= 1
+        if room[pairs[i].answer_type] >= 0:
+            taken.append(i)
+    return [pairs[i] for i in sorted(taken)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write pairs and print the table of what was kept and dropped."""
-    parser = argparse.ArgumentParser(prog="python -m train.pairs", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m train.pairs", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--split", default="train", choices=("train", *EVALUATED))
     parser.add_argument("--strategy", default="corrupt", choices=("corrupt", "log", "mined"))
     parser.add_argument("--samples", nargs="*", default=[], help="mined: sample files of lm_eval --log_samples")
     parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--out", default="-", help="JSON Lines file; - for standard output")
+    parser.add_argument("--out", type=Path, required=True, help="JSON Lines file")
     args = parser.parse_args(argv)
-    counts = Counts()
+    counts, partial = Counts(), args.out.with_name(args.out.name + ".partial")
     try:
         fields = {key: value for key, value in vars(args).items() if key != "out"}
-        pairs = build(Recipe(model_name_or_path="", **fields), counts)
-        _write(pairs, sys.stdout) if args.out == "-" else _write_whole(pairs, Path(args.out))
-    except (data.DataError, RecipeError, ValueError) as error:
+        recipe = parse({"model_name_or_path": "", **fields}, "command line")
+        with partial.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(pair.row(), ensure_ascii=False) + "\n" for pair in build(recipe, counts))
+        partial.replace(args.out)
+    except (data.DataError, RecipeError, OSError) as error:
+        partial.unlink(missing_ok=True)
         print(f"error: {error}", file=sys.stderr)
         return 2
-    note = "log keeps contexts that are also evaluated, as the log did\n" if args.strategy == "log" else ""
-    print(note + counts.table(), file=sys.stderr)
+    if args.strategy == "log":
+        print("like the log's own, these pairs may be of evaluated contexts and are not checked with the metric")
+    print(counts.table())
     return 0
-
-
-def _write(pairs: Iterable[Pair], file: TextIO) -> None:
-    for pair in pairs:
-        file.write(json.dumps(pair.row(), ensure_ascii=False) + "\n")
-
-
-def _write_whole(pairs: Iterable[Pair], path: Path) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        _write(pairs, file)
-    partial.replace(path)
 
 
 if __name__ == "__main__":

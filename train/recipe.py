@@ -4,10 +4,8 @@ The fields keep the names they have in TRL, PEFT and transformers. What each one
 `python -m train --help` prints it.
 """
 
-from __future__ import annotations
-
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 LOSSES = ("sigmoid", "hinge", "ipo", "robust", "sft", "sigmoid_norm", "apo_zero", "apo_down", "exo_pair", "nca_pair")
-LORA_TARGETS = ["q_proj", "v_proj"]
+AnswerType = Literal["span", "multi-span", "arithmetic", "count"]
 
 
 class RecipeError(Exception):
@@ -28,89 +26,78 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     model_name_or_path: str = Field(description="base model: a folder or a Hugging Face id")
-    load_in_4bit: bool = Field(False, description="QLoRA: base weights in NF4, double quantisation")
-    dtype: Literal["auto", "bfloat16", "float32"] = Field(
-        "auto", description="of base weights and compute; auto: bfloat16 on a GPU, float32 on a CPU"
-    )
+    load_in_4bit: bool = Field(False, description="QLoRA: base weights in NF4 with double quantisation")
+    dtype: Literal["auto", "bfloat16", "float32"] = Field("auto", description="auto: bfloat16 on a GPU, else float32")
     split: Literal["train", "validation", "test"] = Field("train", description="TAT-QA split to make pairs from")
-    strategy: Literal["corrupt", "log", "mined"] = Field(
-        "corrupt", description="rejected replies: made by rule, by the log's own rule, or the model's mistakes"
-    )
+    strategy: Literal["corrupt", "log", "mined"] = Field("corrupt", description="rejected replies: see README")
     corruptions: dict[str, float] = Field({}, description="weight of a kind of corruption; not named: 1, 0: off")
     samples: list[str] = Field([], description="mined: lm-eval sample files of tatqa_train (globs allowed)")
-    max_pairs: int | None = Field(None, ge=1, description="train on this many pairs, answer types in proportion")
-    loss_type: list[str] = Field(["sigmoid"], description=f"TRL's DPO losses, summed: {', '.join(LOSSES)}")
+    max_pairs: int | None = Field(None, ge=1, description="use this many pairs, answer types in proportion")
+    loss_type: list[str] = Field(["sigmoid"], description=f"TRL's losses, summed: {', '.join(LOSSES)}")
     loss_weights: list[float] | None = Field(None, description="one weight per loss_type; default 1 each")
     beta: float = Field(0.1, gt=0, description="strength of the pull to the reference model")
     beta_end: float | None = Field(None, gt=0, description="beta at the last step, for a schedule")
-    beta_schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="path from beta to beta_end")
-    beta_schedule_unit: Literal["step", "epoch"] = Field("step", description="beta changes every step or every epoch")
-    beta_by_type: dict[Literal["span", "multi-span", "arithmetic", "count"], float] = Field(
-        {}, description="beta of an answer type, instead of beta; a schedule scales it in proportion"
-    )
+    beta_schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="from beta to beta_end")
+    beta_schedule_unit: Literal["step", "epoch"] = Field("step", description="beta changes with every one of these")
+    beta_by_type: dict[AnswerType, float] = Field({}, description="beta of an answer type; a schedule scales it")
     learning_rate: float = Field(5e-6, gt=0, description="peak rate of AdamW")
-    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
-        "linear", description="transformers' schedules"
-    )
-    warmup_ratio: float = Field(0.0, ge=0, lt=1, description="share of the steps that the rate rises linearly")
+    lr_scheduler_type: Literal["linear", "cosine", "constant"] = Field("linear", description="course of the rate")
+    warmup_ratio: float = Field(0.0, ge=0, lt=1, description="share of the steps in which the rate rises linearly")
     num_train_epochs: int = Field(1, ge=1, description="passes over the pairs")
     effective_batch_size: int = Field(32, ge=1, description="pairs per optimizer step, over all processes")
-    max_length: int | None = Field(None, ge=2, description="pairs longer than this many tokens are dropped and counted")
+    max_length: int | None = Field(None, ge=2, description="pairs with more tokens are dropped and counted")
     max_prompt_length: int | None = Field(None, ge=1, description="prompts keep their last tokens; default: all")
     lora_r: int = Field(16, ge=1, description="rank of the adapter")
     lora_alpha: int = Field(32, ge=1, description="the adapter's output is scaled by lora_alpha / lora_r")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the adapter, while training")
-    lora_target_modules: list[str] = Field(LORA_TARGETS, description="linear layers that get an adapter")
+    lora_target_modules: list[str] = Field(["q_proj", "v_proj"], description="linear layers that get an adapter")
     seed: int = Field(42, description="of pairs, order, adapter initialisation and dropout")
-    memory: Literal["fast", "small"] = Field(
-        "fast", description="fast: micro-batch as large as fits; small: one pair at a time, gradient checkpointing"
-    )
+    memory: Literal["fast", "small"] = Field("fast", description="small: recompute activations, less memory")
     share_prefixes: bool = Field(True, description="compute each distinct prefix of a batch once (exact)")
-    order: Literal["context", "random"] = Field(
-        "context", description="pairs of one context go into one step (shares more), or any pair anywhere"
-    )
+    order: Literal["context", "random"] = Field("context", description="context: its pairs share a step, and prefixes")
     save_steps: int = Field(50, ge=1, description="steps between checkpoints")
     report_to: str = Field("none", description="Trainer's own reporting: none, tensorboard, wandb, trackio")
 
     @model_validator(mode="after")
-    def _consistent(self) -> Recipe:
-        unknown = [name for name in self.loss_type if name not in LOSSES]
-        if unknown or not self.loss_type:
-            raise ValueError(f"loss_type {unknown}: known are {', '.join(LOSSES)}")
-        if self.loss_weights is not None and len(self.loss_weights) != len(self.loss_type):
-            raise ValueError(f"loss_weights has {len(self.loss_weights)} entries for {len(self.loss_type)} losses")
-        if (self.beta_schedule == "constant") != (self.beta_end is None):
-            raise ValueError("beta_end and a beta_schedule other than constant go together")
-        if (self.strategy == "mined") != bool(self.samples):
-            raise ValueError("samples and strategy: mined go together")
-        if self.max_prompt_length and self.max_length and self.max_prompt_length >= self.max_length:
-            raise ValueError("max_prompt_length must be smaller than max_length")
+    def _consistent(self) -> "Recipe":
+        losses, weights = self.loss_type, self.loss_weights or self.loss_type
+        problems = {
+            f"loss_type must be some of {', '.join(LOSSES)}": not losses or set(losses) - set(LOSSES),
+            "loss_weights needs one entry per loss_type": len(weights) != len(losses),
+            "beta_end and a beta_schedule go together": (self.beta_schedule == "constant") != (self.beta_end is None),
+            "samples and strategy: mined go together": (self.strategy == "mined") != bool(self.samples),
+            "beta_by_type must be positive": any(beta <= 0 for beta in self.beta_by_type.values()),
+            "corruptions must not be negative": any(weight < 0 for weight in self.corruptions.values()),
+            "max_prompt_length leaves no room below max_length": (self.max_prompt_length or 0)
+            >= (self.max_length or float("inf")),
+        }
+        found = [problem for problem, wrong in problems.items() if wrong]
+        if found:
+            raise ValueError(found[0])
         return self
 
 
-def nearest(key: str, known: list[str]) -> str:
+def nearest(key: str, known: Iterable[str]) -> str:
     """A hint that names the known word nearest to `key`, or all of them."""
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
     return f"did you mean `{close[0]}`?" if close else f"known: {', '.join(known)}"
 
 
 def parse(mapping: Mapping[str, Any], where: str) -> Recipe:
     """Check a mapping against the fields. Raises RecipeError with one line that names `where`, key and remedy."""
-    fields = list(Recipe.model_fields)
     for key in mapping:
-        if key not in fields:
-            raise RecipeError(f"{where}: unknown key `{key}`; {nearest(str(key), fields)}")
+        if key not in Recipe.model_fields:
+            raise RecipeError(f"{where}: unknown key `{key}`; {nearest(str(key), Recipe.model_fields)}")
     try:
         return Recipe.model_validate(dict(mapping))
     except ValidationError as error:
         first = error.errors()[0]
         at = ".".join(str(part) for part in first["loc"])
-        message = str(first["msg"]).removeprefix("Value error, ")
-        raise RecipeError(f"{where}: {at + ': ' if at else ''}{message}") from None
+        raise RecipeError(f"{where}: {at}{': ' * bool(at)}{first['msg'].removeprefix('Value error, ')}") from None
 
 
 def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """Read one recipe file and put `overrides` over it."""
+    """Read one recipe file and put `overrides` over it. Raises RecipeError."""
     try:
         mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -1,64 +1,199 @@
-"""One run, from recipe to adapter and train.json."""
+"""One run, from recipe to adapter and train.json; an interrupted one goes on where its last checkpoint stands."""
 
-from __future__ import annotations
-
+import errno
 import json
-import sys
+import os
+import shutil
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import record
-from .dpo import TrainError, make_trainer, train
-from .pairs import Counts, Pair, build, stratified
-from .recipe import Recipe, RecipeError
-from .tokens import TokenPair, tokenize
+import torch
+from safetensors import SafetensorError
+from tqdm import tqdm
+from transformers import AutoConfig, AutoTokenizer, TrainerCallback
+from transformers.utils import cached_file
 
-__all__ = ["TrainError", "run"]
+from train import plan, record
+from train.dpo import PairTrainer, TrainError, config, make_trainer
+from train.pairs import Counts, build, stratified
+from train.prefix_sharing import SharingError
+from train.recipe import Recipe, RecipeError
+from train.tokens import TokenPair, tokenize
 
 
-def run(recipe: Recipe, out: Path) -> int:
-    """Train what the recipe says into the folder `out`. Raises RecipeError, DataError, TrainError."""
-    tokenizer = load_tokenizer(recipe.model_name_or_path)
+class Conductor(TrainerCallback):
+    """Sets each epoch's order, shows progress, counts seconds and tokens, and stops with a checkpoint on SIGTERM."""
+
+    def __init__(self, trainer: PairTrainer, show: bool) -> None:
+        self.trainer, self.show, self.stop, self.spent = trainer, show, False, Counter[str]()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        before = state.log_history[-1] if state.log_history else {}
+        self.spent.update({name: before.get(name, 0) for name in ("presented", "real", "computed")})
+        self.seconds, self.since = before.get("seconds", 0.0), time.monotonic()
+        self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", disable=not self.show)
+        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stop", True))
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.order.set_epoch(int(state.epoch or 0))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        names = sorted(self.trainer.tokens)
+        local = torch.tensor([float(self.stop), *(self.trainer.tokens[name] for name in names)], device=args.device)
+        stop, *tokens = self.trainer.accelerator.reduce(local, "sum").tolist()
+        self.spent.update({name: int(n) for name, n in zip(names, tokens, strict=True)})
+        self.trainer.tokens.clear()
+        if stop:
+            control.should_save = control.should_training_stop = self.stop = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if "loss" not in logs:
+            return
+        now = time.monotonic()
+        seconds, self.since = now - self.since, now
+        self.seconds += seconds
+        state.log_history[-1].update({**self.spent, "seconds": self.seconds})
+        self.bar.set_postfix_str(
+            f"loss {logs['loss']:.4f}, accuracy {logs['rewards/accuracies']:.2f}, "
+            f"margin {logs['rewards/margins']:.3f}, {self.trainer.recipe.effective_batch_size / seconds:.1f} pairs/s"
+        )
+        self.bar.update(state.global_step - self.bar.n)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar.close()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def run(recipe: Recipe, out: Path, command: list[str], dry_run: bool = False) -> str:
+    """Train what the recipe says into the folder `out`; returns what to tell the user.
+
+    Raises RecipeError and DataError for bad input, TrainError for failed work.
+    """
+    tokenizer, base = open_base(recipe.model_name_or_path)
     counts = Counts()
     pairs = stratified(list(build(recipe, counts)), recipe.max_pairs, recipe.seed)
     rows = tokenize(pairs, tokenizer, recipe.max_prompt_length, recipe.max_length, counts.dropped)
     if not rows:
-        raise RecipeError(f"no pair is left to train on\n{counts.table()}")
-    out.mkdir(parents=True, exist_ok=True)
-    trainer = make_trainer(recipe, rows, tokenizer, out, micro_batch(recipe))
-    measured = train(trainer, out)
-    record.write_json(out / "train.json", {**about(recipe, rows, counts), **measured})
-    return 0
-
-
-def micro_batch(recipe: Recipe) -> int:
-    """Pairs per forward pass."""
-    return 1 if recipe.memory == "small" else min(8, recipe.effective_batch_size)
-
-
-def load_tokenizer(path: str) -> Any:
-    """The base model's tokenizer. Raises RecipeError if there is no such model."""
-    from transformers import AutoTokenizer
-
+        raise RecipeError(f"no pair is left to train on; dropped: {dict(counts.dropped)}")
+    micro = plan.micro_batch(recipe, rows)
+    if dry_run:
+        return plan.describe(recipe, rows, counts, micro)
+    data = record.digest(json.dumps(row.pair.row(), sort_keys=True).encode() for row in rows)
+    identity = {"recipe": recipe.model_dump(), "data_sha256": data, "base_sha256": base}
+    first = int(os.environ.get("RANK", "0")) == 0
+    if first and claim(out, identity):
+        return f"{out} holds this run already, finished; delete the folder to train again"
     try:
-        return AutoTokenizer.from_pretrained(path)
+        trainer = make_trainer(recipe, rows, tokenizer, config(recipe, out, micro, plan.processes()))
+        spent = train(trainer, out, first)
+    except SharingError as error:
+        raise RecipeError(str(error)) from None
+    if first:
+        facts = {**identity, **record.surroundings(), "pairs": kept(rows, counts), **spent, "command": command}
+        finish(out, facts)
+    return f"adapter in {out}"
+
+
+def open_base(path: str) -> tuple[Any, str]:
+    """The base model's tokenizer, and the sha256 of its configuration and weights. Raises RecipeError."""
+    try:
+        AutoConfig.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        files = [Path(str(cached_file(path, "config.json")))]
+        files += sorted(files[0].parent.glob("*.safetensors"))
+        return tokenizer, record.digest(chunk for file in files for chunk in _chunks(file))
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise RecipeError(f"model_name_or_path: cannot load {path}: {reason}") from None
+        raise RecipeError(f"model_name_or_path: cannot load {path}: {' '.join(str(error).split())[:200]}") from None
 
 
-def about(recipe: Recipe, rows: list[TokenPair], counts: Counts) -> dict[str, Any]:
-    """The part of train.json that is known before training."""
-    kept: list[Pair] = [row.pair for row in rows]
-    by_type: dict[str, int] = {}
-    for pair in kept:
-        by_type[pair.answer_type] = by_type.get(pair.answer_type, 0) + 1
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 24):
+            yield chunk
+
+
+def claim(out: Path, identity: dict[str, Any]) -> bool:
+    """Make `out` this run's folder; True if it holds the finished run. Raises RecipeError if it holds another one."""
+    finished, begun = out / "train.json", out / "run.json"
+    marker = finished if finished.exists() else begun
+    if marker.exists():
+        there = json.loads(marker.read_text(encoding="utf-8"))
+        fields = [f for f, value in identity["recipe"].items() if there["recipe"].get(f) != value]
+        differs = fields or [key for key, value in identity.items() if there.get(key) != value]
+        if differs:
+            name = {"data_sha256": "pairs", "base_sha256": "base model weights"}.get(differs[0], differs[0])
+            raise RecipeError(f"{out} holds a run with other {name}; choose another --output_dir or delete it")
+    elif (out / "adapter_config.json").exists() or list(out.glob("checkpoint-*")):
+        raise RecipeError(f"{out} holds an adapter that this program did not train; choose another --output_dir")
+    out.mkdir(parents=True, exist_ok=True)
+    if marker is begun:
+        record.write_json(begun, identity)
+    return marker is finished
+
+
+def last_checkpoint(out: Path) -> Path | None:
+    """The newest whole checkpoint; Trainer writes trainer_state.json last, so one without it was cut short."""
+    for path in sorted(out.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2])):
+        try:
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+            return path
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+def train(trainer: PairTrainer, out: Path, first: bool) -> dict[str, Any]:
+    """Train from the last checkpoint on and save the adapter; returns the measured part of train.json."""
+    conductor = Conductor(trainer, first)
+    trainer.add_callback(conductor)
+    checkpoint = last_checkpoint(out)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if conductor.stop:
+            where = f"step {trainer.state.global_step} of {trainer.state.max_steps}"
+            raise TrainError(f"stopped by SIGTERM at {where}, checkpoint saved; the same command goes on from there")
+        trainer.save_model(str(out))
+    except torch.OutOfMemoryError:
+        raise TrainError("the GPU's memory is full; try --memory small, then a smaller max_length") from None
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise TrainError(unwritable(error, out)) from error
+    history = [entry for entry in trainer.state.log_history if "loss" in entry]
+    seconds, pairs = history[-1]["seconds"], len(trainer.train_dataset) * trainer.recipe.num_train_epochs
     return {
-        "recipe": recipe.model_dump(),
-        "versions": record.versions(),
-        "git": record.git_state(),
-        "device": record.device_name(),
-        "data_sha256": record.digest(json.dumps(pair.row(), sort_keys=True) for pair in kept),
-        "pairs": {"kept": len(kept), "dropped": dict(counts.dropped), "by_type": by_type},
-        "command": sys.argv,
+        "history": history,
+        "seconds": seconds,
+        "pairs_per_second": pairs / seconds,
+        "tokens": {name: history[-1][name] for name in ("presented", "real", "computed")},
+        "peak_memory_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+        "micro_batch": trainer.args.per_device_train_batch_size,
+        "processes": trainer.args.world_size,
     }
+
+
+def unwritable(error: Exception, out: Path) -> str:
+    """One line for a failed write; any other error is raised again."""
+    writing = isinstance(error, SafetensorError) or "PytorchStreamWriter" in str(error)
+    if not (writing or isinstance(error, OSError)):
+        raise error
+    full = getattr(error, "errno", None) == errno.ENOSPC or shutil.disk_usage(out).free < 1 << 20
+    reason = "no space left" if full else " ".join(str(error).split())[:200]
+    return f"cannot write to {out}: {reason}; mend that, then the same command goes on from the last checkpoint"
+
+
+def kept(rows: list[TokenPair], counts: Counts) -> dict[str, Any]:
+    """The `pairs` entry of train.json."""
+    by_type, by_kind = (Counter(getattr(row.pair, name) for row in rows) for name in ("answer_type", "kind"))
+    return {"kept": len(rows), "dropped": dict(counts.dropped), "by_type": dict(by_type), "by_kind": dict(by_kind)}
+
+
+def finish(out: Path, facts: dict[str, Any]) -> None:
+    """Write card, curves and, last, train.json; then checkpoints and marker may go."""
+    record.draw(facts["history"], out / "curves.svg")
+    record.write_whole(out / "README.md", record.card(facts, out.name))
+    record.write_json(out / "train.json", facts)
+    for path in [*out.glob("checkpoint-*"), out / "run.json", out / "training_args.bin"]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
