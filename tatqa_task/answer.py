@@ -12,7 +12,6 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +35,7 @@ class _Number(str):
 
 
 _JSON = json.JSONDecoder(parse_float=_Number, parse_int=_Number, parse_constant=_Number)
-_NEXT_TURN = re.compile(r"\n[ \t]*(?=Question:|Read the table and the text)|<\|im_start\|>|<\|im_end\|>|<\|endoftext\|>")
+_NEXT_TURN = re.compile(r"\n[ \t]*(?=Question:|Read the table and the text)|<\|(?:im_start|im_end|endoftext)\|>")
 _ANSWER_KEY = re.compile(r"""["']?\banswer["']?\s*:""", re.IGNORECASE)
 _SCALE_KEY = re.compile(r"""["']?\bscale["']?\s*:\s*["']?([a-z%]*)""", re.IGNORECASE)
 _BETWEEN_ITEMS = re.compile(r"""["']\s*,\s*["']""")
@@ -44,7 +43,7 @@ _LEAD = re.compile(r"\banswer\b[ \t*]*(?:is\b|:|=)[\s*:]*([^\n]+)", re.IGNORECAS
 _AMOUNT = re.compile(r"(.*\d\)?)\s*(thousand|million|billion|percent|%)s?", re.IGNORECASE)
 _BARE_AMOUNT = re.compile(r"([-+(]?[\d.,]+\)?)\s*(thousand|million|billion)s?", re.IGNORECASE)
 _OBJECT = re.compile(r'\{(?=\s*")')
-_LONGEST_OBJECT = 20_000  # characters
+_LONGEST_OBJECT, _MOST_OBJECTS = 20_000, 500  # characters of one, and how many are tried, from the last
 _LONGEST_PLAIN = 2_000  # characters of plain text that are read as an answer
 
 
@@ -58,7 +57,7 @@ def parse(reply: str) -> Reply:
     """The answer and scale of a reply; an empty answer if it says nothing. Never raises; linear time."""
     parts = _NEXT_TURN.split(_after_thinking(reply))
     for part in parts:
-        found = _last(_valid(part)) or _last(_mended(part))
+        found = _valid(part) or _mended(part)
         if found:
             return found
     return next((_plain(part) for part in parts if part.strip()), NOTHING)
@@ -69,24 +68,18 @@ def _after_thinking(reply: str) -> str:
     return "" if not closed and "<think>" in reply else after
 
 
-def _last(replies: Iterable[Reply]) -> Reply | None:
-    return next(reversed(list(replies)), None)
-
-
-def _valid(text: str) -> Iterator[Reply]:
-    """The replies of the complete JSON objects that have an answer, in their order."""
-    end = 0
-    for start in _OBJECT.finditer(text):
-        if start.start() < end:
-            continue  # inside an object that was read
+def _valid(text: str) -> Reply | None:
+    """The reply of the last complete JSON object with an answer."""
+    starts = [match.start() for match in _OBJECT.finditer(text)]
+    for start in reversed(starts[-_MOST_OBJECTS:]):
         try:
-            found, length = _JSON.raw_decode(text[start.start() : start.start() + _LONGEST_OBJECT])
+            found, _ = _JSON.raw_decode(text[start : start + _LONGEST_OBJECT])
         except (ValueError, RecursionError):
             continue
         reply = _of_object(found)
         if reply:
-            end = start.start() + length
-            yield reply
+            return reply
+    return None
 
 
 def _of_object(found: dict[str, Any]) -> Reply | None:
@@ -98,9 +91,9 @@ def _of_object(found: dict[str, Any]) -> Reply | None:
     return _reply([str(item) for item in listed], scale, as_asked)
 
 
-def _mended(text: str) -> Iterator[Reply]:
-    """The replies of what looks like an answer object but is no valid JSON, read by its keys."""
-    for piece in text.split("{")[1:]:
+def _mended(text: str) -> Reply | None:
+    """The reply of the last thing that looks like an answer object but is no valid JSON, read by its keys."""
+    for piece in reversed(text.split("{")[1:]):
         key = _ANSWER_KEY.search(piece)
         if key is None:
             continue
@@ -109,7 +102,8 @@ def _mended(text: str) -> Iterator[Reply]:
         inner = value.partition("}")[0].strip(" \t\r\n,[]").replace('\\"', '"')
         items = [item.strip() for item in _BETWEEN_ITEMS.split(inner.strip("\"'"))]
         if any(items):
-            yield _reply([item for item in items if item], scale.group(1) if scale else "", False)
+            return _reply([item for item in items if item], scale.group(1) if scale else "", False)
+    return None
 
 
 def _plain(text: str) -> Reply:
