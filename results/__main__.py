@@ -9,12 +9,14 @@ from pathlib import Path
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m results", description=__doc__)
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
     compare = commands.add_parser("compare", help="what changed between two lm-eval outputs, score files or records")
+    compare.set_defaults(do=compare_command)
     compare.add_argument("before", type=Path)
     compare.add_argument("after", type=Path)
     compare.add_argument("--json", action="store_true", help="print JSON")
     run = commands.add_parser("run", help="score the base, train and score one adapter per recipe, report")
+    run.set_defaults(do=run_command)
     run.add_argument("recipes", type=Path, nargs="+", metavar="RECIPE")
     run.add_argument("--judge-model", help="also run MT-Bench with this judge (OPENAI_API_KEY, OPENAI_BASE_URL)")
     run.add_argument("--bench", help="bench folder in place of MT-Bench")
@@ -25,8 +27,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--batch-size", type=int, default=16, help="of lm_eval")
     run.add_argument("--runs", type=Path, default=Path("results/runs"), help="folder of run folders")
     run.add_argument("--dry-run", action="store_true", help="print the commands that are not done yet")
-    report = commands.add_parser("report", help="write results/README.md, figures and report.html from the records")
-    report.add_argument("--check", action="store_true", help="only say whether they are up to date")
+    report = commands.add_parser("report", help="write README.md, figures and report.html from the records")
+    report.set_defaults(do=report_command)
+    report.add_argument("--check", action="store_true", help="write nothing; fail if they are not up to date")
     report.add_argument("--results", type=Path, default=Path("results"), help="folder that holds runs/ and the report")
     return top
 
@@ -37,45 +40,39 @@ def compare_command(args: argparse.Namespace) -> int:
     rows, warnings = compare.compare_all(compare.load(args.before), compare.load(args.after))
     for warning in warnings:
         sys.stderr.write(f"warning: {warning}\n")
-    if args.json:
-        print(json.dumps(compare.as_json(rows), indent=1))
-        return 0
-    for title, table in compare.tables(rows):
-        print(f"\n{title}\n{page.plain(table)}")
+    tables = [f"\n{title}\n{page.plain(table)}" for title, table in compare.tables(rows)]
+    print(json.dumps(compare.as_json(rows), indent=1) if args.json else "\n".join(tables))
     return 0
 
 
 def run_command(args: argparse.Namespace) -> int:
-    from results import run, stages
+    from results import run
     from results.record import InputError
 
-    chosen = {name: getattr(args, name) for name in run.Settings.__dataclass_fields__}
     if args.judge_model and not os.environ.get("OPENAI_API_KEY"):
-        raise InputError("set OPENAI_API_KEY for the judge (any word for a server that needs none)")
-    plans = run.sweep(args.recipes, run.Settings(**chosen))
+        raise InputError("the judge needs OPENAI_API_KEY (any word if its server asks for none)")
+    settings = run.Settings(**{name: getattr(args, name) for name in run.Settings.__dataclass_fields__})
+    plans = run.sweep(args.recipes, settings, args.runs)
     if args.dry_run:
-        python = os.path.relpath(sys.executable) if Path(sys.executable).is_relative_to(Path.cwd()) else sys.executable
-        print("\n".join(s.command(python) for plan in plans for s in plan.stages if not stages.done(s)))
+        print("\n".join(stage.command(sys.executable) for p in plans for stage in p.stages if not stage.done()))
         return 0
     run.execute(plans)
-    for plan in plans:
-        if plan.base:
-            print(f"\n{plan.name}: before is {plan.base.name}")
-            compare_command(argparse.Namespace(before=plan.base.folder, after=plan.folder, json=False))
+    for before, after in [(plan.base.folder, plan.folder) for plan in plans if plan.base]:
+        print(f"\n{after.name}: before is {before.name}")
+        compare_command(argparse.Namespace(before=before, after=after, json=False))
     return report_command(argparse.Namespace(results=args.runs.parent, check=False))
 
 
 def report_command(args: argparse.Namespace) -> int:
     from results import report
 
-    if not args.check:
-        report.write(args.results)
-        print(f"\nreport: {args.results / 'README.md'} and {args.results / 'report.html'}")
-        return 0
-    stale = report.stale(args.results)
-    for line in stale:
-        sys.stderr.write(f"error: {line}; run python -m results report\n")
-    return 1 if stale else 0
+    if args.check:
+        stale = report.stale(args.results)
+        sys.stderr.write("".join(f"error: {line}; run python -m results report\n" for line in stale))
+        return 1 if stale else 0
+    report.write(args.results)
+    print(f"\nreport: {args.results / 'README.md'} and {args.results / 'report.html'}")
+    return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -83,9 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
     from results.record import InputError
     from results.stages import FailedError
 
-    command = {"compare": compare_command, "run": run_command, "report": report_command}[args.command]
     try:
-        return command(args)
+        return int(args.do(args))
     except (InputError, FailedError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2 if isinstance(error, InputError) else 1

@@ -2,119 +2,119 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+import re
 from pathlib import Path
 from typing import Any
 
 from results.record import InputError, Scores
 
-TATQA_METRICS = ("em", "f1", "scale_em", "parsed")
-SUCCESS = 7  # a judge's score from here up counts as a success
-
-
-def sha256(parts: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+TATQA = ("em", "f1", "scale_em", "parsed", "lenient_em")
+SUCCESS = 7  # a rating from here up counts as a success
 
 
 def read_json(path: Path) -> Any:
+    """The content of a JSON file. Raises InputError."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error})") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error})") from None
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON-lines file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def results_file(path: Path) -> Path:
-    """The results file itself, or the newest one in an lm-eval output folder."""
+    """The file itself, or the newest results file in an lm-eval output folder. Raises InputError."""
     files = [path] if path.is_file() else sorted(path.rglob("results_*.json"), key=lambda file: file.name)
     if not files:
-        raise InputError(f"{path}: no lm-eval results_*.json in it; run lm_eval with --output_path and --log_samples")
+        raise InputError(f"{path}: no lm-eval results_*.json there; run lm_eval with --output_path and --log_samples")
     return files[-1]
 
 
 def samples(results: Path) -> list[dict[str, Any]]:
-    """All samples that lm-eval logged along with one results file, in file order, each with its task's name."""
+    """All samples logged along with a results file, each with its task's name. Raises InputError."""
     stamp = results.stem.removeprefix("results_")
-    rows = []
-    for file in sorted(results.parent.glob(f"samples_*_{stamp}.jsonl")):
-        task = file.stem.removeprefix("samples_").removesuffix(f"_{stamp}")
-        rows += [{**json.loads(line), "task": task} for line in file.read_text(encoding="utf-8").splitlines()]
+    files = sorted(results.parent.glob(f"samples_*_{stamp}.jsonl"))
+    tasks = [(file, file.stem.removeprefix("samples_").removesuffix(f"_{stamp}")) for file in files]
+    rows = [{**row, "task": task} for file, task in tasks for row in read_lines(file)]
     if not rows:
         raise InputError(f"{results}: no samples_*_{stamp}.jsonl beside it; run lm_eval with --log_samples")
     return rows
 
 
 def lm_eval_scores(path: Path) -> Scores:
-    """Scores of an lm-eval run. TAT-QA rows cluster by context; any other task's rows stand alone."""
+    """Scores of an lm-eval run. TAT-QA's rows cluster by context; any other task's rows stand alone."""
     file = results_file(path)
     results, rows = read_json(file), samples(file)
+    if not isinstance(results, dict) or not {"config", "configs", "versions"} <= results.keys():
+        raise InputError(f"{file}: not an lm-eval results file")
     tatqa = "context_uid" in rows[0]["doc"]
     items = [str(row["doc"].get("uid") or f"{row['task']}/{row['doc_id']}") for row in rows]
-    names = TATQA_METRICS if tatqa else [m for m in rows[0]["metrics"] if isinstance(rows[0][m], int | float)]
+    names = [name for name in rows[0]["metrics"] if isinstance(rows[0][name], int | float)]
     return Scores(
-        bench="tatqa" if tatqa else ",".join(sorted({row["task"] for row in rows})),
-        identity=lm_eval_identity(results, rows),
-        circumstances=lm_eval_circumstances(results),
+        bench="tatqa" if tatqa else ", ".join(sorted({row["task"] for row in rows})),
+        identity=identity(results, rows),
+        circumstances=circumstances(results),
         item=items,
         cluster=[str(row["doc"]["context_uid"]) for row in rows] if tatqa else items,
         groups={key: [str(row["doc"][key]) for row in rows] for key in ("answer_type", "answer_from") if tatqa},
-        metrics={name: [float(row[name]) for row in rows] for name in names},
+        metrics={name: [float(row[name]) for row in rows] for name in (TATQA if tatqa else names) if name in names},
     )
 
 
-def lm_eval_identity(results: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+def identity(results: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
     """What must be equal for two runs to have answered the same questions in the same way."""
     tasks = sorted({row["task"] for row in rows})
+    hashes = {name: "".join(sorted(row[f"{name}_hash"] for row in rows)) for name in ("doc", "prompt", "target")}
     return {
-        "questions": sha256(sorted(row["doc_hash"] for row in rows)),
-        "prompts": sha256(sorted(row["prompt_hash"] for row in rows)),
+        **{f"{name}s": hashlib.sha256(text.encode()).hexdigest() for name, text in hashes.items()},
         "task version": {task: results["versions"].get(task) for task in tasks},
-        "generation": {task: results["configs"][task].get("generation_kwargs") for task in tasks},
-        "overridden generation": results["config"].get("gen_kwargs"),
+        "generation settings": {task: results["configs"][task].get("generation_kwargs") for task in tasks},
+        "overridden generation settings": results["config"].get("gen_kwargs"),
         "few-shot": {task: results["n-shot"].get(task) for task in tasks},
         "chat template": results.get("chat_template_sha"),
     }
 
 
-def lm_eval_circumstances(results: dict[str, Any]) -> dict[str, Any]:
+def circumstances(results: dict[str, Any]) -> dict[str, Any]:
     """What may differ between two comparable runs, but is better the same."""
-    config = results["config"]
-    arguments = config.get("model_args") or {}
-    if isinstance(arguments, str):
-        arguments = dict(pair.split("=", 1) for pair in arguments.split(",") if "=" in pair)
+    config, given = results["config"], results["config"].get("model_args") or {}
+    pairs = given if isinstance(given, dict) else dict(p.split("=", 1) for p in given.split(",") if "=" in p)
     return {
         "backend": config.get("model"),
-        "base": arguments.get("pretrained"),
+        "base": pairs.get("pretrained"),
         "dtype": config.get("model_dtype"),
         "batch size": str(config.get("batch_size")),
         "lm_eval": results.get("lm_eval_version"),
         "transformers": results.get("transformers_version"),
+        "device": device(results),
     }
 
 
+def device(results: dict[str, Any]) -> str:
+    """The GPU, else the CPU, as lm-eval's environment report names it."""
+    report = str(results.get("pretty_env_info"))
+    found = re.search(r"^GPU 0: (.+)$", report, re.M) or re.search(r"^Model name:\s*(.+)$", report, re.M)
+    return found[1] if found else "unknown"
+
+
 def mtbench_scores(path: Path, questions: Path | None = None) -> Scores:
-    """Scores of one judged model. Both turns of a question are one cluster; `questions` gives the categories."""
+    """Scores of a judged model; the turns of a question are one cluster. The questions file gives the categories."""
     score = read_json(path)
-    category = {str(q["question_id"]): q["category"] for q in read_lines(questions)} if questions else {}
     rows = [(qid, turn, rating) for qid, turns in score["per_question"].items() for turn, rating in turns.items()]
+    asked = questions.read_bytes() if questions else str(score["n_questions"]).encode()
+    category = {str(q["question_id"]): q["category"] for q in read_lines(questions)} if questions else {}
+    groups = {"turn": [f"turn {turn}" for _, turn, _ in rows]}
+    groups |= {"category": [category[qid] for qid, _, _ in rows]} if category else {}
     return Scores(
-        bench=str(score["bench"]),
-        stand_in=bool(score["stand_in"]),
-        identity={"bench": score["bench"], "judge": score["judge"], "questions": score["n_questions"]},
-        circumstances={"missing": score["missing"], "unparsable": score["unparsable"]},
+        bench=score["bench"],
+        stand_in=score["stand_in"],
+        identity={"bench": score["bench"], "judge": score["judge"], "questions": hashlib.sha256(asked).hexdigest()},
+        circumstances={key: score[key] for key in ("missing", "unparsable")},
         item=[f"{qid}/{turn}" for qid, turn, _ in rows],
         cluster=[qid for qid, _, _ in rows],
-        groups={
-            "turn": [f"turn {turn}" for _, turn, _ in rows],
-            **({"category": [category[qid] for qid, _, _ in rows]} if category else {}),
-        },
-        metrics={
-            "score": [rating for _, _, rating in rows],
-            "success": [None if rating is None else float(rating >= SUCCESS) for _, _, rating in rows],
-        },
+        groups=groups,
+        metrics={"score": [r for _, _, r in rows], "success": [float(r >= SUCCESS) for _, _, r in rows]},
     )
-
-
-def read_lines(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]

@@ -1,5 +1,5 @@
-"""Pages from blocks: markdown for code hosts, plain text for terminals, one self-contained HTML file with a browser of
-single questions (page.html, which gets everything as JSON and shows model output as text, never as markup)."""
+"""Pages from blocks: markdown for code hosts, text for terminals, and one HTML file that works without network and
+shows model output as text, never as markup."""
 
 import json
 import re
@@ -9,97 +9,68 @@ from typing import Any
 
 from results import outputs
 
+TEMPLATE = Path(__file__).parent / "templates" / "page.html"
 Block = tuple[str, Any]  # ("h1".."h4" | "p" | "li" | "code", text), ("table", rows), ("figure", (file, alt, svg))
-TEMPLATE = Path(__file__).with_name("page.html")
 
 
 def plain(rows: list[list[str]]) -> str:
     """A table for a terminal: first column to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [[cell.rjust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
-    return "\n".join("  ".join([row[0].ljust(widths[0]), *line[1:]]) for row, line in zip(rows, lines, strict=True))
-
-
-def cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    )
 
 
 def markdown(blocks: Iterable[Block]) -> str:
     """The page as markdown."""
-    parts: list[str] = []
-    for kind, item in blocks:
-        if kind == "table":
-            rows = [f"| {' | '.join(map(cell, row))} |" for row in item]
-            parts.append("\n".join([rows[0], "|" + " --- |" * len(item[0]), *rows[1:]]))
-        elif kind == "figure":
-            parts.append(f"![{item[1]}](figures/{item[0]})")
-        elif kind == "code":
-            parts.append(f"```\n{item}\n```")
-        else:
-            mark = "- " if kind == "li" else "#" * int(kind[1]) + " " if kind[0] == "h" else ""
-            parts.append(mark + item)
-    return re.sub(r"(?m)^(- .*)\n\n(?=- )", r"\1\n", "\n\n".join(parts)) + "\n"
+    text = "\n\n".join(_markdown(kind, item) for kind, item in blocks) + "\n"
+    return re.sub(r"(?m)^(- .*)\n\n(?=- )", r"\1\n", text)
+
+
+def _markdown(kind: str, item: Any) -> str:
+    if kind == "table":
+        rows = [" | ".join(re.sub(r"([|<*`\\])", r"\\\1", cell) for cell in row) for row in item]
+        return "\n".join(f"| {row} |" for row in [rows[0], " | ".join(["---"] * len(item[0])), *rows[1:]])
+    if kind == "figure":
+        return f"![{item[1]}](figures/{item[0]})"
+    marks = {"p": "", "li": "- ", "code": "```\n"} | {f"h{n}": "#" * n + " " for n in range(1, 5)}
+    return marks[kind] + item + ("\n```" if kind == "code" else "")
 
 
 def html(blocks: list[Block], questions: list[dict[str, Any]]) -> str:
-    """The page as one HTML file; in the embedded JSON no `<` is left that could end the script."""
-    data = json.dumps({"blocks": blocks, "questions": questions}, ensure_ascii=False)
-    for character in "<>&\u2028\u2029":
-        data = data.replace(character, f"\\u{ord(character):04x}")
+    """The page as one file; no `<` is left in the embedded JSON, so nothing in it can end the script element."""
+    data = json.dumps({"blocks": blocks, "questions": questions}).replace("<", "\\u003c")
     return TEMPLATE.read_text(encoding="utf-8").replace("{{data}}", data)
 
 
-def questions(runs: Path, pairs: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
-    """Every question of every (base, run) whose raw files lie on this machine."""
-    found = []
-    for base, name in pairs:
-        found += tatqa_questions(name, runs / base / "tatqa", runs / name / "tatqa")
-        for bench in ("mtbench", "instruct"):
-            found += judged_questions(name, bench, runs / base / bench, runs / name / bench)
-    return found
+def questions(runs: Path, base: str, name: str) -> list[dict[str, Any]]:
+    """What base and adapter answered, question by question, from the raw files; [] where these are not here."""
+    sides = [{q["id"]: q for q in _tatqa(runs / side / "tatqa")} for side in (base, name)]
+    for bench in ("mtbench", "instruct"):
+        for side, found in zip((base, name), sides, strict=True):
+            found |= {q["id"]: q for q in _judged(runs / side / bench)}
+    both = [(q, sides[1][key]) for key, q in sides[0].items() if key in sides[1]]
+    return [{"run": name, **before, "sides": [before["side"], after["side"]]} for before, after in both]
 
 
-def tatqa_questions(name: str, before: Path, after: Path) -> list[dict[str, Any]]:
-    """What base and adapter answered, from lm-eval's samples; [] where they are not on this machine."""
-    if not (before.is_dir() and after.is_dir()):
-        return []
-    sides = [outputs.samples(outputs.results_file(folder)) for folder in (before, after)]
-    first, second = ({row["doc"]["uid"]: row for row in side} for side in sides)
-    return [
-        {"run": name, "bench": "TAT-QA", "kind": a["doc"]["answer_type"], "id": uid, "question": a["doc"]["question"],
-         "gold": f"{a['doc']['answer']} {a['doc']['scale']}".strip(), "answers": [reply(a), reply(second[uid])],
-         "scores": [a["em"], second[uid]["em"]], "judge": []}
-        for uid, a in first.items() if uid in second
-    ]  # fmt: skip
+def _tatqa(folder: Path) -> Iterable[dict[str, Any]]:
+    for file in [results for results in folder.rglob("results_*.json")][-1:]:
+        for row in outputs.samples(file):
+            doc = row["doc"]
+            side = {"answer": row["resps"][0][0], "score": row["em"], "judge": ""}
+            yield {"bench": "TAT-QA", "id": doc["uid"], "kind": doc["answer_type"], "question": doc["question"],
+                   "gold": f"{doc['answer']} {doc['scale']}", "side": side}  # fmt: skip
 
 
-def reply(sample: dict[str, Any]) -> str:
-    return str(sample["resps"][0][0])
-
-
-def judged_questions(name: str, bench: str, before: Path, after: Path) -> list[dict[str, Any]]:
-    """What base and adapter answered and what the judge said, turn by turn; [] where the files are not here."""
-    if not (before / "question.jsonl").is_file() or not after.is_dir():
-        return []
-    found = []
-    sides = [judged(folder) for folder in (before, after)]
-    for q in outputs.read_lines(before / "question.jsonl"):
-        for turn, text in enumerate(q["turns"], 1):
-            both = [side.get((q["question_id"], turn), {"answer": "", "judgment": "", "score": None}) for side in sides]
-            found.append({"run": name, "bench": bench, "kind": q["category"], "id": f"{q['question_id']}, turn {turn}",
-                          "question": text, "gold": "", "answers": [s["answer"] for s in both],
-                          "scores": [s["score"] for s in both], "judge": [s["judgment"] for s in both]})  # fmt: skip
-    return found
-
-
-def judged(folder: Path) -> dict[tuple[int, int], dict[str, Any]]:
-    """(question, turn) -> answer, judgment and score, from FastChat's files of one model."""
-    answers = {r["question_id"]: r for f in (folder / "model_answer").glob("*.jsonl") for r in outputs.read_lines(f)}
-    judgments = [r for f in (folder / "model_judgment").glob("*_single.jsonl") for r in outputs.read_lines(f)]
-    return {
-        (r["question_id"], r["turn"]): {
-            "answer": answers[r["question_id"]]["choices"][0]["turns"][r["turn"] - 1],
-            "judgment": r["judgment"], "score": r["score"],
-        }
-        for r in judgments
-    }  # fmt: skip
+def _judged(folder: Path) -> Iterable[dict[str, Any]]:
+    asked = {q["question_id"]: q for file in folder.glob("question.jsonl") for q in outputs.read_lines(file)}
+    answers = {a["question_id"]: a for f in folder.glob("model_answer/*.jsonl") for a in outputs.read_lines(f)}
+    for file in folder.glob("model_judgment/*_single.jsonl"):
+        for row in outputs.read_lines(file):
+            question, turn = asked[row["question_id"]], row["turn"] - 1
+            answer = answers[row["question_id"]]["choices"][0]["turns"][turn]
+            score = row["score"] if row["score"] > 0 else None
+            side = {"answer": answer, "score": score, "judge": f"{row['model'] and file.stem}: {row['judgment']}"}
+            yield {"bench": folder.name, "id": f"{folder.name} {row['question_id']}, turn {turn + 1}", "gold": "",
+                   "kind": question["category"], "question": question["turns"][turn], "side": side}  # fmt: skip

@@ -1,7 +1,7 @@
-"""Records: what one program run measured on one model, as JSON that this schema validates.
+"""Records: what was measured on one model, as JSON that this schema validates.
 
-A record holds the scores of a base model, or of an adapter together with the training that made it, one row per
-question in columns, so that any later comparison can pair them. `python -m results run` writes them; nobody edits them.
+A record holds the scores of a base model, or of an adapter together with its training, one row per question in columns,
+so that any later comparison can pair them. `python -m results run` writes them; nobody edits them.
 """
 
 import json
@@ -25,10 +25,10 @@ class Strict(BaseModel):
 
 
 class Scores(Strict):
-    """One model's scores on one bench, one row per scored item, in columns of equal length.
+    """One model's scores on one bench, a row for each scored item, in columns of equal length; None: no score.
 
-    Two tables can be compared if `identity` is equal; a difference in `circumstances` is worth a warning. Missing
-    scores are None. `cluster` says which items are not independent.
+    Tables of equal `identity` can be compared; a difference in `circumstances` is worth a warning. Items of one
+    `cluster` are not independent. `groups` holds the columns to break down by.
     """
 
     bench: str
@@ -54,17 +54,6 @@ class Scores(Strict):
         return self
 
 
-class Provenance(Strict):
-    """Where the numbers come from."""
-
-    commands: list[str]
-    git: dict[str, JsonValue]
-    versions: dict[str, str]
-    device: str
-    data: dict[str, JsonValue]
-    seeds: dict[str, JsonValue]
-
-
 class Record(Strict):
     """Scores of one model; `base` names the record it is compared with, None for a base itself."""
 
@@ -75,47 +64,44 @@ class Record(Strict):
     training: dict[str, JsonValue] | None
     scores: dict[str, Scores]
     seconds: dict[str, float]
-    provenance: Provenance
+    provenance: dict[str, JsonValue]
 
 
 def load(path: Path) -> Record:
     """Read a record, upgraded to the present version. Raises InputError with one line."""
     try:
         return Record.model_validate(upgrade(json.loads(path.read_text(encoding="utf-8"))))
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the record ({error.strerror})") from None
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{path}: not a valid record: {where}: {first['msg']}; run the recipe again") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a valid record: {error}; run the recipe again") from None
+        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+    raise InputError(f"{path}: not a valid record ({reason}); run its recipe again")
 
 
 def upgrade(content: dict[str, Any]) -> dict[str, Any]:
-    """Take a record of an older version to the present one, one step at a time. Raises ValueError."""
+    """Take a record of an older version to the present one, step by step. Raises ValueError for an unknown version."""
     while content["version"] != VERSION:
         if content["version"] not in UPGRADES:
-            raise ValueError(f"version {content['version']} is unknown here (this program writes {VERSION})")
+            raise ValueError(f"version {content['version']}, this program reads {[*UPGRADES, VERSION]}")
         content = UPGRADES[content["version"]](content)
     return content
 
 
+def load_all(runs: Path) -> dict[str, Record]:
+    """Every record under `runs`, by name. Raises InputError, also for a run whose base is missing."""
+    records = {record.name: record for record in map(load, sorted(runs.glob("*/record.json")))}
+    for record in records.values():
+        if record.base is not None and record.base not in records:
+            raise InputError(f"{runs / record.name}: its base record {record.base} is missing; run its recipe again")
+    return records
+
+
 def save(record: Record, path: Path) -> None:
-    """Write a record whole, one top-level field per line."""
+    """Write a record whole, one top-level field to a line."""
     fields = record.model_dump(mode="json").items()
     lines = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in fields]
     write_whole(path, "{\n" + ",\n".join(lines) + "\n}\n")
-
-
-def load_all(runs: Path) -> dict[str, Record]:
-    """Every record under `runs`, by name."""
-    records = [load(path) for path in sorted(runs.glob("*/record.json"))]
-    known = {record.name: record for record in records}
-    for record in records:
-        if record.base is not None and record.base not in known:
-            raise InputError(f"{runs / record.name}: its base record {record.base} is missing; run the recipe again")
-    return known
 
 
 def write_whole(path: Path, text: str) -> None:

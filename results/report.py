@@ -1,29 +1,31 @@
 """`python -m results report`: README.md, figures and report.html, from the records and nothing else."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from results import figures, page, published
-from results.compare import Row, compare_all, compare_metric, figure, measure, p_value, tables, words
+from results.compare import HEADER, Row, compare, compare_metric, judged, p_value, tables
 from results.page import Block
-from results.record import Record, load_all, write_whole
-from results.statistics import holm, verdict
+from results.record import InputError, Record, load_all, write_whole
+from results.statistics import holm
 
 HEADLINES = {"tatqa": "em", "mtbench": "score", "instruct": "score", "ifeval": "prompt_level_strict_acc"}
-FIELDS = {"lora_r": "LoRA capacity (rank, alpha)", "learning_rate": "learning rate", "num_train_epochs": "epochs"}
+TYPES = ("span", "multi-span", "arithmetic", "count")
+FIELDS = {"lora_r": "LoRA rank and alpha", "learning_rate": "learning rate", "num_train_epochs": "epochs"}
 INTRO = (
-    "Before is the base model, after is base and adapter, on the same questions, greedily decoded. A difference comes "
-    "with its 95 % interval (bootstrap over TAT-QA contexts or MT-Bench questions) and its p (sign-flip permutation; "
-    "Holm over the runs or answer types shown). Better and worse need both; no difference means the interval stays "
-    "within 3 points of TAT-QA or half a point of a rating; otherwise the sample cannot tell."
+    "Before is the base model, after the same with the adapter, on the same questions. A delta comes with its 95 % "
+    "interval (bootstrap over TAT-QA contexts or MT-Bench questions) and p (sign-flip permutation; Holm over the runs, "
+    "in a run's own tables over the answer types). Better and worse: the interval leaves out 0 and p is below 0.05. No "
+    "difference: the interval stays within 3 points of TAT-QA or half a point of rating. Otherwise the sample cannot "
+    "tell; detectable is the true difference that it would have found four times out of five."
 )
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run, its base, all comparisons by bench, and the headline of each bench with p adjusted over all runs."""
+    """A run, its base, all comparisons by bench, and each bench's headline with p adjusted over all runs."""
 
     record: Record
     base: Record
@@ -36,77 +38,68 @@ class Run:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """The resolved recipe; rank and alpha go together as one field."""
+        """The resolved recipe; rank and alpha count as one field."""
         recipe = dict(self.training["recipe"])
-        return {**recipe, "lora_r": f"{recipe.pop('lora_r')}, {recipe.pop('lora_alpha')}"}
+        return {**recipe, "lora_r": f"{recipe['lora_r']}, {recipe.pop('lora_alpha')}"}
+
+    def last(self, key: str) -> float:
+        """The last logged value of a training curve."""
+        return next((float(e[key]) for e in reversed(self.training["history"]) if key in e), float("nan"))
 
 
 def collect(runs: Path) -> list[Run]:
-    """Every run with its comparisons."""
+    """Every run with its comparisons. Raises InputError for one that cannot be compared with its base."""
     records = load_all(runs)
     found = []
     for record in records.values():
         if record.base:
             base = records[record.base]
-            rows = {b: compare_all({b: base.scores[b]}, {b: after})[0] for b, after in record.scores.items()}
+            both = [bench for bench in record.scores if bench in base.scores]
+            try:
+                rows = {bench: compare(base.scores[bench], record.scores[bench]) for bench in both}
+            except InputError as error:
+                raise InputError(f"{record.name} and {base.name}: {error}; run the recipe again") from None
             found.append(Run(record, base, rows, {}))
     for bench, metric in HEADLINES.items():
         rows_ = [(run, row) for run in found for row in run.rows.get(bench, [])]
         family = [(run, row) for run, row in rows_ if (row.metric, row.group) == (metric, "overall")]
         for (run, row), p in zip(family, holm([row.p for _, row in family]), strict=True):
-            run.headlines[bench] = replace(row, p=p, verdict=verdict(row.difference, p, measure(metric).margin))
+            run.headlines[bench] = judged(row, p)
     return found
 
 
 def sentence(run: Run) -> str:
-    """The verdict in words, all benches."""
-    return f"{run.record.name}: " + ". ".join(clause(run, bench, row) for bench, row in run.headlines.items()) + "."
-
-
-def clause(run: Run, bench: str, row: Row) -> str:
-    d = row.difference
-    text = (
-        f"{row.bench} {words(row)}: {figure(row.metric, d.before)} to {figure(row.metric, d.after)} "
-        f"({span(row)}, p {p_value(row.p)}, could have detected {figure(row.metric, d.detectable)})"
-    )
-    parts = [r for r in run.rows[bench] if r.metric == row.metric and bench == "tatqa" and r.group in TYPES]
-    kinds = [f"{r.group} {words(r)} ({figure(r.metric, r.difference.delta, '+')})" for r in parts]
-    return text + ("; by answer type: " + ", ".join(kinds) if kinds else "")
-
-
-TYPES = ("span", "multi-span", "arithmetic", "count")
-
-
-def span(row: Row) -> str:
-    """Delta and interval in one cell."""
-    d = row.difference
-    low, high = figure(row.metric, d.low, "+"), figure(row.metric, d.high, "+")
-    return f"{figure(row.metric, d.delta, '+')} [{low}, {high}]"
+    """The verdict in words."""
+    parts = []
+    for bench, row in run.headlines.items():
+        kinds = [r for r in run.rows[bench] if (r.metric, bench) == ("em", "tatqa") and r.group in TYPES]
+        split = ", ".join(f"{r.group} {r.words} ({r.show(r.difference.delta, '+')})" for r in kinds)
+        parts.append(f"{row.bench} {row.words}, delta {row.delta}{'; by answer type: ' + split if split else ''}")
+    return f"{run.record.name}: {'. '.join(parts)}."
 
 
 def verdict_table(found: list[Run]) -> list[list[str]]:
-    """One line a run and bench."""
-    lines = [["run", "bench", "before", "after", "delta [95 % interval]", "p (Holm over runs)", "verdict"]]
+    """All runs, a line for each bench."""
+    lines = [["run", "bench", "before", "after", "delta (95 % interval)", "p (Holm)", "detectable", "verdict"]]
     for run in found:
         for row in run.headlines.values():
-            d = row.difference
-            shown = [figure(row.metric, x) for x in (d.before, d.after)]
-            lines.append([run.record.name, row.bench, *shown, span(row), p_value(row.p), words(row)])
+            shown = dict(zip(HEADER, row.cells, strict=True)) | {"delta": row.delta}
+            cells = [shown[name] for name in ("before", "after", "delta", "p (Holm)", "detectable", "verdict")]
+            lines.append([run.record.name, f"{row.bench}: {row.measure.label}", *cells])
     return lines
 
 
 def by_field(found: list[Run]) -> Iterator[Block]:
-    """For each recipe field: the runs that agree in all others and have the same base."""
+    """For each field of the recipes: the runs of one base that agree in every other field."""
     for field in sorted({key for run in found for key in run.recipe}):
         groups: dict[str, list[Run]] = {}
         for run in found:
-            rest = {**run.recipe, field: None}
-            groups.setdefault(repr((run.base.name, sorted(rest.items()))), []).append(run)
+            rest = {**run.recipe, field: None, "base": run.base.name}
+            groups.setdefault(repr(sorted(rest.items())), []).append(run)
         for group in groups.values():
-            group.sort(key=lambda run: in_order(run.recipe[field]))
             if len({repr(run.recipe[field]) for run in group}) > 1:
                 yield "h3", f"By {FIELDS.get(field, field)}"
-                yield "table", field_table(field, group)
+                yield "table", field_table(field, sorted(group, key=lambda run: in_order(run.recipe[field])))
 
 
 def in_order(value: Any) -> tuple[float, str]:
@@ -115,130 +108,118 @@ def in_order(value: Any) -> tuple[float, str]:
 
 
 def field_table(field: str, group: list[Run]) -> list[list[str]]:
-    """Each run of the group against its base, and against the group's first run on the same questions."""
-    lines = [[FIELDS.get(field, field), "run", "TAT-QA, delta to base", "MT-Bench, delta to base", "loss",
-              f"TAT-QA, delta to {group[0].record.name}", "p"]]  # fmt: skip
+    """Each run against its base, and against the group's first run on the same questions."""
+    first = group[0].record
+    lines = [[FIELDS.get(field, field), "run", "TAT-QA", "MT-Bench", "loss", f"TAT-QA against {first.name}", "p"]]
     for run in group:
-        deltas = [span(run.headlines[b]) if b in run.headlines else "" for b in ("tatqa", "mtbench")]
-        direct = next(compare_metric(group[0].record.scores["tatqa"], run.record.scores["tatqa"], "em"))
-        against = ["", ""] if run is group[0] else [span(direct), p_value(direct.p)]
-        lines.append([str(run.recipe[field]), run.record.name, *deltas, f"{last(run, 'loss'):.3f}", *against])
+        deltas = [run.headlines[bench].delta if bench in run.headlines else "" for bench in ("tatqa", "mtbench")]
+        direct = next(compare_metric(first.scores["tatqa"], run.record.scores["tatqa"], "em"))
+        against = ["", ""] if run.record is first else [direct.delta, p_value(direct.p)]
+        lines.append([str(run.recipe[field]), run.record.name, *deltas, f"{run.last('loss'):.3f}", *against])
     return lines
 
 
-def history(run: Run) -> list[dict[str, Any]]:
-    return list(run.training["history"])
-
-
-def last(run: Run, key: str) -> float:
-    """The last logged value of a training curve."""
-    return next((float(entry[key]) for entry in reversed(history(run)) if key in entry), float("nan"))
-
-
 def one_run(run: Run) -> Iterator[Block]:
-    """A run's own section: facts, figures, all tables."""
-    name, p = run.record.name, run.record.provenance
-    yield "h3", name
+    """A run's own section: facts, figures, tables, commands."""
+    yield "h3", run.record.name
     yield "p", sentence(run)
-    versions = ", ".join(map(" ".join, p.versions.items()))
-    changed = " with uncommitted changes" if p.git["dirty"] else ""
-    yield "p", (
-        f"Trained on {run.training['pairs']['kept']} pairs in {run.training['seconds']:.0f} s on {p.device}; last loss "
-        f"{last(run, 'loss'):.3f}, reward accuracy {last(run, 'rewards/accuracies'):.2f}. Base {run.base.name}, data "
-        f"{p.data['source']}, code {str(p.git['commit'])[:10]}{changed}, {versions}."
+    yield "p", origin(run)
+    yield from drawings(run)
+    for title, table in [entry for rows in run.rows.values() for entry in tables(rows)]:
+        yield "h4", title
+        yield "table", table
+    yield "code", "\n".join([*run.base.provenance["commands"], *run.record.provenance["commands"]])  # type: ignore[misc]
+
+
+def origin(run: Run) -> str:
+    """Where the run's numbers come from, in two sentences."""
+    from_, trained = dict[str, Any](run.record.provenance), run.training
+    changed = " with uncommitted changes" if from_["git"]["dirty"] else ""
+    versions = ", ".join(map(" ".join, from_["versions"].items()))
+    return (
+        f"Trained on {trained['pairs']['kept']} pairs in {trained['seconds']:.0f} s on {trained['device']}; last loss "
+        f"{run.last('loss'):.3f}, reward accuracy {run.last('rewards/accuracies'):.2f}. Scored on {from_['device']}; base "
+        f"{run.base.name}, data {from_['data']['source']}, code {str(from_['git']['commit'])[:10]}{changed}, {versions}."
     )
-    for key, (drawn, alt) in drawings(run).items():
-        yield "figure", (f"{name}-{key}.svg", alt, drawn)
-    for bench in run.rows.values():
-        for title, table in tables(bench):
-            yield "h4", title
-            yield "table", table
-    yield "h4", "Commands"
-    yield "code", "\n".join([*run.base.provenance.commands, *p.commands])
 
 
-def drawings(run: Run) -> dict[str, tuple[str, str]]:
-    """The run's figures: name -> (SVG, what it shows)."""
-    drawn, name = {}, run.record.name
-    rows = [r for r in run.rows.get("tatqa", []) if r.metric == "em" and r.group in TYPES]
-    if rows:
-        drawn["types"] = figures.by_group(rows, f"{name}: TAT-QA exact match, %"), "exact match by answer type"
-    if history(run):
-        drawn["training"] = figures.training(history(run), name), "loss and rewards while training"
-    categories = set(run.base.scores["mtbench"].groups.get("category", [])) if "mtbench" in run.rows else set()
-    rows = [r for r in run.rows.get("mtbench", []) if r.metric == "score" and r.group in categories]
-    if len(rows) > 2:
-        drawn["radar"] = figures.radar(rows, rows[0].bench), "mean rating by category"
-    return drawn
+def drawings(run: Run) -> Iterator[Block]:
+    """The run's figures."""
+    name = run.record.name
+    types = [row for row in run.rows["tatqa"] if row.metric == "em" and row.group in TYPES]
+    drawing = figures.by_group(types, f"{name}: TAT-QA exact match, %")
+    yield "figure", (f"{name}-types.svg", "exact match by answer type, before and after", drawing)
+    yield "figure", (f"{name}-training.svg", "loss and rewards", figures.training(run.training["history"], name))
+    if "mtbench" in run.rows:
+        categories = run.base.scores["mtbench"].groups["category"]
+        rows = [row for row in run.rows["mtbench"] if row.metric == "score" and row.group in categories]
+        drawing = figures.radar(rows, rows[0].bench)
+        yield "figure", (f"{name}-radar.svg", "rating by category, before and after", drawing)
+
+
+def beta_figure(found: list[Run]) -> str:
+    """Delta against beta over all runs, the log's beside them."""
+    panels = {}
+    for bench, title, measure in (("tatqa", "TAT-QA, points", "overall"), ("mtbench", "MT-Bench", "mtbench")):
+        rows = [(run.recipe["beta"], run.headlines[bench]) for run in found if bench in run.headlines]
+        sizes = [(beta, row.difference, row.measure.factor) for beta, row in rows]
+        here = [(beta, d.delta * f, d.low * f, d.high * f) for beta, d, f in sizes]
+        panels[title] = here, published.by_beta(measure)
+    return figures.against_beta(panels)
 
 
 def blocks(found: list[Run]) -> Iterator[Block]:
     """The whole page, in reading order."""
     yield "h1", "Results"
+    for run in found:
+        yield "li", sentence(run)
     yield "p", INTRO
+    yield "h2", "Verdict"
     if found:
-        yield "h2", "Verdict"
         yield "table", verdict_table(found)
-        for run in found:
-            yield "li", sentence(run)
     else:
         yield "p", "No run is recorded yet: `make demo`, or `python -m results run RECIPE`."
     yield "h2", "What single fields change"
     yield "figure", ("beta.svg", "delta against beta", beta_figure(found))
     yield from by_field(found)
     yield "h2", "The experiment log (measured another way)"
-    yield "p", "The figures of the experiment log came from home-made scoring and cannot be set against those above."
+    yield "p", published.SUMMARY
     yield "table", published.overview()
-    yield "p", "What these differences can support: [published/README.md](published/README.md)."
     yield "h2", "Runs"
     for run in found:
         yield from one_run(run)
 
 
-def beta_figure(found: list[Run]) -> str:
-    """Delta against beta of all runs, the log's beside them."""
-    panels = {}
-    for bench, title in (("tatqa", "TAT-QA, points"), ("mtbench", "MT-Bench")):
-        rows = [(run.recipe["beta"], run.headlines[bench]) for run in found if bench in run.headlines]
-        here = [(beta, *shown(row)) for beta, row in rows]
-        panels[title] = here, published.by_beta("overall" if bench == "tatqa" else bench)
-    return figures.against_beta(panels)
-
-
-def shown(row: Row) -> tuple[float, float, float]:
-    """Delta and interval in the unit shown."""
-    d, factor = row.difference, measure(row.metric).factor
-    return d.delta * factor, d.low * factor, d.high * factor
-
-
-def render(results: Path) -> dict[str, str]:
-    """Path below `results` -> content of every file that follows from the records."""
+def render(results: Path) -> tuple[dict[str, str], str]:
+    """Content of every committed file by its path below `results`, and the HTML page."""
     found = collect(results / "runs")
     content = list(blocks(found))
-    drawn = {f"figures/{name}": drawing for kind, item in content if kind == "figure" for name, _, drawing in [item]}
-    return {"README.md": page.markdown(content), "published/README.md": page.markdown(published.blocks()), **drawn}
+    drawn = {f"figures/{item[0]}": item[2] for kind, item in content if kind == "figure"}
+    log = {"published/README.md": page.markdown(published.blocks())}
+    questions = [q for run in found for q in page.questions(results / "runs", run.base.name, run.record.name)]
+    return {"README.md": page.markdown(content), **log, **drawn}, page.html(content, questions)
 
 
 def write(results: Path) -> None:
     """Write the report; figures that no record supports any more go."""
-    files = render(results)
-    for name, text in files.items():
+    files, html = render(results)
+    for name, text in {**files, "report.html": html}.items():
         write_whole(results / name, text)
-    for old in (results / "figures").glob("*.svg"):
-        if f"figures/{old.name}" not in files:
-            old.unlink()
-    found = collect(results / "runs")
-    questions = page.questions(results / "runs", [(run.base.name, run.record.name) for run in found])
-    write_whole(results / "report.html", page.html(list(blocks(found)), questions))
+    for old in unsupported(results, files):
+        old.unlink()
 
 
 def stale(results: Path) -> list[str]:
-    """What `report` would change, one line each."""
-    files = render(results)
-    lines = [f"{results / old} is stale" for old in files if not same(results / old, files[old])]
-    extra = [old for old in sorted((results / "figures").glob("*.svg")) if f"figures/{old.name}" not in files]
-    return lines + [f"{old} is supported by no record" for old in extra]
+    """What `report` would change among the committed files, one line each."""
+    files, _ = render(results)
+    old = [name for name, text in files.items() if not same(results / name, text)]
+    lines = [f"{results / name} is not what the records say" for name in old]
+    return lines + [f"{file} is supported by no record" for file in unsupported(results, files)]
 
 
 def same(path: Path, text: str) -> bool:
     return path.is_file() and path.read_text(encoding="utf-8") == text
+
+
+def unsupported(results: Path, files: dict[str, str]) -> list[Path]:
+    return [file for file in sorted((results / "figures").glob("*")) if f"figures/{file.name}" not in files]

@@ -1,18 +1,16 @@
-"""`python -m results run RECIPE ...`: score the base once, then train and score one adapter per recipe, then report."""
+"""`python -m results run RECIPE ...`: score the base once, then train and score one adapter per recipe."""
 
-import hashlib
-import json
-import os
+import re
+import shutil
 import subprocess
-import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from results import outputs, record, stages
-from results.record import InputError, Provenance, Record, Scores
+from results.record import InputError, Record, Scores
 from results.stages import Stage
 
 
@@ -27,23 +25,21 @@ class Settings:
     batch_size: int = 16
     ifeval: bool = False
     instruct: bool = False
-    runs: Path = Path("results/runs")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One record to be made: the model, where it is kept, and the stages that score (and first train) it."""
+    """One record to be made: of a base model, or of a recipe's adapter (then `base` is its base's plan)."""
 
-    name: str
     folder: Path
-    base: "Plan | None"
     recipe: dict[str, Any]
     model: str
+    base: "Plan | None"
     stages: list[Stage]
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """The two fields needed here; `python -m train` checks the rest. Raises InputError."""
+    """A recipe; only its base model is looked at here, `python -m train` checks the rest. Raises InputError."""
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
@@ -51,79 +47,70 @@ def read_recipe(path: Path) -> dict[str, Any]:
     model = recipe.get("model_name_or_path") if isinstance(recipe, dict) else None
     if not isinstance(model, str):
         raise InputError(f"{path}: a recipe needs model_name_or_path; see train/recipes/")
-    if not Path(model).is_dir() and (model.count("/") != 1 or model[0] in "./~"):
+    if not Path(model).is_dir() and not re.fullmatch(r"\w[\w.-]*/[\w.-]+", model):
         raise InputError(f"{path}: no model folder {model} here, nor is that a hub id (owner/name)")
-    return dict(recipe)
+    return recipe
 
 
-def plan_base(recipe: dict[str, Any], settings: Settings) -> Plan:
-    """The base model of a recipe, scored with these settings; recipes that agree on both share it."""
-    base, four_bit = recipe["model_name_or_path"], bool(recipe.get("load_in_4bit"))
-    scored = {k: str(v) for k, v in vars(settings).items() if k not in ("runs", "ifeval", "instruct")}
-    told = json.dumps([stages.content(base), four_bit, scored, stages.content(os.environ.get("TATQA_DATA", ""))])
-    name = f"base-{Path(base).name.lower()}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
-    folder = settings.runs / name
-    model = str(folder / "model") if four_bit else base
-    quantize = Stage(folder, "quantize", ["train.quantize", base, model], [base], Path(model))
-    scoring = score_stages(folder, name, model, None, settings)
-    return Plan(name, folder, None, recipe, model, [quantize, *scoring] if four_bit else scoring)
+def sweep(recipes: list[Path], settings: Settings, runs: Path) -> list[Plan]:
+    """Plans in the order of work, each base before its first run. Raises InputError before any work."""
+    if len({path.stem for path in recipes}) < len(recipes):
+        raise InputError("two recipes have the same file name; a run is named after its recipe")
+    plans: dict[Path, Plan] = {}
+    for path in recipes:
+        recipe = read_recipe(path)
+        base = plan_base(recipe, settings, runs)
+        plans.setdefault(base.folder, base)
+        run = plan_run(path, recipe, base, settings, runs / path.stem)
+        plans[run.folder] = run
+    return list(plans.values())
 
 
-def plan_run(path: Path, settings: Settings) -> Plan:
-    """One recipe: train, then score the adapter as its base was scored."""
-    recipe = read_recipe(path)
-    base, folder = plan_base(recipe, settings), settings.runs / path.stem
-    weights = folder / "adapter_model.safetensors"
-    train = Stage(folder, "train", ["train", str(path), "--output_dir", str(folder)],
-                  [str(path), recipe["model_name_or_path"]], weights)  # fmt: skip
+def plan_base(recipe: dict[str, Any], settings: Settings, runs: Path) -> Plan:
+    """Score the base model; recipes that agree on base, quantisation and settings share this."""
+    base, four_bit = str(recipe["model_name_or_path"]), bool(recipe.get("load_in_4bit"))
+    identity = [base, stages.content(base), str(four_bit), *map(str, asdict(settings).values())]
+    identity.append(stages.content(stages.data_source()))
+    folder = runs / f"base-{Path(base).name.lower()}-{stages.digest(identity)[:8]}"
+    model = folder / "model"
+    quantize = [Stage(folder, "quantize", ["train.quantize", base, str(model)], [base], model)] if four_bit else []
+    used = str(model) if four_bit else base
+    return Plan(folder, recipe, used, None, quantize + scoring(folder, used, settings))
+
+
+def plan_run(path: Path, recipe: dict[str, Any], base: Plan, settings: Settings, folder: Path) -> Plan:
+    """Train one recipe's adapter and score it as its base was scored."""
+    command, inputs = ["train", str(path), "--output_dir", str(folder)], [str(path), str(recipe["model_name_or_path"])]
+    train = Stage(folder, "train", command, inputs, folder / "train.json")
     rank = int(recipe.get("lora_r", 16))
-    scoring = score_stages(folder, path.stem, base.model, folder, settings, rank)
-    return Plan(path.stem, folder, base, recipe, base.model, [train, *scoring])
+    return Plan(folder, recipe, base.model, base, [train, *scoring(folder, base.model, settings, rank)])
 
 
-def score_stages(
-    folder: Path, name: str, model: str, adapter: Path | None, settings: Settings, rank: int = 16
-) -> list[Stage]:
-    """TAT-QA, and what else the settings ask for, on one model."""
-    reads = [model, *([str(adapter / "adapter_model.safetensors")] if adapter else [])]
+def scoring(folder: Path, model: str, settings: Settings, rank: int | None = None) -> list[Stage]:
+    """TAT-QA, and what else the settings ask for; with a rank, of the adapter in `folder` on the model."""
+    reads = [model, *([str(folder / "adapter_model.safetensors")] if rank else [])]
     tasks = ["tatqa", *(["ifeval"] if settings.ifeval else [])]
-    found = [lm_eval_stage(folder, task, model, adapter, settings, rank, reads) for task in tasks]
     benches = {"mtbench": settings.bench, **({"instruct": "instruct"} if settings.instruct else {})}
-    for stage, bench in benches.items() if settings.judge_model else ():
-        found.append(judged_stage(folder, stage, bench, name, model, adapter, str(settings.judge_model), reads))
+    found = [Stage(folder, t, lm_eval(folder, t, model, settings, rank), reads, folder / t) for t in tasks]
+    for name, bench in benches.items() if settings.judge_model else ():
+        arguments = ["mtbench_runner", "--model", model, *(["--adapter", str(folder)] if rank else [])]
+        arguments += ["--judge-model", str(settings.judge_model), *(["--data", bench] if bench else [])]
+        arguments += ["--model-id", folder.name, "--out", str(folder / name)]
+        arguments += ["--json", str(folder / name / "score.json")]
+        found.append(Stage(folder, name, arguments, [*reads, str(bench_folder(bench))], folder / name))
     return found
 
 
-def lm_eval_stage(
-    folder: Path, task: str, model: str, adapter: Path | None, settings: Settings, rank: int, reads: list[str]
-) -> Stage:
-    arguments = [f"pretrained={model}", "enable_thinking=False"]
-    if adapter and settings.backend == "vllm":
-        arguments += [f"lora_local_path={adapter}", f"max_lora_rank={rank}"]
-    elif adapter:
-        arguments.append(f"peft={adapter}")
-    command = ["lm_eval", "run", "--model", settings.backend, "--model_args", ",".join(arguments), "--tasks", task]
-    command += ["--apply_chat_template", "--batch_size", str(settings.batch_size)]
-    command += ["--limit", str(settings.limit)] if settings.limit else []
-    command += ["--log_samples", "--output_path", str(folder / task)]
-    return Stage(folder, task, command, [*reads, str(stages.ROOT / "tatqa_task")], folder / task)
-
-
-def judged_stage(
-    folder: Path,
-    stage: str,
-    bench: str | None,
-    name: str,
-    model: str,
-    adapter: Path | None,
-    judge: str,
-    reads: list[str],
-) -> Stage:
-    out = folder / stage
-    command = ["mtbench_runner", "--model", model, *(["--adapter", str(adapter)] if adapter else [])]
-    command += ["--data", bench] if bench else []
-    command += ["--out", str(out), "--model-id", name, "--judge-model", judge, "--json", str(out / "score.json")]
-    return Stage(folder, stage, command, [*reads, str(bench_folder(bench))], out / "score.json")
+def lm_eval(folder: Path, task: str, model: str, settings: Settings, rank: int | None) -> list[str]:
+    """Arguments of lm-evaluation-harness for one task."""
+    adapter = f",lora_local_path={folder},max_lora_rank={rank}" if settings.backend == "vllm" else f",peft={folder}"
+    return [
+        "lm_eval", "run", "--tasks", task, "--model", settings.backend,
+        "--model_args", f"pretrained={model},enable_thinking=False{adapter if rank else ''}",
+        "--apply_chat_template", "--batch_size", str(settings.batch_size),
+        *(["--limit", str(settings.limit)] if settings.limit else []),
+        "--log_samples", "--output_path", str(folder / task),
+    ]  # fmt: skip
 
 
 def bench_folder(bench: str | None) -> Path:
@@ -132,76 +119,64 @@ def bench_folder(bench: str | None) -> Path:
     return shipped if bench and not Path(bench).is_dir() and shipped.is_dir() else Path(bench or "data/mt_bench")
 
 
-def sweep(recipes: list[Path], settings: Settings) -> list[Plan]:
-    """Plans in the order of work, each base before its first run. Raises InputError on any recipe, before any work."""
-    if len({path.stem for path in recipes}) < len(recipes):
-        raise InputError("two recipes have the same file name; a run is named after its recipe")
-    plans: dict[str, Plan] = {}
-    for path in recipes:
-        run = plan_run(path, settings)
-        assert run.base
-        plans.setdefault(run.base.name, run.base)
-        plans[run.name] = run
-    return list(plans.values())
-
-
 def execute(plans: list[Plan]) -> None:
-    """Do what is not done yet; the same call goes on after a kill and ends with the same records."""
+    """Do what is not done yet; the same call goes on after a kill and ends with the same scores."""
+    for plan in plans:
+        if plan.base and not plan.stages[0].done():
+            stages.call([*plan.stages[0].arguments, "--dry-run"], f"{plan.folder.name}: check")
     for plan in plans:
         with stages.locked(plan.folder):
             for stage in plan.stages:
-                stages.perform(stage, say)
+                stages.perform(stage)
             record.save(make_record(plan), plan.folder / "record.json")
-
-
-def say(text: str) -> None:
-    sys.stderr.write(text + "\n")
 
 
 def make_record(plan: Plan) -> Record:
     """The record of a plan whose stages are done, from the files they left."""
-    train = plan.folder / "train.json"
-    training = outputs.read_json(train) if plan.base else None
+    base = str(plan.recipe["model_name_or_path"])
+    model: dict[str, Any] = {"base": base, "base_sha256": stages.content(base), "load_in_4bit": plan.model != base}
+    training = outputs.read_json(plan.folder / "train.json") if plan.base else None
+    measured = {s.name: scores(s, model) for s in plan.stages if s.name not in ("train", "quantize")}
     return Record(
-        name=plan.name,
-        base=plan.base.name if plan.base else None,
-        model={
-            "base": plan.recipe["model_name_or_path"],
-            "base_sha256": stages.content(plan.recipe["model_name_or_path"]),
-            "load_in_4bit": bool(plan.recipe.get("load_in_4bit")),
-            "adapter_sha256": stages.content(str(plan.folder / "adapter_model.safetensors")) if plan.base else None,
-        },
+        name=plan.folder.name,
+        base=plan.base.folder.name if plan.base else None,
+        model=model,
         training=training,
-        scores={stage.name: scores(stage) for stage in plan.stages if stage.name not in ("train", "quantize")},
-        seconds={stage.name: stages.state(stage)["seconds"] for stage in plan.stages},
-        provenance=provenance(plan, training or {}),
+        scores=measured,
+        seconds={stage.name: stage.note()["seconds"] for stage in plan.stages},
+        provenance=provenance(plan, measured["tatqa"].circumstances["device"]),
     )
 
 
-def scores(stage: Stage) -> Scores:
+def scores(stage: Stage, model: dict[str, Any]) -> Scores:
+    """A stage's scores, tied to the base model they belong to."""
     if stage.arguments[0] == "lm_eval":
-        return outputs.lm_eval_scores(stage.output)
-    questions = Path(stage.inputs[-1]) / "question.jsonl"
-    return outputs.mtbench_scores(stage.output, questions)
+        found = outputs.lm_eval_scores(stage.output)
+    else:
+        questions = shutil.copy(Path(stage.inputs[-1]) / "question.jsonl", stage.output)
+        found = outputs.mtbench_scores(stage.output / "score.json", Path(questions))
+    found.identity["base model"] = [model["base_sha256"], model["load_in_4bit"]]
+    return found
 
 
-def provenance(plan: Plan, training: dict[str, Any]) -> Provenance:
-    data = os.environ.get("TATQA_DATA")
-    named = "folder" if data and Path(data).is_dir() else data or "official"
-    return Provenance(
-        commands=[stages.state(stage)["command"] for stage in plan.stages],
-        git=git_state(),
-        versions=stages.versions(),
-        device=str(training.get("device", "")),
-        data={"source": named, "sha256": stages.content(data) if named == "folder" and data else None},
-        seeds={"train": plan.recipe.get("seed", 42), "lm_eval": "0,1234,1234,1234"},
-    )
+def provenance(plan: Plan, device: Any) -> dict[str, Any]:
+    """Where the numbers come from: commands, code, packages, data, seeds, device."""
+    data = stages.data_source()
+    folder = Path(data).is_dir()
+    return {
+        "commands": [stage.note()["command"] for stage in plan.stages],
+        "git": git_state(),
+        "versions": stages.versions(),
+        "device": device,
+        "data": {"source": "folder" if folder else data, "sha256": stages.content(data) if folder else None},
+        "seeds": {"train": plan.recipe.get("seed"), "lm_eval": "0,1234,1234,1234"},
+    }
 
 
 def git_state() -> dict[str, Any]:
     """Commit and dirty flag of the project's own checkout; None where there is none."""
+    git = ["git", "-C", str(stages.ROOT)]
     try:
-        git = ["git", "-C", str(stages.ROOT)]
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
         status = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

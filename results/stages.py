@@ -1,8 +1,8 @@
 """Stages: commands that turn files into files, run once for given inputs, under a lock, safe to kill at any moment.
 
-A stage leaves `<name>.stage.json` in its folder: the key (a hash of the command and of everything it reads) and whether
-it is done. Same key and done: skipped. Same key, not done: run again over what it left, since every command here goes
-on where it stopped. Another key: what it left is removed first.
+A stage leaves `<name>.stage.json` in its folder: a hash of its command and of all it reads, and whether it is done. The
+same and done: skipped. The same, not done: run again over what it left, as every command here goes on where it stopped.
+Changed: an output folder is removed first (training guards its own files).
 """
 
 import ctypes
@@ -26,6 +26,7 @@ from typing import Any
 from results.record import InputError, write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
+SOURCES = {"lm_eval": "tatqa_task", "mtbench_runner": "mtbench_runner"}  # whose code decides a stage's scores
 PACKAGES = ("torch", "transformers", "lm_eval", "trl", "peft", "bitsandbytes", "fschat", "datasets", "vllm")
 
 
@@ -35,7 +36,7 @@ class FailedError(Exception):
 
 @dataclass(frozen=True)
 class Stage:
-    """`python -m ARGUMENTS` in some folder's name; reads `inputs` (files, folders, or plain words), writes `output`."""
+    """`python -m ARGUMENTS`: reads `inputs` (files, folders, or names such as hub ids), writes `output`."""
 
     folder: Path
     name: str
@@ -43,35 +44,49 @@ class Stage:
     inputs: list[str]
     output: Path
 
-    @property
-    def marker(self) -> Path:
-        return self.folder / f"{self.name}.stage.json"
-
     def command(self, python: str = "python") -> str:
-        data = os.environ.get("TATQA_DATA")
+        """The command as a person would paste it."""
+        data = os.environ.get("TATQA_DATA", "")
+        data = os.path.relpath(data) if Path(data).is_absolute() else data
         return (f"TATQA_DATA={shlex.quote(data)} " if data else "") + shlex.join([python, "-m", *self.arguments])
 
+    def key(self) -> str:
+        """Hash of all that the output depends on: command, contents read, data, package versions, scoring code."""
+        code = sorted((ROOT / SOURCES.get(self.arguments[0], "-")).rglob("*"))
+        read = [*self.inputs, data_source(), *(str(file) for file in code if file.suffix in (".py", ".yaml", ".jsonl"))]
+        return digest([*self.arguments, *map(content, read), *map(str, versions().items())])
 
-def versions() -> dict[str, str]:
-    """Versions of the packages that the numbers depend on, as far as they are installed."""
-    found = {}
-    for package in PACKAGES:
+    def note(self) -> dict[str, Any]:
+        """What the stage left about itself; {} if nothing."""
         try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+            return dict(json.loads((self.folder / f"{self.name}.stage.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            return {}
+
+    def done(self) -> bool:
+        note = self.note()
+        return bool(note.get("done")) and note["key"] == self.key() and self.written()
+
+    def written(self) -> bool:
+        """lm-eval only logs that it could not save, so an empty output folder does not count."""
+        return self.output.is_file() or any(self.output.rglob("*.json"))
+
+
+def data_source() -> str:
+    return os.environ.get("TATQA_DATA", "official")
+
+
+def digest(parts: list[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def content(name: str) -> str:
-    """Hash of a file or of all files of a folder; a name that is neither stands for itself (a hub id, `synthetic`)."""
+    """Hash of a file or of a folder's files; a name that is neither stands for itself (a hub id, `synthetic`)."""
     path = Path(name)
     if path.is_file():
         return _file_hash(path, path.stat().st_size, path.stat().st_mtime_ns)
-    if not path.is_dir():
-        return name
-    files = sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
-    return _hash([f"{file.relative_to(path)} {content(str(file))}" for file in files])
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else []
+    return digest([f"{file.relative_to(path)} {content(str(file))}" for file in files]) if files else name
 
 
 @functools.cache
@@ -80,80 +95,64 @@ def _file_hash(path: Path, size: int, mtime_ns: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _hash(parts: list[str]) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+@functools.cache
+def versions() -> dict[str, str]:
+    """Versions of the packages that the numbers depend on, as far as they are installed."""
+    present = {d.metadata["Name"].lower().replace("-", "_"): d.version for d in metadata.distributions()}
+    return {name: present[name] for name in PACKAGES if name in present}
 
 
-def key(stage: Stage) -> str:
-    """What the stage's output depends on: command, contents read, data, package versions, the room's source."""
-    room = ROOT / stage.arguments[0].split(".")[0]
-    source = [content(str(file)) for file in sorted(room.rglob("*")) if file.suffix in (".py", ".yaml")]
-    data = content(os.environ.get("TATQA_DATA", "official"))
-    return _hash([*stage.arguments, *map(content, stage.inputs), data, json.dumps(versions()), *source])
-
-
-def state(stage: Stage) -> dict[str, Any]:
-    try:
-        return dict(json.loads(stage.marker.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
-
-
-def done(stage: Stage) -> bool:
-    now = state(stage)
-    return bool(now.get("done")) and now["key"] == key(stage) and stage.output.exists()
-
-
-def perform(stage: Stage, say: Any) -> None:
-    """Run a stage unless it is done. Raises FailedError, or InputError if the command calls its input wrong."""
+def perform(stage: Stage) -> None:
+    """Run a stage unless it is done. Raises FailedError, or InputError if the command refuses its input."""
     title = f"{stage.folder.name}: {stage.name}"
-    if done(stage):
+    if stage.done():
         return say(f"== {title}: done before")
-    present, before = key(stage), state(stage)
-    if before.get("key") != present:
-        remove(stage.output)
-    spent = before.get("seconds", 0.0) if before.get("key") == present else 0.0
-    note(stage, present, False, spent)
+    note = {"seconds": 0.0, **stage.note()}
+    if note.get("key") != stage.key():
+        note["seconds"] = 0.0
+        if stage.output.is_dir():
+            shutil.rmtree(stage.output)
+    note |= {"key": stage.key(), "done": False, "command": stage.command()}
+    file = stage.folder / f"{stage.name}.stage.json"
+    write_whole(file, json.dumps(note, indent=1))
     say(f"== {title}: {stage.command()}")
     started = time.monotonic()
-    code = subprocess.run([sys.executable, "-m", *stage.arguments], preexec_fn=_die_with_parent).returncode
-    spent += time.monotonic() - started
+    call(stage.arguments, title)
+    if not stage.written():
+        raise FailedError(f"stage {title} left nothing in {stage.output}; see its messages above")
+    note |= {"done": True, "seconds": round(note["seconds"] + time.monotonic() - started, 1)}
+    write_whole(file, json.dumps(note, indent=1))
+    say(f"== {title}: done in {note['seconds']:.0f} s")
+
+
+def call(arguments: list[str], title: str) -> None:
+    """Run `python -m ARGUMENTS` with its output on the terminal. Raises FailedError or InputError."""
+    code = subprocess.run([sys.executable, "-m", *arguments], preexec_fn=_end_with_parent).returncode
     if code == 2:
-        raise InputError(f"stage {title} refused its input (see above); put it right and run the same command again")
-    if code or not stage.output.exists():
-        what = f"failed with exit code {code}" if code else f"left no {stage.output}"
-        raise FailedError(f"stage {title} {what}; the same command goes on from there")
-    note(stage, present, True, spent)
-    say(f"== {title}: done in {spent:.0f} s")
+        raise InputError(f"stage {title}: its input is refused, see above; put it right and run the same command again")
+    if code:
+        raise FailedError(f"stage {title}: failed with exit code {code}; the same command goes on from there")
 
 
-def note(stage: Stage, present: str, finished: bool, seconds: float) -> None:
-    content_ = {"key": present, "done": finished, "seconds": round(seconds, 1), "command": stage.command()}
-    write_whole(stage.marker, json.dumps(content_, indent=1) + "\n")
-
-
-def remove(output: Path) -> None:
-    shutil.rmtree(output) if output.is_dir() else output.unlink(missing_ok=True)
-
-
-def _die_with_parent() -> None:
-    """On Linux: a stage ends when this program is killed, so that a second run never meets a first one's orphan."""
+def _end_with_parent() -> None:
+    """On Linux a stage ends when this program is killed, so that a second run never meets the first one's orphan."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
+def say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a run folder. Raises FailedError at once if another program holds it; the system frees it after a kill."""
+    """Hold a run folder; the system lets go of it after a kill. Raises FailedError if another program holds it."""
     import filelock
 
     folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / "run.lock")
     try:
-        lock.acquire(timeout=0)
+        with filelock.FileLock(folder / "run.lock", timeout=0):
+            yield
     except filelock.Timeout:
         raise FailedError(f"another run is at work in {folder}; wait for it or stop it") from None
-    try:
-        yield
-    finally:
-        lock.release()
