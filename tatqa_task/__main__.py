@@ -17,10 +17,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         arguments.run(arguments)
+        return 0
     except data.DataError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    except OSError as error:
+        print(f"error: {error.filename2 or error.filename}: {error.strerror}", file=sys.stderr)
+    return 2
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -91,8 +93,6 @@ def _read_predictions(path: Path) -> tuple[dict[str, Any], list[str]]:
     """Predictions by uid, and the uids that appear more than once."""
     try:
         pairs = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=list)
-    except OSError as error:
-        raise data.DataError(f"{path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise data.DataError(f"{path} is not complete JSON ({error}); write the predictions again") from error
     if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
@@ -146,8 +146,6 @@ def _sample_predictions(file: Path) -> list[tuple[str, list[Any]]]:
     try:
         samples = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line]
         replies = [(sample["doc"]["uid"], answer.parse(sample["filtered_resps"][0])) for sample in samples]
-    except OSError as error:
-        raise data.DataError(f"{file}: {error.strerror or error}") from error
     except (ValueError, LookupError, TypeError) as error:
         raise data.DataError(f"{file} is no lm-eval samples file of a tatqa task ({error!r})") from error
     return [(uid, [reply.answer, reply.scale]) for uid, reply in replies]
@@ -167,11 +165,8 @@ def _generate(arguments: argparse.Namespace) -> None:
 def _write(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise data.DataError(f"cannot write {path}: {error.strerror or error}") from error
+    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary.replace(path)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from lm_eval.api.samplers import ContextSampler
 
@@ -34,21 +34,26 @@ def dataset(
     """
     from datasets import Dataset
 
-    try:
-        docs = [doc for doc in documents(split) if doc["answer_type"] == answer_type]
-        if not docs:
-            raise data.DataError(f"the {split} data has no question of type {answer_type}; leave this subtask out")
-    except data.DataError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        raise SystemExit(2) from None
+    docs = [doc for doc in documents(split) if doc["answer_type"] == answer_type]
+    if not docs:
+        _stop(f"the {split} data has no question of type {answer_type}; leave this subtask out")
     if context_budget:
         docs = _within(docs, int(context_budget), _token_counter(model_args))
     return {split: Dataset.from_list(docs)}
 
 
 def documents(split: str) -> list[Doc]:
-    """All questions of a split as flat documents; the mixed-type gold answer is a JSON string. Raises DataError."""
-    return _documents(split, os.environ.get("TATQA_DATA"))
+    """All questions of a split as flat documents; the mixed-type gold answer is a JSON string."""
+    try:
+        return _documents(split, os.environ.get("TATQA_DATA"))
+    except data.DataError as error:
+        _stop(str(error))
+
+
+def _stop(message: str) -> NoReturn:
+    """End the program: lm-eval would show a traceback."""
+    print(f"error: {message}", file=sys.stderr)  # noqa: T201
+    raise SystemExit(2)
 
 
 @lru_cache(maxsize=4)
@@ -80,7 +85,7 @@ def _token_counter(model_args: dict[str, Any]) -> Callable[[str], int]:
 
     name = model_args.get("tokenizer") or model_args.get("pretrained") or model_args.get("model")
     if not name:
-        raise SystemExit("error: context_budget needs a tokenizer: give tokenizer= or pretrained= in --model_args")
+        _stop("context_budget needs a tokenizer: give tokenizer= or pretrained= in --model_args")
     tokenizer = AutoTokenizer.from_pretrained(name)
     return lambda text: len(tokenizer(text)["input_ids"])
 
@@ -141,8 +146,12 @@ class Examples(ContextSampler):
     def sample(self, n: int, eval_doc: Doc | None = None, df: Any = None, **kwargs: Any) -> Sequence[Doc]:
         """n training questions for the document that is asked about."""
         asked = eval_doc or {"uid": "", "context_uid": ""}
-        chosen = random.Random(f"{self.seed}-{asked['uid']}").sample(documents("train"), n + 20)
-        return [doc for doc in chosen if doc["context_uid"] != asked["context_uid"]][:n]
+        pool = documents("train")
+        drawn = random.Random(f"{self.seed}-{asked['uid']}").sample(pool, min(len(pool), n + 50))
+        others = [doc for doc in drawn if doc["context_uid"] != asked["context_uid"]]
+        if len(others) < n:
+            _stop(f"the train data has {len(others)} questions of other contexts, fewer than the {n} examples asked for")
+        return others[:n]
 
 
 def no_documents(docs: Any) -> list[Doc]:

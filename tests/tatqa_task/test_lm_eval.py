@@ -1,0 +1,209 @@
+"""Every task through the real `lm_eval` command, from another folder, with the small model of the project."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tatqa_task import answer, data, metric
+from tatqa_task.__main__ import main
+
+GROUPS = ("tatqa", "tatqa_test", "tatqa_train", "tatqa_cot")
+TYPES = ("span", "multi_span", "arithmetic", "count")
+METRICS = ("em", "f1", "scale_em", "parsed", "lenient_em")
+LIMIT = 3
+
+
+def run(folder: Path, *command: str, source: str = "synthetic") -> subprocess.CompletedProcess[str]:
+    """Run a module of this Python in another folder."""
+    environment = os.environ | {"TATQA_DATA": source, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", *command], cwd=folder, env=environment, capture_output=True, text=True, timeout=500
+    )
+
+
+def evaluate(folder: Path, model: str, *options: str, launcher: tuple[str, ...] = ()) -> tuple[Path, str]:
+    """The output folder of one scoring run, and what the run said."""
+    command = [*launcher, "lm_eval", "--model", "hf", "--model_args", model, "--device", "cpu", "--batch_size", "8"]
+    options = (*options, "--log_samples", "--output_path", str(folder / "out"), "--gen_kwargs", "max_gen_toks=32")
+    done = run(folder, *command, *options)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder / "out", done.stdout + done.stderr
+
+
+def results(out: Path) -> dict[str, dict[str, float]]:
+    (path,) = out.rglob("results_*.json")
+    found: dict[str, dict[str, float]] = json.loads(path.read_text())["results"]
+    return {task: {key.removesuffix(",none"): value for key, value in row.items()} for task, row in found.items()}
+
+
+def samples(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    return {
+        (file.name.split("_2")[0], sample["doc"]["uid"]): sample
+        for file in out.rglob("samples_*.jsonl")
+        for sample in map(json.loads, file.read_text().splitlines())
+    }
+
+
+@pytest.fixture(scope="module")
+def chat(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> tuple[Path, str]:
+    """All groups, chat template, no adapter."""
+    model = f"pretrained={tiny_base},enable_thinking=False"
+    options = ("--tasks", ",".join(GROUPS), "--limit", str(LIMIT), "--apply_chat_template")
+    return evaluate(tmp_path_factory.mktemp("chat"), model, *options)
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
+    """A PEFT adapter with random weights that change what the small model says."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(tiny_base),
+        LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM"),
+    )
+    folder = tmp_path_factory.mktemp("adapter")
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, adapter: Path) -> tuple[Path, str]:
+    """All groups, plain text, with an adapter and two examples."""
+    options = ("--tasks", ",".join(GROUPS), "--limit", "1", "--num_fewshot", "2", "--write_out")
+    return evaluate(tmp_path_factory.mktemp("plain"), f"pretrained={tiny_base},peft={adapter}", *options)
+
+
+def test_groups_have_four_subtasks_with_size_and_error(chat: tuple[Path, str]) -> None:
+    found = results(chat[0])
+    for group in GROUPS:
+        subtasks = [found[f"{group}_{kind}"] for kind in TYPES]
+        for name in METRICS:
+            assert found[group][name] == pytest.approx(sum(row[name] for row in subtasks) / 4)
+            assert all(f"{name}_stderr" in row for row in [found[group], *subtasks])
+
+
+def test_samples_carry_what_others_need(chat: tuple[Path, str]) -> None:
+    found = samples(chat[0])
+    assert len(found) == len(GROUPS) * len(TYPES) * LIMIT
+    contexts = {q.uid: (c, q) for split in data.FILES for c in data.load(split, "synthetic") for q in c.questions}
+    for (_, uid), sample in found.items():
+        context, question = contexts[uid]
+        doc = sample["doc"]
+        assert (doc["context_uid"], doc["question"]) == (context.uid, question.question)
+        assert json.loads(doc["answer"]) == question.answer
+        assert [doc["answer_type"], doc["answer_from"], doc["scale"]] == [
+            question.answer_type, question.answer_from, question.scale,
+        ]  # fmt: skip
+        reply = answer.parse(sample["filtered_resps"][0])
+        assert sample["em"] == metric.score(question, reply.answer, reply.scale).em
+        assert sample["target"].endswith(answer.render(question.answer, question.scale))
+
+
+def test_each_group_reads_its_split(chat: tuple[Path, str]) -> None:
+    splits = {"tatqa": "validation", "tatqa_test": "test", "tatqa_train": "train", "tatqa_cot": "validation"}
+    for (file, uid), sample in samples(chat[0]).items():
+        name = file.removeprefix("samples_").removesuffix(f"_{sample['doc']['answer_type'].replace('-', '_')}")
+        assert uid.startswith(f"synthetic-{splits[name]}-")
+
+
+def test_chat_template_and_reasoning(chat: tuple[Path, str]) -> None:
+    for (file, _), sample in samples(chat[0]).items():
+        prompt = sample["arguments"]["gen_args_0"]["arg_0"]
+        assert prompt.startswith("<|im_start|>user\nRead the table and the text")
+        assert prompt.count("Question:") == 1
+        assert ("Think step by step" in prompt) == ("cot" in file)
+
+
+def test_generation_is_greedy_and_bounded_by_length_alone(chat: tuple[Path, str]) -> None:
+    for (file, _), sample in samples(chat[0]).items():
+        settings = sample["arguments"]["gen_args_0"]["arg_1"]
+        assert (settings["until"], settings["do_sample"]) == ([], False), file
+
+
+def test_examples_come_from_other_contexts_of_the_training_split(plain: tuple[Path, str]) -> None:
+    train = data.load("train", "synthetic")
+    targets = {f"Question: {q.question}\n": c.uid for c in train for q in c.questions}
+    for sample in samples(plain[0]).values():
+        prompt = sample["arguments"]["gen_args_0"]["arg_0"]
+        asked = [line + "\n" for line in prompt.splitlines() if line.startswith("Question:")]
+        assert len(asked) == 3
+        assert all(example in targets for example in asked[:2])
+        reports = prompt.split("Read the table and the text")[1:]
+        assert all(report.split("Question:")[0] != reports[2].split("Question:")[0] for report in reports[:2])
+        assert prompt.count('{"answer": ["') == 3 + 2  # the instruction's three, and the examples' targets
+
+
+def test_write_out_shows_prompt_and_target(plain: tuple[Path, str]) -> None:
+    assert "document 0; context prompt" in plain[1]
+    assert "target string or answer choice index (starting on next line):\n" in plain[1]
+
+
+def test_all_tasks_run_with_an_adapter(plain: tuple[Path, str], adapter: Path) -> None:
+    assert len(samples(plain[0])) == len(GROUPS) * len(TYPES)
+    (path,) = plain[0].rglob("results_*.json")
+    assert json.loads(path.read_text())["config"]["model_args"]["peft"] == str(adapter)
+
+
+def test_two_processes_give_the_numbers_of_one(chat: tuple[Path, str], tmp_path: Path, tiny_base: Path) -> None:
+    launcher = ("accelerate.commands.launch", "--cpu", "--num_processes", "2", "-m")
+    model = f"pretrained={tiny_base},enable_thinking=False"
+    options = ("--tasks", "tatqa", "--limit", str(LIMIT), "--apply_chat_template")
+    out, _ = evaluate(tmp_path, model, *options, launcher=launcher)
+    one, two = results(chat[0]), results(out)
+    assert two == {task: row for task, row in one.items() if task in two}
+    assert {key: sample["resps"] for key, sample in samples(out).items()} == {
+        key: sample["resps"] for key, sample in samples(chat[0]).items() if key in samples(out)
+    }
+
+
+def test_export_then_score_gives_lm_evals_numbers(chat: tuple[Path, str], tmp_path: Path) -> None:
+    found, run_samples = results(chat[0]), samples(chat[0])
+    asked = {uid for (file, uid) in run_samples if "cot" not in file and "_test" not in file and "_train" not in file}
+    gold = json.loads(json.dumps(_official("validation")))
+    for context in gold:
+        context["questions"] = [q for q in context["questions"] if q["uid"] in asked]
+    (tmp_path / "gold.json").write_text(json.dumps(gold))
+    files = [str(next(chat[0].rglob(f"samples_tatqa_{kind}_*.jsonl"))) for kind in TYPES]
+    assert main(["export", *files, "--out", str(tmp_path / "pred.json")]) == 0
+    arguments = ["--gold", str(tmp_path / "gold.json"), "--pred", str(tmp_path / "pred.json")]
+    assert main(["score", *arguments, "--json", str(tmp_path / "out.json")]) == 0
+    scored = json.loads((tmp_path / "out.json").read_text())
+    assert scored["n"] == len(asked) == len(TYPES) * LIMIT
+    assert [scored["em"], scored["f1"], scored["scale"]] == [
+        pytest.approx(found["tatqa"][name], abs=1e-12) for name in ("em", "f1", "scale_em")
+    ]
+    for (file, uid), sample in run_samples.items():
+        if uid in asked and "cot" not in file:
+            assert scored["per_question"][uid] == [sample["em"], sample["f1"], sample["scale_em"]]
+
+
+def _official(split: str) -> list[dict[str, Any]]:
+    from tatqa_task import synthetic
+
+    return synthetic.generate(split, synthetic.SIZES[split])
+
+
+def test_validate_and_ls_work_from_another_folder(tmp_path: Path) -> None:
+    done = run(tmp_path, "lm_eval", "validate", "--tasks", ",".join(GROUPS))
+    assert "All tasks found and valid" in done.stdout
+    listed = run(tmp_path, "lm_eval", "ls", "groups").stdout
+    assert all(f"|{group} " in listed for group in GROUPS)
+
+
+def test_unusable_data_is_one_line(tmp_path: Path, tiny_base: Path) -> None:
+    command = ("lm_eval", "--model", "dummy", "--tasks", "tatqa_span")
+    done = run(tmp_path, *command, source=str(tmp_path / "nowhere"))
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1] == (
+        f"error: TATQA_DATA={tmp_path / 'nowhere'} is no folder; name one with the official files, or 'synthetic'"
+    )
+    assert not list(tmp_path.iterdir())
