@@ -14,7 +14,7 @@ from tatqa_task.data import Context, Question
 from train import corruptions, pairs
 from train.corruptions import KINDS, NAMES
 from train.pairs import Counts, Pair
-from train.recipe import Recipe, RecipeError
+from train.recipe import Recipe, RecipeError, parse
 
 TABLE = [["", "2019", "2018"], ["Revenue", "$1,500", "1,200"], ["Costs", "900", "800"], ["Profit", "600", "400"]]
 TEXT = "The Company earned most in Europe, followed by Asia and Africa. Costs rose by 100 in 2019."
@@ -80,7 +80,8 @@ def test_derivation_that_does_not_give_the_gold_answer_is_not_used(kind: str) ->
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("(44.1-56.7)/56.7", -12.6 / 56.7), ("$1,234 + [2,000 - 100]", 3134), ("-5,637-(-3,990)", -1647), ("007 * 2", 14),
+        ("(44.1-56.7)/56.7", -12.6 / 56.7), ("$1,234 + [2,000 - 100]", 3134), ("007 * 2", 14),
+        ("-5,637-(-3,990)", -1647),
         ("12.5%/0", None), ("__import__('os')", None), ("2 ** 99", None), ("", None), ("(" * 9999, None), (".5+.5", 1),
     ],
 )  # fmt: skip
@@ -189,7 +190,8 @@ def test_log_rule_counts_on_the_real_files(
 ) -> None:
     monkeypatch.setenv("TATQA_DATA", str(shared_data / "tatqa"))
     counts = Counts()
-    assert low <= sum(1 for _ in pairs.build(Recipe(model_name_or_path="", split=split, strategy="log"), counts)) <= high
+    recipe = parse({"model_name_or_path": "", "split": split, "strategy": "log"}, "test")
+    assert low <= len(list(pairs.build(recipe, counts))) <= high
     assert set(counts.dropped) == {"chosen equals rejected"}
 
 
@@ -213,7 +215,7 @@ def test_mined_pairs_come_from_wrong_replies(small_data: Path, tmp_path: Path) -
     first, second, third, fourth = data.load("train")[0].questions[:4]
     wrong = answer.render(["no such thing"], "")
     right = answer.render(second.answer, second.scale)
-    lines = [sample(first.uid, wrong), sample(first.uid, wrong), sample(second.uid, right), sample(third.uid, "I pass.")]
+    lines = [sample(first.uid, wrong), sample(first.uid, wrong), sample(second.uid, right), sample(third.uid, "Hm")]
     lines.append(sample(fourth.uid, 'Sure: {"answer": ["1"], "scale": ""} Bye.'))
     (tmp_path / "samples_tatqa_train_1.jsonl").write_text("\n".join(lines) + "\n")
     counts = Counts()

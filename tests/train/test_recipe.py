@@ -1,0 +1,130 @@
+"""Recipes are read strictly, and the shipped ones say what the experiment log says."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from train.__main__ import main, overrides
+from train.recipe import Recipe, RecipeError, load, parse
+
+FOLDER = Path(__file__).resolve().parents[2] / "train" / "recipes"
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
+LOG: dict[str, Any] = {  # "Parameters" of the log's runs
+    "model_name_or_path": "Qwen/Qwen3-1.7B", "load_in_4bit": True, "split": "train", "strategy": "log", "beta": 0.02,
+    "learning_rate": 5e-6, "num_train_epochs": 1, "effective_batch_size": 32, "max_length": 768,
+    "max_prompt_length": 384, "lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.05,
+    "lora_target_modules": ["q_proj", "v_proj"], "lr_scheduler_type": "linear", "warmup_ratio": 0.0,
+    "loss_type": ["sigmoid"], "beta_schedule": "constant", "beta_by_type": {},
+}  # fmt: skip
+PLAIN = {**LOG, "strategy": "corrupt", "max_length": None, "max_prompt_length": None}
+TABLE: dict[str, dict[str, Any]] = {  # the one thing that each run changes
+    "beta_005_lora_16_32": {"beta": 0.05},
+    "beta_003_lora_16_32_ultralow_mem": {"beta": 0.03},
+    "beta_002_lora_16_32_ultralow_mem": {},
+    "beta_002_lr25e6_optimal_config": {"learning_rate": 2.5e-6},
+    "beta_002_2epochs_optimal": {"num_train_epochs": 2},
+    "beta_002_lora32_64_highcap": {"lora_r": 32, "lora_alpha": 64},
+    "beta_002_lr1e5_aggressive": {"learning_rate": 1e-5},
+    "beta_001": {"beta": 0.01},
+    "beta_0025": {"beta": 0.025},
+    "beta_002_lr75e6": {"learning_rate": 7.5e-6},
+    "beta_002_3epochs": {"num_train_epochs": 3},
+    "beta_002_attention": {"lora_target_modules": ATTENTION},
+    "beta_002_attention_mlp": {"lora_target_modules": [*ATTENTION, "gate_proj", "up_proj", "down_proj"]},
+    "beta_002_dropout_0": {"lora_dropout": 0.0},
+    "beta_002_dropout_01": {"lora_dropout": 0.1},
+    "beta_002_cosine": {"lr_scheduler_type": "cosine"},
+    "beta_002_warmup": {"warmup_ratio": 0.1},
+    "beta_002_batch_64": {"effective_batch_size": 64},
+    "beta_002_length_1024_512": {"max_length": 1024, "max_prompt_length": 512},
+    "beta_002_qwen3_8b": {"model_name_or_path": "Qwen/Qwen3-8B"},
+    "beta_002_schedule": {"beta": 0.03, "beta_schedule": "linear"},
+    "beta_by_type": {"beta_by_type": {"count": 0.05, "span": 0.03, "multi-span": 0.02, "arithmetic": 0.02}},
+}
+OWN: dict[str, dict[str, Any]] = {
+    "qwen3_dpo": {}, "qwen3_sft": {"loss_type": ["sft"]}, "qwen3_dpo_sft": {"loss_type": ["sigmoid", "sft"]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "changes"), [*TABLE.items(), *OWN.items()])
+def test_recipe_says_what_the_log_says(name: str, changes: dict[str, Any]) -> None:
+    recipe = load(FOLDER / f"{name}.yaml").model_dump()
+    expected = {**(PLAIN if name in OWN else LOG), **changes}
+    assert {key: recipe[key] for key in expected} == expected
+
+
+def test_no_recipe_is_missing_from_the_table_or_from_the_readme() -> None:
+    names = {path.stem for path in FOLDER.glob("*.yaml")}
+    assert names == {*TABLE, *OWN, "demo"}
+    load(FOLDER / "demo.yaml")
+    readme = (FOLDER.parent / "README.md").read_text()
+    assert not {name for name in names if f"`{name}`" not in readme}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"betta": 0.1}, "unknown key `betta`; did you mean `beta`?"),
+        ({"lora_rank": 8}, "unknown key `lora_rank`; did you mean `lora_r`?"),
+        ({"zzzzzz": 8}, "unknown key `zzzzzz`; known: model_name_or_path, "),
+        ({"beta": "much"}, "beta: Input should be a valid number"),
+        ({"beta": 0}, "beta: Input should be greater than 0"),
+        ({"beta_end": 0.2}, "beta_end and a beta_schedule go together"),
+        ({"beta_schedule": "cosine"}, "beta_end and a beta_schedule go together"),
+        ({"beta_by_type": {"spam": 1}}, "beta_by_type.spam.[key]: Input should be 'span', 'multi-span'"),
+        ({"loss_type": ["dpo"]}, "loss_type must be some of sigmoid, "),
+        ({"loss_type": ["sigmoid", "sft"], "loss_weights": [1]}, "loss_weights needs one entry per loss_type"),
+        ({"max_length": 384, "max_prompt_length": 384}, "max_prompt_length leaves no room below max_length"),
+        ({"strategy": "mined"}, "samples and strategy: mined go together"),
+        ({"num_train_epochs": 1.5}, "num_train_epochs: Input should be a valid integer"),
+    ],
+)
+def test_what_a_recipe_cannot_say(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse({"model_name_or_path": "x", **fields}, "r.yaml")
+    assert str(caught.value).startswith(f"r.yaml: {message}")
+    assert "\n" not in str(caught.value)
+
+
+def test_yaml_numbers_without_a_point_are_numbers(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("model_name_or_path: x\nlearning_rate: 5e-6\n")  # text to YAML 1.1
+    assert load(tmp_path / "r.yaml", {"beta": "1e-2"}).learning_rate == 5e-6
+
+
+def test_overrides() -> None:
+    given = ["--beta", "0.03", "--loss_type=[sigmoid, sft]", "--share_prefixes", "false", "--beta_by_type={count: 0.1}"]
+    assert overrides(given) == {
+        "beta": 0.03, "loss_type": ["sigmoid", "sft"], "share_prefixes": False, "beta_by_type": {"count": 0.1},
+    }  # fmt: skip
+    for wrong in (["beta", "3"], ["--beta"], ["--beta", "[1"]):
+        with pytest.raises(RecipeError, match="command line"):
+            overrides(wrong)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "cannot read the recipe"), ("- 1", "flat mapping"), ("a: [", "not YAML"), ("beta: 1", "Field required")],
+)
+def test_unreadable_recipes(
+    content: str | None, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "r.yaml"
+    if content is not None:
+        path.write_text(content)
+    assert main([str(path)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_help_names_every_field_quickly() -> None:
+    import subprocess
+    import sys
+    import time
+
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-m", "train", "--help"], capture_output=True, text=True, check=True)
+    assert time.monotonic() - start < 2
+    assert not [name for name in Recipe.model_fields if f"  {name} " not in done.stdout]
