@@ -111,15 +111,15 @@ def _reference_file(folder: Path) -> Path | None:
     return next((f for f in files if f.stem == "gpt-4"), files[0] if files else None)
 
 
-def download(folder: Path, source: str = SOURCE) -> None:
+def download(folder: Path) -> None:
     """Fetch what is missing of MT-Bench's pinned files and verify all of them. Raises InputError."""
     for name, (remote, sha256) in PINNED.items():
         path = folder / name
         try:
-            content = path.read_bytes() if path.exists() else _fetch(source + remote)
+            content = path.read_bytes() if path.exists() else _fetch(SOURCE + remote)
         except OSError as error:
             raise InputError(
-                f"cannot download {source + remote} ({error}); without a network, copy MT-Bench's files into "
+                f"cannot download {SOURCE + remote} ({error}); without a network, copy MT-Bench's files into "
                 f"{folder} or pass --data FOLDER"
             ) from None
         if _sha256(content) != sha256:

@@ -64,20 +64,28 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
+    """The stand-in judge on a free port of 127.0.0.1."""
+
     daemon_threads = True
     request_queue_size = 128
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1"
 
 
 def main(command: list[str]) -> int:
     if not command or command[0] in ("-h", "--help"):
         sys.stderr.write(__doc__ or "")
         return 0 if command else 2
-    with Server(("127.0.0.1", 0), Handler) as server:
+    with Server() as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}/v1"
         try:
             return subprocess.run(
-                command, env=os.environ | {"OPENAI_BASE_URL": address, "OPENAI_API_KEY": STAND_IN}, check=False
+                command, env=os.environ | {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": STAND_IN}, check=False
             ).returncode
         except OSError as error:
             sys.stderr.write(f"error: cannot run {command[0]}: {error.strerror}\n")
