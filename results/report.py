@@ -134,12 +134,12 @@ def one_run(run: Run) -> Iterator[Block]:
 def origin(run: Run) -> str:
     """Where the run's numbers come from, in two sentences."""
     from_, trained = dict[str, Any](run.record.provenance), run.training
-    changed = " with uncommitted changes" if from_["git"]["dirty"] else ""
+    code = str(from_["git"]["commit"])[:10] + (" with uncommitted changes" if from_["git"]["dirty"] else "")
     versions = ", ".join(map(" ".join, from_["versions"].items()))
+    curves = f"last loss {run.last('loss'):.3f}, reward accuracy {run.last('rewards/accuracies'):.2f}"
     return (
-        f"Trained on {trained['pairs']['kept']} pairs in {trained['seconds']:.0f} s on {trained['device']}; last loss "
-        f"{run.last('loss'):.3f}, reward accuracy {run.last('rewards/accuracies'):.2f}. Scored on {from_['device']}; base "
-        f"{run.base.name}, data {from_['data']['source']}, code {str(from_['git']['commit'])[:10]}{changed}, {versions}."
+        f"Trained on {trained['pairs']['kept']} pairs in {trained['seconds']:.0f} s on {trained['device']}; {curves}. "
+        f"Scored on {from_['device']}; base {run.base.name}, data {from_['data']['source']}, code {code}, {versions}."
     )
 
 

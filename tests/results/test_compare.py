@@ -1,0 +1,143 @@
+"""Reading outputs and comparing them: what is read, what is refused, what is warned of, what is printed."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from results import compare, outputs
+from results.__main__ import main
+from results.record import InputError
+
+Output = Callable[..., Path]
+
+
+def test_scores_of_lm_eval_are_read_as_logged(lm_eval_output: Output) -> None:
+    scores = outputs.lm_eval_scores(lm_eval_output("a", 0.5))
+    rows = [json.loads(line) for file in lm_eval_output("b", 0.5).rglob("*.jsonl") for line in file.open()]
+    em = {row["doc"]["uid"]: row["em"] for row in rows}
+    assert dict(zip(scores.item, scores.metrics["em"], strict=True)) == em
+    assert len(set(scores.cluster)) == 16
+    assert scores.circumstances["device"] == "A Processor"
+
+
+def test_the_newest_results_file_of_a_folder_counts(lm_eval_output: Output) -> None:
+    folder = lm_eval_output("a", 0.0) / "some__model"
+    for file in lm_eval_output("b", 1.0).rglob("*_2026-*"):
+        (folder / file.name.replace("2026-01-01", "2026-01-02")).write_text(file.read_text())
+    assert set(outputs.lm_eval_scores(folder.parent).metrics["em"]) == {1.0}
+
+
+def test_comparison_holds_the_hand_computed_figures(lm_eval_output: Output) -> None:
+    before, after = (outputs.lm_eval_scores(lm_eval_output(n, s, seed)) for n, s, seed in [("a", 0.3, 0), ("b", 0.8, 1)])
+    rows = {(row.metric, row.group): row for row in compare.compare(before, after)}
+    a, b = before.metrics["em"], after.metrics["em"]
+    row = rows["em", "overall"]
+    assert row.difference.delta == pytest.approx(sum(map(float, b)) / 80 - sum(map(float, a)) / 80)  # type: ignore[arg-type]
+    assert row.verdict == "better"
+    count = [i for i, kind in enumerate(before.groups["answer_type"]) if kind == "count"]
+    assert rows["em", "count"].difference.before == pytest.approx(sum(a[i] or 0 for i in count) / 20)
+    unadjusted = [rows["em", kind].difference.p for kind in ("arithmetic", "count", "multi-span", "span")]
+    assert rows["em", "count"].p >= rows["em", "count"].difference.p
+    assert min(rows["em", kind].p for kind in ("arithmetic", "count", "multi-span", "span")) == pytest.approx(min(1, 4 * min(unadjusted)))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda text: text.replace('"until": []', '"until": ["x"]'), "generation settings"),
+        (lambda text: text.replace('"tatqa_span": 1.0', '"tatqa_span": 2.0'), "task version"),
+        (lambda text: text.replace("c0ffee", "decaf"), "chat template"),
+        (lambda text: text.replace('"gen_kwargs": null', '"gen_kwargs": {"temperature": 1}'), "overridden generation settings"),
+    ],
+)  # fmt: skip
+def test_other_settings_are_refused_by_name(lm_eval_output: Output, change: Callable[[str], str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before, after = lm_eval_output("a", 0.5), lm_eval_output("b", 0.5)
+    file = outputs.results_file(after)
+    assert change(file.read_text()) != file.read_text()
+    file.write_text(change(file.read_text()))
+    assert main(["compare", str(before), str(after)]) == 2
+    error = capsys.readouterr().err
+    assert error == f"error: tatqa: not comparable, {named} differ before and after; score both the same way\n"
+
+
+@pytest.mark.parametrize(("field", "named"), [("doc_hash", "docs"), ("prompt_hash", "prompts"), ("target_hash", "targets")])
+def test_other_questions_or_prompts_are_refused(lm_eval_output: Output, field: str, named: str) -> None:
+    before, after = lm_eval_output("a", 0.5), lm_eval_output("b", 0.5)
+    file = next(after.rglob("samples_tatqa_count*"))
+    file.write_text(file.read_text().replace(f'"{field}": "', f'"{field}": "x', 1))
+    with pytest.raises(InputError, match=named):
+        compare.compare_all(compare.load(before), compare.load(after))
+
+
+def test_another_version_or_base_is_warned_of(lm_eval_output: Output, capsys: pytest.CaptureFixture[str]) -> None:
+    before, after = lm_eval_output("a", 0.5), lm_eval_output("b", 0.5, model_args="pretrained=other,peft=x", batch_size="1")
+    assert main(["compare", str(before), str(after)]) == 0
+    errors = capsys.readouterr().err
+    assert "warning: tatqa: base differs: base before, other after" in errors
+    assert "warning: tatqa: batch size differs: 16 before, 1 after" in errors
+
+
+def test_mtbench_scores_pair_by_turn_and_cluster_by_question(mtbench_output: Output, capsys: pytest.CaptureFixture[str]) -> None:
+    before, after = mtbench_output("a", [3] * 8) / "score.json", mtbench_output("b", [3, 3, 3, 3, 3, 3, 3, 9]) / "score.json"
+    assert main(["compare", str(before), str(after), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    overall = next(row for row in rows if (row["metric"], row["group"]) == ("score", "overall"))
+    assert (overall["n"], overall["clusters"], overall["delta"]) == (16, 8, 0.75)
+    assert overall["p"] == 1.0  # one question of eight changed: its sign can only be + or -
+    assert "STAND-IN JUDGE" in overall["bench"]
+    success = next(row for row in rows if (row["metric"], row["group"]) == ("success", "overall"))
+    assert success["after"] == 0.125
+
+
+def test_a_missing_judgment_is_left_out_and_said(mtbench_output: Output, capsys: pytest.CaptureFixture[str]) -> None:
+    before = mtbench_output("a", [3] * 8) / "score.json"
+    content = json.loads(before.read_text())
+    del content["per_question"]["0"]["2"]
+    after = mtbench_output("b", [3] * 8, per_question=content["per_question"], missing=1) / "score.json"
+    assert main(["compare", str(before), str(after)]) == 0
+    captured = capsys.readouterr()
+    assert "1 items lack a score on one side and are left out" in captured.err
+    assert "missing differs: 0 before, 1 after" in captured.err
+    assert "  15  " in captured.out
+
+
+def test_another_judge_is_refused(mtbench_output: Output) -> None:
+    before, after = mtbench_output("a", [3] * 8), mtbench_output("b", [3] * 8, judge="gpt-4")
+    with pytest.raises(InputError, match="judge"):
+        compare.compare_all(compare.load(before / "score.json"), compare.load(after / "score.json"))
+
+
+def test_records_compare_bench_by_bench(results_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(results_folder / "runs/base-tiny"), str(results_folder / "runs/low/record.json")]) == 0
+    out = capsys.readouterr().out
+    assert "TAT-QA: exact match, %" in out
+    assert "bench demo (STAND-IN JUDGE: a fixed rule that measures nothing): rating from 1 to 10" in out
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [(None, "cannot be read as JSON"), ("{", "cannot be read as JSON"), ("{}", "no samples_"), ('{"scores": {}}', "not a valid record")],
+)
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, content: str | None, named: str, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "results_x.json"
+    if content is not None:
+        file.write_text(content)
+    assert main(["compare", str(file), str(file)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert named in error
+
+
+def test_a_folder_without_results_says_what_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(tmp_path), str(tmp_path)]) == 2
+    assert "--log_samples" in capsys.readouterr().err
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    code = "import sys; from results.__main__ import parser; parser(); print('scipy' in sys.modules or 'pydantic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

@@ -1,0 +1,75 @@
+"""Records: what is saved is read back, what is broken is refused in one line, old versions are upgraded."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from results import record
+from results.record import InputError, Record
+
+
+def test_a_record_is_read_back_as_saved(results_folder: Path, tmp_path: Path) -> None:
+    found = record.load(results_folder / "runs/low/record.json")
+    record.save(found, tmp_path / "again.json")
+    assert record.load(tmp_path / "again.json") == found
+    assert (tmp_path / "again.json").read_bytes() == (results_folder / "runs/low/record.json").read_bytes()
+    assert not list(tmp_path.glob(".again*"))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda r: r.pop("provenance"), "provenance: Field required"),
+        (lambda r: r.update(surplus=1), "surplus: Extra inputs are not permitted"),
+        (lambda r: r["scores"]["tatqa"]["metrics"]["em"].pop(), "columns of unequal length"),
+        (lambda r: r["scores"]["tatqa"]["item"].__setitem__(1, r["scores"]["tatqa"]["item"][0]), "an item twice"),
+        (lambda r: r["scores"]["tatqa"]["metrics"]["em"].__setitem__(0, "right"), "scores.tatqa.metrics.em.0"),
+        (lambda r: r.update(version=99), "version 99, this program reads [1]"),
+        (lambda r: r.pop("version"), "KeyError: 'version'"),
+    ],
+)
+def test_a_broken_record_is_refused_in_one_line(results_folder: Path, change: Any, named: str) -> None:
+    file = results_folder / "runs/low/record.json"
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError) as caught:
+        record.load(file)
+    message = str(caught.value)
+    assert message.startswith(f"{file}: not a valid record (")
+    assert named in message
+    assert "\n" not in message
+
+
+def test_older_versions_are_upgraded_step_by_step(results_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = results_folder / "runs/low/record.json"
+    content = json.loads(file.read_text())
+    seconds = content.pop("seconds")
+    content |= {"version": -1, "label": content.pop("name")}
+    file.write_text(json.dumps(content))
+    named: dict[int, Any] = {
+        -1: lambda old: {**{k: v for k, v in old.items() if k != "label"}, "name": old["label"], "version": 0},
+        0: lambda old: {**old, "seconds": seconds, "version": 1},
+    }
+    monkeypatch.setattr(record, "UPGRADES", named)
+    assert record.load(file).name == "low"
+
+
+def test_a_run_without_its_base_is_refused(results_folder: Path) -> None:
+    (results_folder / "runs/base-tiny/record.json").unlink()
+    with pytest.raises(InputError, match="its base record base-tiny is missing"):
+        record.load_all(results_folder / "runs")
+
+
+def test_1668_questions_stay_compact(results_folder: Path, tmp_path: Path) -> None:
+    found = record.load(results_folder / "runs/low/record.json")
+    n, tatqa = 1668, found.scores["tatqa"]
+    rows = tatqa.model_copy(update={
+        "item": [f"{i:036d}" for i in range(n)], "cluster": [f"{i // 6:036d}" for i in range(n)],
+        "groups": {"answer_type": ["arithmetic"] * n, "answer_from": ["table-text"] * n},
+        "metrics": {name: [1.0] * n for name in tatqa.metrics},
+    })  # fmt: skip
+    record.save(Record(**{**dict(found), "scores": {"tatqa": rows}}), tmp_path / "big.json")
+    assert (tmp_path / "big.json").stat().st_size < 250_000
