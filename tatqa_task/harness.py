@@ -150,7 +150,7 @@ class Examples(ContextSampler):
         drawn = random.Random(f"{self.seed}-{asked['uid']}").sample(pool, min(len(pool), n + 50))
         others = [doc for doc in drawn if doc["context_uid"] != asked["context_uid"]]
         if len(others) < n:
-            _stop(f"the train data has {len(others)} questions of other contexts, fewer than the {n} examples asked for")
+            _stop(f"the train data has {len(others)} questions of other contexts, fewer than the {n} examples asked")
         return others[:n]
 
 

@@ -107,7 +107,7 @@ def test_examples_that_cannot_be_had_are_one_line(tmp_path: Path, monkeypatch: A
         harness.Examples().set_rnd(1).sample(7, doc)
     missing, few = capsys.readouterr().err.splitlines()
     assert missing.startswith(f"error: {tmp_path / data.FILES['train'][0]} is missing")
-    assert few == "error: the train data has 6 questions of other contexts, fewer than the 7 examples asked for"
+    assert few == "error: the train data has 6 questions of other contexts, fewer than the 7 examples asked"
 
 
 def test_zero_shot_needs_no_training_file(tmp_path: Path, monkeypatch: Any) -> None:
