@@ -4,7 +4,7 @@
     judge_prompts.jsonl                 in the folder or beside it
     reference_answer/gpt-4.jsonl        for the categories that need one
     model_answer/<model id>.jsonl       written by `answer`
-    model_judgment/<judge>_single.jsonl written by `judge`
+    model_judgment/<judge>_single.jsonl written by `judge`; _pair.jsonl by `pairwise`
 
 MT-Bench itself is downloaded from FastChat at a pinned commit, once, and verified.
 """
@@ -13,28 +13,20 @@ import hashlib
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mtbench_runner import store
-from mtbench_runner.store import InputError
-
-Row = dict[str, Any]
+from mtbench_runner.store import InputError, Row
 
 SHIPPED = Path(__file__).parent / "benches"
 MT_BENCH = "data/mt_bench"
 COMMIT = "0e6d3e4beaab66f4d3f93db72541a4abab8af28d"
 SOURCE = f"https://raw.githubusercontent.com/lm-sys/FastChat/{COMMIT}/fastchat/llm_judge/data/"
-# file in the bench folder -> (path at SOURCE, sha256)
-PINNED = {
-    "question.jsonl": ("mt_bench/question.jsonl", "119565adbab82227089cefdb44c8d7e2cf04dc0a0ec233634c82e7d4e2a944f7"),
-    "judge_prompts.jsonl": ("judge_prompts.jsonl", "fd283293406d024f44c174b094ef48031d0687a4682fd3a56b29b138f80281b6"),
-    "reference_answer/gpt-4.jsonl": (
-        "mt_bench/reference_answer/gpt-4.jsonl",
-        "f957a5bc977badb66885ec970e6cd08527845780313f0995764260e5777b9b3f",
-    ),
+REFERENCES = "reference_answer/gpt-4.jsonl"
+PINNED = {  # path at SOURCE -> sha256; in the bench folder all of them lie without the leading mt_bench/
+    "mt_bench/question.jsonl": "119565adbab82227089cefdb44c8d7e2cf04dc0a0ec233634c82e7d4e2a944f7",
+    "judge_prompts.jsonl": "fd283293406d024f44c174b094ef48031d0687a4682fd3a56b29b138f80281b6",
+    "mt_bench/" + REFERENCES: "f957a5bc977badb66885ec970e6cd08527845780313f0995764260e5777b9b3f",
 }
-
-
 # questions whose GPT-4 reference answer is wrong (FastChat issue 3158)
 KNOWN_WRONG = (104, 105, 109, 111, 113, 114, 120, 122, 124, 125, 126, 128, 130)
 
@@ -47,8 +39,8 @@ class Bench:
     questions: list[Row]
     prompts: dict[str, Row]
     references: dict[int, Row]
+    known_wrong: tuple[int, ...]  # questions whose reference answer here is wrong
     out: Path
-    known_wrong: tuple[int, ...] = ()  # questions of it whose reference answer is wrong
 
     def answers_file(self, model_id: str) -> Path:
         return self.out / "model_answer" / f"{model_id}.jsonl"
@@ -74,25 +66,22 @@ def load(data: str | None = None, out: str | None = None, references: str | None
     questions = [check_question(row, folder) for row in _rows(folder / "question.jsonl")]
     if len({q["question_id"] for q in questions}) < len(questions):
         raise InputError(f"{folder / 'question.jsonl'}: a question_id occurs twice")
-    beside = folder / "judge_prompts.jsonl"
-    prompts = _rows(beside if beside.exists() else folder.parent / "judge_prompts.jsonl")
-    given = Path(references) if references else _reference_file(folder)
-    rows = _rows(given) if given else []
-    pinned = given and _sha256(given.read_bytes()) == PINNED["reference_answer/gpt-4.jsonl"][1]
+    prompts = folder / "judge_prompts.jsonl"
+    answered = Path(references) if references else next(iter(sorted(folder.glob("reference_answer/*.jsonl"))), None)
+    pinned = answered and answered.exists() and _sha256(answered.read_bytes()) == PINNED["mt_bench/" + REFERENCES]
     return Bench(
         name=folder.resolve().name,
         questions=questions,
-        prompts={p["name"]: p for p in prompts},
-        references={r["question_id"]: r for r in rows},
-        out=Path(out) if out else folder,
+        prompts={p["name"]: p for p in _rows(prompts if prompts.exists() else folder.parent / prompts.name)},
+        references={row["question_id"]: row for row in (_rows(answered) if answered else [])},
         known_wrong=KNOWN_WRONG if pinned else (),
+        out=Path(out) if out else folder,
     )
 
 
 def check_question(row: Row, folder: Path) -> Row:
     """The row, if FastChat's judges can use it; else InputError that names the question."""
-    where = f"{folder / 'question.jsonl'}: question {row.get('question_id', '?')}"
-    turns = row.get("turns")
+    where, turns = f"{folder / 'question.jsonl'}: question {row.get('question_id', '?')}", row.get("turns")
     if not isinstance(row.get("question_id"), int) or not isinstance(row.get("category"), str):
         raise InputError(f"{where}: needs a whole-number question_id and a category")
     if not isinstance(turns, list) or not 1 <= len(turns) <= 2 or not all(isinstance(t, str) for t in turns):
@@ -106,26 +95,19 @@ def _rows(path: Path) -> list[Row]:
     return store.read(path)
 
 
-def _reference_file(folder: Path) -> Path | None:
-    files = sorted((folder / "reference_answer").glob("*.jsonl"))
-    return next((f for f in files if f.stem == "gpt-4"), files[0] if files else None)
-
-
 def download(folder: Path) -> None:
     """Fetch what is missing of MT-Bench's pinned files and verify all of them. Raises InputError."""
-    for name, (remote, sha256) in PINNED.items():
-        path = folder / name
+    for remote, sha256 in PINNED.items():
+        path = folder / remote.removeprefix("mt_bench/")
         try:
             content = path.read_bytes() if path.exists() else _fetch(SOURCE + remote)
         except OSError as error:
             raise InputError(
-                f"cannot download {SOURCE + remote} ({error}); without a network, copy MT-Bench's files into "
-                f"{folder} or pass --data FOLDER"
+                f"cannot download {SOURCE + remote} ({error}); without a network, copy MT-Bench's files into {folder} "
+                "or pass --data FOLDER"
             ) from None
         if _sha256(content) != sha256:
-            raise InputError(
-                f"{path} is not FastChat's file at {COMMIT[:8]} (sha256 differs); delete it or pass --data"
-            )
+            raise InputError(f"{path} is not FastChat's at {COMMIT[:8]} (sha256 differs); delete it or pass --data")
         if not path.exists():
             store.write_whole(path, content)
 

@@ -5,7 +5,7 @@ Here one step (forward, sampling, bookkeeping) is captured once per window of ca
 in temperature, so all questions of a turn share one batch. On a CPU the same loop runs step by step, for tests.
 """
 
-from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel
@@ -17,14 +17,31 @@ GREEDY = 1e-4  # FastChat's bound: a lower temperature is greedy
 UNUSED = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_p": None, "typical_p": 1.0, "num_beams": 1}
 
 
-class WindowedLayer(StaticLayer):
-    """A preallocated layer of the cache of which attention sees the first `window` positions."""
+class Batch(NamedTuple):
+    """Left-padded prompts and their mask [rows, length], a temperature for each row, and how to decode them."""
 
-    window: int
+    prompts: torch.Tensor
+    mask: torch.Tensor
+    temperatures: list[float]
+    max_new_tokens: int
+    pad: int = 0
+    seed: int = 0
 
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object) -> tuple:
-        keys, values = super().update(key_states, value_states)
-        return keys[:, :, : self.window], values[:, :, : self.window]
+
+@torch.inference_mode()
+def plain(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """New tokens [rows, max_new_tokens] by `generate`, one call for each temperature; pad after a row's end."""
+    tokens = batch.prompts.new_full((len(batch.prompts), batch.max_new_tokens), batch.pad)
+    for temperature in sorted(set(batch.temperatures)):
+        rows = [i for i, t in enumerate(batch.temperatures) if t == temperature]
+        sampling: dict[str, Any] = {"do_sample": temperature >= GREEDY}
+        if sampling["do_sample"]:
+            sampling["temperature"] = temperature
+        torch.manual_seed(batch.seed)
+        ids = {"input_ids": batch.prompts[rows], "attention_mask": batch.mask[rows], "pad_token_id": batch.pad}
+        new = model.generate(**ids, **sampling, max_new_tokens=batch.max_new_tokens)[:, batch.prompts.shape[1] :]
+        tokens[rows, : new.shape[1]] = new
+    return tokens
 
 
 def supports(model: PreTrainedModel) -> bool:
@@ -39,82 +56,49 @@ def supports(model: PreTrainedModel) -> bool:
 
 
 @torch.inference_mode()
-def decode(
-    model: PreTrainedModel,
-    prompts: torch.Tensor,
-    mask: torch.Tensor,
-    temperatures: Sequence[float],
-    max_new_tokens: int,
-    pad: int,
-    seed: int,
-) -> torch.Tensor:
-    """New tokens [rows, at most max_new_tokens] of left-padded prompts and mask [rows, length]; pad after the end."""
-    torch.manual_seed(seed)
-    run = Decoding(model, prompts, mask, temperatures, max_new_tokens, pad)
-    end = prompts.shape[1] + max_new_tokens
-    for start in range(prompts.shape[1], end - 1, WINDOW):
+def decode(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """New tokens [rows, at most max_new_tokens], as `plain` gives them where greedy, for a model it `supports`."""
+    torch.manual_seed(batch.seed)
+    run = Decoding(model, batch)
+    length = batch.prompts.shape[1]
+    end = length + batch.max_new_tokens
+    for start in range(length, end - 1, WINDOW):
         if bool(run.finished.all()):
             break
         run.steps(min(WINDOW, end - 1 - start), window=min(start + WINDOW, end))
     return run.tokens[:, : int(run.count)]
 
 
-@torch.inference_mode()
-def plain(
-    model: PreTrainedModel,
-    prompts: torch.Tensor,
-    mask: torch.Tensor,
-    temperatures: Sequence[float],
-    max_new_tokens: int,
-    pad: int,
-    seed: int,
-) -> torch.Tensor:
-    """The same by `generate`, one call for each temperature: for CPUs and for models that `decode` does not know."""
-    tokens = prompts.new_full((len(prompts), max_new_tokens), pad)
-    for temperature in sorted(set(temperatures)):
-        rows = [i for i, t in enumerate(temperatures) if t == temperature]
-        sampling = {"do_sample": True, "temperature": temperature} if temperature >= GREEDY else {"do_sample": False}
-        torch.manual_seed(seed)
-        new = model.generate(
-            input_ids=prompts[rows],
-            attention_mask=mask[rows],
-            max_new_tokens=max_new_tokens,
-            pad_token_id=pad,
-            **sampling,
-        )[:, prompts.shape[1] :]
-        tokens[rows, : new.shape[1]] = new
-    return tokens
+class WindowedLayer(StaticLayer):
+    """A preallocated layer of the cache of which attention sees the first `window` positions."""
+
+    window: int
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object) -> tuple:
+        keys, values = super().update(key_states, value_states)
+        return keys[:, :, : self.window], values[:, :, : self.window]
 
 
 class Decoding:
     """The state of one batch; every part of it is a tensor that a step changes in place, as CUDA graphs need it."""
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        prompts: torch.Tensor,
-        mask: torch.Tensor,
-        temperatures: Sequence[float],
-        max_new_tokens: int,
-        pad: int,
-    ) -> None:
-        rows, length = prompts.shape
-        self.model, self.pad, self.device = model, pad, prompts.device
-        depth = model.config.get_text_config().num_hidden_layers
-        self.layers = [WindowedLayer(length + max_new_tokens) for _ in range(depth)]
+    def __init__(self, model: PreTrainedModel, batch: Batch) -> None:
+        (rows, length), device, new = batch.prompts.shape, batch.prompts.device, batch.max_new_tokens
+        self.model, self.pad, self.device = model, batch.pad, device
+        self.layers = [WindowedLayer(length + new) for _ in range(model.config.get_text_config().num_hidden_layers)]
         self.cache = Cache(layers=self.layers)
-        self.temperatures = torch.tensor(temperatures, device=self.device)[:, None]
+        self.temperatures = torch.tensor(batch.temperatures, device=device)[:, None]
         ends = model.generation_config.eos_token_id
-        self.ends = torch.tensor([] if ends is None else ends, device=self.device, dtype=torch.long).flatten()
-        self.slots = torch.arange(length + max_new_tokens, device=self.device)
-        self.usable = torch.cat([mask.bool(), mask.new_ones(rows, max_new_tokens, dtype=torch.bool)], dim=1)
-        self.length = torch.tensor([length], device=self.device)
-        self.count = torch.zeros(1, dtype=torch.long, device=self.device)
-        self.position = mask.sum(1, keepdim=True)
-        self.finished = torch.zeros(rows, dtype=torch.bool, device=self.device)
-        self.tokens = torch.full((rows, max_new_tokens), pad, device=self.device)
-        self.token = prompts[:, -1:].clone()
-        self._prefill(prompts, mask.bool())
+        self.ends = torch.tensor([] if ends is None else ends, device=device, dtype=torch.long).flatten()
+        self.slots = torch.arange(length + new, device=device)
+        self.usable = torch.cat([batch.mask.bool(), batch.mask.new_ones(rows, new, dtype=torch.bool)], dim=1)
+        self.length = torch.tensor([length], device=device)
+        self.count = torch.zeros(1, dtype=torch.long, device=device)
+        self.position = batch.mask.sum(1, keepdim=True)
+        self.finished = torch.zeros(rows, dtype=torch.bool, device=device)
+        self.tokens = torch.full((rows, new), batch.pad, device=device)
+        self.token = batch.prompts[:, -1:].clone()
+        self._prefill(batch.prompts, batch.mask.bool())
 
     def _prefill(self, prompts: torch.Tensor, mask: torch.Tensor) -> None:
         length = prompts.shape[1]
@@ -126,14 +110,8 @@ class Decoding:
     def _forward(self, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor, window: int) -> torch.Tensor:
         for layer in self.layers:
             layer.window = window
-        output = self.model(
-            input_ids=tokens,
-            position_ids=positions,
-            attention_mask=mask,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        inputs = {"input_ids": tokens, "position_ids": positions, "attention_mask": mask}
+        output = self.model(**inputs, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
         return output.logits[:, -1].float()
 
     def _step(self, window: int) -> None:
@@ -144,8 +122,7 @@ class Decoding:
         self._advance(logits)
 
     def _advance(self, logits: torch.Tensor) -> None:
-        choice = sample(logits, self.temperatures, self.model.generation_config)
-        choice = choice.masked_fill(self.finished, self.pad)
+        choice = sample(logits, self.temperatures, self.model.generation_config).masked_fill(self.finished, self.pad)
         self.finished |= torch.isin(choice, self.ends)
         self.tokens.index_copy_(1, self.count, choice[:, None])
         self.token.copy_(choice[:, None])
@@ -178,8 +155,7 @@ def sample(logits: torch.Tensor, temperatures: torch.Tensor, config: GenerationC
     scores, tokens = (logits / temperatures.masked_fill(~sampled, 1.0)).topk(top_k)
     probability = scores.softmax(-1)
     before = probability.cumsum(-1) - probability
-    top_p = 1.0 if config.top_p is None else config.top_p
-    scores = scores.masked_fill((before > 0) & (before >= top_p), -torch.inf)
+    scores = scores.masked_fill((before > 0) & (before >= (1.0 if config.top_p is None else config.top_p)), -torch.inf)
     noise = -torch.empty_like(scores).exponential_().log()
     drawn = tokens.gather(-1, (scores + noise).argmax(-1, keepdim=True))
     return torch.where(sampled, drawn, logits.argmax(-1, keepdim=True))[:, 0]

@@ -1,14 +1,12 @@
-"""Replies of a local model to a batch of conversations. Imports torch and transformers only, and only when used."""
+"""Replies of a local model to many conversations at once. Imports torch and transformers only, and only when used."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mtbench_runner.store import InputError
 
-Message = dict[str, str]
-Conversation = list[Message]
+Conversation = list[dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -32,15 +30,15 @@ class LocalModel:
     def __init__(self, candidate: Candidate) -> None:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging
 
+        logging.set_verbosity_error()  # no advice on sampling settings that a model's own generation_config makes
         self.candidate = candidate
         self.device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
-        dtype = "auto" if torch.cuda.is_available() else "float32"
+        placed = {"dtype": "float32" if self.device == "cpu" else "auto", "device_map": {"": self.device}}
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(candidate.model, padding_side="left")
-            self.model = AutoModelForCausalLM.from_pretrained(
-                candidate.model, dtype=dtype, device_map={"": self.device}
-            ).eval()
+            self.model = AutoModelForCausalLM.from_pretrained(candidate.model, **placed).eval()
             if candidate.adapter:
                 from peft import PeftModel
 
@@ -55,45 +53,30 @@ class LocalModel:
 
     def reply(self, conversations: list[Conversation], temperatures: list[float], seed: int) -> list[str]:
         """The assistant's next message in each conversation, each at its temperature (0: greedy)."""
-        prompts = [self._prompt(conversation) for conversation in conversations]
-        ids = decode_in_parts(
+        settings = {"add_generation_prompt": True, "enable_thinking": self.candidate.thinking, "tokenize": False}
+        prompts = [str(self.tokenizer.apply_chat_template(c, **settings)) for c in conversations]
+        tokens = decode_in_parts(
             lambda part: self._decode([prompts[i] for i in part], [temperatures[i] for i in part], seed),
             list(range(len(prompts))),
             self.rows_that_fit(max(len(self.tokenizer(p).input_ids) for p in prompts)),
         )
-        return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
-
-    def _prompt(self, conversation: Conversation) -> str:
-        return str(
-            self.tokenizer.apply_chat_template(
-                conversation, tokenize=False, add_generation_prompt=True, enable_thinking=self.candidate.thinking
-            )
-        )
+        return [text.strip() for text in self.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
 
     def _decode(self, prompts: list[str], temperatures: list[float], seed: int) -> list[list[int]]:
         from mtbench_runner import decode
 
-        batch = self.tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False).to(self.device)
+        inputs = self.tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False).to(self.device)
+        pad, new = self.tokenizer.pad_token_id, self.candidate.max_new_tokens
+        batch = decode.Batch(inputs["input_ids"], inputs["attention_mask"], temperatures, new, pad, seed)
         fast = self.device != "cpu" and decode.supports(self.model)
-        with quiet():
-            new = (decode.decode if fast else decode.plain)(
-                self.model,
-                batch["input_ids"],
-                batch["attention_mask"],
-                temperatures,
-                self.candidate.max_new_tokens,
-                self.tokenizer.pad_token_id,
-                seed,
-            )
-        return list(new.tolist())
+        return list((decode.decode if fast else decode.plain)(self.model, batch).tolist())
 
     def rows_that_fit(self, prompt_length: int) -> int:
         """How many conversations' caches and logits the free memory holds, with a quarter of it to spare."""
         import psutil
         import torch
 
-        config = self.model.config.get_text_config()
-        on_gpu = self.device != "cpu"
+        config, on_gpu = self.model.config.get_text_config(), self.device != "cpu"
         free = torch.cuda.mem_get_info(self.device)[0] if on_gpu else psutil.virtual_memory().available
         head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
@@ -108,19 +91,6 @@ def strip_thinking(reply: str) -> str:
     if closed and ("<think>" not in thought or thought.lstrip().startswith("<think>")):
         return rest.strip()
     return "" if reply.lstrip().startswith("<think>") else reply.strip()
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without transformers' advice on sampling flags that a model's own generation_config sets."""
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
 
 
 def decode_in_parts(decode: Callable[[list[int]], list[list[int]]], rows: list[int], size: int) -> list[list[int]]:

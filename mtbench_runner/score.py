@@ -9,8 +9,8 @@ from math import sqrt
 from typing import Any, NamedTuple
 
 from mtbench_runner import store
-from mtbench_runner.bench import Bench, Row
-from mtbench_runner.store import InputError
+from mtbench_runner.bench import Bench
+from mtbench_runner.store import InputError, Row
 
 STAND_IN = "stand-in-judge"
 SUCCESS = 7  # the score from which a turn counts as a success

@@ -5,9 +5,9 @@ import textwrap
 from itertools import zip_longest
 from pathlib import Path
 
-from mtbench_runner.bench import Bench, Row
+from mtbench_runner.bench import Bench
 from mtbench_runner.score import SUCCESS, current_rows
-from mtbench_runner.store import InputError
+from mtbench_runner.store import InputError, Row
 
 
 def printable(text: str) -> str:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+Row = dict[str, Any]
+
 
 class InputError(Exception):
     """The call or its input is wrong: one line, exit code 2."""
@@ -17,28 +19,25 @@ class IncompleteError(Exception):
     """Some of the work failed and can be run again: one line, exit code 1."""
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read(path: Path) -> list[Row]:
     """Rows of a JSON-lines file ([] if it is not there). A torn last line is skipped; any other bad line raises."""
     lines = path.read_bytes().split(b"\n") if path.exists() else []
-    rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            if line.strip():
-                rows.append(_object(line))
-        except ValueError as error:
-            if number < len(lines):
-                raise InputError(f"{path}, line {number}: not a JSON object ({error})") from None
-    return rows
+    rows = [_row(line) for line in lines]
+    bad = [n for n, (line, row) in enumerate(zip(lines, rows, strict=True), 1) if line.strip() and row is None]
+    if bad and bad[0] < len(lines):
+        raise InputError(f"{path}, line {bad[0]}: not a JSON object")
+    return [row for row in rows if row is not None]
 
 
-def _object(line: bytes) -> dict[str, Any]:
-    row = json.loads(line)
-    if not isinstance(row, dict):
-        raise ValueError(f"found {type(row).__name__}")
-    return row
+def _row(line: bytes) -> Row | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
 
 
-def append(path: Path, row: dict[str, Any]) -> None:
+def append(path: Path, row: Row) -> None:
     """Add one row in one write. Call it under `locked`."""
     with path.open("ab", buffering=0) as file:
         file.write(json.dumps(row).encode() + b"\n")
@@ -54,7 +53,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the only right to write `path`; a second run waits. Cuts off a line that a killed run left torn."""
+    """Hold the only right to write `path`; a second run waits. Ends or cuts off a line that a killed run left torn."""
     import filelock
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,21 +64,12 @@ def locked(path: Path) -> Iterator[None]:
         sys.stderr.write(f"another run is writing {path}; waiting for it\n")
         lock.acquire()
     try:
-        _mend(path)
+        whole, newline, tail = (path.read_bytes() if path.exists() else b"").rpartition(b"\n")
+        if tail and _row(tail) is None:
+            os.truncate(path, len(whole + newline))
+        elif tail:
+            with path.open("ab") as file:
+                file.write(b"\n")
         yield
     finally:
         lock.release()
-
-
-def _mend(path: Path) -> None:
-    content = path.read_bytes() if path.exists() else b""
-    if not content or content.endswith(b"\n"):
-        return
-    whole, _, tail = content.rpartition(b"\n")
-    try:
-        _object(tail)
-        os.truncate(path, len(content))
-        with path.open("ab") as file:
-            file.write(b"\n")
-    except ValueError:
-        os.truncate(path, len(whole) + 1 if whole else 0)

@@ -102,24 +102,22 @@ class Bench:
 
 
 def graphs(bench: Bench) -> dict[str, Any]:
-    from mtbench_runner.decode import decode
+    from mtbench_runner.decode import Batch, decode
 
     agrees = same_as_generate(bench.device)
-    turns = []
-    for turn in (1, 2):
-        ids, mask = bench.prompts(turn)
-        turns.append(bench.timed(lambda: decode(bench.model, ids, mask, TEMPERATURES, bench.new, pad=0, seed=0)))  # noqa: B023
+    batches = [Batch(*bench.prompts(turn), TEMPERATURES, bench.new) for turn in (1, 2)]
+    turns = [bench.timed(lambda: decode(bench.model, batch)) for batch in batches]  # noqa: B023
     return {"seconds": sum(turns), "measured": "whole", "turns": turns, "tokens_equal_generate_in_fp32": agrees}
 
 
 def same_as_generate(device: str) -> bool:
     """Greedy tokens of a small fp32 model, 600 of them over several windows: this loop's are generate's."""
-    from mtbench_runner.decode import decode, plain
+    from mtbench_runner.decode import Batch, decode, plain
 
     small = Bench(device, tiny=True)
     ids, mask = small.prompts(1)
-    arguments = (small.model, ids[:16], mask[:16], [0.0] * 16, 600, 0, 0)
-    return bool((decode(*arguments) == plain(*arguments)).all())
+    batch = Batch(ids[:16], mask[:16], [0.0] * 16, 600)
+    return bool((decode(small.model, batch) == plain(small.model, batch)).all())
 
 
 def loop(bench: Bench) -> dict[str, Any]:
@@ -201,7 +199,8 @@ def main() -> None:
         return worker(args.worker, args.device, args.tiny)
     started = time.perf_counter()
     command = [sys.executable, __file__, "--device", args.device, *["--tiny"] * args.tiny, "--worker"]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    path = [str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     processes = {w: subprocess.Popen([*command, w], text=True, env=environment, **pipes) for w in args.ways}
     for process in processes.values():

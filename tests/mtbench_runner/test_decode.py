@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, TopKLogitsWarper, TopPLogitsWarper
 
-from mtbench_runner.decode import WINDOW, Decoding, decode, plain, sample, supports
+from mtbench_runner.decode import WINDOW, Batch, Decoding, decode, plain, sample, supports
 
 LENGTHS = [300, 290, 100, 1, 150, 299]
 
@@ -30,8 +30,8 @@ def prompts(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
 def test_greedy_tokens_are_those_of_generate(model: Any, ends: Any) -> None:
     model.generation_config.eos_token_id = ends
     new = WINDOW + 60  # crosses a window
-    arguments = (model, *prompts(model), [0.0] * len(LENGTHS), new, 0, 0)
-    ours, theirs = decode(*arguments), plain(*arguments)
+    batch = Batch(*prompts(model), [0.0] * len(LENGTHS), new)
+    ours, theirs = decode(model, batch), plain(model, batch)
     assert ours.tolist() == theirs[:, : ours.shape[1]].tolist()
     assert not theirs[:, ours.shape[1] :].any()
 
@@ -39,14 +39,15 @@ def test_greedy_tokens_are_those_of_generate(model: Any, ends: Any) -> None:
 def test_a_greedy_row_does_not_care_about_its_neighbours(model: Any) -> None:
     model.generation_config.eos_token_id = None
     ids, mask = prompts(model)
-    mixed = decode(model, ids, mask, [0.0, 0.7, 0.0, 0.1, 0.7, 0.0], 40, 0, 0)
-    alone = decode(model, ids[2:3, -100:], mask[2:3, -100:], [0.0], 40, 0, 0)
+    mixed = decode(model, Batch(ids, mask, [0.0, 0.7, 0.0, 0.1, 0.7, 0.0], 40))
+    alone = decode(model, Batch(ids[2:3, -100:], mask[2:3, -100:], [0.0], 40))
     assert mixed[2].tolist() == alone[0].tolist()
 
 
 def test_sampling_is_reproducible_and_follows_the_seed(model: Any) -> None:
     model.generation_config.eos_token_id = None
-    runs = [decode(model, *prompts(model), [0.7] * len(LENGTHS), 20, 0, seed).tolist() for seed in (0, 0, 1)]
+    batch = Batch(*prompts(model), [0.7] * len(LENGTHS), 20)
+    runs = [decode(model, batch._replace(seed=seed)).tolist() for seed in (0, 0, 1)]
     assert runs[0] == runs[1] != runs[2]
 
 
@@ -71,7 +72,7 @@ def test_a_step_reads_nothing_back_to_the_host(model: Any, tiny_base: Path) -> N
     meta = AutoModelForCausalLM.from_pretrained(tiny_base).eval().to("meta")
     ids = torch.ones(3, 30, dtype=torch.long, device="meta")
     with torch.inference_mode():
-        run = Decoding(meta, ids, torch.ones_like(ids), [0.0, 0.1, 0.7], 40, 0)
+        run = Decoding(meta, Batch(ids, torch.ones_like(ids), [0.0, 0.1, 0.7], 40))
         run._step(window=70)
     with pytest.raises(RuntimeError, match="meta"):
         run.count.item()
@@ -91,5 +92,5 @@ def test_on_a_gpu_replayed_graphs_give_the_tokens_of_generate(tiny_base: Path) -
     model = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32).eval().cuda()
     model.generation_config.eos_token_id = None
     ids, mask = (part.cuda() for part in prompts(model))
-    arguments = (model, ids, mask, [0.0] * len(LENGTHS), 600, 0, 0)
-    assert decode(*arguments).tolist() == plain(*arguments).tolist()
+    batch = Batch(ids, mask, [0.0] * len(LENGTHS), 600)
+    assert decode(model, batch).tolist() == plain(model, batch).tolist()
