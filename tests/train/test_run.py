@@ -1,0 +1,235 @@
+"""Whole runs through the command: what they leave, how they resume, what they refuse."""
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file
+
+from train.__main__ import main
+from train.run import last_checkpoint
+
+pytestmark = pytest.mark.usefixtures("small_data")
+Command = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def start(*args: object, launcher: tuple[str, ...] = (sys.executable, "-m", "train"), **kwargs: Any) -> Any:
+    words = [*launcher, *map(str, args)]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
+
+
+def wait_for(path: Path, process: Any, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def same_bits(a: Path, b: Path) -> bool:
+    first, second = weights(a), weights(b)
+    return first.keys() == second.keys() and all((first[name] == second[name]).all() for name in first)
+
+
+def facts(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "train.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {}
+
+
+@pytest.fixture
+def whole(uninterrupted: dict[str, Path], recipe_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One run from start to end with dropout over two epochs, made once."""
+    if not uninterrupted:
+        out = tmp_path_factory.mktemp("whole") / "run"
+        assert main([str(recipe_file), "--output_dir", str(out), *DROPOUT]) == 0
+        uninterrupted["out"] = out
+    return uninterrupted["out"]
+
+
+DROPOUT = ["--lora_dropout", "0.3", "--num_train_epochs", "2"]
+
+
+def test_what_a_run_leaves(whole: Path, mini: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = facts(whole)
+    assert {"recipe", "versions", "git", "device", "data_sha256", "base_sha256", "pairs", "history", "seconds",
+            "pairs_per_second", "tokens", "peak_memory_bytes", "command"} <= set(found)  # fmt: skip
+    assert found["recipe"]["model_name_or_path"] == str(mini)
+    assert found["pairs"]["kept"] == sum(found["pairs"]["by_type"].values()) == 44
+    assert [entry["step"] for entry in found["history"]] == list(range(1, 13))
+    assert {"loss", "rewards/accuracies", "rewards/margins", "beta", "seconds"} <= set(found["history"][0])
+    assert found["tokens"]["computed"] < found["tokens"]["presented"]
+    names = {path.name for path in whole.iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors", "README.md", "curves.svg", "train.json"} <= names
+    assert not {name for name in names if name.startswith("checkpoint") or name in ("run.json", "training_args.bin")}
+    card = (whole / "README.md").read_text()
+    assert f"base_model: {mini}" in card
+    assert "44 preference pairs" in card
+    assert "<svg" in (whole / "curves.svg").read_text()
+    from peft import AutoPeftModelForCausalLM
+
+    adapter = AutoPeftModelForCausalLM.from_pretrained(whole)
+    assert adapter.peft_config["default"].base_model_name_or_path == str(mini)
+
+
+def test_killed_at_any_step_it_ends_with_the_same_adapter_to_the_bit(
+    whole: Path, recipe_file: Path, tmp_path: Path
+) -> None:
+    """kill -9 in the second epoch, also with a checkpoint cut short: order, dropout, optimizer and clock go on."""
+    out = tmp_path / "run"
+    process = start(recipe_file, "--output_dir", out, *DROPOUT)
+    wait_for(out / "checkpoint-8" / "trainer_state.json", process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (out / "train.json").exists()
+    newest = last_checkpoint(out)
+    assert newest is not None
+    torn = out / "checkpoint-99"
+    torn.mkdir()
+    (torn / "trainer_state.json").write_text('{"epoch": 1.')
+    assert last_checkpoint(out) == newest
+    assert main([str(recipe_file), "--output_dir", str(out), *DROPOUT]) == 0
+    assert same_bits(whole, out)
+    for entry, other in zip(facts(whole)["history"], facts(out)["history"], strict=True):
+        assert entry["loss"] == other["loss"]
+        assert entry["computed"] == other["computed"]
+
+
+def test_sigterm_saves_a_checkpoint_and_the_run_goes_on(whole: Path, recipe_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = start(recipe_file, "--output_dir", out, "--save_steps", 1, *DROPOUT)
+    wait_for(out / "checkpoint-1" / "trainer_state.json", process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "error: stopped by SIGTERM at step" in err
+    assert "Traceback" not in err
+    assert last_checkpoint(out) is not None
+    assert main([str(recipe_file), "--output_dir", str(out), "--save_steps", "1", *DROPOUT]) == 0
+    assert same_bits(whole, out)
+
+
+def test_two_processes_train_as_one(whole: Path, recipe_file: Path, tmp_path: Path, tiny_base: Path) -> None:
+    """accelerate launch on the CPU: the same effective batch, curve and adapter within rounding."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert main([str(recipe_file), "--output_dir", str(one)]) == 0
+    configuration = tiny_base.parents[1] / "accelerate" / "ddp.yaml"
+    options = ("--config_file", str(configuration), "--num_processes", "2", "--main_process_port", "0")
+    launch = (sys.executable, "-m", "accelerate.commands.launch", *options, "-m", "train")
+    process = start(recipe_file, "--output_dir", two, launcher=launch)
+    _, err = process.communicate(timeout=180)
+    assert process.returncode == 0, err
+    assert facts(two)["processes"] == 2
+    for entry, other in zip(facts(one)["history"], facts(two)["history"], strict=True):
+        for name in ("loss", "rewards/margins", "rewards/accuracies", "grad_norm"):
+            assert entry[name] == pytest.approx(other[name], abs=1e-5)
+    first, second = weights(one), weights(two)
+    assert max(abs(first[name] - second[name]).max() for name in first) < 1e-5
+
+
+def refused(capsys: pytest.CaptureFixture[str], *args: object, code: int = 2) -> str:
+    capsys.readouterr()
+    assert main([str(arg) for arg in args]) == code
+    err = capsys.readouterr().err.strip().splitlines()
+    assert err[-1].startswith("error: ")
+    assert sum("error" in line for line in err) == 1
+    return err[-1]
+
+
+def test_a_finished_run_is_not_run_again_and_another_one_is_refused(
+    whole: Path, recipe_file: Path, mini: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (whole / "train.json").stat().st_mtime_ns
+    assert main([str(recipe_file), "--output_dir", str(whole), *DROPOUT]) == 0
+    assert "finished" in capsys.readouterr().out
+    assert (whole / "train.json").stat().st_mtime_ns == before
+    assert "a run with other lora_dropout" in refused(capsys, recipe_file, "--output_dir", whole, *DROPOUT[2:])
+    record = facts(whole)
+    (tmp_path / "other").mkdir()
+    for key, name in (("base_sha256", "base model weights"), ("data_sha256", "pairs")):
+        (tmp_path / "other" / "train.json").write_text(json.dumps({**record, key: "0" * 64}))
+        message = refused(capsys, recipe_file, "--output_dir", tmp_path / "other", *DROPOUT)
+        assert f"holds a run with other {name}" in message
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "adapter_config.json").write_text("{}")
+    assert "holds an adapter that this program did not train" in refused(capsys, recipe_file, "--output_dir", foreign)
+
+
+def test_bad_input_is_one_line_and_leaves_nothing(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = ("--output_dir", tmp_path / "out")
+    assert "cannot load /nowhere" in refused(capsys, recipe_file, *out, "--model_name_or_path", "/nowhere")
+    assert "unknown key `beata`; did you mean `beta`?" in refused(capsys, recipe_file, *out, "--beata", 1)
+    assert "no pair is left" in refused(capsys, recipe_file, *out, "--max_length", 5)
+    assert "nope" in refused(capsys, recipe_file, *out, "--lora_target_modules", "[nope]")
+    assert "has no layer named nope" in refused(capsys, recipe_file, *out, "--lora_target_modules", "[q_proj, nope]")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    assert "effective_batch_size 8 does not divide into 3" in refused(capsys, recipe_file, *out)
+    monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.setenv("TATQA_DATA", str(tmp_path / "nodata"))
+    assert "nodata" in refused(capsys, recipe_file, *out)
+    assert not (tmp_path / "out").exists()
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(recipe_file), "--output_dir", str(tmp_path / "out"), "--dry-run", "--beta", "0.07"]) == 0
+    printed = capsys.readouterr().out
+    for expected in ("beta: 0.07", "44  pairs to train on", "p50", "p99", "steps: 6, each 8 pairs x 1", "GiB"):
+        assert expected in printed
+    assert not (tmp_path / "out").exists()
+
+
+def test_full_disk_is_one_line_and_the_run_goes_on(whole: Path, recipe_file: Path, tmp_path: Path) -> None:
+    """Files may not grow past 20 kB, so the first checkpoint cannot be written."""
+    out = tmp_path / "run"
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    process = start(recipe_file, "--output_dir", out, *DROPOUT, preexec_fn=limit)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1, err
+    assert f"error: cannot write to {out}" in err, err[-3000:]
+    assert "Traceback" not in err
+    assert main([str(recipe_file), "--output_dir", str(out), *DROPOUT]) == 0
+    assert same_bits(whole, out)
+
+
+def test_quantized_copy_loads_in_lm_eval_with_an_adapter(whole: Path, mini: Path, tmp_path: Path) -> None:
+    from lm_eval.models.huggingface import HFLM
+
+    from train import quantize
+
+    out = tmp_path / "nf4"
+    assert quantize.main([str(mini), str(out)]) == 0
+    assert json.loads((out / "config.json").read_text())["quantization_config"]["bnb_4bit_quant_type"] == "nf4"
+    lm = HFLM(pretrained=str(out), peft=str(whole), device="cpu")
+    assert lm.model.get_base_model().is_loaded_in_4bit
+    assert quantize.main([str(mini), str(out)]) == 2
+    assert quantize.main(["/nowhere", str(tmp_path / "x")]) == 2
+    assert not (tmp_path / "x").exists()
