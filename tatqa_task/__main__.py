@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except data.DataError as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
-        print(f"error: {error.filename2 or error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"error: {error.filename2 or error.filename or 'output'}: {error.strerror}", file=sys.stderr)
     return 2
 
 
