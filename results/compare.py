@@ -56,14 +56,15 @@ class Row:
     def show(self, value: float, sign: str = "") -> str:
         """A figure of this metric: percentages with one decimal, ratings with two."""
         digits = 1 if self.measure.factor == 100 else 2
-        return f"{value * self.measure.factor:{sign}.{digits}f}" if math.isfinite(value) else "unbounded"
+        return f"{value * self.measure.factor:{sign}.{digits}f}" if math.isfinite(value) else "n/a"
 
     @property
     def interval(self) -> str:
-        return f"{self.show(self.difference.low, '+')} to {self.show(self.difference.high, '+')}"
+        low, high = self.show(self.difference.low, "+"), self.show(self.difference.high, "+")
+        return f"{low} to {high}" if math.isfinite(self.difference.low) else "n/a"
 
     @property
-    def delta(self) -> str:
+    def change(self) -> str:
         return f"{self.show(self.difference.delta, '+')} ({self.interval})"
 
     @property

@@ -29,18 +29,20 @@ def svg(figure: Figure) -> str:
 
 @matplotlib.rc_context(STYLE)
 def by_group(rows: Sequence[Row], title: str) -> str:
-    """Before and after of each group as bars; whiskers: the 95 % interval of the difference, set on `before`."""
-    figure = Figure(figsize=(6.4, 3.2))
+    """Before and after of each group; whiskers: the 95 % interval of the difference, measured from `before`."""
+    figure = Figure(figsize=(6.4, 0.6 + 0.55 * len(rows)))
     axes = figure.subplots()
-    d, factor = [row.difference for row in rows], rows[0].measure.factor
-    places = range(len(rows))
-    axes.bar([i - 0.2 for i in places], [x.before * factor for x in d], 0.38, color=BEFORE, label="before")
-    axes.bar([i + 0.2 for i in places], [x.after * factor for x in d], 0.38, color=AFTER, label="after")
-    ends = [[max(0, x.delta - x.low) * factor for x in d], [max(0, x.high - x.delta) * factor for x in d]]
-    axes.errorbar([i + 0.2 for i in places], [x.after * factor for x in d], yerr=ends, fmt="none", color=INK, capsize=4)
-    axes.set_xticks(places, [f"{row.group}\nn = {row.difference.n}" for row in rows])
-    axes.set(title=title, ylim=(0, None))
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    places, factor = range(len(rows)), rows[0].measure.factor
+    before = [row.difference.before * factor for row in rows]
+    after = [row.difference.after * factor for row in rows]
+    down = [max(0, row.difference.delta - row.difference.low) * factor for row in rows]
+    up = [max(0, row.difference.high - row.difference.delta) * factor for row in rows]
+    label = "after, 95 % interval of the difference"
+    axes.errorbar(after, places, xerr=[down, up], fmt="o", color=AFTER, capsize=4, label=label)
+    axes.scatter(before, places, facecolors="none", edgecolors=BEFORE, s=70, label="before", zorder=3)
+    axes.set_yticks(places, [f"{row.group} (n = {row.difference.n})" for row in rows])
+    axes.set(title=title, ylim=(len(rows) - 0.5, -0.5))
+    figure.legend(*axes.get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2)
     return svg(figure)
 
 

@@ -44,7 +44,7 @@ class Scores(Strict):
     def title(self) -> str:
         """What the bench is called in tables; ratings of the stand-in judge say so everywhere."""
         name = {"tatqa": "TAT-QA", "mt_bench": "MT-Bench"}.get(self.bench, f"bench {self.bench}")
-        return name + (" (STAND-IN JUDGE: a fixed rule that measures nothing)" if self.stand_in else "")
+        return name + (" (STAND-IN JUDGE, measures nothing)" if self.stand_in else "")
 
     @model_validator(mode="after")
     def _columns(self) -> "Scores":

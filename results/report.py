@@ -40,7 +40,8 @@ class Run:
     def recipe(self) -> dict[str, Any]:
         """The resolved recipe; rank and alpha count as one field."""
         recipe = dict(self.training["recipe"])
-        return {**recipe, "lora_r": f"{recipe['lora_r']}, {recipe.pop('lora_alpha')}"}
+        alpha = recipe.pop("lora_alpha")
+        return {**recipe, "lora_r": f"{recipe['lora_r']}, {alpha}"}
 
     def last(self, key: str) -> float:
         """The last logged value of a training curve."""
@@ -70,21 +71,21 @@ def collect(runs: Path) -> list[Run]:
 
 def sentence(run: Run) -> str:
     """The verdict in words."""
-    parts = []
-    for bench, row in run.headlines.items():
-        kinds = [r for r in run.rows[bench] if (r.metric, bench) == ("em", "tatqa") and r.group in TYPES]
-        split = ", ".join(f"{r.group} {r.words} ({r.show(r.difference.delta, '+')})" for r in kinds)
-        parts.append(f"{row.bench} {row.words}, delta {row.delta}{'; by answer type: ' + split if split else ''}")
-    return f"{run.record.name}: {'. '.join(parts)}."
+    parts = [f"{row.bench}, {row.measure.label}: {row.words}, {row.change}" for row in run.headlines.values()]
+    types = [row for row in run.rows["tatqa"] if row.metric == "em" and row.group in TYPES]
+    for words in dict.fromkeys(row.verdict for row in types):
+        named = [f"{r.group} ({r.show(r.difference.delta, '+')})" for r in types if r.verdict == words]
+        parts.append(f"{words} on {', '.join(named)}")
+    return f"{run.record.name}. {'; '.join([parts[0], *parts[len(run.headlines):], *parts[1:len(run.headlines)]])}."
 
 
 def verdict_table(found: list[Run]) -> list[list[str]]:
     """All runs, a line for each bench."""
-    lines = [["run", "bench", "before", "after", "delta (95 % interval)", "p (Holm)", "detectable", "verdict"]]
+    lines = [["run", "bench", "verdict", "delta (95 % interval)", "before", "after", "p (Holm)", "detectable"]]
     for run in found:
         for row in run.headlines.values():
-            shown = dict(zip(HEADER, row.cells, strict=True)) | {"delta": row.delta}
-            cells = [shown[name] for name in ("before", "after", "delta", "p (Holm)", "detectable", "verdict")]
+            shown = dict(zip(HEADER, row.cells, strict=True)) | {"delta": row.change}
+            cells = [shown[name] for name in ("verdict", "delta", "before", "after", "p (Holm)", "detectable")]
             lines.append([run.record.name, f"{row.bench}: {row.measure.label}", *cells])
     return lines
 
@@ -110,11 +111,12 @@ def in_order(value: Any) -> tuple[float, str]:
 def field_table(field: str, group: list[Run]) -> list[list[str]]:
     """Each run against its base, and against the group's first run on the same questions."""
     first = group[0].record
-    lines = [[FIELDS.get(field, field), "run", "TAT-QA", "MT-Bench", "loss", f"TAT-QA against {first.name}", "p"]]
+    titles = {bench: row.bench for run in group for bench, row in run.headlines.items()}
+    lines = [[FIELDS.get(field, field), "run", *titles.values(), "loss", f"TAT-QA against {first.name}", "p"]]
     for run in group:
-        deltas = [run.headlines[bench].delta if bench in run.headlines else "" for bench in ("tatqa", "mtbench")]
+        deltas = [run.headlines[bench].change if bench in run.headlines else "" for bench in titles]
         direct = next(compare_metric(first.scores["tatqa"], run.record.scores["tatqa"], "em"))
-        against = ["", ""] if run.record is first else [direct.delta, p_value(direct.p)]
+        against = ["", ""] if run.record is first else [direct.change, p_value(direct.p)]
         lines.append([str(run.recipe[field]), run.record.name, *deltas, f"{run.last('loss'):.3f}", *against])
     return lines
 
@@ -125,9 +127,14 @@ def one_run(run: Run) -> Iterator[Block]:
     yield "p", sentence(run)
     yield "p", origin(run)
     yield from drawings(run)
-    for title, table in [entry for rows in run.rows.values() for entry in tables(rows)]:
-        yield "h4", title
-        yield "table", table
+    for bench, rows in run.rows.items():
+        yield "h4", rows[0].bench
+        main, *others = tables(rows)
+        yield "p", f"{main[0]}:"
+        yield "table", main[1]
+        if others:
+            yield "p", f"Other measures of {bench}, overall:"
+            yield "table", [HEADER, *([title.rpartition(": ")[2], *table[1][1:]] for title, table in others)]
     yield "code", "\n".join([*run.base.provenance["commands"], *run.record.provenance["commands"]])  # type: ignore[misc]
 
 
@@ -150,18 +157,19 @@ def drawings(run: Run) -> Iterator[Block]:
     drawing = figures.by_group(types, f"{name}: TAT-QA exact match, %")
     yield "figure", (f"{name}-types.svg", "exact match by answer type, before and after", drawing)
     yield "figure", (f"{name}-training.svg", "loss and rewards", figures.training(run.training["history"], name))
-    if "mtbench" in run.rows:
-        categories = run.base.scores["mtbench"].groups["category"]
-        rows = [row for row in run.rows["mtbench"] if row.metric == "score" and row.group in categories]
+    categories = run.base.scores["mtbench"].groups.get("category", []) if "mtbench" in run.rows else []
+    rows = [row for row in run.rows.get("mtbench", []) if row.metric == "score" and row.group in categories]
+    if len(rows) > 2:
         drawing = figures.radar(rows, rows[0].bench)
         yield "figure", (f"{name}-radar.svg", "rating by category, before and after", drawing)
 
 
 def beta_figure(found: list[Run]) -> str:
-    """Delta against beta over all runs, the log's beside them."""
+    """Delta against beta over all runs, the log's beside them; a stand-in judge's ratings have no place here."""
     panels = {}
     for bench, title, measure in (("tatqa", "TAT-QA, points", "overall"), ("mtbench", "MT-Bench", "mtbench")):
-        rows = [(run.recipe["beta"], run.headlines[bench]) for run in found if bench in run.headlines]
+        real = [run for run in found if bench in run.headlines and not run.record.scores[bench].stand_in]
+        rows = [(run.recipe["beta"], run.headlines[bench]) for run in real]
         sizes = [(beta, row.difference, row.measure.factor) for beta, row in rows]
         here = [(beta, d.delta * f, d.low * f, d.high * f) for beta, d, f in sizes]
         panels[title] = here, published.by_beta(measure)
@@ -171,20 +179,19 @@ def beta_figure(found: list[Run]) -> str:
 def blocks(found: list[Run]) -> Iterator[Block]:
     """The whole page, in reading order."""
     yield "h1", "Results"
-    for run in found:
-        yield "li", sentence(run)
-    yield "p", INTRO
-    yield "h2", "Verdict"
     if found:
         yield "table", verdict_table(found)
     else:
         yield "p", "No run is recorded yet: `make demo`, or `python -m results run RECIPE`."
+    for run in found:
+        yield "li", sentence(run)
+    yield "p", INTRO
     yield "h2", "What single fields change"
     yield "figure", ("beta.svg", "delta against beta", beta_figure(found))
     yield from by_field(found)
     yield "h2", "The experiment log (measured another way)"
     yield "p", published.SUMMARY
-    yield "table", published.overview()
+    yield "table", published.overview(("overall", "mtbench", "instruct"))
     yield "h2", "Runs"
     for run in found:
         yield from one_run(run)

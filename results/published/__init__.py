@@ -5,7 +5,7 @@ bounded: at best every question that changed changed the same way; without pairi
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from math import sqrt
 from pathlib import Path
@@ -23,6 +23,7 @@ TEMPLATE = Path(__file__).parents[1] / "templates" / "published.md"
 SIZES: dict[str, int] = LOG["questions"]
 DONE = [run for run in LOG["runs"] if run["status"] == "completed"]
 TYPES = ("overall", "arithmetic", "count", "multi-span", "span")
+NAMES = {"mtbench": "MT-Bench", "instruct": "instruct", "instruct_success": "instruct success, %"}
 SUMMARY = (
     "These are the log's own figures. Its scoring was another (see published/README.md), so they cannot be set against "
     "the ones above, only beside them; that page also computes what their differences can support."
@@ -62,11 +63,11 @@ def by_beta(measure: str) -> list[tuple[float, float]]:
     return [(run["recipe"]["beta"], d) for run in DONE if (d := delta(run, measure)) is not None]
 
 
-def overview() -> list[list[str]]:
+def overview(measures: Sequence[str] = (*TYPES, *NAMES)) -> list[list[str]]:
     """The log's figures as they stand; an empty cell means that the log gives none."""
     fields = ("beta", "learning_rate", "num_train_epochs", "lora_r", "lora_alpha")
-    measures = (*TYPES, "mtbench", "instruct", "instruct_success")
-    lines = [["run", "beta", "rate", "epochs", "rank", "alpha", *measures, "loss", "seconds"]]
+    titles = [NAMES.get(measure, measure) for measure in measures]
+    lines = [["run", "beta", "rate", "epochs", "rank", "alpha", *titles, "loss", "seconds"]]
     for run in LOG["runs"]:
         plain = [text(run["recipe"][field]) for field in fields]
         costs = [text(run[field]) for field in ("loss", "seconds")]

@@ -115,7 +115,7 @@ def test_records_compare_bench_by_bench(results_folder: Path, capsys: pytest.Cap
     assert main(["compare", str(results_folder / "runs/base-tiny"), str(results_folder / "runs/low/record.json")]) == 0
     out = capsys.readouterr().out
     assert "TAT-QA: exact match, %" in out
-    assert "bench demo (STAND-IN JUDGE: a fixed rule that measures nothing): rating from 1 to 10" in out
+    assert "bench demo (STAND-IN JUDGE, measures nothing): rating from 1 to 10" in out
 
 
 @pytest.mark.parametrize(
