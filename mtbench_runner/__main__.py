@@ -122,7 +122,7 @@ def score_stage(args: argparse.Namespace, bench: Bench) -> None:
     if args.json == "-":
         sys.stdout.write(text)
         return
-    print(printable(show.pair_table(result) if args.stage == "pairwise" else show.score_table(result)))
+    print(printable(show.table(result)))
     if args.json:
         store.write_whole(Path(args.json), text.encode())
 

@@ -15,10 +15,10 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from mtbench_runner import store
-from mtbench_runner.bench import Bench, Row
+from mtbench_runner.bench import Bench
 from mtbench_runner.endpoint import Call, Caller, CallError, Endpoint, complete_all
 from mtbench_runner.generate import Candidate, Conversation, LocalModel, strip_thinking
-from mtbench_runner.store import IncompleteError
+from mtbench_runner.store import IncompleteError, Row
 
 DEFAULT_TEMPERATURE = 0.7  # FastChat's, for a category it does not list
 SEED = 0  # FastChat seeds with the index of the choice, and there is one

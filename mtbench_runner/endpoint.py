@@ -13,13 +13,9 @@ from mtbench_runner.store import InputError
 Call = tuple[list[dict[str, str]], dict[str, Any]]  # messages, and settings of chat.completions.create
 RETRIES = 12  # the client's own, backing off 0.5 to 8 s or as Retry-After says; the deadline ends them
 GIVE_UP = 16  # failures in a row, retries included, after which an endpoint counts as down
-# a setting -> the word by which a 400 complains about it; what is refused once is left out from then on
-REFUSABLE = {
-    "temperature": "temperature",
-    "max_completion_tokens": "max_completion_tokens",
-    "max_tokens": "max_tokens",
-    "seed": "seed",
-    "extra_body": "chat_template_kwargs",
+# settings that a model may refuse, and the word by which it says so
+REFUSABLE = {name: name for name in ("temperature", "max_completion_tokens", "max_tokens", "seed")} | {
+    "extra_body": "chat_template_kwargs"
 }
 
 
@@ -63,19 +59,15 @@ def key_for(url: str | None, variable: str = "OPENAI_API_KEY") -> str:
 
 
 class Caller:
-    """Chat completions by the openai client (AzureOpenAI where AZURE_OPENAI_ENDPOINT is set)."""
+    """Chat completions by the openai client. Settings that the model refuses are left out from then on."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        from openai import AsyncAzureOpenAI, AsyncOpenAI
+        from openai import AsyncOpenAI
 
-        self.endpoint = endpoint
-        limits: dict[str, Any] = {"timeout": endpoint.timeout, "max_retries": RETRIES}
-        if os.environ.get("AZURE_OPENAI_ENDPOINT") and not endpoint.url:
-            self.client: AsyncOpenAI = AsyncAzureOpenAI(**limits)
-        else:
-            self.client = AsyncOpenAI(api_key=endpoint.key, base_url=endpoint.url, **limits)
-        self.refused: set[str] = set()
-        self._slot = 0.0
+        self.endpoint, self.refused, self.slot = endpoint, set[str](), 0.0
+        self.client = AsyncOpenAI(
+            api_key=endpoint.key, base_url=endpoint.url, timeout=endpoint.timeout, max_retries=RETRIES
+        )
 
     async def check(self) -> None:
         """Raise InputError if nothing answers at the endpoint's address."""
@@ -83,10 +75,9 @@ class Caller:
 
         try:
             await self.client.with_options(max_retries=1, timeout=10).models.list()
-        except openai.APITimeoutError:
-            pass  # slow is not unreachable
-        except openai.APIConnectionError:
-            raise InputError(f"nothing answers at {self.client.base_url}; start it, or give another URL") from None
+        except openai.APIConnectionError as error:
+            if not isinstance(error, openai.APITimeoutError):  # slow is not unreachable
+                raise InputError(f"nothing answers at {self.client.base_url}; start it, or give another URL") from None
         except (openai.OpenAIError, ValueError):
             pass  # it answers; not every endpoint lists its models
 
@@ -101,8 +92,7 @@ class Caller:
         for attempt in range(RETRIES):
             await self._pace()
             refused = len(self.refused)
-            reply = await self._attempt(messages, self._accepted(settings))
-            if reply:
+            if reply := await self._attempt(messages, self._accepted(settings)):
                 return reply
             if refused == len(self.refused):
                 await asyncio.sleep(min(0.5 * 2**attempt, 8.0))
@@ -115,24 +105,25 @@ class Caller:
         try:
             answer = await self.client.chat.completions.create(model=self.endpoint.model, messages=messages, **settings)
             text, usage = answer.choices[0].message.content, answer.usage
-        except openai.BadRequestError as error:
-            if self._refuses(f"{error.param} {error.message}", settings):
-                return None
-            raise CallError(self._clean(error)) from None
-        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            raise CallError(f"the endpoint refused the key ({error.status_code})", final=True) from None
         except openai.APIResponseValidationError:
             return None
         except openai.APIError as error:
-            final = isinstance(error, openai.NotFoundError) or error.code == "insufficient_quota"
-            raise CallError(self._clean(error), final) from None
+            if isinstance(error, openai.BadRequestError) and self._refuses(f"{error.param} {error.message}", settings):
+                return None
+            raise self._failure(error) from None
         except (ValueError, TypeError, AttributeError, IndexError):
             return None  # not a chat completion: invalid JSON, an error body under status 200, no choices
         if not isinstance(text, str) or not text.strip():
             return None
-        return Reply(
-            text, {"prompt": usage.prompt_tokens, "completion": usage.completion_tokens} if usage else {}, settings
-        )
+        counts = {"prompt": usage.prompt_tokens, "completion": usage.completion_tokens} if usage else {}
+        return Reply(text, counts, settings)
+
+    def _failure(self, error: Any) -> CallError:
+        status = getattr(error, "status_code", None)
+        if status in (401, 403):  # such replies may quote the key
+            return CallError(f"the endpoint refused the key ({status})", final=True)
+        message = " ".join(str(error).replace(self.endpoint.key, "***").split())[:300]
+        return CallError(message, final=status == 404 or error.code == "insufficient_quota")
 
     def _accepted(self, settings: dict[str, Any]) -> dict[str, Any]:
         given = dict(settings)
@@ -148,23 +139,20 @@ class Caller:
     async def _pace(self) -> None:
         if self.endpoint.requests_per_minute:
             now = asyncio.get_running_loop().time()
-            self._slot = max(now, self._slot + 60 / self.endpoint.requests_per_minute)
-            await asyncio.sleep(self._slot - now)
-
-    def _clean(self, error: Exception) -> str:
-        return " ".join(str(error).replace(self.endpoint.key, "***").split())[:300]
+            self.slot = max(now, self.slot + 60 / self.endpoint.requests_per_minute)
+            await asyncio.sleep(self.slot - now)
 
 
-async def complete_all(
-    caller: Caller, jobs: Sequence[list[Call]]
-) -> AsyncIterator[tuple[int, list[Reply] | CallError]]:
+Ended = tuple[int, list[Reply] | CallError]
+
+
+async def complete_all(caller: Caller, jobs: Sequence[list[Call]]) -> AsyncIterator[Ended]:
     """(index, replies or error) of each job as it ends. A job is one or more calls; `parallel` jobs run at once.
 
     After a final error, or GIVE_UP failures in a row, the jobs not yet begun are never yielded.
     """
     await caller.check()
-    waiting = deque(range(len(jobs)))
-    ended: asyncio.Queue[tuple[int, list[Reply] | CallError] | None] = asyncio.Queue()
+    waiting, ended, failures = deque(range(len(jobs))), asyncio.Queue[Ended | None](), 0
 
     async def work() -> None:
         try:
@@ -178,7 +166,6 @@ async def complete_all(
             ended.put_nowait(None)
 
     workers = [asyncio.create_task(work()) for _ in range(caller.endpoint.parallel)]
-    failures = 0
     try:
         for _ in workers:
             while (item := await ended.get()) is not None:

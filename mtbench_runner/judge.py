@@ -16,11 +16,11 @@ from typing import Any
 from tqdm import tqdm
 
 from mtbench_runner import store
-from mtbench_runner.bench import Bench, Row
+from mtbench_runner.bench import Bench
 from mtbench_runner.endpoint import Call, Caller, CallError, Endpoint, Reply, complete_all
 from mtbench_runner.generate import strip_thinking
-from mtbench_runner.score import answer_sha256
-from mtbench_runner.store import IncompleteError, InputError
+from mtbench_runner.score import answer_sha256, models_of
+from mtbench_runner.store import IncompleteError, InputError, Row
 
 PROMPTS_SHOWN = ("user_prompt", "g1_user_prompt", "g2_user_prompt")  # in FastChat's rows, single and pairwise
 
@@ -159,11 +159,7 @@ def content_key(row: Row, bench: Bench) -> str:
 
 def identity(row: Row, bench: Bench) -> tuple[Any, ...]:
     """What makes a judgment the same judgment: the models, question, turn, judge, its prompt, and the answers."""
-    return (*_models(row), row["question_id"], row["turn"], *row["judge"], content_key(row, bench))
-
-
-def _models(row: Row) -> tuple[str, str]:
-    return (row.get("model") or row["model_1"], row.get("model_2", ""))
+    return (tuple(models_of(row)), row["question_id"], row["turn"], *row["judge"], content_key(row, bench))
 
 
 def settle(path: Path, wanted: Any, bench: Bench) -> set[tuple[Any, ...]]:
@@ -174,19 +170,15 @@ def settle(path: Path, wanted: Any, bench: Bench) -> set[tuple[Any, ...]]:
     """
     attic = path.with_name(path.name + ".superseded")
     rows, old = store.read(path), store.read(attic)
-    made = {
-        identity(row, bench): row
-        for row in old + rows
-        if "$ERROR$" not in (row.get("judgment"), row.get("g1_judgment"))
-    }
+    valid = [row for row in old + rows if "$ERROR$" not in (row.get("judgment"), row.get("g1_judgment"))]
+    made = {identity(row, bench): row for row in valid}
     current = {key: made[key] for key in wanted if key in made}
-    models = {key[:2] for key in wanted}
-    kept = [row for row in rows if _models(row) not in models or current.get(identity(row, bench)) is row]
+    models = {key[0] for key in wanted}
+    kept = [row for row in rows if tuple(models_of(row)) not in models or current.get(identity(row, bench)) is row]
     held = {id(row) for row in kept}
     back = [row for row in current.values() if id(row) not in held]
     if back or len(kept) < len(rows):
-        for row in rows:
-            if id(row) not in held and row not in old:
-                store.append(attic, row)
+        for row in (row for row in rows if id(row) not in held and row not in old):
+            store.append(attic, row)
         store.write_whole(path, "".join(json.dumps(row) + "\n" for row in kept + back).encode())
     return set(current)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from math import sqrt
 from typing import Any, NamedTuple
 
@@ -18,7 +18,8 @@ UNPARSABLE = -1  # FastChat's score for a judgment without a rating
 RATING = re.compile(r"\[\[(\d+\.?\d*)(?:\s*/\s*10)?\]\]")
 CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
 MATRIX = re.compile(r"\[\[\s*-?\d[\d.]*\s*,|\]\s*,\s*\[")
-Judged = dict[tuple[int, int], Row]
+Judged = dict[tuple[int, int], Row]  # (question id, turn) -> judgment
+Prices = tuple[float, float]  # US dollars for a million prompt tokens, completion tokens
 
 
 class Item(NamedTuple):
@@ -28,70 +29,52 @@ class Item(NamedTuple):
     value: float
 
 
-def score(
-    bench: Bench, model_id: str, judge: str, strict: bool = False, prices: tuple[float, float] | None = None
-) -> Row:
+def score(bench: Bench, model_id: str, judge: str, strict: bool = False, prices: Prices | None = None) -> Row:
     """Scores of one model on the 1 to 10 scale. Raises InputError when nothing of it was judged.
 
     Means are FastChat's: over all judged turns that have a rating. Standard errors take the turns of a question as one
     cluster. `missing` counts turns whose present answer is not judged, `unparsable` judgments without a rating.
-    `prices`: US dollars for a million prompt and completion tokens.
     """
     rows = current_rows(bench, judge, model_id)
     items = _items(bench, rows, lambda row: None if row["score"] == UNPARSABLE else float(row["score"]))
-    result = (
-        _head(bench, model_id, judge, rows, prices)
-        | _by_part(items)
-        | {
-            "success_rate": mean([i._replace(value=i.value >= SUCCESS) for i in items]),
-            "unparsable": len(rows) - len(items),
-            "known_wrong_references": [q for q in bench.known_wrong if _saw_reference(bench, rows.get((q, 1)), q)],
-            "per_question": per_question(items),
-        }
-    )
-    return result | ({"strict": strict_report(bench, rows, result["overall"])} if strict else {})
+    result = _head(bench, model_id, judge, rows, prices) | _means(items)
+    result["success_rate"] = mean([item._replace(value=item.value >= SUCCESS) for item in items])
+    result["unparsable"] = len(rows) - len(items)
+    result["known_wrong_references"] = [q for q in bench.known_wrong if _saw_reference(bench, rows.get((q, 1)), q)]
+    per_question: dict[str, dict[str, float]] = defaultdict(dict)
+    for item in items:
+        per_question[str(item.question)][str(item.turn)] = item.value
+    result["per_question"] = per_question
+    return result | ({"strict": _strict(bench, rows, result["overall"])} if strict else {})
 
 
-def compare_pairs(
-    bench: Bench, model_id: str, baseline: str, judge: str, prices: tuple[float, float] | None = None
-) -> Row:
-    """How often the model beats the baseline, by FastChat's rule: a win counts if it holds in both orders.
+def compare_pairs(bench: Bench, model_id: str, baseline: str, judge: str, prices: Prices | None = None) -> Row:
+    """How often the model beats the baseline, by FastChat's rule: a win or loss counts if it holds in both orders.
 
-    `win_rate` counts a tie as half a win; its 95 % interval is Wilson's with the number of independent comparisons
-    that the spread between questions implies. `unparsable` counts comparisons without a verdict, which are left out.
+    `overall` is the win rate with a tie as half a win; its 95 % interval is Wilson's, with the number of independent
+    comparisons that the spread between questions implies. `unparsable` comparisons have no verdict and are left out.
     """
     rows = current_rows(bench, judge, model_id, baseline)
     items = _items(bench, rows, _outcome)
-    counts = {name: sum(i.value == value for i in items) for name, value in (("win", 1.0), ("tie", 0.5), ("loss", 0.0))}
-    parts = _by_part(items)
-    return (
-        _head(bench, model_id, judge, rows, prices)
-        | counts
-        | {
-            "baseline": baseline,
-            "win_rate": parts["overall"],
-            "interval": wilson(items),
-            "turns": parts["turns"],
-            "categories": parts["categories"],
-            "unparsable": len(rows) - len(items),
-        }
-    )
+    result = _head(bench, model_id, judge, rows, prices) | _means(items)
+    result |= {word: sum(i.value == value for i in items) for word, value in (("win", 1), ("tie", 0.5), ("loss", 0))}
+    return result | {"baseline": baseline, "interval": wilson(items), "unparsable": len(rows) - len(items)}
 
 
 def _outcome(row: Row) -> float | None:
-    verdicts = (row["g1_winner"], row["g2_winner"])
-    if "error" in verdicts:
+    first, second = row["g1_winner"], row["g2_winner"]
+    if "error" in (first, second):
         return None
-    return 0.5 if verdicts[0] == "tie" or verdicts[0] != verdicts[1] else float(verdicts[0] == "model_1")
+    return 0.5 if first == "tie" or first != second else float(first == "model_1")
 
 
 def current_rows(bench: Bench, judge: str, model_id: str, baseline: str | None = None) -> Judged:
-    """(question id, turn) -> the newest judgment of the answers that the models have now."""
+    """The newest judgment of each turn, of the answers that the models have now. Raises InputError if there is none."""
     path = bench.judgments_file(judge, "pair" if baseline else "single")
     models = [model_id, baseline] if baseline else [model_id]
     answers = [bench.answers(name) if bench.answers_file(name).exists() else {} for name in models]
     ids = {q["question_id"] for q in bench.questions}
-    own = [r for r in store.read(path) if r["question_id"] in ids and _about(r) == models]
+    own = [r for r in store.read(path) if r["question_id"] in ids and models_of(r) == models]
     if not own:
         raise InputError(f"{path} has no judgments of {' against '.join(models)}; judge first")
 
@@ -102,7 +85,8 @@ def current_rows(bench: Bench, judge: str, model_id: str, baseline: str | None =
     return {(r["question_id"], r["turn"]): r for r in own if not stale(r)}
 
 
-def _about(row: Row) -> list[str]:
+def models_of(row: Row) -> list[str]:
+    """The model that a judgment is about, or the two that it compares."""
     return [row["model"]] if "model" in row else [row["model_1"], row["model_2"]]
 
 
@@ -117,35 +101,29 @@ def _items(bench: Bench, rows: Judged, value: Callable[[Row], float | None]) -> 
     return sorted(Item(qid, turn, categories[qid], v) for qid, turn, v in values if v is not None)
 
 
-def _head(bench: Bench, model_id: str, judge: str, rows: Judged, prices: tuple[float, float] | None) -> Row:
+def _head(bench: Bench, model_id: str, judge: str, rows: Judged, prices: Prices | None) -> Row:
     expected = sum(len(q["turns"]) for q in bench.questions)
-    usage = {kind: sum(r.get("usage", {}).get(kind, 0) for r in rows.values()) for kind in ("prompt", "completion")}
-    return {
-        "bench": bench.name,
-        "model_id": model_id,
-        "judge": judge,
-        "stand_in": judge == STAND_IN,
-        "n_questions": len(bench.questions),
-        "n_expected": expected,
-        "missing": expected - len(rows),
-        "usage": usage,
-        "cost_usd": (usage["prompt"] * prices[0] + usage["completion"] * prices[1]) / 1e6 if prices else None,
-    }
+    tokens = {kind: sum(r.get("usage", {}).get(kind, 0) for r in rows.values()) for kind in ("prompt", "completion")}
+    cost = (tokens["prompt"] * prices[0] + tokens["completion"] * prices[1]) / 1e6 if prices else None
+    head = {"bench": bench.name, "model_id": model_id, "judge": judge, "stand_in": judge == STAND_IN}
+    counts = {"n_questions": len(bench.questions), "n_expected": expected, "missing": expected - len(rows)}
+    return head | counts | {"usage": tokens, "cost_usd": cost}
 
 
-def _by_part(items: list[Item]) -> Row:
-    """Means and standard errors overall, by turn, by category, and by category and turn."""
+def _means(items: list[Item]) -> Row:
+    """Means overall, by turn, by category, and by category and turn, with standard errors of the first three."""
     turns, categories = _group(items, "turn"), _group(items, "category")
-    each = {name: {str(t): mean(p) for t, p in _group(part, "turn").items()} for name, part in categories.items()}
+    parts = {"turns": {str(turn): part for turn, part in turns.items()}, "categories": categories}
     return {
         "overall": mean(items),
-        "turns": {str(turn): mean(part) for turn, part in turns.items()},
-        "categories": {name: mean(part) for name, part in categories.items()},
-        "category_turns": each,
+        **{kind: {name: mean(part) for name, part in groups.items()} for kind, groups in parts.items()},
+        "category_turns": {
+            name: {str(turn): mean(cell) for turn, cell in _group(part, "turn").items()}
+            for name, part in categories.items()
+        },
         "stderr": {
             "overall": clustered_stderr(items),
-            "turns": {str(turn): clustered_stderr(part) for turn, part in turns.items()},
-            "categories": {name: clustered_stderr(part) for name, part in categories.items()},
+            **{kind: {name: clustered_stderr(part) for name, part in groups.items()} for kind, groups in parts.items()},
         },
     }
 
@@ -155,13 +133,6 @@ def _group(items: list[Item], field: str) -> dict[Any, list[Item]]:
     for item in items:
         groups[getattr(item, field)].append(item)
     return dict(sorted(groups.items()))
-
-
-def per_question(items: Iterable[Item]) -> dict[str, dict[str, float]]:
-    table: dict[str, dict[str, float]] = {}
-    for item in items:
-        table.setdefault(str(item.question), {})[str(item.turn)] = item.value
-    return table
 
 
 def mean(items: list[Item]) -> float | None:
@@ -190,7 +161,7 @@ def wilson(items: list[Item], z: float = 1.959964) -> list[float] | None:
 
 
 def _saw_reference(bench: Bench, row: Row | None, question: int) -> bool:
-    return bool(row) and bench.references[question]["choices"][0]["turns"][0] in (row or {})["user_prompt"]
+    return row is not None and bench.references[question]["choices"][0]["turns"][0] in row["user_prompt"]
 
 
 def strict_rating(judgment: str) -> tuple[float | None, list[str]]:
@@ -210,12 +181,12 @@ def strict_rating(judgment: str) -> tuple[float | None, list[str]]:
     return (valid[-1] if valid else None), [name for name, raised in flags.items() if raised]
 
 
-def strict_report(bench: Bench, rows: Judged, overall: float | None) -> Row:
-    """What strict reading would change: its mean, the difference to FastChat's, and the flagged question and turns."""
-    strict_mean = mean(_items(bench, rows, lambda row: strict_rating(row["judgment"])[0]))
-    flagged: dict[str, list[list[int]]] = {"quoted": [], "range": [], "disagree": []}
-    for (question, turn), row in sorted(rows.items()):
+def _strict(bench: Bench, rows: Judged, overall: float | None) -> Row:
+    """What strict reading would change: its mean, the difference to FastChat's, and the flagged questions and turns."""
+    found = mean(_items(bench, rows, lambda row: strict_rating(row["judgment"])[0]))
+    flagged: dict[str, list[tuple[int, int]]] = {"quoted": [], "range": [], "disagree": []}
+    for place, row in sorted(rows.items()):
         for flag in strict_rating(row["judgment"])[1]:
-            flagged[flag].append([question, turn])
-    change = None if strict_mean is None or overall is None else strict_mean - overall
-    return {"overall": strict_mean, "change": change, "flagged": flagged}
+            flagged[flag].append(place)
+    change = None if found is None or overall is None else found - overall
+    return {"overall": found, "change": change, "flagged": flagged}

@@ -3,6 +3,7 @@
 import shutil
 import textwrap
 from itertools import zip_longest
+from math import pi
 from pathlib import Path
 
 from mtbench_runner.bench import Bench
@@ -15,56 +16,55 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\t\n" else c.encode("unicode_escape").decode() for c in text)
 
 
-def score_table(result: Row) -> str:
-    """Scores by category and turn, standard errors by question, then what is missing or doubtful."""
+def table(result: Row) -> str:
+    """A result of `score` or `compare_pairs`: by category and turn, errors by question, then what is missing."""
+    if "baseline" not in result:
+        return "\n".join([*_title(result, result["model_id"]), *_scores(result), *_notes(result), *_counts(result)])
+    title = _title(result, f"{result['model_id']} against {result['baseline']}")
+    rate = [f"win {result['win']}, tie {result['tie']}, loss {result['loss']}"]
+    if result["interval"]:
+        low, high = result["interval"]
+        rate.append(f"win rate, ties as half: {result['overall']:.1%} (95 % interval {low:.1%} to {high:.1%})")
+    return "\n".join([*title, *rate, *_counts(result)])
+
+
+def _title(result: Row, what: str) -> list[str]:
+    warning = ["THE STAND-IN JUDGE FOLLOWS A FIXED RULE; ITS RATINGS MEASURE NOTHING"] if result["stand_in"] else []
+    return [f"{result['bench']}: {what}, judged by {result['judge']}", *warning]
+
+
+def _scores(result: Row) -> list[str]:
     turns = list(result["turns"])
-    lines = _title(result, f"{result['model_id']}, judged by {result['judge']}")
-    lines.append(f"{'':<14}" + "".join(f"{'turn ' + turn:>9}" for turn in turns) + f"{'mean':>9}")
-    rows = [(name, result["category_turns"][name], mean) for name, mean in result["categories"].items()]
+    lines = [f"{'':<14}" + "".join(f"{'turn ' + turn:>9}" for turn in turns) + f"{'mean':>9}"]
     errors = result["stderr"]["categories"] | {"overall": result["stderr"]["overall"]}
+    rows = [(name, result["category_turns"][name], mean) for name, mean in result["categories"].items()]
     for name, by_turn, mean in [*rows, ("overall", result["turns"], result["overall"])]:
         error = f"  ± {errors[name]:.2f}" if errors[name] is not None else ""
         lines.append(f"{name:<14}" + "".join(f"{_number(v):>9}" for v in [*map(by_turn.get, turns), mean]) + error)
+    return lines
+
+
+def _notes(result: Row) -> list[str]:
+    lines = []
     if result["success_rate"] is not None:
         lines.append(f"success rate (turns scored {SUCCESS} or more): {result['success_rate']:.1%}")
     if result["known_wrong_references"]:
         wrong = ", ".join(map(str, result["known_wrong_references"]))
-        lines.append(
-            f"GPT-4's reference answer is wrong for {wrong} (FastChat #3158); --references takes corrected ones"
-        )
-    if "strict" in result:
-        lines += _strict(result["strict"])
-    return "\n".join(lines + _counts(result))
-
-
-def pair_table(result: Row) -> str:
-    """Wins, ties, losses and the win rate with its interval."""
-    lines = _title(result, f"{result['model_id']} against {result['baseline']}, judged by {result['judge']}")
-    lines.append(f"win {result['win']}, tie {result['tie']}, loss {result['loss']}")
-    if result["interval"]:
-        low, high = result["interval"]
-        lines.append(f"win rate, ties as half: {result['win_rate']:.1%} (95 % interval {low:.1%} to {high:.1%})")
-    return "\n".join(lines + _counts(result))
-
-
-def _title(result: Row, text: str) -> list[str]:
-    warning = ["THE STAND-IN JUDGE FOLLOWS A FIXED RULE; ITS RATINGS MEASURE NOTHING"] if result["stand_in"] else []
-    return [f"{result['bench']}: {text}", *warning]
+        lines.append(f"GPT-4's reference answer is wrong for {wrong} (FastChat #3158; --references takes others)")
+    if strict := result.get("strict"):
+        change = "" if strict["change"] is None else f" ({strict['change']:+.3f})"
+        lines.append(f"strict reading of the ratings: {_number(strict['overall'])}{change}")
+        flagged = {flag: ", ".join(f"{q} turn {t}" for q, t in places) for flag, places in strict["flagged"].items()}
+        lines += [f"{flag}: {places}" for flag, places in flagged.items() if places]
+    return lines
 
 
 def _counts(result: Row) -> list[str]:
-    used = f"judge tokens: {result['usage']['prompt']} in, {result['usage']['completion']} out"
     cost = f", {result['cost_usd']:.2f} USD" if result["cost_usd"] is not None else ""
-    counts = f"turns: {result['n_expected']}, missing: {result['missing']}, without a rating: {result['unparsable']}"
-    return [counts, used + cost]
-
-
-def _strict(strict: Row) -> list[str]:
-    flags = [
-        f"{name}: {', '.join(f'{q} turn {t}' for q, t in found)}" for name, found in strict["flagged"].items() if found
+    return [
+        f"turns: {result['n_expected']}, missing: {result['missing']}, without a rating: {result['unparsable']}",
+        f"judge tokens: {result['usage']['prompt']} in, {result['usage']['completion']} out{cost}",
     ]
-    change = "" if strict["change"] is None else f" ({strict['change']:+.3f})"
-    return [f"strict reading of the ratings: {_number(strict['overall'])}{change}", *flags]
 
 
 def _number(value: float | None) -> str:
@@ -89,15 +89,12 @@ def question(bench: Bench, question_id: int, models: list[str], judge: str) -> s
 def _columns(texts: list[str]) -> str:
     width = (shutil.get_terminal_size((120, 24)).columns - 3 * (len(texts) - 1)) // len(texts)
     wrapped = [[w for line in printable(t).splitlines() for w in textwrap.wrap(line, width) or [""]] for t in texts]
-    return "\n".join(
-        " | ".join(cell.ljust(width) for cell in row).rstrip() for row in zip_longest(*wrapped, fillvalue="")
-    )
+    rows = zip_longest(*wrapped, fillvalue="")
+    return "\n".join(" | ".join(cell.ljust(width) for cell in row).rstrip() for row in rows)
 
 
 def radar(results: list[Row], path: Path) -> None:
     """Draw the category means of one or more models on one radar, as FastChat's figure does."""
-    from math import pi
-
     from matplotlib.figure import Figure
 
     names = list(results[0]["categories"])
@@ -109,8 +106,7 @@ def radar(results: list[Row], path: Path) -> None:
         axes.plot([*angles, angles[0]], [*values, values[0]], marker="o", label=result["model_id"])
     axes.set_xticks(angles, names)
     axes.set_ylim(0, 10)
-    warning = "\nthe stand-in judge's ratings measure nothing" if results[0]["stand_in"] else ""
-    axes.set_title(f"{results[0]['bench']}, judged by {results[0]['judge']}{warning}")
+    axes.set_title("\n".join(_title(results[0], "category means")), fontsize=9)
     axes.legend(loc="lower right")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, bbox_inches="tight")

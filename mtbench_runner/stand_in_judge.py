@@ -40,19 +40,12 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        prompt = request["messages"][-1]["content"]
+        prompt = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"][-1]["content"]
         text = judgment(prompt)
-        usage = {"prompt_tokens": len(prompt.split()), "completion_tokens": len(text.split())}
-        body = {
-            "id": "stand-in",
-            "object": "chat.completion",
-            "created": 0,
-            "model": STAND_IN,
-            "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
-            "usage": usage | {"total_tokens": sum(usage.values())},
-        }
-        content = json.dumps(body).encode()
+        tokens = {"prompt_tokens": len(prompt.split()), "completion_tokens": len(text.split())}
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+        body = {"id": STAND_IN, "object": "chat.completion", "created": 0, "model": STAND_IN, "choices": [choice]}
+        content = json.dumps(body | {"usage": tokens | {"total_tokens": sum(tokens.values())}}).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
@@ -64,17 +57,19 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """The stand-in judge on a free port of 127.0.0.1."""
+    """The stand-in judge on a free port of 127.0.0.1, serving in the background while it is open."""
 
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, handler: type[Handler] = Handler) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
+        self.url = f"http://127.0.0.1:{self.server_port}/v1"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1"
+    def __exit__(self, *error: object) -> None:
+        self.shutdown()
+        self.server_close()
 
 
 def main(command: list[str]) -> int:
@@ -82,16 +77,12 @@ def main(command: list[str]) -> int:
         sys.stderr.write(__doc__ or "")
         return 0 if command else 2
     with Server() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        environment = os.environ | {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": STAND_IN}
         try:
-            return subprocess.run(
-                command, env=os.environ | {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": STAND_IN}, check=False
-            ).returncode
+            return subprocess.run(command, env=environment, check=False).returncode
         except OSError as error:
             sys.stderr.write(f"error: cannot run {command[0]}: {error.strerror}\n")
             return 2
-        finally:
-            server.shutdown()
 
 
 if __name__ == "__main__":

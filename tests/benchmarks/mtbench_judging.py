@@ -11,7 +11,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -46,9 +45,7 @@ def main() -> None:
     parser.add_argument("--parallel", type=int, default=16)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    with Server() as server, tempfile.TemporaryDirectory() as folder:
-        server.RequestHandlerClass = OneSecond
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with Server(OneSecond) as server, tempfile.TemporaryDirectory() as folder:
         make_bench(Path(folder))
         command = [sys.executable, "-m", "mtbench_runner", "judge", "--data", folder, "--model-id", "m"]
         command += ["--judge-model", "stand-in-judge", "--judge-url", server.url, "--parallel", str(args.parallel)]
@@ -59,7 +56,6 @@ def main() -> None:
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         path.unlink()
         judging = judge_here(folder, server.url, args.parallel)
-        server.shutdown()
     result = {"judgments": len(rows), "parallel": args.parallel, "seconds": judging, "seconds_of_command": whole}
     print("| judgments | parallel | judging, s | whole command, s |\n|---|---|---|---|")
     print(f"| {len(rows)} | {args.parallel} | {judging:.1f} | {whole:.1f} |")

@@ -51,7 +51,7 @@ def test_prompts_may_lie_beside_the_folder(bench: Path) -> None:
         ('{"question_id": 9, "category": "a", "turns": []}', "question 9: turns must be one or two texts"),
         ('{"question_id": 9, "category": "a", "turns": ["x", 2]}', "question 9: turns must be one or two texts"),
         ('{"question_id": 8, "category": "a", "turns": ["x"]}', "a question_id occurs twice"),
-        ("[1]", "line 9: not a JSON object (found list)"),
+        ("[1]", "line 9: not a JSON object"),
     ],
 )
 def test_a_malformed_question_is_named(line: str, message: str, bench: Path, capsys: Any) -> None:

@@ -341,15 +341,15 @@ def test_pairwise_asks_in_both_orders_and_keeps_fastchats_rule(
     assert main(["pairwise", *arguments, "--json", "-", "--prices", "10", "30"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["win"], result["tie"], result["loss"], result["missing"]) == (15, 1, 0, 0)
-    assert result["win_rate"] == 15.5 / 16
+    assert result["overall"] == 15.5 / 16
     low, high = result["interval"]
-    assert low < result["win_rate"] < high
+    assert low < result["overall"] < high
     assert len(judge.requests) == 2 * N
     assert result["usage"] == {"prompt": 2 * N * 100, "completion": 2 * N * 10}
     assert result["cost_usd"] == pytest.approx(2 * N * (100 * 10 + 10 * 30) / 1e6)
     assert main(["pairwise", *arguments]) == 0
     assert len(judge.requests) == 2 * N
-    assert fastchats_win_rate(bench / "model_judgment" / "j_pair.jsonl", capsys) == pytest.approx(result["win_rate"])
+    assert fastchats_win_rate(bench / "model_judgment" / "j_pair.jsonl", capsys) == pytest.approx(result["overall"])
     judge.reply = "I cannot decide."
     answers(bench, "base", "Another poor answer.")
     assert main(["pairwise", *arguments]) == 0

@@ -144,13 +144,10 @@ def test_show_prints_both_models_and_no_control_characters(bench: Path, answers:
 def test_the_stand_in_says_so_everywhere(
     bench: Path, answers: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import threading
-
     from mtbench_runner.stand_in_judge import Server
 
     answers(bench, "base", "A rather longer answer, with more words than the other has,")
     with Server() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
         common = ["--data", str(bench), "--model-id", "base", "--judge-model", "stand-in-judge"]
         assert main(["judge", *common]) == 0
@@ -160,4 +157,3 @@ def test_the_stand_in_says_so_everywhere(
         assert main(["pairwise", *common, "--baseline", "m"]) == 0
         assert "MEASURE NOTHING" in (out := capsys.readouterr().out)
         assert "win 16, tie 0, loss 0" in out
-        server.shutdown()
