@@ -56,7 +56,8 @@ def memory(recipe: Recipe, rows: Sequence[TokenPair], micro: int) -> float:
         own = sum(parameter.numel() for parameter in module.parameters(recurse=False))
         linear = isinstance(module, torch.nn.Linear) and "lm_head" not in name
         tied = "lm_head" in name and shape.tie_word_embeddings
-        total += 0 if tied else own * (0.52 if linear and recipe.load_in_4bit else size)
+        packed = linear and recipe.load_in_4bit and recipe.memory == "small"  # fast keeps them dequantized
+        total += 0 if tied else own * (0.52 if packed else size)
         if name.rpartition(".")[2] in recipe.lora_target_modules:
             trained += recipe.lora_r * sum(module.weight.shape)
     batches = StepBatches(pair_order(recipe, rows), recipe.effective_batch_size, micro, 0, processes())

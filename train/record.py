@@ -11,35 +11,6 @@ from typing import Any
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets")
 CURVES = {"loss": "loss", "reward accuracy": "rewards/accuracies", "reward margin": "rewards/margins", "beta": "beta"}
-CARD = """\
----
-base_model: {base}
-library_name: peft
-pipeline_tag: text-generation
-tags: [lora, dpo, trl, tat-qa]
----
-
-# {name}
-
-A LoRA adapter for `{base}`, trained with {method} on {kept:,} preference pairs made from the {split} split of
-[TAT-QA](https://nextplusplus.github.io/TAT-QA/) ({strategy}), to answer questions on a table and text from a financial
-report with one line of JSON. The data are CC BY 4.0 (Zhu et al., ACL 2021); the base model's licence holds for it too.
-
-```python
-from peft import AutoPeftModelForCausalLM
-model = AutoPeftModelForCausalLM.from_pretrained("{name}")
-```
-
-Prompt it through the base model's chat template, thinking off.
-
-| | |
-|---|---|
-{rows}
-
-What it gained and lost is measured against the same base in `results/`; this card claims no score. It knows English
-reports and the prompt of `tatqa_task/prompt.py` alone: check every figure it gives. The whole record, with package
-versions, commit and data hash, is `train.json`; `curves.svg` shows loss and rewards.
-"""
 METHODS = {"sigmoid": "DPO (Rafailov et al., 2023)", "sft": "supervised fine-tuning on the chosen replies"}
 STRATEGIES = {
     "corrupt": "gold answers against wrong ones made by rule",
@@ -121,7 +92,8 @@ def card(facts: Mapping[str, Any], name: str) -> str:
     rows = {key: recipe[key] for key in shown}
     rows["last step"] = f"loss {last['loss']:.4f}, reward accuracy {last['rewards/accuracies']:.2f}"
     rows["trained on"] = f"{facts['device']}, {facts['seconds']:.0f} s"
-    return CARD.format(
+    template = Path(__file__).with_name("card.md").read_text(encoding="utf-8")
+    return template.format(
         name=name,
         base=recipe["model_name_or_path"],
         split=recipe["split"],

@@ -132,19 +132,22 @@ def test_sigterm_saves_a_checkpoint_and_the_run_goes_on(whole: Path, recipe_file
 def test_two_processes_train_as_one(whole: Path, recipe_file: Path, tmp_path: Path, tiny_base: Path) -> None:
     """accelerate launch on the CPU: the same effective batch, curve and adapter within rounding."""
     one, two = tmp_path / "one", tmp_path / "two"
-    assert main([str(recipe_file), "--output_dir", str(one)]) == 0
+    odd = ("--max_pairs", "43")
+    assert main([str(recipe_file), "--output_dir", str(one), *odd]) == 0
     configuration = tiny_base.parents[1] / "accelerate" / "ddp.yaml"
     options = ("--config_file", str(configuration), "--num_processes", "2", "--main_process_port", "0")
     launch = (sys.executable, "-m", "accelerate.commands.launch", *options, "-m", "train")
-    process = start(recipe_file, "--output_dir", two, launcher=launch)
+    process = start(recipe_file, "--output_dir", two, *odd, launcher=launch)
     _, err = process.communicate(timeout=180)
     assert process.returncode == 0, err
     assert facts(two)["processes"] == 2
-    for entry, other in zip(facts(one)["history"], facts(two)["history"], strict=True):
+    assert facts(one)["pairs"]["dropped"] == {}
+    assert facts(two)["pairs"]["dropped"] == {"beyond equal shares of an epoch's last step for 2 processes": 1}
+    for entry, other in zip(facts(one)["history"][:-1], facts(two)["history"][:-1], strict=True):
         for name in ("loss", "rewards/margins", "rewards/accuracies", "grad_norm"):
             assert entry[name] == pytest.approx(other[name], abs=1e-5)
     first, second = weights(one), weights(two)
-    assert max(abs(first[name] - second[name]).max() for name in first) < 1e-5
+    assert max(abs(first[name] - second[name]).max() for name in first) < 1e-3  # one pair's worth in the last step
 
 
 def refused(capsys: pytest.CaptureFixture[str], *args: object, code: int = 2) -> str:
