@@ -57,7 +57,7 @@ def run_command(args: argparse.Namespace) -> int:
         print("\n".join(stage.command(sys.executable) for p in plans for stage in p.stages if not stage.done()))
         return 0
     run.execute(plans)
-    for before, after in [(plan.base.folder, plan.folder) for plan in plans if plan.base]:
+    for before, after in [(plan.base, plan.folder) for plan in plans if plan.base]:
         print(f"\n{after.name}: before is {before.name}")
         compare_command(argparse.Namespace(before=before, after=after, json=False))
     return report_command(argparse.Namespace(results=args.runs.parent, check=False))

@@ -29,12 +29,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Plan:
-    """One record to be made: of a base model, or of a recipe's adapter (then `base` is its base's plan)."""
+    """One record to be made: of a base model, or of a recipe's adapter on its base (then `base` names that folder)."""
 
     folder: Path
     recipe: dict[str, Any]
-    model: str
-    base: "Plan | None"
+    settings: Settings
+    base: Path | None
     stages: list[Stage]
 
 
@@ -59,45 +59,32 @@ def sweep(recipes: list[Path], settings: Settings, runs: Path) -> list[Plan]:
     plans: dict[Path, Plan] = {}
     for path in recipes:
         recipe = read_recipe(path)
-        base = plan_base(recipe, settings, runs)
-        plans.setdefault(base.folder, base)
-        run = plan_run(path, recipe, base, settings, runs / path.stem)
-        plans[run.folder] = run
+        model, four_bit = str(recipe["model_name_or_path"]), bool(recipe.get("load_in_4bit"))
+        told = [model, stages.content(model), str(four_bit), *map(str, asdict(settings).values())]
+        told.append(stages.content(stages.data_source()))
+        base, run = runs / f"base-{Path(model).name.lower()}-{stages.digest(told)[:8]}", runs / path.stem
+        used = str(base / "model") if four_bit else model
+        quantize = [Stage(base, "quantize", ["train.quantize", model, used], [model], Path(used))] if four_bit else []
+        plans.setdefault(base, Plan(base, recipe, settings, None, quantize + scoring(base, used, settings)))
+        command = ["train", str(path), "--output_dir", str(run)]
+        train = Stage(run, "train", command, [str(path), model], run / "train.json")
+        rank = int(recipe.get("lora_r", 16))
+        plans[run] = Plan(run, recipe, settings, base, [train, *scoring(run, used, settings, rank)])
     return list(plans.values())
-
-
-def plan_base(recipe: dict[str, Any], settings: Settings, runs: Path) -> Plan:
-    """Score the base model; recipes that agree on base, quantisation and settings share this."""
-    base, four_bit = str(recipe["model_name_or_path"]), bool(recipe.get("load_in_4bit"))
-    identity = [base, stages.content(base), str(four_bit), *map(str, asdict(settings).values())]
-    identity.append(stages.content(stages.data_source()))
-    folder = runs / f"base-{Path(base).name.lower()}-{stages.digest(identity)[:8]}"
-    model = folder / "model"
-    quantize = [Stage(folder, "quantize", ["train.quantize", base, str(model)], [base], model)] if four_bit else []
-    used = str(model) if four_bit else base
-    return Plan(folder, recipe, used, None, quantize + scoring(folder, used, settings))
-
-
-def plan_run(path: Path, recipe: dict[str, Any], base: Plan, settings: Settings, folder: Path) -> Plan:
-    """Train one recipe's adapter and score it as its base was scored."""
-    command, inputs = ["train", str(path), "--output_dir", str(folder)], [str(path), str(recipe["model_name_or_path"])]
-    train = Stage(folder, "train", command, inputs, folder / "train.json")
-    rank = int(recipe.get("lora_r", 16))
-    return Plan(folder, recipe, base.model, base, [train, *scoring(folder, base.model, settings, rank)])
 
 
 def scoring(folder: Path, model: str, settings: Settings, rank: int | None = None) -> list[Stage]:
     """TAT-QA, and what else the settings ask for; with a rank, of the adapter in `folder` on the model."""
     reads = [model, *([str(folder / "adapter_model.safetensors")] if rank else [])]
     tasks = ["tatqa", *(["ifeval"] if settings.ifeval else [])]
-    benches = {"mtbench": settings.bench, **({"instruct": "instruct"} if settings.instruct else {})}
     found = [Stage(folder, t, lm_eval(folder, t, model, settings, rank), reads, folder / t) for t in tasks]
+    benches = {"mtbench": settings.bench, **({"instruct": "instruct"} if settings.instruct else {})}
     for name, bench in benches.items() if settings.judge_model else ():
+        out = folder / name
         arguments = ["mtbench_runner", "--model", model, *(["--adapter", str(folder)] if rank else [])]
         arguments += ["--judge-model", str(settings.judge_model), *(["--data", bench] if bench else [])]
-        arguments += ["--model-id", folder.name, "--out", str(folder / name)]
-        arguments += ["--json", str(folder / name / "score.json")]
-        found.append(Stage(folder, name, arguments, [*reads, str(bench_folder(bench))], folder / name))
+        arguments += ["--model-id", folder.name, "--out", str(out), "--json", str(out / "score.json")]
+        found.append(Stage(folder, name, arguments, [*reads, str(bench_folder(bench))], out))
     return found
 
 
@@ -134,17 +121,27 @@ def execute(plans: list[Plan]) -> None:
 def make_record(plan: Plan) -> Record:
     """The record of a plan whose stages are done, from the files they left."""
     base = str(plan.recipe["model_name_or_path"])
-    model: dict[str, Any] = {"base": base, "base_sha256": stages.content(base), "load_in_4bit": plan.model != base}
-    training = outputs.read_json(plan.folder / "train.json") if plan.base else None
+    four_bit = bool(plan.recipe.get("load_in_4bit"))
+    model: dict[str, Any] = {"base": base, "base_sha256": stages.content(base), "load_in_4bit": four_bit}
     measured = {s.name: scores(s, model) for s in plan.stages if s.name not in ("train", "quantize")}
+    training = outputs.read_json(plan.folder / "train.json") if plan.base else None
+    data = stages.data_source()
     return Record(
         name=plan.folder.name,
-        base=plan.base.folder.name if plan.base else None,
+        base=plan.base.name if plan.base else None,
         model=model,
         training=training,
         scores=measured,
         seconds={stage.name: stage.note()["seconds"] for stage in plan.stages},
-        provenance=provenance(plan, measured["tatqa"].circumstances["device"]),
+        provenance={
+            "commands": [stage.note()["command"] for stage in plan.stages],
+            "settings": asdict(plan.settings),
+            "git": git_state(),
+            "versions": dict(stages.versions()),
+            "device": measured["tatqa"].circumstances["device"],
+            "data": {"source": "folder" if Path(data).is_dir() else data, "sha256": stages.content(data)},
+            "seeds": {"train": training["recipe"].get("seed") if training else None, "lm_eval": "0,1234,1234,1234"},
+        },
     )
 
 
@@ -159,26 +156,14 @@ def scores(stage: Stage, model: dict[str, Any]) -> Scores:
     return found
 
 
-def provenance(plan: Plan, device: Any) -> dict[str, Any]:
-    """Where the numbers come from: commands, code, packages, data, seeds, device."""
-    data = stages.data_source()
-    folder = Path(data).is_dir()
-    return {
-        "commands": [stage.note()["command"] for stage in plan.stages],
-        "git": git_state(),
-        "versions": stages.versions(),
-        "device": device,
-        "data": {"source": "folder" if folder else data, "sha256": stages.content(data) if folder else None},
-        "seeds": {"train": plan.recipe.get("seed"), "lm_eval": "0,1234,1234,1234"},
-    }
-
-
 def git_state() -> dict[str, Any]:
     """Commit and dirty flag of the project's own checkout; None where there is none."""
     git = ["git", "-C", str(stages.ROOT)]
     try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        status = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+        commit, status = (
+            subprocess.run([*git, *words], capture_output=True, text=True, check=True).stdout.strip()
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "-uno"])
+        )
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
-    return {"commit": commit, "dirty": bool(status.stdout.strip())}
+    return {"commit": commit, "dirty": bool(status)}

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -56,12 +56,13 @@ class Stage:
         read = [*self.inputs, data_source(), *(str(file) for file in code if file.suffix in (".py", ".yaml", ".jsonl"))]
         return digest([*self.arguments, *map(content, read), *map(str, versions().items())])
 
-    def note(self) -> dict[str, Any]:
-        """What the stage left about itself; {} if nothing."""
-        try:
-            return dict(json.loads((self.folder / f"{self.name}.stage.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError):
-            return {}
+    def note(self, **changes: Any) -> dict[str, Any]:
+        """What the stage left about itself, with changes written down first; {} if nothing."""
+        file = self.folder / f"{self.name}.stage.json"
+        note = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        if changes:
+            write_whole(file, json.dumps(note := note | changes, indent=1))
+        return dict(note)
 
     def done(self) -> bool:
         note = self.note()
@@ -76,7 +77,7 @@ def data_source() -> str:
     return os.environ.get("TATQA_DATA", "official")
 
 
-def digest(parts: list[str]) -> str:
+def digest(parts: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -86,7 +87,7 @@ def content(name: str) -> str:
     if path.is_file():
         return _file_hash(path, path.stat().st_size, path.stat().st_mtime_ns)
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else []
-    return digest([f"{file.relative_to(path)} {content(str(file))}" for file in files]) if files else name
+    return digest(f"{file.relative_to(path)} {content(str(file))}" for file in files) if files else name
 
 
 @functools.cache
@@ -107,22 +108,19 @@ def perform(stage: Stage) -> None:
     title = f"{stage.folder.name}: {stage.name}"
     if stage.done():
         return say(f"== {title}: done before")
-    note = {"seconds": 0.0, **stage.note()}
-    if note.get("key") != stage.key():
-        note["seconds"] = 0.0
+    spent = stage.note().get("seconds", 0.0)
+    if stage.note().get("key") != stage.key():
+        spent = 0.0
         if stage.output.is_dir():
             shutil.rmtree(stage.output)
-    note |= {"key": stage.key(), "done": False, "command": stage.command()}
-    file = stage.folder / f"{stage.name}.stage.json"
-    write_whole(file, json.dumps(note, indent=1))
+    stage.note(key=stage.key(), done=False, seconds=spent, command=stage.command())
     say(f"== {title}: {stage.command()}")
     started = time.monotonic()
     call(stage.arguments, title)
     if not stage.written():
         raise FailedError(f"stage {title} left nothing in {stage.output}; see its messages above")
-    note |= {"done": True, "seconds": round(note["seconds"] + time.monotonic() - started, 1)}
-    write_whole(file, json.dumps(note, indent=1))
-    say(f"== {title}: done in {note['seconds']:.0f} s")
+    seconds = stage.note(done=True, seconds=round(spent + time.monotonic() - started, 1))["seconds"]
+    say(f"== {title}: done in {seconds:.0f} s")
 
 
 def call(arguments: list[str], title: str) -> None:
@@ -142,7 +140,6 @@ def _end_with_parent() -> None:
 
 def say(text: str) -> None:
     sys.stderr.write(text + "\n")
-    sys.stderr.flush()
 
 
 @contextmanager
