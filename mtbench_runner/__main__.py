@@ -23,8 +23,32 @@ STAGES = {
     "pairwise": "let the judge compare a model's answers with a baseline's",
     "show": "print the turns and judgments of a question, or draw the scores of models",
 }
-CANDIDATE = ("run", "answer")
-JUDGED = ("run", "judge", "pairwise")
+ANSWERING, JUDGING, CALLING = "run answer", "run judge pairwise", "run answer judge pairwise"
+OPTIONS: list[tuple[str, str, dict[str, Any]]] = [  # stages that take it, name, the rest
+    (" ".join(STAGES), "--data", {"help": "bench folder, or demo or instruct (default: MT-Bench, into data/mt_bench)"}),
+    (" ".join(STAGES), "--out", {"help": "folder of answers and judgments (default: the bench's)"}),
+    (" ".join(STAGES), "--model-id", {"help": "the model's name in the files (default: from --adapter or --model)"}),
+    (ANSWERING, "--model", {"required": True, "help": "model folder or hub name, or a name that the endpoint serves"}),
+    (ANSWERING, "--adapter", {"help": "folder of a PEFT adapter"}),
+    (ANSWERING, "--answers-from", {"help": "URL of an endpoint that serves --model (key: ANSWERS_API_KEY)"}),
+    (ANSWERING, "--max-new-tokens", {"type": int, "default": 1024}),
+    (ANSWERING, "--batch-size", {"type": int, "default": 0, "help": "conversations at once (0: what memory holds)"}),
+    (ANSWERING, "--thinking", {"action": "store_true", "help": "let the model think; thoughts are kept, not judged"}),
+    ("run judge score pairwise show", "--judge-model", {"default": "gpt-4"}),
+    (JUDGING, "--judge-url", {"help": "URL of the judge's endpoint (default: OPENAI_BASE_URL, or OpenAI)"}),
+    (JUDGING, "--references", {"help": "file of reference answers in place of the bench's own"}),
+    (CALLING, "--parallel", {"type": int, "default": 16, "help": "calls to an endpoint under way at once"}),
+    (CALLING, "--timeout", {"type": float, "default": 120.0, "help": "seconds for one attempt at a call"}),
+    (CALLING, "--deadline", {"type": float, "default": 600.0, "help": "seconds for one call with its retries"}),
+    (CALLING, "--requests-per-minute", {"type": float, "default": 0.0, "help": "rate-limit budget (0: none)"}),
+    ("run score pairwise", "--json", {"help": "file for the result (-: standard output, in place of the table)"}),
+    ("run score pairwise", "--prices", {"nargs": 2, "type": float, "help": "USD for a million judge tokens in, out"}),
+    ("run score", "--rating", {"choices": ["fastchat", "strict"], "default": "fastchat", "help": "strict: + doubts"}),
+    ("pairwise", "--baseline", {"required": True, "help": "id of the model to compare with"}),
+    ("show", "--baseline", {"help": "id of a second model"}),
+    ("show", "--question", {"type": int, "help": "id of the question to print"}),
+    ("show", "--figure", {"type": Path, "help": "file for a radar figure of the categories"}),
+]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,54 +56,11 @@ def parser() -> argparse.ArgumentParser:
     stages = top.add_subparsers(dest="stage", metavar="STAGE", required=True)
     for stage, text in STAGES.items():
         sub = stages.add_parser(stage, help=text, description=text)
-        add = sub.add_argument
-        add("--data", metavar="FOLDER", help="a bench, or demo or instruct (default: MT-Bench, into data/mt_bench)")
-        add("--out", metavar="FOLDER", help="where answers and judgments are (default: the bench's folder)")
-        add("--model-id", metavar="ID", help="the model's name in the files (default: from --adapter or --model)")
-        if stage in CANDIDATE:
-            _candidate(add)
-        if stage != "answer":
-            add("--judge-model", metavar="NAME", default="gpt-4", help="(default: gpt-4)")
-        if stage in JUDGED:
-            _judged(add)
-        if stage in ("run", "score", "pairwise"):
-            add("--json", metavar="FILE", help="write the result as JSON (-: to standard output, without the table)")
-            add("--prices", nargs=2, type=float, metavar=("IN", "OUT"), help="USD for a million judge tokens")
-        if stage in ("run", "score"):
-            add(
-                "--rating",
-                choices=("fastchat", "strict"),
-                default="fastchat",
-                help="strict: also flag doubtful ratings",
-            )
-        if stage in ("pairwise", "show"):
-            add("--baseline", metavar="ID", required=stage == "pairwise", help="the model to compare with")
-        if stage == "show":
-            add("--question", type=int, metavar="ID", help="the question to print")
-            add("--figure", type=Path, metavar="FILE", help="the radar figure to draw")
+        for takers, name, settings in OPTIONS:
+            if stage in takers.split():
+                shown = f" (default: {settings['default']})" if settings.get("default") else ""
+                sub.add_argument(name, **settings | {"help": settings.get("help", "") + shown})
     return top
-
-
-def _candidate(add: Any) -> None:
-    add("--model", required=True, help="model folder or hub name, or the name that the endpoint serves")
-    add("--adapter", metavar="FOLDER", help="PEFT adapter")
-    add("--answers-from", metavar="URL", help="OpenAI-compatible endpoint that serves --model (key: ANSWERS_API_KEY)")
-    add("--max-new-tokens", type=int, default=1024, metavar="N", help="(default: 1024)")
-    add("--batch-size", type=int, default=0, metavar="N", help="conversations at once (default: what memory holds)")
-    add("--thinking", action="store_true", help="let the model think; its thoughts are kept but not judged")
-
-
-def _judged(add: Any) -> None:
-    add(
-        "--judge-url",
-        metavar="URL",
-        help="OpenAI-compatible endpoint of the judge (default: OPENAI_BASE_URL, or OpenAI)",
-    )
-    add("--references", metavar="FILE", help="reference answers in place of the bench's own")
-    add("--parallel", type=int, default=16, metavar="N", help="calls under way at once (default: 16)")
-    add("--timeout", type=float, default=120, metavar="S", help="seconds for one attempt (default: 120)")
-    add("--deadline", type=float, default=600, metavar="S", help="seconds for one call with its retries (default: 600)")
-    add("--requests-per-minute", type=float, default=0, metavar="N", help="rate-limit budget (default: none)")
 
 
 def model_id(args: argparse.Namespace) -> str:
@@ -89,11 +70,9 @@ def model_id(args: argparse.Namespace) -> str:
     return str(name)
 
 
-def endpoint(args: argparse.Namespace, model: str, url: str | None, variable: str) -> Endpoint:
-    limits = {
-        name: getattr(args, name) for name in ("parallel", "timeout", "deadline", "requests_per_minute") if name in args
-    }
-    return Endpoint(model, url, key_for(url, variable), **limits)
+def endpoint(args: argparse.Namespace, model: str, url: str | None, variable: str = "OPENAI_API_KEY") -> Endpoint:
+    limits = (args.parallel, args.timeout, args.deadline, args.requests_per_minute)
+    return Endpoint(model, url, key_for(url, variable), *limits)
 
 
 def answer_stage(args: argparse.Namespace, bench: Bench) -> None:
@@ -107,7 +86,7 @@ def answer_stage(args: argparse.Namespace, bench: Bench) -> None:
 def judge_stage(args: argparse.Namespace, bench: Bench) -> None:
     from mtbench_runner.judge import judge
 
-    judged_by = endpoint(args, args.judge_model, args.judge_url, "OPENAI_API_KEY")
+    judged_by = endpoint(args, args.judge_model, args.judge_url)
     judge(bench, model_id(args), judged_by, getattr(args, "baseline", None))
 
 
@@ -140,16 +119,16 @@ def show_stage(args: argparse.Namespace, bench: Bench) -> None:
 
 
 def dispatch(args: argparse.Namespace) -> None:
-    if args.stage in JUDGED:
+    if args.stage in JUDGING.split():
         key_for(args.judge_url)  # before the long work
     bench = benches.load(args.data, args.out, getattr(args, "references", None))
     if args.stage == "show":
         return show_stage(args, bench)
-    if args.stage in CANDIDATE:
+    if args.stage in ANSWERING.split():
         answer_stage(args, bench)
     if int(os.environ.get("RANK", 0)):
         return None  # under `accelerate launch` the first process does the rest
-    if args.stage in JUDGED:
+    if args.stage in JUDGING.split():
         judge_stage(args, bench)
     if args.stage in ("run", "score", "pairwise"):
         score_stage(args, bench)
@@ -163,6 +142,9 @@ def main(arguments: list[str]) -> int:
     except (InputError, IncompleteError) as error:
         sys.stderr.write(printable(f"error: {error}\n"))
         return 2 if isinstance(error, InputError) else 1
+    except OSError as error:  # a full disk, a folder that cannot be written
+        sys.stderr.write(printable(f"error: {error}; what is done is kept, run the same command again for the rest\n"))
+        return 1
     except KeyboardInterrupt:
         sys.stderr.write("error: interrupted; what is done is kept, run the same command again for the rest\n")
         return 1

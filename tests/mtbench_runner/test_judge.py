@@ -50,7 +50,9 @@ def test_a_judge_that_does_not_invents_nothing_and_the_next_run_makes_it_good(
     fault: str, judge: Any, bench: Path, rows: Rows, capsys: pytest.CaptureFixture[str]
 ) -> None:
     judge.fault = lambda number, request: fault
+    started = time.monotonic()
     assert run("judge", bench, "--timeout", "0.5", "--deadline", "1.5") == 1
+    assert time.monotonic() - started < 40  # FastChat's import included
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith(f"error: {N} of {N} judgments are missing (")
     assert "\x1b" not in error
