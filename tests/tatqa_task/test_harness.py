@@ -151,6 +151,16 @@ def shared_or_synthetic() -> list[data.Question]:
     return [q for split in data.FILES for context in data.load(split, "synthetic") for q in context.questions]
 
 
+def test_the_installed_tasks_are_these() -> None:
+    """Editable installs hold a copy: after a change of a task file, run pip install --no-deps -e . again."""
+    import lm_eval
+
+    installed = Path(lm_eval.__file__).parent / "tasks" / "tatqa"
+    assert {file.name: file.read_text() for file in installed.iterdir() if file.is_file()} == {
+        file.name: file.read_text() for file in TASKS.iterdir()
+    }
+
+
 class _Loader(yaml.SafeLoader):
     """Reads a task file without importing what it names."""
 

@@ -55,6 +55,9 @@ CASES = [
     (7, 5, "arithmetic", "million", ["5 million"], "million", (0, 0, 1)),  # scaled twice
     (7, 1, "arithmetic", "", ["1e5"], "", (1, 1, 1)),
     (7, 0.12, "arithmetic", "", ["12%"], "", (1, 1, 1)),
+    (7, 0.12, "arithmetic", "", ["12 %"], "", (1, 1, 1)),
+    (7, ["up 1.23456"], "span", "", ["up 1.23461"], "", (1, 1, 1)),  # rounded to 4 places
+    (7, ["up 1.23456"], "span", "", ["up 1.23466"], "", (0, 0.5, 1)),
     (8, 12.34, "arithmetic", "percent", ["0.1234"], "", (1, 1, 0)),
     (8, 12.34, "arithmetic", "percent", ["0.1234", "x"], "", (0, 0, 0)),  # only a single item
     (8, 12.34, "arithmetic", "percent", ["0.1234"], "million", (0, 0, 0)),  # only without scale
@@ -65,7 +68,8 @@ CASES = [
     (10, ["alpha beta gamma"], "span", "", ["alpha beta"], "", (0, 0.8, 1)),
     (10, ["the"], "span", "", ["!"], "", (1, 1, 1)),  # both empty
     (10, ["alpha"], "span", "", ["the"], "", (0, 0, 1)),  # precision 1, recall 0
-    (10, 5, "arithmetic", "million", ["5"], "", (0, 0, 0)),  # F1 is EM for arithmetic
+    (10, 5, "arithmetic", "million", ["5", "7"], "million", (0, 0, 1)),  # F1 is EM for arithmetic
+    (10, ["5"], "span", "million", ["5", "7"], "million", (0, 0.67, 1)),  # as a span it is 2 * 1/2 / (3/2)
 ]
 
 
