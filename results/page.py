@@ -9,7 +9,7 @@ from typing import Any
 
 from results import outputs
 
-TEMPLATE = Path(__file__).parent / "templates" / "page.html"
+TEMPLATES = Path(__file__).parent / "templates"
 Block = tuple[str, Any]  # ("h1".."h4" | "p" | "li" | "code", text), ("table", rows), ("figure", (file, alt, svg))
 
 
@@ -41,7 +41,7 @@ def _markdown(kind: str, item: Any) -> str:
 def html(blocks: list[Block], questions: list[dict[str, Any]]) -> str:
     """The page as one file; no `<` is left in the embedded JSON, so nothing in it can end the script element."""
     data = json.dumps({"blocks": blocks, "questions": questions}).replace("<", "\\u003c")
-    return TEMPLATE.read_text(encoding="utf-8").replace("{{data}}", data)
+    return (TEMPLATES / "page.html").read_text(encoding="utf-8").replace("{{data}}", data)
 
 
 def questions(runs: Path, base: str, name: str) -> list[dict[str, Any]]:
@@ -70,7 +70,7 @@ def _judged(folder: Path) -> Iterable[dict[str, Any]]:
         for row in outputs.read_lines(file):
             question, turn = asked[row["question_id"]], row["turn"] - 1
             answer = answers[row["question_id"]]["choices"][0]["turns"][turn]
-            score = row["score"] if row["score"] > 0 else None
-            side = {"answer": answer, "score": score, "judge": f"{row['model'] and file.stem}: {row['judgment']}"}
+            score, judge = row["score"] if row["score"] > 0 else None, file.stem.removesuffix("_single")
+            side = {"answer": answer, "score": score, "judge": f"{judge}: {row['judgment']}"}
             yield {"bench": folder.name, "id": f"{folder.name} {row['question_id']}, turn {turn + 1}", "gold": "",
                    "kind": question["category"], "question": question["turns"][turn], "side": side}  # fmt: skip

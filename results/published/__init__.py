@@ -15,11 +15,10 @@ import numpy as np
 from scipy import stats
 
 from results.compare import p_value
-from results.page import Block
+from results.page import TEMPLATES, Block
 from results.statistics import ALPHA, holm
 
 LOG: dict[str, Any] = json.loads((Path(__file__).parent / "runs.json").read_text(encoding="utf-8"))
-TEMPLATE = Path(__file__).parents[1] / "templates" / "published.md"
 SIZES: dict[str, int] = LOG["questions"]
 DONE = [run for run in LOG["runs"] if run["status"] == "completed"]
 TYPES = ("overall", "arithmetic", "count", "multi-span", "span")
@@ -134,6 +133,6 @@ def blocks() -> Iterator[Block]:
     """The page published/README.md: its template, with the numbers and tables put in."""
     tables = {"overview": overview, "support": support, "ratings": ratings}
     how = "\n".join(f"- {name}: {words}" for name, words in LOG["scoring"].items())
-    parts = TEMPLATE.read_text(encoding="utf-8").format(how=how, **{**LOG, **facts()}).split("@")
+    parts = (TEMPLATES / "published.md").read_text(encoding="utf-8").format(how=how, **{**LOG, **facts()}).split("@")
     for part in map(str.strip, parts):
         yield ("table", tables[part]()) if part in tables else ("p", part)

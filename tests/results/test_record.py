@@ -66,10 +66,13 @@ def test_a_run_without_its_base_is_refused(results_folder: Path) -> None:
 def test_1668_questions_stay_compact(results_folder: Path, tmp_path: Path) -> None:
     found = record.load(results_folder / "runs/low/record.json")
     n, tatqa = 1668, found.scores["tatqa"]
-    rows = tatqa.model_copy(update={
-        "item": [f"{i:036d}" for i in range(n)], "cluster": [f"{i // 6:036d}" for i in range(n)],
-        "groups": {"answer_type": ["arithmetic"] * n, "answer_from": ["table-text"] * n},
-        "metrics": {name: [1.0] * n for name in tatqa.metrics},
-    })  # fmt: skip
+    rows = tatqa.model_copy(
+        update={
+            "item": [f"{i:036d}" for i in range(n)],
+            "cluster": [f"{i // 6:036d}" for i in range(n)],
+            "groups": {"answer_type": ["arithmetic"] * n, "answer_from": ["table-text"] * n},
+            "metrics": {name: [1.0] * n for name in tatqa.metrics},
+        }
+    )
     record.save(Record(**{**dict(found), "scores": {"tatqa": rows}}), tmp_path / "big.json")
     assert (tmp_path / "big.json").stat().st_size < 250_000

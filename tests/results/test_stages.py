@@ -87,7 +87,9 @@ def test_lost_output_runs_again(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(("word", "error"), [("exit 1", FailedError), ("exit 2", InputError), ("nothing", FailedError)])
-def test_failures_name_the_stage_and_are_not_done(stage: Stage, tmp_path: Path, word: str, error: type[Exception]) -> None:
+def test_failures_name_the_stage_and_are_not_done(
+    stage: Stage, tmp_path: Path, word: str, error: type[Exception]
+) -> None:
     (tmp_path / "source").write_text(word)
     with pytest.raises(error, match="run: rows"):
         stages.perform(stage)

@@ -69,9 +69,13 @@ def test_interval_agrees_with_scipy_bootstrap() -> None:
     n = len(sums)
     level = 1 - 2 * stats.norm.cdf(math.sqrt(n / (n - 1)) * stats.t.ppf(0.025, n - 1))
     theirs = stats.bootstrap(
-        (sums, sizes), lambda x, y, axis: x.sum(axis) / y.sum(axis), paired=True, method="percentile",
-        confidence_level=level, n_resamples=20_000,
-    )  # fmt: skip
+        (sums, sizes),
+        lambda x, y, axis: x.sum(axis) / y.sum(axis),
+        paired=True,
+        method="percentile",
+        confidence_level=level,
+        n_resamples=20_000,
+    )
     assert s.interval(sums, sizes, 1.0, 20_000) == pytest.approx(tuple(theirs.confidence_interval), abs=0.004)
     assert s.standard_error(sums, sizes) == pytest.approx(theirs.standard_error, rel=0.05)
 
@@ -131,9 +135,14 @@ def test_one_cluster_says_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("low", "high", "p", "words"),
-    [(0.01, 0.1, 0.01, "better"), (-0.1, -0.01, 0.01, "worse"), (0.01, 0.1, 0.2, "cannot tell"),
-     (-0.01, 0.02, 0.5, "no difference"), (-0.01, 0.04, 0.5, "cannot tell")],
-)  # fmt: skip
+    [
+        (0.01, 0.1, 0.01, "better"),
+        (-0.1, -0.01, 0.01, "worse"),
+        (0.01, 0.1, 0.2, "cannot tell"),
+        (-0.01, 0.02, 0.5, "no difference"),
+        (-0.01, 0.04, 0.5, "cannot tell"),
+    ],
+)
 def test_verdict_in_words(low: float, high: float, p: float, words: str) -> None:
     d = s.Difference(100, 20, 0, 0, (low + high) / 2, 0.01, low, high, p, 0.03)
     assert s.verdict(d, p, 0.03) == words
