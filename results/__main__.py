@@ -21,9 +21,11 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--judge-model", help="also run MT-Bench with this judge (OPENAI_API_KEY, OPENAI_BASE_URL)")
     run.add_argument("--bench", help="bench folder in place of MT-Bench")
     run.add_argument("--instruct", action="store_true", help="also judge the 25 instruction-following questions")
-    run.add_argument("--ifeval", action="store_true", help="also score IFEval with lm_eval")
+    run.add_argument("--ifeval", action="store_true", help="also score IFEval (needs lm_eval[ifeval])")
     run.add_argument("--limit", type=int, help="only this many TAT-QA questions of each answer type")
-    run.add_argument("--backend", choices=("hf", "vllm"), default="hf", help="what lm_eval generates with")
+    run.add_argument(
+        "--backend", choices=("hf", "vllm"), default="hf", help="what generates for lm_eval"
+    )
     run.add_argument("--batch-size", type=int, default=16, help="of lm_eval")
     run.add_argument("--runs", type=Path, default=Path("results/runs"), help="folder of run folders")
     run.add_argument("--dry-run", action="store_true", help="print the commands that are not done yet")
@@ -35,18 +37,16 @@ def parser() -> argparse.ArgumentParser:
 
 
 def compare_command(args: argparse.Namespace) -> int:
-    from results import compare, page
+    from results import compare
 
     rows, warnings = compare.compare_all(compare.load(args.before), compare.load(args.after))
-    for warning in warnings:
-        sys.stderr.write(f"warning: {warning}\n")
-    tables = [f"\n{title}\n{page.plain(table)}" for title, table in compare.tables(rows)]
-    print(json.dumps(compare.as_json(rows), indent=1) if args.json else "\n".join(tables))
+    sys.stderr.write("".join(f"warning: {warning}\n" for warning in warnings))
+    print(json.dumps(compare.as_json(rows), indent=1) if args.json else compare.text(rows))
     return 0
 
 
 def run_command(args: argparse.Namespace) -> int:
-    from results import run
+    from results import compare, report, run
     from results.record import InputError
 
     if args.judge_model and not os.environ.get("OPENAI_API_KEY"):
@@ -58,8 +58,9 @@ def run_command(args: argparse.Namespace) -> int:
         return 0
     run.execute(plans)
     for before, after in [(plan.base, plan.folder) for plan in plans if plan.base]:
-        print(f"\n{after.name}: before is {before.name}")
-        compare_command(argparse.Namespace(before=before, after=after, json=False))
+        rows, _ = compare.compare_all(compare.load(before), compare.load(after))
+        headlines = [row for row in rows if row.metric in report.HEADLINES.values()]
+        print(f"\n=== {after.name}, before: {before.name} ===\n{compare.text(headlines)}")
     return report_command(argparse.Namespace(results=args.runs.parent, check=False))
 
 

@@ -165,6 +165,16 @@ def tables(rows: list[Row]) -> list[tuple[str, list[list[str]]]]:
     return list(found.items())
 
 
+def text(rows: list[Row]) -> str:
+    """All tables for a terminal: first column to the left, the others to the right."""
+    parts = []
+    for title, table in tables(rows):
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = [[cell.rjust(width) for cell, width in zip(line, widths, strict=True)] for line in table]
+        parts.append("\n".join([f"\n{title}", *("  ".join([c[0].strip().ljust(widths[0]), *c[1:]]) for c in lines)]))
+    return "\n".join(parts)
+
+
 def as_json(rows: list[Row]) -> list[dict[str, Any]]:
     """Rows for machines; an infinite bound becomes null."""
     flat = [{**asdict(row.difference), **asdict(row), "p_unadjusted": row.difference.p} for row in rows]

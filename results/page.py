@@ -1,5 +1,5 @@
-"""Pages from blocks: markdown for code hosts, text for terminals, and one HTML file that works without network and
-shows model output as text, never as markup."""
+"""Pages from blocks: markdown for code hosts, and one HTML file that works without network and shows model output as
+text, never as markup."""
 
 import json
 import re
@@ -11,15 +11,6 @@ from results import outputs
 
 TEMPLATES = Path(__file__).parent / "templates"
 Block = tuple[str, Any]  # ("h1".."h4" | "p" | "li" | "code", text), ("table", rows), ("figure", (file, alt, svg))
-
-
-def plain(rows: list[list[str]]) -> str:
-    """A table for a terminal: first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    )
 
 
 def markdown(blocks: Iterable[Block]) -> str:

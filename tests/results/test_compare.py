@@ -95,6 +95,30 @@ def test_another_version_or_base_is_warned_of(lm_eval_output: Output, capsys: py
     assert "warning: tatqa: batch size differs: 16 before, 1 after" in errors
 
 
+def test_any_other_task_compares_question_by_question(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, right in (("before", 0), ("after", 9)):
+        (tmp_path / name).mkdir()
+        rows = [
+            {
+                "doc_id": i,
+                "doc": {"key": 1000 + i, "prompt": "Write in capitals."},
+                "metrics": ["prompt_level_strict_acc", "inst_level_strict_acc"],
+                "prompt_level_strict_acc": i < right,
+                "inst_level_strict_acc": [i < right, True],
+                **dict.fromkeys(("doc_hash", "prompt_hash", "target_hash"), str(i)),
+            }
+            for i in range(10)
+        ]
+        (tmp_path / name / "samples_ifeval_t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        results = {"config": {}, "configs": {"ifeval": {}}, "versions": {"ifeval": 4.0}, "n-shot": {}}
+        (tmp_path / name / "results_t.json").write_text(json.dumps(results))
+    assert main(["compare", str(tmp_path / "before"), str(tmp_path / "after"), "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["bench"], row["metric"], row["clusters"]) == ("bench ifeval", "prompt_level_strict_acc", 10)
+    assert (row["delta"], row["verdict"]) == (0.9, "better")
+    assert row["p"] == pytest.approx(2 / 2**9)  # nine of ten changed, all one way
+
+
 def test_mtbench_scores_pair_by_turn_and_cluster_by_question(
     mtbench_output: Output, capsys: pytest.CaptureFixture[str]
 ) -> None:
