@@ -93,7 +93,8 @@ def _of_object(found: dict[str, Any]) -> Reply | None:
 
 def _mended(text: str) -> Reply | None:
     """The reply of the last thing that looks like an answer object but is no valid JSON, read by its keys."""
-    for piece in reversed(text.split("{")[1:]):
+    last_first = reversed(text.split("{")[1:])
+    for piece in sorted(last_first, key=lambda piece: "}" not in piece):  # those that are cut off come last
         key = _ANSWER_KEY.search(piece)
         if key is None:
             continue

@@ -37,8 +37,8 @@ def dataset(
     docs = [doc for doc in documents(split) if doc["answer_type"] == answer_type]
     if not docs:
         _stop(f"the {split} data has no question of type {answer_type}; leave this subtask out")
-    if context_budget:
-        docs = _within(docs, int(context_budget), _token_counter(model_args))
+    if context_budget is not None:
+        docs = _within(docs, context_budget, _token_counter(model_args))
     return {split: Dataset.from_list(docs)}
 
 
@@ -69,6 +69,8 @@ def _documents(split: str, source: str | None) -> list[Doc]:
 
 
 def _within(docs: list[Doc], budget: int, count_tokens: Callable[[str], int]) -> list[Doc]:
+    if not isinstance(budget, int) or budget < 1:
+        _stop(f"context_budget must be a number of tokens, found {budget!r}")
     fitted = [prompt.fit(_context(doc), doc["question"], budget, count_tokens) for doc in docs]
     dropped = [len(doc["paragraphs"]) - len(context.paragraphs) for doc, context in zip(docs, fitted, strict=True)]
     docs = [doc | {"paragraphs": context.paragraphs} for doc, context in zip(docs, fitted, strict=True)]

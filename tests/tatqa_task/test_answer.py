@@ -44,6 +44,7 @@ MENDED = [
     ('{"answer": ["12.5"], "scale": "mil', ["12.5"], ""),  # cut off
     ('{"answer": ["12.5", "13', ["12.5", "13"], ""),
     ('{"answer": ["12.5"', ["12.5"], ""),
+    ("{'answer': ['1'], 'scale': ''} {'answer': ['2", ["1"], ""),  # the last complete one
     ("{answer: 1,234, scale: thousand}", ["1,234"], "thousand"),
     ('{"answer": null, "scale": ""}', [], ""),
     ("Answer: 12.5 million", ["12.5"], "million"),

@@ -74,6 +74,12 @@ def test_context_budget_needs_a_tokenizer(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().err.startswith("error: context_budget needs a tokenizer: give ")
 
 
+def test_context_budget_of_another_kind(tiny_base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        harness.dataset("validation", "span", context_budget="many", pretrained=str(tiny_base))  # type: ignore[arg-type]
+    assert capsys.readouterr().err == "error: context_budget must be a number of tokens, found 'many'\n"
+
+
 def test_examples_depend_on_seed_and_question_alone() -> None:
     docs = harness.documents("validation")[:20]
     first, again, other = (harness.Examples().set_rnd(seed) for seed in (1234, 1234, 5))
