@@ -35,8 +35,9 @@ def tiny_base() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No key, endpoint or data setting of the developer's shell reaches a test."""
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No key, endpoint, data setting or cache of the developer's shell reaches a test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "TATQA_DATA"):
         monkeypatch.delenv(name, raising=False)
     yield

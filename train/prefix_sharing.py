@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.utils.checkpoint
 from torch import Tensor
 
 logger = logging.getLogger(__name__)
@@ -33,8 +34,9 @@ class SharingError(ValueError):
 class Packed(NamedTuple):
     """One batch of B rows of length L as a trie of T nodes, padded to N slots (N >= T). All tensors are int64.
 
-    tokens: [N] token of each slot. depth: [N] its position id. last: [N] slot of its last descendant (itself for a leaf).
-    positions: [P] places in the flattened [B * L] batch whose hidden state is wanted, and slots: [P] where each is.
+    tokens: [N] token of each slot. depth: [N] its position id. last: [N] slot of its last descendant (itself for a
+    leaf). positions: [P] places in the flattened batch whose hidden state is wanted, and slots: [P] where each is.
+    sizes: [2] tokens of the padded batch, and those of them that are no padding.
     """
 
     tokens: Tensor
@@ -42,12 +44,13 @@ class Packed(NamedTuple):
     last: Tensor
     positions: Tensor
     slots: Tensor
+    sizes: Tensor
 
 
 def pack_prefixes(
     input_ids: np.ndarray, attention_mask: np.ndarray, wanted: np.ndarray | None = None, bucket: int = 1
-) -> tuple[Packed, int]:
-    """Lay out the distinct prefixes of right-padded rows in preorder; returns the layout and the number of nodes T.
+) -> Packed:
+    """Lay out the distinct prefixes of right-padded rows in preorder.
 
     input_ids, attention_mask: [B, L]. wanted: [B, L] bool, the places whose hidden state is read (default: every real
     token). bucket: N is T rounded up to a multiple of it; the padding slots see only themselves.
@@ -81,8 +84,26 @@ def pack_prefixes(
         np.concatenate([(start[following] - 1)[new], np.arange(total, total + padding)]),
     )
     positions = np.flatnonzero(real if wanted is None else real & wanted)
-    slots = slot_of.reshape(-1)[positions]
-    return Packed(*(torch.from_numpy(np.ascontiguousarray(a, np.int64)) for a in (*layout, positions, slots))), total
+    sizes = [real.size, real.sum()]
+    parts = (*layout, positions, slot_of.reshape(-1)[positions], sizes)
+    return Packed(*(torch.from_numpy(np.ascontiguousarray(part, np.int64)) for part in parts))
+
+
+def trim(batch: dict[str, Tensor], packed: Packed) -> tuple[dict[str, Tensor], Packed]:
+    """A preference batch [B, L] cut to each row's last prompt token and completion, and the layout that leads there.
+
+    The loss reads nothing else, so the hidden states of the prompts need never be put back into a padded batch.
+    """
+    completion = batch["completion_mask"] > 0
+    first = completion.int().argmax(1, keepdim=True) - 1  # a completion follows at least one prompt token
+    width = int(completion.sum(1).max()) + 1
+    columns = first + torch.arange(width)
+    inside = columns < batch["attention_mask"].sum(1, keepdim=True)
+    columns = torch.where(inside, columns, 0)
+    names = ("input_ids", "attention_mask", "completion_mask")
+    short = {name: torch.where(inside, batch[name].gather(1, columns), 0) for name in names}
+    row, column = packed.positions // completion.shape[1], packed.positions % completion.shape[1]
+    return {**batch, **short}, packed._replace(positions=row * width + column - first[row, 0])
 
 
 def sees(last: Tensor) -> Callable[[Any, Any, Any, Any], Any]:
@@ -96,61 +117,56 @@ def trie_mask(last: Tensor, kernel: str) -> Any:
     if kernel == "sdpa":
         index = torch.arange(n, device=last.device)
         return sees(last)(None, None, index[:, None], index[None, :])[None, None]
-    from torch.nn.attention.flex_attention import create_block_mask
+    from torch.nn.attention.flex_attention import BlockMask
 
-    build = torch.compile(create_block_mask) if last.is_cuda else create_block_mask
-    return build(sees(last), None, None, n, n, device=last.device)
+    furthest, nearest = last.view(-1, FLEX_BLOCK).amax(1), last.view(-1, FLEX_BLOCK).amin(1)
+    block = torch.arange(n // FLEX_BLOCK, device=last.device)
+    below = block[:, None] > block[None, :]  # [query block, key block]
+    full = below & (nearest[None, :] >= (block[:, None] + 1) * FLEX_BLOCK - 1)
+    partial = (below | (block[:, None] == block[None, :])) & (furthest[None, :] >= block[:, None] * FLEX_BLOCK) & ~full
+    return BlockMask.from_kv_blocks(*_ordered(partial), *_ordered(full), BLOCK_SIZE=FLEX_BLOCK, mask_mod=sees(last))
+
+
+def _ordered(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """For each query block: how many key blocks are set, and their indices with the set ones first ([1, 1, ...])."""
+    indices = blocks.int().argsort(dim=-1, descending=True, stable=True)
+    return blocks.sum(-1, dtype=torch.int32)[None, None], indices.int()[None, None].contiguous()
 
 
 class PrefixSharing:
-    """Wraps `backbone.forward` in place; counts what it saved over every forward in training mode.
-
-    presented: padded tokens the trainer asked for. real: those without padding. distinct: nodes of the tries.
-    computed: slots the backbone ran on (distinct plus bucket padding). shapes: the packed lengths met so far, each of
-    which costs a compilation when layers are compiled.
-    """
+    """Wraps `backbone.forward` in place. `shapes` are the packed lengths met so far; each costs one compilation."""
 
     def __init__(self, backbone: torch.nn.Module, kernel: str, bucket: int) -> None:
         self.kernel, self.bucket = kernel, bucket
-        self.presented = self.real = self.distinct = self.computed = 0
         self.shapes: set[int] = set()
         self._backbone, self._forward = backbone, backbone.forward
         backbone.forward = self.forward
 
-    def pack(self, input_ids: Tensor, attention_mask: Tensor, completion_mask: Tensor | None = None) -> Packed:
-        """Pack one batch on the host and count it; only hidden states that predict a completion token are wanted."""
-        mask = attention_mask.cpu().numpy()
-        wanted = None
-        if completion_mask is not None:
-            wanted = np.zeros_like(mask, dtype=bool)
-            wanted[:, :-1] = completion_mask.cpu().numpy()[:, 1:] > 0
-        packed, distinct = pack_prefixes(input_ids.cpu().numpy(), mask, wanted, self.bucket)
-        self.presented += mask.size
-        self.real += int(mask.sum())
-        self.distinct += distinct
-        self.computed += packed.tokens.numel()
-        if packed.tokens.numel() not in self.shapes:
-            self.shapes.add(packed.tokens.numel())
-            logger.info("prefix sharing: %d packed lengths so far, newest %d", len(self.shapes), packed.tokens.numel())
-        return packed
-
     def collate(self, collator: Callable[[list[Any]], dict[str, Any]]) -> Callable[[list[Any]], dict[str, Any]]:
-        """Let the collator pack: the layout travels with the batch, so no step waits for the device to read it back."""
+        """Pack in TRL's preference collator: on the host, ahead of the device, and with the prompts taken out."""
 
         def collate_and_pack(examples: list[Any]) -> dict[str, Any]:
             batch = collator(examples)
-            batch["packed"] = list(self.pack(batch["input_ids"], batch["attention_mask"], batch.get("completion_mask")))
-            return batch
+            wanted = np.zeros(batch["completion_mask"].shape, dtype=bool)
+            wanted[:, :-1] = batch["completion_mask"].numpy()[:, 1:] > 0
+            mask = batch["attention_mask"].numpy()
+            batch, packed = trim(batch, pack_prefixes(batch["input_ids"].numpy(), mask, wanted, self.bucket))
+            return {**batch, "packed": list(packed)}
 
         return collate_and_pack
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, packed: list[Tensor] | None = None, **kwargs: Any
     ) -> Any:
-        """The backbone's forward for a padded batch [B, L]: `last_hidden_state` is [B, L, H], zero where not wanted."""
+        """The backbone's forward for a batch [B, L]: `last_hidden_state` is [B, L, H], zero where not wanted.
+
+        Without `packed`, which `collate` adds, the batch is fetched from the device and packed here.
+        """
         if packed is None:
-            packed = list(self.pack(input_ids, torch.ones_like(input_ids) if attention_mask is None else attention_mask))
+            mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+            packed = list(pack_prefixes(input_ids.cpu().numpy(), mask.cpu().numpy(), None, self.bucket))
         trie = Packed(*(part.to(input_ids.device) for part in packed))
+        self._count(trie.tokens.numel())
         output = self._forward(
             input_ids=trie.tokens[None],
             attention_mask=trie_mask(trie.last, self.kernel),
@@ -163,20 +179,30 @@ class PrefixSharing:
         output.last_hidden_state = padded.view(*input_ids.shape, -1)
         return output
 
+    def _count(self, length: int) -> None:
+        if length not in self.shapes:
+            self.shapes.add(length)
+            logger.info("prefix sharing: %d packed lengths so far, newest %d", len(self.shapes), length)
+
     def remove(self) -> None:
         """Give the backbone its own forward back."""
         self._backbone.forward = self._forward
 
 
 def share_prefixes(
-    model: torch.nn.Module, kernel: str = "auto", bucket: int = 512, compile_layers: bool = False
+    model: torch.nn.Module,
+    kernel: str = "auto",
+    bucket: int = 1024,
+    compile_layers: bool = False,
+    recompute: bool = False,
 ) -> PrefixSharing:
     """Make a causal LM (bare or wrapped by PEFT) compute shared prefixes once.
 
-    kernel: "flex" (FlexAttention, GPUs), "sdpa" (dense mask, anywhere), "auto" picks. bucket: packed lengths are rounded up
-    to multiples of it, which bounds recompilation. Raises SharingError for a model that would be computed wrongly.
+    kernel: "flex" (FlexAttention, GPUs), "sdpa" (dense mask, anywhere), "auto" picks. bucket: packed lengths are
+    rounded up to multiples of it, which bounds recompilation (sdpa compiles nothing and rounds to 1). recompute:
+    activation checkpointing around the compiled layers. Raises SharingError for a model that would be computed wrongly.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
     backbone = getattr(base, base.base_model_prefix, base)
     refuse_unsupported(base, backbone)
     if kernel == "auto":
@@ -185,9 +211,28 @@ def share_prefixes(
     base.set_attn_implementation({"flex": "flex_attention", "sdpa": "sdpa"}[kernel])
     if compile_layers:
         torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+        base.get_input_embeddings().register_forward_hook(_with_gradient)  # else the first layer is a graph of its own
         for layer in backbone.layers:
-            layer.compile(dynamic=False)
-    return PrefixSharing(backbone, kernel, max(bucket, FLEX_BLOCK) if kernel == "flex" else bucket)
+            layer.forward = _compiled(layer.forward, recompute)
+    return PrefixSharing(backbone, kernel, -(-bucket // FLEX_BLOCK) * FLEX_BLOCK if kernel == "flex" else 1)
+
+
+def _with_gradient(module: Any, inputs: Any, output: Tensor) -> Tensor:
+    return output.requires_grad_() if torch.is_grad_enabled() else output
+
+
+def _compiled(forward: Callable[..., Any], recompute: bool) -> Callable[..., Any]:
+    """The layer's forward compiled, and checkpointed from outside: traced into the graph, checkpointing saves little."""
+    compiled = torch.compile(forward, dynamic=False)
+    if not recompute:
+        return compiled
+
+    def checkpointed(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return compiled(*args, **kwargs)
+        return torch.utils.checkpoint.checkpoint(compiled, *args, use_reentrant=False, **kwargs)
+
+    return checkpointed
 
 
 def refuse_unsupported(model: Any, backbone: Any) -> None:

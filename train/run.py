@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import AutoConfig, AutoTokenizer, TrainerCallback
 from transformers.utils import cached_file
 
 from train import plan, record
-from train.dpo import PairTrainer, TrainError, config, make_trainer
+from train.dpo import PairTrainer, TrainError, compute_dtype, config, make_trainer
 from train.pairs import Counts, build, stratified
-from train.prefix_sharing import SharingError
 from train.recipe import Recipe, RecipeError
+from train.reference import attach_reference, cache_file
 from train.tokens import TokenPair, tokenize
 
 
@@ -85,15 +84,21 @@ def run(recipe: Recipe, out: Path, command: list[str], dry_run: bool = False) ->
     data = record.digest(json.dumps(row.pair.row(), sort_keys=True).encode() for row in rows)
     identity = {"recipe": recipe.model_dump(), "data_sha256": data, "base_sha256": base}
     first = int(os.environ.get("RANK", "0")) == 0
-    if first and claim(out, identity):
+    if first and holds(out, identity):
         return f"{out} holds this run already, finished; delete the folder to train again"
+    new = not out.exists()
     try:
         trainer = make_trainer(recipe, rows, tokenizer, config(recipe, out, micro, plan.processes()))
-        spent = train(trainer, out, first)
-    except SharingError as error:
-        raise RecipeError(str(error)) from None
+    except ValueError as error:  # from peft, trl or prefix sharing, which say what is wrong
+        if new and out.exists():
+            out.rmdir()
+        raise RecipeError(" ".join(str(error).split())) from None
     if first:
-        facts = {**identity, **record.surroundings(), "pairs": kept(rows, counts), **spent, "command": command}
+        record.write_json(out / "run.json", identity)
+    precision = f"{'nf4 ' * recipe.load_in_4bit}{compute_dtype(recipe)}"
+    spent = train(trainer, out, first, cache_file(base, precision, rows))
+    if first:
+        facts = {**identity, **record.surroundings(), "pairs": kept(recipe, rows, counts), **spent, "command": command}
         finish(out, facts)
     return f"adapter in {out}"
 
@@ -116,8 +121,8 @@ def _chunks(path: Path) -> Iterator[bytes]:
             yield chunk
 
 
-def claim(out: Path, identity: dict[str, Any]) -> bool:
-    """Make `out` this run's folder; True if it holds the finished run. Raises RecipeError if it holds another one."""
+def holds(out: Path, identity: dict[str, Any]) -> bool:
+    """Whether `out` holds this run, finished. Raises RecipeError if it holds another one, or part of it."""
     finished, begun = out / "train.json", out / "run.json"
     marker = finished if finished.exists() else begun
     if marker.exists():
@@ -129,9 +134,6 @@ def claim(out: Path, identity: dict[str, Any]) -> bool:
             raise RecipeError(f"{out} holds a run with other {name}; choose another --output_dir or delete it")
     elif (out / "adapter_config.json").exists() or list(out.glob("checkpoint-*")):
         raise RecipeError(f"{out} holds an adapter that this program did not train; choose another --output_dir")
-    out.mkdir(parents=True, exist_ok=True)
-    if marker is begun:
-        record.write_json(begun, identity)
     return marker is finished
 
 
@@ -146,12 +148,15 @@ def last_checkpoint(out: Path) -> Path | None:
     return None
 
 
-def train(trainer: PairTrainer, out: Path, first: bool) -> dict[str, Any]:
+def train(trainer: PairTrainer, out: Path, first: bool, cache: Path) -> dict[str, Any]:
     """Train from the last checkpoint on and save the adapter; returns the measured part of train.json."""
     conductor = Conductor(trainer, first)
     trainer.add_callback(conductor)
     checkpoint = last_checkpoint(out)
+    started = time.monotonic()
     try:
+        cached = attach_reference(trainer, cache)
+        reference_seconds = time.monotonic() - started
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if conductor.stop:
             where = f"step {trainer.state.global_step} of {trainer.state.max_steps}"
@@ -159,7 +164,9 @@ def train(trainer: PairTrainer, out: Path, first: bool) -> dict[str, Any]:
         trainer.save_model(str(out))
     except torch.OutOfMemoryError:
         raise TrainError("the GPU's memory is full; try --memory small, then a smaller max_length") from None
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except TrainError:
+        raise
+    except Exception as error:  # the Rust libraries raise types of their own
         raise TrainError(unwritable(error, out)) from error
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     seconds, pairs = history[-1]["seconds"], len(trainer.train_dataset) * trainer.recipe.num_train_epochs
@@ -167,6 +174,7 @@ def train(trainer: PairTrainer, out: Path, first: bool) -> dict[str, Any]:
         "history": history,
         "seconds": seconds,
         "pairs_per_second": pairs / seconds,
+        "reference": {"cached": cached, "seconds": reference_seconds},
         "tokens": {name: history[-1][name] for name in ("presented", "real", "computed")},
         "peak_memory_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
         "micro_batch": trainer.args.per_device_train_batch_size,
@@ -176,17 +184,18 @@ def train(trainer: PairTrainer, out: Path, first: bool) -> dict[str, Any]:
 
 def unwritable(error: Exception, out: Path) -> str:
     """One line for a failed write; any other error is raised again."""
-    writing = isinstance(error, SafetensorError) or "PytorchStreamWriter" in str(error)
-    if not (writing or isinstance(error, OSError)):
+    if not (isinstance(error, OSError) or "(os error" in str(error) or "PytorchStreamWriter" in str(error)):
         raise error
     full = getattr(error, "errno", None) == errno.ENOSPC or shutil.disk_usage(out).free < 1 << 20
     reason = "no space left" if full else " ".join(str(error).split())[:200]
     return f"cannot write to {out}: {reason}; mend that, then the same command goes on from the last checkpoint"
 
 
-def kept(rows: list[TokenPair], counts: Counts) -> dict[str, Any]:
+def kept(recipe: Recipe, rows: list[TokenPair], counts: Counts) -> dict[str, Any]:
     """The `pairs` entry of train.json."""
     by_type, by_kind = (Counter(getattr(row.pair, name) for row in rows) for name in ("answer_type", "kind"))
+    if rest := len(rows) % recipe.effective_batch_size % plan.processes():
+        counts.dropped[f"beyond equal shares of an epoch's last step for {plan.processes()} processes"] = rest
     return {"kept": len(rows), "dropped": dict(counts.dropped), "by_type": dict(by_type), "by_kind": dict(by_kind)}
 
 

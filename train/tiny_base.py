@@ -118,8 +118,8 @@ def lesson(tokenizer: Any, settings: Settings, index: int) -> tuple[np.ndarray, 
         ids[row, : len(prompt) + len(reply)] = prompt + reply
         mask[row, : len(prompt) + len(reply)] = 1
         wanted[row, len(prompt) - 1 : len(prompt) + len(reply) - 1] = 1
-    packed, total = pack_prefixes(ids, mask, wanted > 0)
-    labels = np.full(total, IGNORED)
+    packed = pack_prefixes(ids, mask, wanted > 0)
+    labels = np.full(packed.tokens.numel(), IGNORED)
     labels[packed.slots.numpy()] = ids.reshape(-1)[packed.positions.numpy() + 1]
     return packed.tokens.numpy(), packed.depth.numpy(), packed.last.numpy(), labels
 
