@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 from typing import Any
 
 from train.pairs import Pair
@@ -31,29 +30,32 @@ def tokenize(
 ) -> list[TokenPair]:
     """Ids of the pairs, prompts cut to their last `max_prompt` tokens; pairs over `max_length` are counted, not kept.
 
-    A reply starts where prompt and prompt plus reply part, as in TRL 1.16 (DPOTrainer._prepare_dataset).
+    Prompt and reply are encoded apart, as in generation, where the reply's tokens follow the prompt's.
     """
-    sides = [_ids(tokenizer, pairs, side) for side in (None, "chosen", "rejected")]
-    kept = []
-    for pair, prompt, chosen, rejected in zip(pairs, *sides, strict=True):
-        n = len(commonprefix([prompt, chosen, rejected]))
-        row = TokenPair(pair, prompt[:n][-(max_prompt or n) :], chosen[n:], rejected[n:])
-        if row.length <= (max_length or row.length):
-            kept.append(row)
-        else:
-            dropped[TOO_LONG] += 1
+    if not pairs:
+        return []
+    end = end_of_turn(tokenizer)
+    texts = (
+        [_rendered(tokenizer, pair.row()["prompt"], add_generation_prompt=True) for pair in pairs],
+        [pair.chosen + end for pair in pairs],
+        [pair.rejected + end for pair in pairs],
+    )
+    sides = (tokenizer(side, add_special_tokens=False)["input_ids"] for side in texts)
+    rows = [
+        TokenPair(pair, prompt[-(max_prompt or len(prompt)) :], chosen, rejected)
+        for pair, prompt, chosen, rejected in zip(pairs, *sides, strict=True)
+    ]
+    kept = [row for row in rows if row.length <= (max_length or row.length)]
+    dropped.update({TOO_LONG: len(rows) - len(kept)} if len(kept) < len(rows) else {})
     return kept
 
 
-def _ids(tokenizer: Any, pairs: Sequence[Pair], side: str | None) -> list[list[int]]:
-    rendered = []
-    for pair in pairs:
-        row = pair.row()
-        messages = row["prompt"] + (row[side] if side else [])
-        rendered.append(
-            tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=not side, **row["chat_template_kwargs"]
-            )
-        )
-    ids: list[list[int]] = tokenizer(rendered, add_special_tokens=False)["input_ids"] if rendered else []
-    return ids
+def end_of_turn(tokenizer: Any) -> str:
+    """What the chat template writes after a reply."""
+    reply = "a reply"
+    turns = [{"role": "user", "content": "a question"}, {"role": "assistant", "content": reply}]
+    return _rendered(tokenizer, turns).rpartition(reply)[2]
+
+
+def _rendered(tokenizer: Any, messages: list[dict[str, str]], **kwargs: Any) -> str:
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, enable_thinking=False, **kwargs))

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -205,6 +206,17 @@ def test_step_batches_deal_each_step_whole(n: int, step: int, micro: int, proces
     assert n - sum(len(batch) for batches in dealt for batch in batches) == n % step % processes
 
 
+def test_each_epoch_has_its_own_order_also_when_resumed() -> None:
+    orders = []
+    for epoch in (0.0, 1.0, 1.5, 2.0):  # 1.5: on_epoch_begin of a run resumed in the middle
+        order = ContextSampler(range(50), [1] * 50, 8, seed=0)
+        trainer: Any = SimpleNamespace(order=order)
+        Conductor(trainer, False).on_epoch_begin(None, SimpleNamespace(epoch=epoch), None)
+        orders.append(list(order))
+    assert orders[1] == orders[2]
+    assert len({tuple(order) for order in orders}) == 3
+
+
 def test_prompts_are_cut_from_the_left_and_long_pairs_counted(tokenizer: Any) -> None:
     made = list(pairs.build(Recipe(model_name_or_path=""), Counts()))[:10]
     whole = tokenize(made, tokenizer, None, None, Counter())
@@ -219,12 +231,17 @@ def test_prompts_are_cut_from_the_left_and_long_pairs_counted(tokenizer: Any) ->
     assert max(row.length for row in kept) <= limit
 
 
-def test_ids_are_what_trl_would_make(mini: Path, tokenizer: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("template", ["shipped", pytest.param("qwen3", marks=pytest.mark.real)])
+def test_ids_are_what_trl_would_make(
+    template: str, mini: Path, tokenizer: Any, tmp_path: Path, shared_data: Path
+) -> None:
     from datasets import Dataset
 
     recipe = small(mini)
-    rows = rows_of(recipe, tokenizer, 8)
     trainer = trainer_for(recipe, tokenizer, tmp_path, n=8)
+    if template == "qwen3":
+        tokenizer = AutoTokenizer.from_pretrained(shared_data / "qwen3")
+    rows = rows_of(recipe, tokenizer, 8)
     theirs = DPOTrainer._prepare_dataset(
         trainer, Dataset.from_list([row.pair.row() for row in rows]), tokenizer, trainer.args, "train"
     )
@@ -234,7 +251,13 @@ def test_ids_are_what_trl_would_make(mini: Path, tokenizer: Any, tmp_path: Path)
         )  # fmt: skip
 
 
-@pytest.mark.parametrize("template", ["shipped", pytest.param("qwen3", marks=pytest.mark.real)])
+SWITCH = (  # a template with a thinking switch, thinking by default, as Qwen3's
+    "{% for m in messages %}[{{ m.role }}] {{ m.content }}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}[assistant] {% if enable_thinking is defined and not enable_thinking %}(no thoughts){% endif %}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("template", ["shipped", "switch", pytest.param("qwen3", marks=pytest.mark.real)])
 def test_prompt_ids_are_those_that_lm_eval_sends(
     template: str, mini: Path, tmp_path: Path, shared_data: Path, tokenizer: Any
 ) -> None:
@@ -243,6 +266,9 @@ def test_prompt_ids_are_those_that_lm_eval_sends(
 
     if template == "qwen3":
         tokenizer = AutoTokenizer.from_pretrained(shared_data / "qwen3")
+    if template == "switch":
+        tokenizer = AutoTokenizer.from_pretrained(mini)
+        tokenizer.chat_template = SWITCH
     lm = HFLM(pretrained=str(mini), tokenizer=tokenizer, device="cpu", enable_thinking=False)
     pair = next(iter(pairs.build(Recipe(model_name_or_path=""), Counts())))
     sent = lm.apply_chat_template([{"role": "user", "content": pair.prompt}])
@@ -252,5 +278,7 @@ def test_prompt_ids_are_those_that_lm_eval_sends(
     assert row.prompt_ids == list(ids) == batch[0].tolist()
     assert isinstance(row.pair, Pair)
     assert tokenizer.decode(row.chosen_ids).startswith(pair.chosen)
+    if template == "switch":
+        assert sent.endswith("(no thoughts)")
     if template == "qwen3":
         assert tokenizer.decode(row.prompt_ids).endswith("<think>\n\n</think>\n\n")

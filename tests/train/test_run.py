@@ -108,7 +108,11 @@ def test_killed_at_any_step_it_ends_with_the_same_adapter_to_the_bit(
     torn.mkdir()
     (torn / "trainer_state.json").write_text('{"epoch": 1.')
     assert last_checkpoint(out) == newest
+    done = json.loads((newest / "trainer_state.json").read_text())["log_history"]
     assert main([str(recipe_file), "--output_dir", str(out), *DROPOUT]) == 0
+    history = facts(out)["history"]
+    assert [entry["seconds"] for entry in history[: len(done)]] == [entry["seconds"] for entry in done]  # not run again
+    assert len(done) >= 8
     assert same_bits(whole, out)
     for entry, other in zip(facts(whole)["history"], facts(out)["history"], strict=True):
         assert entry["loss"] == other["loss"]
