@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tatqa_task import answer, data, metric
+from tatqa_task import answer, data, metric, synthetic
 from tatqa_task.__main__ import main
 
 GROUPS = ("tatqa", "tatqa_test", "tatqa_train", "tatqa_cot")
@@ -26,11 +26,13 @@ def run(folder: Path, *command: str, source: str = "synthetic") -> subprocess.Co
     )
 
 
-def evaluate(folder: Path, model: str, *options: str, launcher: tuple[str, ...] = ()) -> tuple[Path, str]:
+def evaluate(
+    folder: Path, model: str, *options: str, launcher: tuple[str, ...] = (), source: str = "synthetic"
+) -> tuple[Path, str]:
     """The output folder of one scoring run, and what the run said."""
     command = [*launcher, "lm_eval", "--model", "hf", "--model_args", model, "--device", "cpu", "--batch_size", "8"]
     options = (*options, "--log_samples", "--output_path", str(folder / "out"), "--gen_kwargs", "max_gen_toks=32")
-    done = run(folder, *command, *options)
+    done = run(folder, *command, *options, source=source)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder / "out", done.stdout + done.stderr
 
@@ -164,31 +166,43 @@ def test_two_processes_give_the_numbers_of_one(chat: tuple[Path, str], tmp_path:
     }
 
 
-def test_export_then_score_gives_lm_evals_numbers(chat: tuple[Path, str], tmp_path: Path) -> None:
-    found, run_samples = results(chat[0]), samples(chat[0])
-    asked = {uid for (file, uid) in run_samples if "cot" not in file and "_test" not in file and "_train" not in file}
-    gold = json.loads(json.dumps(_official("validation")))
-    for context in gold:
-        context["questions"] = [q for q in context["questions"] if q["uid"] in asked]
-    (tmp_path / "gold.json").write_text(json.dumps(gold))
-    files = [str(next(chat[0].rglob(f"samples_tatqa_{kind}_*.jsonl"))) for kind in TYPES]
-    assert main(["export", *files, "--out", str(tmp_path / "pred.json")]) == 0
-    arguments = ["--gold", str(tmp_path / "gold.json"), "--pred", str(tmp_path / "pred.json")]
-    assert main(["score", *arguments, "--json", str(tmp_path / "out.json")]) == 0
-    scored = json.loads((tmp_path / "out.json").read_text())
-    assert scored["n"] == len(asked) == len(TYPES) * LIMIT
+def export_and_score(out: Path, gold: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
+    """What our own `export` and `score` make of the samples of group tatqa."""
+    files = [next(out.rglob(f"samples_tatqa_{kind}_*.jsonl")) for kind in TYPES]
+    asked = {json.loads(line)["doc"]["uid"] for file in files for line in file.read_text().splitlines()}
+    contexts = [c | {"questions": [q for q in c["questions"] if q["uid"] in asked]} for c in gold]
+    (folder / "gold.json").write_text(json.dumps(contexts))
+    assert main(["export", *map(str, files), "--out", str(folder / "pred.json")]) == 0
+    arguments = ["--gold", str(folder / "gold.json"), "--pred", str(folder / "pred.json")]
+    assert main(["score", *arguments, "--json", str(folder / "out.json")]) == 0
+    scored: dict[str, Any] = json.loads((folder / "out.json").read_text())
+    return scored
+
+
+def assert_same_numbers(out: Path, scored: dict[str, Any], n: int) -> None:
+    found = results(out)["tatqa"]
+    assert scored["n"] == n
     assert [scored["em"], scored["f1"], scored["scale"]] == [
-        pytest.approx(found["tatqa"][name], abs=1e-12) for name in ("em", "f1", "scale_em")
+        pytest.approx(found[name], abs=1e-12) for name in ("em", "f1", "scale_em")
     ]
-    for (file, uid), sample in run_samples.items():
-        if uid in asked and "cot" not in file:
+    for (file, uid), sample in samples(out).items():
+        if "cot" not in file and uid in scored["per_question"]:
             assert scored["per_question"][uid] == [sample["em"], sample["f1"], sample["scale_em"]]
 
 
-def _official(split: str) -> list[dict[str, Any]]:
-    from tatqa_task import synthetic
+def test_export_then_score_gives_lm_evals_numbers(chat: tuple[Path, str], tmp_path: Path) -> None:
+    gold = synthetic.generate("validation", synthetic.SIZES["validation"])
+    assert_same_numbers(chat[0], export_and_score(chat[0], gold, tmp_path), len(TYPES) * LIMIT)
 
-    return synthetic.generate(split, synthetic.SIZES[split])
+
+@pytest.mark.real
+def test_the_same_on_real_files_with_a_context_budget(tmp_path: Path, tiny_base: Path, shared_data: Path) -> None:
+    source = shared_data / "tatqa"
+    options = ("--tasks", "tatqa", "--limit", "4", "--metadata", '{"context_budget": 600}', "--apply_chat_template")
+    out, said = evaluate(tmp_path, f"pretrained={tiny_base}", *options, source=str(source))
+    assert said.count("context budget of 600 tokens: ") == len(TYPES)
+    gold = json.loads((source / data.FILES["validation"][0]).read_text())
+    assert_same_numbers(out, export_and_score(out, gold, tmp_path), len(TYPES) * 4)
 
 
 def test_validate_and_ls_work_from_another_folder(tmp_path: Path) -> None:
