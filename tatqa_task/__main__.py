@@ -144,7 +144,7 @@ def _samples_files(path: Path) -> list[Path]:
 
 def _sample_predictions(file: Path) -> list[tuple[str, list[Any]]]:
     try:
-        samples = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line]
+        samples = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
         replies = [(sample["doc"]["uid"], answer.parse(sample["filtered_resps"][0])) for sample in samples]
     except (ValueError, LookupError, TypeError) as error:
         raise data.DataError(f"{file} is no lm-eval samples file of a tatqa task ({error!r})") from error

@@ -116,7 +116,8 @@ def test_bad_input_is_one_line(
 
 def test_export(gold: Path, tmp_path: Path) -> None:
     replies = {q.uid: answer.render(q.answer, q.scale) for q in questions(gold)}
-    lines = [json.dumps({"doc": {"uid": uid}, "filtered_resps": [reply]}) for uid, reply in replies.items()]
+    docs = [{"doc": {"uid": uid, "question": "a\u2028b\x85c"}, "filtered_resps": [r]} for uid, r in replies.items()]
+    lines = [json.dumps(doc, ensure_ascii=False) for doc in docs]  # as lm-eval writes them
     (tmp_path / "run").mkdir()
     write(tmp_path / "run" / "samples_tatqa_span_2026.jsonl", "\n".join(lines[:50]))
     write(tmp_path / "run" / "samples_tatqa_count_2026.jsonl", "\n".join(lines[50:]) + "\n")
