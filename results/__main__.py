@@ -23,9 +23,8 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--instruct", action="store_true", help="also judge the 25 instruction-following questions")
     run.add_argument("--ifeval", action="store_true", help="also score IFEval (needs lm_eval[ifeval])")
     run.add_argument("--limit", type=int, help="only this many TAT-QA questions of each answer type")
-    run.add_argument(
-        "--backend", choices=("hf", "vllm"), default="hf", help="what generates for lm_eval"
-    )
+    run.add_argument("--backend", choices=("hf", "vllm"), default="hf", help="what generates for lm_eval")
+    run.add_argument("--max-new-tokens", type=int, default=1024, help="of an answer that is judged")
     run.add_argument("--batch-size", type=int, default=16, help="of lm_eval")
     run.add_argument("--runs", type=Path, default=Path("results/runs"), help="folder of run folders")
     run.add_argument("--dry-run", action="store_true", help="print the commands that are not done yet")

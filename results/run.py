@@ -21,6 +21,7 @@ class Settings:
     judge_model: str | None = None
     bench: str | None = None
     limit: int | None = None
+    max_new_tokens: int = 1024
     backend: str = "hf"
     batch_size: int = 16
     ifeval: bool = False
@@ -83,7 +84,8 @@ def scoring(folder: Path, model: str, settings: Settings, rank: int | None = Non
         out = folder / name
         arguments = ["mtbench_runner", "--model", model, *(["--adapter", str(folder)] if rank else [])]
         arguments += ["--judge-model", str(settings.judge_model), *(["--data", bench] if bench else [])]
-        arguments += ["--model-id", folder.name, "--out", str(out), "--json", str(out / "score.json")]
+        arguments += ["--max-new-tokens", str(settings.max_new_tokens), "--model-id", folder.name]
+        arguments += ["--out", str(out), "--json", str(out / "score.json")]
         found.append(Stage(folder, name, arguments, [*reads, str(bench_folder(bench))], out))
     return found
 

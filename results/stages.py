@@ -135,7 +135,7 @@ def call(arguments: list[str], title: str) -> None:
 def _end_with_parent() -> None:
     """On Linux a stage ends when this program is killed, so that a second run never meets the first one's orphan."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def say(text: str) -> None:

@@ -53,11 +53,13 @@ def test_a_sweep_scores_its_base_once(recipes: list[Path]) -> None:
 
 
 def test_settings_reach_the_commands(recipes: list[Path]) -> None:
-    found = "\n".join(commands(recipes[:1], limit=7, batch_size=3, ifeval=True, instruct=True, judge_model="gpt-4"))
+    chosen: dict[str, Any] = {"limit": 7, "batch_size": 3, "judge_model": "gpt-4", "max_new_tokens": 9}
+    found = "\n".join(commands(recipes[:1], ifeval=True, instruct=True, **chosen))
     assert found.count("--limit 7") == 4
     assert found.count("--batch_size 3") == 4
     assert found.count("--tasks ifeval") == 2
     assert found.count("--data instruct") == 2
+    assert found.count("--max-new-tokens 9") == 4
     assert found.count("--judge-model gpt-4") == 4
     assert found.count("enable_thinking=False") == 4
 
@@ -294,7 +296,7 @@ def test_a_real_sweep_of_three_recipes_killed_twice_ends_the_same(tmp_path: Path
         recipes[-1].write_text("\n".join([*kept, f"beta: {beta}", "max_pairs: 64"]))
     python = [sys.executable, "-m"]
     sweep = [*python, "mtbench_runner.stand_in_judge", *python, "results", "run", *map(str, recipes), "--limit", "5"]
-    sweep += ["--judge-model", "stand-in-judge", "--bench", "mtbench_runner/benches/demo", "--runs"]
+    sweep += ["--judge-model", "stand-in-judge", "--bench", "demo", "--max-new-tokens", "24", "--runs"]
     environment = {**os.environ, "TATQA_DATA": "synthetic"}
     assert subprocess.run([*sweep, str(tmp_path / "whole/runs")], env=environment, cwd=ROOT).returncode == 0
     for delay in (40, 60):
