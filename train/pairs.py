@@ -188,7 +188,9 @@ def read_replies(patterns: Sequence[str]) -> dict[str, list[str]]:
         raise RecipeError(f"samples: nothing matches {patterns}; run lm_eval --tasks tatqa_train --log_samples")
     replies: dict[str, list[str]] = {}
     for path in paths:
-        for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), 1):
+            if not line:
+                continue
             try:
                 sample = json.loads(line)
                 replies.setdefault(sample["doc"]["uid"], []).append(str(sample["filtered_resps"][0]))

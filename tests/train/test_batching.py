@@ -1,0 +1,48 @@
+"""Order by context: a permutation, contexts together, batches of even cost, another order every epoch."""
+
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from train.batching import ContextSampler, context_order
+
+
+@given(st.lists(st.integers(0, 12), max_size=80), st.integers(1, 9), st.integers(0, 3), st.integers(0, 3))
+def test_every_pair_once_and_contexts_whole(contexts: list[int], batch: int, seed: int, epoch: int) -> None:
+    order = context_order(contexts, [1] * len(contexts), batch, seed, epoch)
+    assert sorted(order) == list(range(len(contexts)))
+    seen = [contexts[index] for index in order]
+    changes = sum(a != b for a, b in zip(seen, seen[1:], strict=False))
+    assert changes == max(0, len(set(contexts)) - 1)
+
+
+def cost_spread(order: Sequence[int], tokens: Sequence[int], batch: int) -> float:
+    sums = [sum(tokens[i] for i in order[start : start + batch]) for start in range(0, len(order), batch)]
+    return max(sums) / min(sums)
+
+
+def test_long_contexts_are_spread_over_the_batches() -> None:
+    contexts = [i // 6 for i in range(960)]
+    tokens = [200 + 40 * (context * 37 % 50) for context in contexts]
+    balanced = context_order(contexts, tokens, 32, seed=0, epoch=0)
+    unbalanced = context_order(contexts, [1] * 960, 32, seed=0, epoch=0)
+    assert cost_spread(balanced, tokens, 32) < 1.45 < 1.8 < cost_spread(unbalanced, tokens, 32)
+
+
+def test_sampler_is_a_function_of_seed_and_epoch() -> None:
+    contexts = [i // 6 for i in range(120)]
+
+    def orders(seed: int) -> list[list[int]]:
+        sampler = ContextSampler(contexts, [1] * 120, 32, seed)
+        found = []
+        for epoch in (0, 1, 0):
+            sampler.set_epoch(epoch)
+            found.append(list(sampler))
+        return found
+
+    first, second, again = orders(1)
+    assert first == again
+    assert first != second
+    assert first != orders(2)[0]
+    assert len(ContextSampler(contexts, [1] * 120, 32, 0)) == 120

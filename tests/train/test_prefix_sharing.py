@@ -1,0 +1,220 @@
+"""Shared prefixes against the plain forward: TRL's own loss, rewards and gradients, in fp32."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from train.prefix_sharing import FLEX_BLOCK, SharingError, pack_prefixes, sees, share_prefixes, trie_mask
+
+VOCABULARY = 48
+Pair = tuple[list[int], list[int], list[int]]  # prompt, chosen, rejected
+
+# --- the layout ---
+
+
+def padded(rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    length = max(map(len, rows))
+    ids = np.array([row + [0] * (length - len(row)) for row in rows])
+    return ids, np.array([[1] * len(row) + [0] * (length - len(row)) for row in rows])
+
+
+tokens = st.integers(0, 3)  # few, so that rows share prefixes by chance too
+rows_strategy = st.lists(st.lists(tokens, min_size=1, max_size=9), min_size=1, max_size=8)
+
+
+@given(rows_strategy, st.sampled_from([1, 4]))
+def test_every_distinct_prefix_has_one_slot_and_sees_its_own_prefix(rows: list[list[int]], bucket: int) -> None:
+    packed = pack_prefixes(*padded(rows), bucket=bucket)
+    distinct = {tuple(row[: i + 1]) for row in rows for i in range(len(row))}
+    n, length = packed.tokens.numel(), max(map(len, rows))
+    assert n == -(-len(distinct) // bucket) * bucket
+    assert packed.sizes.tolist() == [len(rows) * length, sum(map(len, rows))]
+    mask = trie_mask(packed.last, "sdpa")[0, 0]
+    slot_of = dict(zip(packed.positions.tolist(), packed.slots.tolist(), strict=True))
+    assert set(slot_of) == {r * length + c for r, row in enumerate(rows) for c in range(len(row))}
+    for r, row in enumerate(rows):
+        for c in range(len(row)):
+            slot = slot_of[r * length + c]
+            assert packed.depth[slot] == c
+            assert packed.tokens[mask[slot]].tolist() == row[: c + 1]
+    assert mask[len(distinct) :].sum() == n - len(distinct), "padding sees itself alone"
+
+
+def test_rows_padded_on_the_left_are_refused() -> None:
+    with pytest.raises(SharingError, match="right-padded"):
+        pack_prefixes(np.array([[0, 5], [6, 7]]), np.array([[0, 1], [1, 1]]))
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=10, deadline=None)
+def test_block_mask_is_that_of_create_block_mask(seed: int) -> None:
+    import torch
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    rng = np.random.default_rng(seed)
+    base = rng.integers(0, 50, 400).tolist()
+    rows = [base[: rng.integers(1, 400)] + rng.integers(0, 3, rng.integers(0, 150)).tolist() for _ in range(9)]
+    last = pack_prefixes(*padded(rows), bucket=FLEX_BLOCK).last
+    ours = trie_mask(last, "flex")
+    theirs = create_block_mask(sees(last), None, None, len(last), len(last), device="cpu")
+    for name in ("kv_num_blocks", "full_kv_num_blocks", "q_num_blocks", "full_q_num_blocks"):
+        assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
+    assert torch.equal(ours.to_dense(), theirs.to_dense())
+
+
+# --- TRL on top of it ---
+
+
+def tiny(kind: str) -> Any:
+    """A two-layer model of each supported family, in fp32."""
+    import transformers as tf
+
+    shape: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "pad_token_id": 0}
+    shape |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+    shape |= {"initializer_range": 0.2}
+    config = {
+        "qwen3": lambda: tf.Qwen3Config(**shape),
+        "llama": lambda: tf.LlamaConfig(**shape),
+        "mistral": lambda: tf.MistralConfig(**shape, sliding_window=None),
+        "gemma": lambda: tf.GemmaConfig(**shape),
+    }[kind]()
+    return tf.AutoModelForCausalLM.from_config(config)
+
+
+@pytest.fixture(scope="module", params=["qwen3", "llama", "mistral", "gemma"])
+def trainer(request: pytest.FixtureRequest, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """TRL's DPOTrainer over a LoRA model whose policy already differs from its reference."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoTokenizer
+    from trl import DPOConfig, DPOTrainer
+
+    torch.manual_seed(0)
+    out = tmp_path_factory.mktemp("trl")
+    made = DPOTrainer(
+        model=tiny(request.param),
+        args=DPOConfig(
+            output_dir=str(out), use_cpu=True, bf16=False, report_to="none", max_length=None, beta=0.3,
+            gradient_checkpointing=False,
+        ),
+        train_dataset=Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}]),
+        processing_class=AutoTokenizer.from_pretrained(tiny_base),
+        peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM"),
+    )  # fmt: skip
+    for parameter in made.model.parameters():
+        if parameter.requires_grad:
+            parameter.data = 0.3 * torch.randn_like(parameter)
+    return made
+
+
+def outcome(trainer: Any, pairs: list[Pair], collate: Any) -> tuple[float, dict[str, float], Any]:
+    """Loss, logged metrics and all LoRA gradients of one batch."""
+    import torch
+
+    trainer._metrics["train"].clear()
+    trainer.model.zero_grad()
+    trainer.model.train()
+    examples = [dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), pair, strict=True)) for pair in pairs]
+    loss = trainer.compute_loss(trainer.model, collate(examples))
+    loss.backward()
+    metrics = {name: values[0] for name, values in trainer._metrics["train"].items() if name != "num_tokens"}
+    grads = [p.grad.flatten() for p in trainer.model.parameters() if p.requires_grad]
+    return float(loss.detach()), metrics, torch.cat(grads)
+
+
+def assert_equal_to_plain(trainer: Any, pairs: list[Pair]) -> None:
+    """With and without the collator's packing, everything is TRL's to 1e-5."""
+    collator = trainer.data_collator
+    plain = outcome(trainer, pairs, collator)
+    for pack in (False, True):
+        sharing = share_prefixes(trainer.model, "sdpa")
+        shared = outcome(trainer, pairs, sharing.collate(collator) if pack else collator)
+        sharing.remove()
+        assert shared[0] == pytest.approx(plain[0], rel=1e-5)
+        assert shared[1] == pytest.approx(plain[1], rel=1e-4, abs=1e-5)
+        assert float((shared[2] - plain[2]).norm()) <= 1e-5 * float(plain[2].norm()) + 1e-7
+
+
+CONTEXT = list(range(1, 21))
+CASES: dict[str, list[Pair]] = {
+    "one context": [(CONTEXT + [30 + i], [40, 41, 2], [40, 42, 2]) for i in range(4)],
+    "nothing shared": [([i, 7, 8], [9 + i, 2], [20 + i, 21, 2]) for i in range(1, 4)],
+    "one pair": [(CONTEXT, [40, 2], [41, 2])],
+    "duplicated pairs": [(CONTEXT, [40, 2], [41, 2])] * 3,
+    "completion a prefix of the other": [(CONTEXT, [40, 41], [40, 41, 42, 2])],
+    "completions of one token": [(CONTEXT, [40], [41]), (CONTEXT[:4], [2], [3])],
+    "prompt a prefix of another": [(CONTEXT[:5], [40, 2], [41, 2]), (CONTEXT, [40, 2], [41, 2])],
+    "prompts cut from the left": [(CONTEXT[i:], [40, 2], [41, 2]) for i in range(4)],
+    "prompts of one token": [([5], [40, 2], [41, 42, 2]), ([6], [40], [41])],
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_equals_plain_trl(trainer: Any, case: str) -> None:
+    assert_equal_to_plain(trainer, CASES[case])
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> list[Pair]:
+    base = draw(st.lists(st.integers(1, VOCABULARY - 1), min_size=12, max_size=12))
+    completion = st.lists(st.integers(1, 5), min_size=1, max_size=5)
+    own = st.lists(st.integers(1, 5), min_size=1, max_size=4)
+    pair = st.tuples(st.integers(0, 12).flatmap(lambda n: own.map(lambda rest: base[:n] + rest)), completion, completion)
+    return draw(st.lists(pair, min_size=1, max_size=6))
+
+
+@given(pairs=batches())
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_equals_plain_trl_on_random_batches(trainer: Any, pairs: list[Pair]) -> None:
+    assert_equal_to_plain(trainer, pairs)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_compiled_layers_and_recomputation_change_nothing(trainer: Any, recompute: bool) -> None:
+    import torch
+
+    layers = trainer.model.get_base_model().model.layers
+    plain = outcome(trainer, CASES["one context"], trainer.data_collator)
+    sharing = share_prefixes(trainer.model, "sdpa", compile_layers=True, recompute=recompute)
+    try:
+        shared = outcome(trainer, CASES["one context"], sharing.collate(trainer.data_collator))
+    finally:
+        sharing.remove()
+        for layer in layers:
+            del layer.forward
+        trainer.model.get_base_model().get_input_embeddings()._forward_hooks.clear()
+        torch._dynamo.reset()
+    assert shared[0] == pytest.approx(plain[0], rel=1e-5)
+    assert float((shared[2] - plain[2]).norm()) <= 1e-5 * float(plain[2].norm())
+    assert sharing.shapes == {44}  # 20 of the context, 4 last prompt tokens, 5 of each pair of completions
+
+
+# --- what is refused ---
+
+
+def refused() -> dict[str, tuple[Any, str]]:
+    import transformers as tf
+
+    small: dict[str, Any] = {"hidden_size": 32, "num_attention_heads": 4, "vocab_size": 50, "num_hidden_layers": 2}
+    sliding = tf.MistralConfig(**small, num_key_value_heads=2, intermediate_size=48, sliding_window=8)
+    linear = tf.Qwen3NextConfig(**small, num_key_value_heads=2, intermediate_size=48, num_experts=2)
+    return {
+        "sliding window": (tf.MistralForCausalLM(sliding), "sliding_attention"),
+        "encoder-decoder": (tf.T5ForConditionalGeneration(tf.T5Config(d_model=32, num_layers=1)), "encoder-decoder"),
+        "linear attention": (tf.Qwen3NextForCausalLM(linear), "linear_attention"),
+        "no positions": (tf.BloomForCausalLM(tf.BloomConfig(hidden_size=32, n_head=4, n_layer=1)), "position_ids"),
+    }
+
+
+@pytest.mark.parametrize("name", ["sliding window", "encoder-decoder", "linear attention", "no positions"])
+def test_models_that_would_be_computed_wrongly_are_refused(name: str) -> None:
+    model, reason = refused()[name]
+    with pytest.raises(SharingError, match=reason) as error:
+        share_prefixes(model)
+    assert "share_prefixes: false" in str(error.value)
+    assert "\n" not in str(error.value)
