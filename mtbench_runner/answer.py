@@ -27,6 +27,8 @@ PROCESSES = int(os.environ.get("WORLD_SIZE", 1))
 
 
 class Replier(Protocol):
+    @property
+    def batch_size(self) -> int: ...  # questions answered together unless the call says otherwise; 0: all
     def reply(
         self, conversations: list[Conversation], temperatures: list[float], seed: int
     ) -> Sequence[str | None]: ...
@@ -38,6 +40,10 @@ class RemoteModel:
 
     candidate: Candidate
     endpoint: Endpoint
+
+    @property
+    def batch_size(self) -> int:
+        return self.endpoint.parallel
 
     def reply(self, conversations: list[Conversation], temperatures: list[float], seed: int) -> list[str | None]:
         thinking = {"chat_template_kwargs": {"enable_thinking": self.candidate.thinking}}
@@ -68,7 +74,7 @@ def answer(bench: Bench, model_id: str, candidate: Candidate, endpoint: Endpoint
         missing = keys.keys() - _answered(path, keys)
         if missing:
             model: Replier = RemoteModel(candidate, endpoint) if endpoint else LocalModel(candidate)
-            size = candidate.batch_size or (endpoint.parallel if endpoint else 0)
+            size = candidate.batch_size or model.batch_size
             share = bench.questions[RANK::PROCESSES]
             with tqdm(total=len(share), desc=f"answers of {model_id}", unit="question", disable=RANK > 0) as bar:
                 for batch in batches(share, size):

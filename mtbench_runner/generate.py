@@ -13,7 +13,8 @@ Conversation = list[dict[str, str]]
 class Candidate:
     """A model to answer with: local, or the name that an endpoint at `url` serves it under.
 
-    `batch_size` 0: as many conversations at once as memory holds, or as the endpoint takes.
+    `batch_size` 0: on a GPU all questions at once, in parts if memory asks for it; 10 on a CPU; with an endpoint as
+    many as calls may be under way.
     """
 
     model: str
@@ -34,6 +35,7 @@ class LocalModel:
 
         logging.set_verbosity_error()  # no advice on sampling settings that a model's own generation_config makes
         self.candidate = candidate
+        self.batch_size = 0 if torch.cuda.is_available() else 10  # a CPU gains little from more, and progress shows
         self.device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
         placed = {"dtype": "float32" if self.device == "cpu" else "auto", "device_map": {"": self.device}}
         try:

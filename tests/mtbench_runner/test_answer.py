@@ -207,6 +207,8 @@ def test_an_endpoint_that_fails_leaves_the_rest_for_the_next_run(judge: Any, ben
 class Parrot:
     """Thinks, then says how many messages it has seen."""
 
+    batch_size = 0
+
     def __init__(self) -> None:
         self.seen: list[Any] = []
 

@@ -78,6 +78,21 @@ def test_a_step_reads_nothing_back_to_the_host(model: Any, tiny_base: Path) -> N
         run.count.item()
 
 
+def test_every_position_attends_to_something_also_padding(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty row of a mask is NaN in some kernels, and NaN times a weight of zero is NaN."""
+    masks: list[torch.Tensor] = []
+    forward = Decoding._forward
+
+    def spy(self: Decoding, tokens: Any, positions: Any, mask: torch.Tensor, window: int) -> torch.Tensor:
+        masks.append(mask)
+        return forward(self, tokens, positions, mask, window)
+
+    monkeypatch.setattr(Decoding, "_forward", spy)
+    decode(model, Batch(*prompts(model), [0.0] * len(LENGTHS), 3))
+    assert len(masks) == 3
+    assert all(mask.any(-1).all() for mask in masks)
+
+
 def test_models_that_the_loop_does_not_know_are_left_to_generate(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert supports(model)
     with monkeypatch.context() as changed:
