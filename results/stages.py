@@ -5,14 +5,12 @@ same and done: skipped. The same, not done: run again over what it left, as ever
 Changed: an output folder is removed first (training guards its own files).
 """
 
-import ctypes
 import functools
 import hashlib
 import json
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -28,6 +26,13 @@ from results.record import InputError, write_whole
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = {"lm_eval": "tatqa_task", "mtbench_runner": "mtbench_runner"}  # whose code decides a stage's scores
 PACKAGES = ("torch", "transformers", "lm_eval", "trl", "peft", "bitsandbytes", "fschat", "datasets", "vllm")
+# `python -m` that on Linux ends when this program is killed (PR_SET_PDEATHSIG, SIGKILL): a second run never meets the
+# first one's orphan. Not as preexec_fn: Python's hooks around a fork lose a Ctrl-C that comes just then.
+MODULE = """import ctypes, runpy, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, 9)
+sys.argv.pop(0)
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)"""
 
 
 class FailedError(Exception):
@@ -125,17 +130,11 @@ def perform(stage: Stage) -> None:
 
 def call(arguments: list[str], title: str) -> None:
     """Run `python -m ARGUMENTS` with its output on the terminal. Raises FailedError or InputError."""
-    code = subprocess.run([sys.executable, "-m", *arguments], preexec_fn=_end_with_parent).returncode
+    code = subprocess.run([sys.executable, "-c", MODULE, *arguments]).returncode
     if code == 2:
         raise InputError(f"stage {title}: its input is refused, see above; put it right and run the same command again")
     if code:
         raise FailedError(f"stage {title}: failed with exit code {code}; the same command goes on from there")
-
-
-def _end_with_parent() -> None:
-    """On Linux a stage ends when this program is killed, so that a second run never meets the first one's orphan."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def say(text: str) -> None:
