@@ -12,6 +12,12 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
 	touch $@
 
+# The whole loop on the shipped base, on 2 CPU cores. Questions are synthetic and the judge is a stand-in: both say so.
+DEMO := train/recipes/demo.yaml --judge-model stand-in-judge --bench demo --max-new-tokens 64 --batch-size 32
+demo: $(STAMP)
+	TATQA_DATA=synthetic HF_HUB_OFFLINE=1 $(BIN)/python -m mtbench_runner.stand_in_judge \
+	    $(BIN)/python -m results run $(DEMO)
+
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy

@@ -1,7 +1,6 @@
 """Fixtures that every room's tests share: where the real data lies, and the small model that ships with the project."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,9 +34,8 @@ def tiny_base() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No key, endpoint, data setting or cache of the developer's shell reaches a test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "TATQA_DATA"):
         monkeypatch.delenv(name, raising=False)
-    yield

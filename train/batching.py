@@ -1,7 +1,7 @@
 """Form batches by context, so that the pairs of one table and text meet in one step and their prefix is computed once.
 
-Which pairs share an optimizer step changes; no pair's gradient does. The order is a pure function of (seed, epoch), so a
-resumed run and any number of processes see the same one.
+Which pairs share an optimizer step changes; no pair's gradient does. The order is a pure function of (seed, epoch), so
+a resumed run and any number of processes see the same one.
 """
 
 import random

@@ -1,11 +1,11 @@
-"""Compute every distinct prefix of a preference batch once: a wrapper of a decoder's backbone forward, and nothing else.
+"""Compute every distinct prefix of a preference batch once: a wrapper of a decoder's backbone forward, nothing else.
 
-About six TAT-QA questions share one context, and each pair repeats its prompt for chosen and rejected. A decoder's hidden
-state depends only on the tokens up to it, so of a padded DPO batch only the distinct prefixes need computing. The rows are
-a trie: `pack_prefixes` lays its nodes out in preorder as one row of tokens, where node k is an ancestor of node q exactly
-when `k <= q <= last[k]`. That inequality is the attention mask, a node's depth is its position id, and the hidden states
-are put back where the padded batch expects them. TRL's losses, metrics, reference pass and checkpoints sit above the
-backbone and cannot tell the difference.
+About six TAT-QA questions share one context, and each pair repeats its prompt for chosen and rejected. A decoder's
+hidden state depends only on the tokens up to it, so of a padded DPO batch only the distinct prefixes need computing.
+The rows are a trie: `pack_prefixes` lays its nodes out in preorder as one row of tokens, where node k is an ancestor
+of node q exactly when `k <= q <= last[k]`. That inequality is the attention mask, a node's depth is its position id,
+and the hidden states are put back where the padded batch expects them. TRL's losses, metrics, reference pass and
+checkpoints sit above the backbone and cannot tell the difference.
 
     sharing = share_prefixes(trainer.model)                           # refuses models it would compute wrongly
     trainer.data_collator = sharing.collate(trainer.data_collator)    # optional: pack on the host, no device sync
@@ -202,7 +202,7 @@ def share_prefixes(
     rounded up to multiples of it, which bounds recompilation (sdpa compiles nothing and rounds to 1). recompute:
     activation checkpointing around the compiled layers. Raises SharingError for a model that would be computed wrongly.
     """
-    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
     backbone = getattr(base, base.base_model_prefix, base)
     refuse_unsupported(base, backbone)
     if kernel == "auto":
@@ -222,7 +222,7 @@ def _with_gradient(module: Any, inputs: Any, output: Tensor) -> Tensor:
 
 
 def _compiled(forward: Callable[..., Any], recompute: bool) -> Callable[..., Any]:
-    """The layer's forward compiled, and checkpointed from outside: traced into the graph, checkpointing saves little."""
+    """The layer's forward compiled, and checkpointed from outside: traced into the graph, that saved little."""
     compiled = torch.compile(forward, dynamic=False)
     if not recompute:
         return compiled

@@ -1,10 +1,10 @@
-"""Make the small base model that ships with the project: Qwen3's architecture, trained from scratch on synthetic TAT-QA.
+"""Make the small base that ships with the project: Qwen3's architecture, trained from scratch on synthetic TAT-QA.
 
     python -m train.tiny_base --out train/bases/tiny-tatqa        # minutes on a GPU; runs on a CPU, hopelessly slowly
 
-It exists so that the demo and the tests run the real loop without a network or a GPU. It answers synthetic questions and
-nothing else. `--careless` is the share of its training replies whose scale was left out: a flaw built in on purpose, of a
-kind that preference training can mend, so that the demo has something to measure.
+It exists so that the demo and the tests run the real loop without a network or a GPU. It answers synthetic questions
+and nothing else. `--careless` is the share of its training replies whose scale was left out: a flaw built in on
+purpose, of a kind that preference training can mend, so that the demo has something to measure.
 """
 
 import argparse
@@ -34,7 +34,7 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides the weights, apart from the code and the hardware's rounding; as the shipped ones were made."""
+    """What decides the weights, apart from the code and the hardware's rounding; as the shipped ones were made."""
 
     steps: int = 1861
     contexts: int = 128  # a step; 6 questions each
@@ -134,12 +134,12 @@ def lessons(tokenizer: Any, settings: Settings, workers: int) -> Iterator[list[A
         n = -(-max(len(part[0]) for part in made) // 64) * 64
         padding = (0, 0, -1, IGNORED)  # a padding slot is nobody's ancestor
         return [
-            torch.from_numpy(np.stack([np.pad(part[k], (0, n - len(part[k])), constant_values=padding[k]) for part in made]))
+            torch.from_numpy(np.stack([np.pad(p[k], (0, n - len(p[k])), constant_values=padding[k]) for p in made]))
             for k in range(4)
         ]
 
     indices = range(settings.steps * settings.contexts)
-    yield from DataLoader(indices, settings.contexts, collate_fn=collate, num_workers=workers)  # type: ignore[arg-type]
+    yield from DataLoader(indices, settings.contexts, collate_fn=collate, num_workers=workers)
 
 
 def fit(model: Any, tokenizer: Any, settings: Settings, device: str, workers: int) -> float:
@@ -217,14 +217,15 @@ def write(model: Any, tokenizer: Any, out: Path, facts: dict[str, Any]) -> None:
 def note(facts: dict[str, Any]) -> str:
     """The README beside the weights: what they are, how they were made, how well they score."""
     rows = "\n".join(f"| {kind} | {em} | {facts['n'][kind]} |" for kind, em in facts["em"].items())
+    settings = facts["settings"]
     return (
-        f"# tiny-tatqa\n\nMade by the project itself: `{facts['command']}` on {facts['date']}, commit {facts['commit']}, "
-        f"{facts['device']}, torch {facts['torch']}; trained from scratch on the synthetic training split alone "
-        f"({facts['settings']['steps']} steps of {facts['settings']['contexts']} contexts of 6 questions, "
+        f"# tiny-tatqa\n\nMade by the project itself: `{facts['command']}` on {facts['date']}, commit "
+        f"{facts['commit']}, {facts['device']}, torch {facts['torch']}; trained from scratch on the synthetic training "
+        f"split alone ({settings['steps']} steps of {settings['contexts']} contexts of 6 questions, "
         f"{facts['seconds']:.0f} s).\n\nIt answers synthetic TAT-QA questions and nothing else. In "
-        f"{100 * facts['settings']['careless']:.0f} % of its training replies the scale was left out on purpose, a flaw that "
-        f"the demo's preference training can mend.\n\nGreedy, exact match on held-out synthetic questions:\n\n"
-        f"| answer type | EM % | questions |\n|---|---|---|\n{rows}\n"
+        f"{100 * settings['careless']:.0f} % of its training replies the scale was left out on purpose, "
+        "a flaw that the demo's preference training can mend.\n\nGreedy, exact match on held-out synthetic questions:"
+        f"\n\n| answer type | EM % | questions |\n|---|---|---|\n{rows}\n"
     )
 
 

@@ -164,7 +164,9 @@ def batches(draw: st.DrawFn) -> list[Pair]:
     base = draw(st.lists(st.integers(1, VOCABULARY - 1), min_size=12, max_size=12))
     completion = st.lists(st.integers(1, 5), min_size=1, max_size=5)
     own = st.lists(st.integers(1, 5), min_size=1, max_size=4)
-    pair = st.tuples(st.integers(0, 12).flatmap(lambda n: own.map(lambda rest: base[:n] + rest)), completion, completion)
+    pair = st.tuples(
+        st.integers(0, 12).flatmap(lambda n: own.map(lambda rest: base[:n] + rest)), completion, completion
+    )
     return draw(st.lists(pair, min_size=1, max_size=6))
 
 
