@@ -128,10 +128,10 @@ def overlong_span(context: Context, question: Question, rng: Random) -> Answer |
 
 
 def wrong_scale(context: Context, question: Question, rng: Random) -> Answer | None:
-    """The right numbers with another scale."""
-    if not all(NUMBER.search(item) for item in spans(question)):
-        return None
-    return spans(question), rng.choice([scale for scale in SCALES if scale != question.scale])
+    """The right numbers with another scale, half the time with none."""
+    others = [scale for scale in SCALES if scale not in ("", question.scale)]
+    scale = "" if question.scale and rng.random() < 0.5 else rng.choice(others)
+    return (spans(question), scale) if all(NUMBER.search(item) for item in spans(question)) else None
 
 
 # --- multi-span ---

@@ -71,7 +71,7 @@ def corrupt(context: Context, question: Question, mix: Mapping[str, float], seed
     if not gold_is_right(question):
         return NOT_RIGHT
     rng = Random(f"{seed}:{question.uid}")
-    weights = {kind: mix.get(kind.__name__, 1.0) for kind in KINDS[question.answer_type]}
+    weights = {kind: mix.get(kind.__name__, 0.0) if mix else 1.0 for kind in KINDS[question.answer_type]}
     keys = {kind: rng.random() ** (1 / weight) for kind, weight in weights.items() if weight}
     for kind in sorted(keys, key=lambda kind: keys[kind], reverse=True):  # weighted sampling without replacement
         wrong = kind(context, question, rng)

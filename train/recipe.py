@@ -30,7 +30,7 @@ class Recipe(BaseModel):
     dtype: Literal["auto", "bfloat16", "float32"] = Field(default="auto", description="auto: bfloat16 on a GPU")
     split: Literal["train", "validation", "test"] = Field(default="train", description="TAT-QA split the pairs are of")
     strategy: Literal["corrupt", "log", "mined"] = Field(default="corrupt", description="rejected replies: see README")
-    corruptions: dict[str, float] = Field(default={}, description="weight of a kind; not named: 1, 0: off")
+    corruptions: dict[str, float] = Field(default={}, description="weights of the kinds to use; default: all")
     samples: list[str] = Field(default=[], description="mined: lm-eval sample files of tatqa_train (globs allowed)")
     max_pairs: int | None = Field(default=None, ge=1, description="use this many pairs, answer types in proportion")
     loss_type: list[str] = Field(default=["sigmoid"], description=f"TRL's losses, summed: {', '.join(LOSSES)}")

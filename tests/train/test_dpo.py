@@ -253,7 +253,8 @@ def test_ids_are_what_trl_would_make(
 
 SWITCH = (  # a template with a thinking switch, thinking by default, as Qwen3's
     "{% for m in messages %}[{{ m.role }}] {{ m.content }}<|im_end|>{% endfor %}"
-    "{% if add_generation_prompt %}[assistant] {% if enable_thinking is defined and not enable_thinking %}(no thoughts){% endif %}{% endif %}"
+    "{% if add_generation_prompt %}[assistant] "
+    "{% if enable_thinking is defined and not enable_thinking %}(no thoughts){% endif %}{% endif %}"
 )
 
 
