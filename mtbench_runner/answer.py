@@ -66,10 +66,8 @@ def answer(bench: Bench, model_id: str, candidate: Candidate, endpoint: Endpoint
     questions that an endpoint left unanswered.
     """
     path = bench.answers_file(model_id)
-    identity = (
-        asdict(candidate) | {"batch_size": 0} | {p: _files(Path(p)) for p in (candidate.model, candidate.adapter) if p}
-    )
-    keys = {q["question_id"]: key_of(q, identity) for q in bench.questions}
+    weights = {name: _content(getattr(candidate, name)) for name in ("model", "adapter")}
+    keys = {q["question_id"]: key_of(q, asdict(candidate) | weights | {"batch_size": 0}) for q in bench.questions}
     with _together(path):
         missing = keys.keys() - _answered(path, keys)
         if missing:
@@ -164,8 +162,8 @@ def key_of(question: Row, identity: Row) -> str:
     return hashlib.sha256(json.dumps([question["turns"], question["category"], identity]).encode()).hexdigest()
 
 
-def _files(folder: Path) -> dict[str, str]:
-    """sha256 of a local checkpoint's files, README and training records apart; {} for a name on the hub."""
+def _content(name: str | None) -> dict[str, str] | str | None:
+    """sha256 of a local checkpoint's files, README and training records apart; a name on the hub as it is."""
     kinds = ("*.safetensors", "*.bin", "*.jinja", "*config.json", "tokenizer*")
-    files = sorted({file for kind in kinds for file in folder.glob(kind)})
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    files = sorted({file for kind in kinds for file in Path(name or "").glob(kind)}) if name else []
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files} or name

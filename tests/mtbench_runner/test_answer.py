@@ -1,6 +1,7 @@
 """Answers of a real small model: template, temperatures, resumption, adapters, 4-bit, several processes, endpoints."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,6 +99,13 @@ def test_an_answered_bench_loads_no_model_and_a_changed_one_only_what_changed(
     assert [row["question_id"] for row in rows[8:]] == [7]
     assert answer(bench, tiny_base, "--max-new-tokens", "23") == 0
     assert len(store.read(bench / "model_answer" / "tiny.jsonl")) == 17
+    moved = shutil.copytree(tiny_base, bench / "elsewhere")
+    assert answer(bench, moved, "--max-new-tokens", "23") == 0
+    assert len(store.read(bench / "model_answer" / "tiny.jsonl")) == 17  # the same files elsewhere
+    settings = moved / "generation_config.json"
+    settings.write_text(settings.read_text().replace("{", '{"top_k": 3,', 1))
+    assert answer(bench, moved, "--max-new-tokens", "23") == 0
+    assert len(store.read(bench / "model_answer" / "tiny.jsonl")) == 25
 
 
 def test_kill_9_while_answering(talkative: Path, bench: Path) -> None:
