@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from tqdm import tqdm
 from transformers import AutoConfig, AutoTokenizer, TrainerCallback
-from transformers.utils import cached_file
 
 from train import plan, record
 from train.dpo import PairTrainer, TrainError, compute_dtype, config, make_trainer
@@ -89,7 +88,7 @@ def run(recipe: Recipe, out: Path, command: list[str], dry_run: bool = False) ->
     new = not out.exists()
     try:
         trainer = make_trainer(recipe, rows, tokenizer, config(recipe, out, micro, plan.processes()))
-    except ValueError as error:  # from peft, trl or prefix sharing, which say what is wrong
+    except (ValueError, OSError, RuntimeError, ImportError) as error:  # the libraries say what is wrong
         if new and out.exists():
             out.rmdir()
         raise RecipeError(" ".join(str(error).split())) from None
@@ -104,13 +103,13 @@ def run(recipe: Recipe, out: Path, command: list[str], dry_run: bool = False) ->
 
 
 def open_base(path: str) -> tuple[Any, str]:
-    """The base model's tokenizer, and the sha256 of its configuration and weights. Raises RecipeError."""
+    """The base model's tokenizer, and a sha256 of its files or of the Hub's commit. Raises RecipeError."""
     try:
-        AutoConfig.from_pretrained(path)
+        commit = getattr(AutoConfig.from_pretrained(path), "_commit_hash", None)
         tokenizer = AutoTokenizer.from_pretrained(path)
-        files = [Path(str(cached_file(path, "config.json")))]
-        files += sorted(files[0].parent.glob("*.safetensors"))
-        return tokenizer, record.digest(chunk for file in files for chunk in _chunks(file))
+        files = [] if commit else [Path(path) / "config.json", *sorted(Path(path).glob("*.safetensors"))]
+        chunks = (chunk for file in files for chunk in _chunks(file))
+        return tokenizer, record.digest([commit.encode()] if commit else chunks)
     except (OSError, ValueError) as error:
         raise RecipeError(f"model_name_or_path: cannot load {path}: {' '.join(str(error).split())[:200]}") from None
 

@@ -192,6 +192,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert "no pair is left" in refused(capsys, recipe_file, *out, "--max_length", 5)
     assert "nope" in refused(capsys, recipe_file, *out, "--lora_target_modules", "[nope]")
     assert "has no layer named nope" in refused(capsys, recipe_file, *out, "--lora_target_modules", "[q_proj, nope]")
+    assert "nonsense is not supported" in refused(capsys, recipe_file, *out, "--report_to", "nonsense")
     monkeypatch.setenv("WORLD_SIZE", "3")
     assert "effective_batch_size 8 does not divide into 3" in refused(capsys, recipe_file, *out)
     monkeypatch.delenv("WORLD_SIZE")
