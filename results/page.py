@@ -3,7 +3,7 @@ text, never as markup."""
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,17 @@ from results import outputs
 
 TEMPLATES = Path(__file__).parent / "templates"
 Block = tuple[str, Any]  # ("h1".."h4" | "p" | "li" | "code", text), ("table", rows), ("figure", (file, alt, svg))
+
+
+def from_template(name: str, tables: dict[str, list[list[str]]], **facts: Any) -> Iterator[Block]:
+    """Blocks of a template, a line each: `# heading`, `- item`, `@table@` or a paragraph, with the facts put in."""
+    for line in (TEMPLATES / name).read_text(encoding="utf-8").format(**facts).splitlines():
+        mark, _, rest = line.partition(" ")
+        if line.strip("@") in tables:
+            yield "table", tables[line.strip("@")]
+        elif line:
+            kind = f"h{len(mark)}" if set(mark) == {"#"} else "li" if mark == "-" else "p"
+            yield kind, line if kind == "p" else rest
 
 
 def markdown(blocks: Iterable[Block]) -> str:

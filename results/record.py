@@ -54,6 +54,30 @@ class Scores(Strict):
         return self
 
 
+class Training(BaseModel):
+    """What `python -m train` left in train.json, all of it; the fields named here are the ones that reports need."""
+
+    model_config = ConfigDict(extra="allow")
+
+    recipe: dict[str, JsonValue]
+    history: list[dict[str, float]]
+    pairs: dict[str, JsonValue]
+    seconds: float
+    device: str
+
+
+class Provenance(Strict):
+    """Where the scores come from."""
+
+    commands: list[str]
+    settings: dict[str, JsonValue]
+    git: dict[str, JsonValue]
+    versions: dict[str, str]
+    device: str
+    data: dict[str, JsonValue]
+    seeds: dict[str, JsonValue]
+
+
 class Record(Strict):
     """Scores of one model; `base` names the record it is compared with, None for a base itself."""
 
@@ -61,10 +85,10 @@ class Record(Strict):
     name: str
     base: str | None
     model: dict[str, JsonValue]
-    training: dict[str, JsonValue] | None
+    training: Training | None
     scores: dict[str, Scores]
     seconds: dict[str, float]
-    provenance: dict[str, JsonValue]
+    provenance: Provenance
 
 
 def load(path: Path) -> Record:

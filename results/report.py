@@ -8,7 +8,7 @@ from typing import Any
 from results import figures, page, published
 from results.compare import HEADER, Row, compare, compare_metric, judged, p_value, tables
 from results.page import TEMPLATES, Block
-from results.record import InputError, Record, load_all, write_whole
+from results.record import InputError, Record, Training, load_all, write_whole
 from results.statistics import holm
 
 HEADLINES = {"tatqa": "em", "mtbench": "score", "instruct": "score", "ifeval": "prompt_level_strict_acc"}
@@ -30,19 +30,20 @@ class Run:
         return self.record.name
 
     @property
-    def training(self) -> dict[str, Any]:
-        return dict(self.record.training or {})
+    def training(self) -> Training:
+        assert self.record.training
+        return self.record.training
 
     @property
     def recipe(self) -> dict[str, Any]:
         """The resolved recipe; rank and alpha count as one field."""
-        recipe = dict(self.training["recipe"])
+        recipe = dict(self.training.recipe)
         alpha = recipe.pop("lora_alpha")
         return {**recipe, "lora_r": f"{recipe['lora_r']}, {alpha}"}
 
     def last(self, key: str) -> float:
         """The last logged value of a training curve."""
-        return next((float(e[key]) for e in reversed(self.training["history"]) if key in e), float("nan"))
+        return next((e[key] for e in reversed(self.training.history) if key in e), float("nan"))
 
     def groups(self, bench: str, column: str) -> list[Row]:
         """The headline metric's rows by the groups of one column."""
@@ -131,21 +132,19 @@ def one_run(run: Run) -> Iterator[Block]:
         if others:
             yield "p", f"Other measures of {bench}, overall:"
             yield "table", [HEADER, *([name.rpartition(": ")[2], *table[1][1:]] for name, table in others)]
-    commands = [run.base.provenance["commands"], run.record.provenance["commands"]]
-    yield "code", "\n".join(str(line) for lines in commands if isinstance(lines, list) for line in lines)
+    yield "code", "\n".join([*run.base.provenance.commands, *run.record.provenance.commands])
 
 
 def origin(run: Run) -> str:
     """Where the run's numbers come from, in two sentences."""
-    from_, trained = dict[str, Any](run.record.provenance), run.training
-    code = str(from_["git"]["commit"])[:10] + (" with uncommitted changes" if from_["git"]["dirty"] else "")
-    versions = ", ".join(map(" ".join, from_["versions"].items()))
-    limit = from_["settings"]["limit"]
-    data = from_["data"]["source"] + (f" (only {limit} questions of each answer type)" if limit else "")
-    curves = f"last loss {run.last('loss'):.3f}, reward accuracy {run.last('rewards/accuracies'):.2f}"
+    from_, trained, limit = run.record.provenance, run.training, run.record.provenance.settings.get("limit")
+    code = str(from_.git["commit"])[:10] + (" with uncommitted changes" if from_.git["dirty"] else "")
+    versions = ", ".join(map(" ".join, from_.versions.items()))
+    data = f"{from_.data['source']}{f' (only {limit} questions of each answer type)' if limit else ''}"
     return (
-        f"Trained on {trained['pairs']['kept']} pairs in {trained['seconds']:.0f} s on {trained['device']}; {curves}. "
-        f"Scored on {from_['device']}; base {run.base.name}, data {data}, code {code}, {versions}."
+        f"Trained on {trained.pairs['kept']} pairs in {trained.seconds:.0f} s on {trained.device}; last loss "
+        f"{run.last('loss'):.3f}, reward accuracy {run.last('rewards/accuracies'):.2f}. Scored on {from_.device}; base "
+        f"{run.base.name}, data {data}, code {code}, {versions}."
     )
 
 
@@ -153,7 +152,7 @@ def drawings(run: Run) -> Iterator[Block]:
     """The run's figures."""
     drawing = figures.by_group(run.groups("tatqa", "answer_type"), f"{run.name}: TAT-QA exact match, %")
     yield "figure", (f"{run.name}-types.svg", "exact match by answer type, before and after", drawing)
-    drawing = figures.training(run.training["history"], run.name)
+    drawing = figures.training(run.training.history, run.name)
     yield "figure", (f"{run.name}-training.svg", "loss and rewards by step", drawing)
     if len(rows := run.groups("mtbench", "category")) > 2:
         drawing = figures.radar(rows, rows[0].bench)
@@ -181,7 +180,7 @@ def blocks(found: list[Run]) -> Iterator[Block]:
         yield "p", "No run is recorded yet: `make demo`, or `python -m results run RECIPE`."
     for run in found:
         yield "li", sentence(run)
-    yield "p", (TEMPLATES / "how_to_read.md").read_text(encoding="utf-8").strip()
+    yield from page.from_template("how_to_read.md", {})
     yield "h2", "What single fields change"
     yield "figure", ("beta.svg", "delta against beta", beta_figure(found))
     yield from by_field(found)
@@ -201,7 +200,7 @@ def render(results: Path) -> tuple[dict[str, str], str]:
     files = {f"figures/{item[0]}": item[2] for kind, item in content if kind == "figure"}
     files |= {"README.md": page.markdown([*content, usage]), "published/README.md": page.markdown(published.blocks())}
     questions = [q for run in found for q in page.questions(results / "runs", run.base.name, run.name)]
-    return files, page.html(content, questions)
+    return files, page.html([*content, *published.blocks()], questions)
 
 
 def write(results: Path) -> None:

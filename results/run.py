@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from results import outputs, record, stages
-from results.record import InputError, Record, Scores
+from results.record import InputError, Provenance, Record, Scores, Training
 from results.stages import Stage
 
 
@@ -126,7 +126,7 @@ def make_record(plan: Plan) -> Record:
     four_bit = bool(plan.recipe.get("load_in_4bit"))
     model: dict[str, Any] = {"base": base, "base_sha256": stages.content(base), "load_in_4bit": four_bit}
     measured = {s.name: scores(s, model) for s in plan.stages if s.name not in ("train", "quantize")}
-    training = outputs.read_json(plan.folder / "train.json") if plan.base else None
+    training = Training(**outputs.read_json(plan.folder / "train.json")) if plan.base else None
     data = stages.data_source()
     return Record(
         name=plan.folder.name,
@@ -135,15 +135,15 @@ def make_record(plan: Plan) -> Record:
         training=training,
         scores=measured,
         seconds={stage.name: stage.note()["seconds"] for stage in plan.stages},
-        provenance={
-            "commands": [stage.note()["command"] for stage in plan.stages],
-            "settings": asdict(plan.settings),
-            "git": git_state(),
-            "versions": dict(stages.versions()),
-            "device": measured["tatqa"].circumstances["device"],
-            "data": {"source": "folder" if Path(data).is_dir() else data, "sha256": stages.content(data)},
-            "seeds": {"train": training["recipe"].get("seed") if training else None, "lm_eval": "0,1234,1234,1234"},
-        },
+        provenance=Provenance(
+            commands=[stage.note()["command"] for stage in plan.stages],
+            settings=asdict(plan.settings),
+            git=git_state(),
+            versions=stages.versions(),
+            device=str(measured["tatqa"].circumstances["device"]),
+            data={"source": "folder" if Path(data).is_dir() else data, "sha256": stages.content(data)},
+            seeds={"train": training.recipe.get("seed") if training else None, "lm_eval": "0,1234,1234,1234"},
+        ),
     )
 
 

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from results import page
 from results.compare import p_value
-from results.page import TEMPLATES, Block
+from results.page import Block
 from results.statistics import ALPHA, holm
 
 LOG: dict[str, Any] = json.loads((Path(__file__).parent / "runs.json").read_text(encoding="utf-8"))
@@ -66,7 +67,7 @@ def overview(measures: Sequence[str] = (*TYPES, *NAMES)) -> list[list[str]]:
     """The log's figures as they stand; an empty cell means that the log gives none."""
     fields = ("beta", "learning_rate", "num_train_epochs", "lora_r", "lora_alpha")
     titles = [NAMES.get(measure, measure) for measure in measures]
-    lines = [["run", "beta", "rate", "epochs", "rank", "alpha", *titles, "loss", "seconds"]]
+    lines = [[f"run ({LOG['label']})", "beta", "rate", "epochs", "rank", "alpha", *titles, "loss", "seconds"]]
     for run in LOG["runs"]:
         plain = [text(run["recipe"][field]) for field in fields]
         costs = [text(run[field]) for field in ("loss", "seconds")]
@@ -116,7 +117,7 @@ def ratings() -> list[list[str]]:
 
 
 def facts() -> dict[str, Any]:
-    """The numbers that page.md speaks of."""
+    """The numbers that the template speaks of."""
     error, readings = rating_error()
     count = max((run for run in DONE if run["count"]), key=lambda run: abs(delta(run, "count") or 0))
     pairs, alone, corrected = pairs_that_differ()
@@ -131,8 +132,6 @@ def facts() -> dict[str, Any]:
 
 def blocks() -> Iterator[Block]:
     """The page published/README.md: its template, with the numbers and tables put in."""
-    tables = {"overview": overview, "support": support, "ratings": ratings}
     how = "\n".join(f"- {name}: {words}" for name, words in LOG["scoring"].items())
-    parts = (TEMPLATES / "published.md").read_text(encoding="utf-8").format(how=how, **{**LOG, **facts()}).split("@")
-    for part in map(str.strip, parts):
-        yield ("table", tables[part]()) if part in tables else ("p", part)
+    tables = {"overview": overview(), "support": support(), "ratings": ratings()}
+    return page.from_template("published.md", tables, how=how, label=LOG["label"], source=LOG["source"], **facts())
