@@ -24,29 +24,35 @@ from train.tokens import TokenPair, tokenize
 
 
 class Conductor(TrainerCallback):
-    """Sets each epoch's order, shows progress, counts seconds and tokens, and stops with a checkpoint on SIGTERM."""
+    """Each epoch's order, progress, seconds and tokens; on SIGTERM or Ctrl-C a checkpoint and the end."""
 
     def __init__(self, trainer: PairTrainer, show: bool) -> None:
-        self.trainer, self.show, self.stop, self.spent = trainer, show, False, Counter[str]()
+        self.trainer, self.show, self.stop, self.spent = trainer, show, "", Counter[str]()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         before = state.log_history[-1] if state.log_history else {}
         self.spent.update({name: before.get(name, 0) for name in ("presented", "real", "computed")})
         self.seconds, self.since = before.get("seconds", 0.0), time.monotonic()
         self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", disable=not self.show)
-        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stop", True))
+        self.handlers = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def _stop(self, number: int, frame: Any) -> None:
+        self.stop = signal.Signals(number).name
+        signal.signal(number, signal.SIG_DFL)  # the second one ends it at once
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.order.set_epoch(int(state.epoch or 0))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         names = sorted(self.trainer.tokens)
-        local = torch.tensor([float(self.stop), *(self.trainer.tokens[name] for name in names)], device=args.device)
+        counts = [self.trainer.tokens[name] for name in names]
+        local = torch.tensor([float(bool(self.stop)), *counts], device=args.device)
         stop, *tokens = self.trainer.accelerator.reduce(local, "sum").tolist()
         self.spent.update({name: int(n) for name, n in zip(names, tokens, strict=True)})
         self.trainer.tokens.clear()
         if stop:
-            control.should_save = control.should_training_stop = self.stop = True
+            control.should_save = control.should_training_stop = True
+            self.stop = self.stop or "a signal to another process"
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if "loss" not in logs:
@@ -63,7 +69,8 @@ class Conductor(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.bar.close()
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
 
 
 def run(recipe: Recipe, out: Path, command: list[str], dry_run: bool = False) -> str:
@@ -159,7 +166,7 @@ def train(trainer: PairTrainer, out: Path, first: bool, cache: Path) -> dict[str
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if conductor.stop:
             where = f"step {trainer.state.global_step} of {trainer.state.max_steps}"
-            raise TrainError(f"stopped by SIGTERM at {where}, checkpoint saved; the same command goes on from there")
+            raise TrainError(f"stopped by {conductor.stop} at {where}, checkpoint saved; the same command goes on")
         trainer.save_model(str(out))
     except torch.OutOfMemoryError:
         raise TrainError("the GPU's memory is full; try --memory small, then a smaller max_length") from None

@@ -119,18 +119,36 @@ def test_killed_at_any_step_it_ends_with_the_same_adapter_to_the_bit(
         assert entry["computed"] == other["computed"]
 
 
-def test_sigterm_saves_a_checkpoint_and_the_run_goes_on(whole: Path, recipe_file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_a_signal_saves_a_checkpoint_and_the_run_goes_on(
+    number: signal.Signals, whole: Path, recipe_file: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     process = start(recipe_file, "--output_dir", out, "--save_steps", 1, *DROPOUT)
     wait_for(out / "checkpoint-1" / "trainer_state.json", process)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "error: stopped by SIGTERM at step" in err
+    assert f"error: stopped by {number.name} at step" in err
     assert "Traceback" not in err
     assert last_checkpoint(out) is not None
     assert main([str(recipe_file), "--output_dir", str(out), "--save_steps", "1", *DROPOUT]) == 0
     assert same_bits(whole, out)
+
+
+def test_killed_between_the_last_step_and_the_record(
+    whole: Path, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [str(recipe_file), "--output_dir", str(tmp_path / "run"), *DROPOUT]
+    with monkeypatch.context() as patch:
+        patch.setattr("train.run.finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            main(words)
+    assert main(words) == 0
+    assert same_bits(whole, tmp_path / "run")
+    assert [e["seconds"] for e in facts(tmp_path / "run")["history"]] == sorted(
+        e["seconds"] for e in facts(tmp_path / "run")["history"]
+    )
 
 
 def test_two_processes_train_as_one(whole: Path, recipe_file: Path, tmp_path: Path, tiny_base: Path) -> None:
