@@ -125,12 +125,12 @@ def one_run(run: Run) -> Iterator[Block]:
     yield "p", sentence(run)
     yield "p", origin(run)
     yield from drawings(run)
-    for bench, rows in run.rows.items():
+    for rows in run.rows.values():
         (title, main), *others = tables(rows)
         yield "h4", title
         yield "table", main
         if others:
-            yield "p", f"Other measures of {bench}, overall:"
+            yield "p", f"{rows[0].bench}, other measures, overall:"
             yield "table", [HEADER, *([name.rpartition(": ")[2], *table[1][1:]] for name, table in others)]
     yield "code", "\n".join([*run.base.provenance.commands, *run.record.provenance.commands])
 
