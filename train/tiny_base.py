@@ -209,6 +209,8 @@ def write(model: Any, tokenizer: Any, out: Path, facts: dict[str, Any]) -> None:
     import torch
 
     model.to("cpu", torch.bfloat16).save_pretrained(out)
+    model.config.dtype = torch.float32  # stored in half the size; loaded in what CPUs compute faster
+    model.config.save_pretrained(out)
     tokenizer.save_pretrained(out)
     (out / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
     (out / "README.md").write_text(note(facts))
