@@ -73,7 +73,7 @@ class InOrder(DPOTrainer):
 def test_equals_a_plain_trl_script_step_by_step(
     mini: Path, tokenizer: Any, tmp_path: Path, share: bool, loss_type: list[str]
 ) -> None:
-    recipe = small(mini, share_prefixes=share, loss_type=loss_type, learning_rate=1e-2, beta=0.3)
+    recipe = small(mini, share_prefixes=share, loss_type=loss_type, learning_rate=3e-2, beta=0.3)
     rows = rows_of(recipe, tokenizer, 16)
     ours = dpo.make_trainer(recipe, rows, tokenizer, dpo.config(recipe, tmp_path / "a", 4, 1))
     from datasets import Dataset
@@ -81,7 +81,7 @@ def test_equals_a_plain_trl_script_step_by_step(
     plain = InOrder(
         model=str(mini),
         args=DPOConfig(
-            output_dir=str(tmp_path / "b"), beta=0.3, loss_type=loss_type, learning_rate=1e-2, seed=42, bf16=False,
+            output_dir=str(tmp_path / "b"), beta=0.3, loss_type=loss_type, learning_rate=3e-2, seed=42, bf16=False,
             per_device_train_batch_size=4, gradient_accumulation_steps=2, num_train_epochs=1, max_length=None,
             logging_steps=1, save_strategy="no", report_to="none", use_cpu=True, disable_tqdm=True,
             model_init_kwargs={"dtype": "float32"}, activation_checkpointing=False,
