@@ -1,4 +1,4 @@
-# make demo | test | check | bench: each sets up .venv from constraints.txt if it is not there, and does no work twice.
+# make demo | test | check: each sets up .venv from constraints.txt if it is not there, and does no work twice.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -21,6 +21,7 @@ demo: $(STAMP)
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python -m results report --check
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q
