@@ -10,6 +10,7 @@ SHARED = Path(os.environ.get("TATQA_BENCH_SHARED", ROOT.parent / "shared"))
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers share two cores, and sums keep their order in any process
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

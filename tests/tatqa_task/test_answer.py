@@ -104,9 +104,9 @@ HOSTILE += [' "  ,', "</think>", "answer: ", "answer:\n", "answer : : \n ", "ans
 
 
 def _seconds(text: str) -> float:
-    """The least of three times, since other programs run too."""
+    """The least of seven times, since other programs run too."""
     times = []
-    for _ in range(3):
+    for _ in range(7):
         start = time.perf_counter()
         parse(text)
         times.append(time.perf_counter() - start)
@@ -117,7 +117,7 @@ def _seconds(text: str) -> float:
 def test_hostile_replies_cost_linear_time(unit: str) -> None:
     """Ten times the text may take at most 30 times as long; quadratic cost would take 100 times."""
     short, long = unit * (10_000 // len(unit)), unit * (100_000 // len(unit))
-    assert _seconds(long) < 30 * max(_seconds(short), 1e-3)
+    assert _seconds(long) < 30 * max(_seconds(short), 2e-3)
 
 
 @pytest.mark.real

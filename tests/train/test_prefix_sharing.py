@@ -137,7 +137,7 @@ def assert_equal_to_plain(trainer: Any, pairs: list[Pair]) -> None:
         sharing.remove()
         assert shared[0] == pytest.approx(plain[0], rel=1e-5)
         assert shared[1] == pytest.approx(plain[1], rel=1e-4, abs=1e-5)
-        assert float((shared[2] - plain[2]).norm()) <= 1e-5 * float(plain[2].norm()) + 1e-7
+        assert float((shared[2] - plain[2]).norm()) <= 1e-5 * float(plain[2].norm()) + 1e-6
 
 
 CONTEXT = list(range(1, 21))
