@@ -7,8 +7,7 @@ zeros where it crashes. Pure: no torch, no numpy, and linear in the length of th
 import re
 import string
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tatqa_task.data import Question
 
@@ -25,8 +24,7 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _FIRST_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 
-@dataclass(frozen=True)
-class Score:
+class Score(NamedTuple):
     """One question's exact match, F1 and scale accuracy, each from 0.0 to 1.0."""
 
     em: float
@@ -40,47 +38,33 @@ ZERO = Score(0.0, 0.0, 0.0)
 def score(question: Question, answer: Any, scale: Any) -> Score:
     """The official score of a predicted answer (a list of texts, or one item) and its scale. Never raises."""
     try:
-        return _score(question, answer, scale)
+        return _score(question, answer, scale) if answer else ZERO
     except Exception:  # what stops the official script: mixed types, scale None with a number, 10^4 digits
         return ZERO
 
 
 def mean(scores: Sequence[Score]) -> Score:
     """The mean over questions; zeros for no questions."""
-    n = len(scores)
-    if not n:
-        return ZERO
-    return Score(sum(s.em for s in scores) / n, sum(s.f1 for s in scores) / n, sum(s.scale for s in scores) / n)
+    return Score(*(sum(column) / len(scores) for column in zip(*scores, strict=True))) if scores else ZERO
 
 
 def _score(question: Question, answer: Any, scale: Any) -> Score:
-    gold_items = _gold_items(question)
-    if not answer or not gold_items:
-        return ZERO
-    items = answer if isinstance(answer, list) else [answer]
-    gold = _normalise(_answer_text(gold_items, question.scale))
-    em, f1 = max(_compare(_normalise(text), gold) for text in _readings(items, scale))
-    if question.answer_type in ("arithmetic", "count"):
-        f1 = em
-    return Score(em, f1, float(scale == question.scale))
-
-
-def _gold_items(question: Question) -> list[Any]:
-    if question.answer_type in ("span", "multi-span"):
-        return question.answer  # type: ignore[return-value]
+    gold = question.answer if isinstance(question.answer, list) else [str(question.answer)]
     if question.answer_type == "count":
-        return [str(int(question.answer))]  # type: ignore[arg-type]
-    return [str(question.answer)]
+        gold = [str(int(gold[0]))]
+    gold_text = _normalise(_answer_text(gold, question.scale))
+    items = answer if isinstance(answer, list) else [answer]
+    em, f1 = max(_compare(_normalise(text), gold_text) for text in _readings(items, scale))
+    return Score(em, em if question.answer_type in ("arithmetic", "count") else f1, float(scale == question.scale))
 
 
 def _readings(items: list[Any], scale: Any) -> Iterable[str]:
     """The answer as text, and, for one bare number without scale, its unrounded value (0.1234 for 12.34 percent)."""
     yield _answer_text(items, scale)
     text = str(items[0])
-    if len(items) == 1 and not scale and "%" not in text and is_number(text):
-        value = to_number(text)
-        if value is not None:
-            yield f"{value:.4f}"
+    value = to_number(text)
+    if len(items) == 1 and not scale and "%" not in text and value is not None:
+        yield f"{value:.4f}"
 
 
 def _answer_text(items: list[Any], scale: Any) -> str:
@@ -88,7 +72,7 @@ def _answer_text(items: list[Any], scale: Any) -> str:
 
 
 def _item_text(text: str, scale: Any) -> str:
-    value = to_number(text) if is_number(text) else None
+    value = to_number(text)
     if value is None:
         return f"{text} {scale}" if scale else text
     if "%" in text:
@@ -113,8 +97,8 @@ def is_number(text: str) -> bool:
 
 
 def to_number(text: str) -> float | None:
-    """The value of a text that `is_number`, rounded to 4 places; None if it shows no digits before a point (`.5`)."""
-    found = _VALUE.search(text.translate(_DROPPED_IN_NUMBERS))
+    """The value of a text that `is_number`, rounded to 4 places; None if it is none or starts with a point (`.5`)."""
+    found = _VALUE.search(text.translate(_DROPPED_IN_NUMBERS)) if is_number(text) else None
     if found is None or found.group(1) is None:
         return None
     digits = found.group(1)
@@ -128,17 +112,14 @@ def to_number(text: str) -> float | None:
 
 
 def _normalise(text: str) -> str:
-    tokens = (_normalise_token(token.lower()) for token in text.split(" "))
-    return " ".join(token for token in tokens if token)
+    return " ".join(filter(None, map(_normalise_token, text.lower().split(" "))))
 
 
 def _normalise_token(token: str) -> str:
-    if is_number(token):
-        token = str(to_number(token))
-    else:
+    if not is_number(token):
         token = token.translate(_PUNCTUATION)
-        if is_number(token):  # `#5` becomes a number once its punctuation is gone
-            token = str(to_number(token))
+    if is_number(token):  # `#5` is one only without its punctuation
+        token = str(to_number(token))
     return " ".join(_ARTICLES.sub(" ", token).split())
 
 

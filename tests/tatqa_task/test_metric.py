@@ -1,6 +1,6 @@
 """The official metric: the 5,000 shared goldens, cases derived by hand from its rules, and properties.
 
-The rule numbers are those of the metric's behaviour page (METRIC.md): 1 gold, 2 falsy, 3 joining, 4 items, 5 is_number,
+The rules, as they are numbered here: 1 gold, 2 falsy, 3 joining, 4 items, 5 is_number,
 6 scale factor, 7 to_number, 8 second reading, 9 normalising, 10 EM and F1, 11 means.
 """
 
@@ -17,7 +17,7 @@ from tatqa_task import data, metric
 from tatqa_task.data import Question
 
 
-def question(answer: Any, answer_type: str = "span", scale: str = "") -> Question:
+def question(answer: Any, answer_type: Any = "span", scale: Any = "") -> Question:
     return Question("q", "?", answer, answer_type, "table", scale, "", 1)
 
 
