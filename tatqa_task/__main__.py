@@ -2,9 +2,8 @@
 
 import argparse
 import json
-import os
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -54,51 +53,32 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-# --- score ---
-
-
 def _score(arguments: argparse.Namespace) -> None:
-    contexts = data.read_file(arguments.gold)
-    predictions, repeated = _read_predictions(arguments.pred)
-    questions = [question for context in contexts for question in context.questions]
-    scores = [_score_one(question, predictions.get(question.uid)) for question in questions]
+    questions = [question for context in data.read_file(arguments.gold) for question in context.questions]
     asked = {question.uid for question in questions}
+    predictions, repeated = _read_predictions(arguments.pred)
+    pairs = {uid: pair for uid, pair in predictions.items() if isinstance(pair, list) and len(pair) == 2}
+    scores = [metric.score(question, *pairs.get(question.uid, (None, None))) for question in questions]
+    mean = metric.mean(scores)
     _report_uids("questions without a prediction count as wrong", sorted(asked - predictions.keys()))
     _report_uids("predictions for no question are left out", sorted(predictions.keys() - asked))
     _report_uids("uids predicted more than once count with their last prediction", repeated)
-    _report_uids("predictions that are not [answer, scale] count as wrong", _misshapen(predictions))
-    mean = metric.mean(scores)
+    _report_uids("predictions that are not [answer, scale] count as wrong", [u for u in predictions if u not in pairs])
     print(f"questions {len(scores)}\nEM {mean.em:.4f}\nF1 {mean.f1:.4f}\nscale {mean.scale:.4f}")
-    for name in ("em", "f1"):
-        print(f"\n{_table(name, questions, scores)}")
+    print(f"\n{_table('EM', questions, [score.em for score in scores])}")
+    print(f"\n{_table('F1', questions, [score.f1 for score in scores])}")
     if arguments.json:
-        per_question = {q.uid: [s.em, s.f1, s.scale] for q, s in zip(questions, scores, strict=True)}
-        whole = {"em": mean.em, "f1": mean.f1, "scale": mean.scale, "n": len(scores), "per_question": per_question}
-        _write(arguments.json, json.dumps(whole))
-
-
-def _score_one(question: data.Question, prediction: Any) -> metric.Score:
-    return metric.score(question, *prediction) if _is_pair(prediction) else metric.ZERO
-
-
-def _is_pair(prediction: Any) -> bool:
-    return isinstance(prediction, list) and len(prediction) == 2
-
-
-def _misshapen(predictions: dict[str, Any]) -> list[str]:
-    return [uid for uid, prediction in predictions.items() if not _is_pair(prediction)]
+        per_question = {question.uid: score for question, score in zip(questions, scores, strict=True)}
+        _write_json(arguments.json, mean._asdict() | {"n": len(scores), "per_question": per_question})
 
 
 def _read_predictions(path: Path) -> tuple[dict[str, Any], list[str]]:
     """Predictions by uid, and the uids that appear more than once."""
-    try:
-        pairs = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=list)
-    except (ValueError, RecursionError) as error:
-        raise data.DataError(f"{path} is not complete JSON ({error}); write the predictions again") from error
-    if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
+    items = data.read_json(path, "write the predictions again", object_pairs_hook=list)
+    if not isinstance(items, list) or not all(isinstance(item, tuple) for item in items):
         raise data.DataError(f"{path}: expected an object {{uid: [answer, scale]}}")
-    counts = Counter(uid for uid, _ in pairs)
-    return dict(pairs), [uid for uid, n in counts.items() if n > 1]
+    counts = Counter(uid for uid, _ in items)
+    return dict(items), [uid for uid, n in counts.items() if n > 1]
 
 
 def _report_uids(what: str, uids: Sequence[str]) -> None:
@@ -107,66 +87,54 @@ def _report_uids(what: str, uids: Sequence[str]) -> None:
         print(f"warning: {len(uids)} {what}: {named}", file=sys.stderr)
 
 
-def _table(name: str, questions: Sequence[data.Question], scores: Sequence[metric.Score]) -> str:
+def _table(title: str, questions: Sequence[data.Question], values: Sequence[float]) -> str:
     """Means by answer type (rows) and by where the answer is from (columns), as the official script shows them."""
-    cells: dict[tuple[str, str], list[float]] = {}
-    for question, score in zip(questions, scores, strict=True):
-        cells.setdefault((question.answer_type, question.answer_from or "unknown"), []).append(getattr(score, name))
-    columns = [source for source in (*data.SOURCES, "unknown") if any(column == source for _, column in cells)]
-    lines = [f"{name.upper():<12}" + "".join(f"{column:>22}" for column in columns)]
-    for row in sorted({row for row, _ in cells}):
+    cells = defaultdict(list)
+    for question, value in zip(questions, values, strict=True):
+        cells[question.answer_type, question.answer_from or "unknown"].append(value)
+    rows = sorted({row for row, _ in cells})
+    columns = sorted({column for _, column in cells})
+    lines = [f"{title:<12}" + "".join(f"{column:>22}" for column in columns)]
+    for row in rows:
         found = [cells.get((row, column)) for column in columns]
         shown = [f"{sum(cell) / len(cell):.6f} (n={len(cell)})" if cell else "-" for cell in found]
         lines.append(f"{row:<12}" + "".join(f"{text:>22}" for text in shown))
     return "\n".join(lines)
 
 
-# --- export ---
-
-
 def _export(arguments: argparse.Namespace) -> None:
     predictions: dict[str, list[Any]] = {}
-    files = [file for path in arguments.samples for file in _samples_files(path)]
+    folders = [sorted(path.rglob("samples_*.jsonl")) if path.is_dir() else [path] for path in arguments.samples]
+    files = [file for folder in folders for file in folder]
     for file in files:
-        for uid, prediction in _sample_predictions(file):
+        for uid, reply in _replies(file):
             if uid in predictions:
                 raise data.DataError(f"{file}: question {uid} was already read; give the samples of one run only")
-            predictions[uid] = prediction
+            predictions[uid] = [reply.answer, reply.scale]
     if not predictions:
         raise data.DataError(f"no samples in {', '.join(map(str, arguments.samples))}; run lm_eval with --log_samples")
-    _write(arguments.out, json.dumps(predictions, ensure_ascii=False, indent=1))
+    _write_json(arguments.out, predictions, ensure_ascii=False, indent=1)
     print(f"{len(predictions)} predictions from {len(files)} files in {arguments.out}")
 
 
-def _samples_files(path: Path) -> list[Path]:
-    return sorted(path.rglob("samples_*.jsonl")) if path.is_dir() else [path]
-
-
-def _sample_predictions(file: Path) -> list[tuple[str, list[Any]]]:
+def _replies(file: Path) -> list[tuple[str, answer.Reply]]:
     try:
         samples = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
-        replies = [(sample["doc"]["uid"], answer.parse(sample["filtered_resps"][0])) for sample in samples]
+        return [(sample["doc"]["uid"], answer.parse(sample["filtered_resps"][0])) for sample in samples]
     except (ValueError, LookupError, TypeError) as error:
         raise data.DataError(f"{file} is no lm-eval samples file of a tatqa task ({error!r})") from error
-    return [(uid, [reply.answer, reply.scale]) for uid, reply in replies]
-
-
-# --- generate ---
 
 
 def _generate(arguments: argparse.Namespace) -> None:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for split, (name, _) in data.FILES.items():
         contexts = synthetic.generate(split, arguments.contexts, arguments.seed)
-        _write(arguments.folder / name, json.dumps(contexts, indent=1))
+        _write_json(arguments.folder / name, contexts, indent=1)
     print(f"synthetic data in {arguments.folder}; use it with TATQA_DATA={arguments.folder}")
 
 
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(path)
+def _write_json(path: Path, content: Any, **options: Any) -> None:
+    data.write_whole(path, (json.dumps(content, **options) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -4,28 +4,32 @@
 """
 
 import hashlib
+import io
 import json
 import os
+import shutil
 import urllib.request
 from collections import Counter
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, StrictFloat, StrictInt, ValidationError
+from tqdm import tqdm
 
 from tatqa_task import synthetic
 
-COMMIT = "870accc41953dcde885aabeb963d94aabdc0fbc3"
-URL = f"https://raw.githubusercontent.com/NExTplusplus/TAT-QA/{COMMIT}/dataset_raw/"
-FILES = {  # split: file name, git blob id at COMMIT
+URL = "https://raw.githubusercontent.com/NExTplusplus/TAT-QA/870accc41953dcde885aabeb963d94aabdc0fbc3/dataset_raw/"
+FILES = {  # split: file name, git blob id at that commit
     "train": ("tatqa_dataset_train.json", "ec6a61be61ea7bb92c3278877e46e8488cc5203c"),
     "validation": ("tatqa_dataset_dev.json", "48075c812af3fe6698b1d5cb50d9dbf358d52784"),
     "test": ("tatqa_dataset_test_gold.json", "3d5d3b691af572646ba9b1ac4d8f78c5dca09732"),
 }
-ANSWER_TYPES = ("span", "multi-span", "arithmetic", "count")
-SOURCES = ("table", "table-text", "text")
-SCALES = ("", "thousand", "million", "billion", "percent")
+AnswerType = Literal["span", "multi-span", "arithmetic", "count"]
+Source = Literal["table", "table-text", "text"]
+Scale = Literal["", "thousand", "million", "billion", "percent"]
+ANSWER_TYPES, SCALES = get_args(AnswerType), get_args(Scale)
 
 
 class DataError(Exception):
@@ -38,12 +42,12 @@ class Question:
 
     uid: str
     question: str
-    answer: list[str] | int | float | str
-    answer_type: str
-    answer_from: str | None
-    scale: str
-    derivation: str
-    order: int
+    answer: list[str] | StrictInt | StrictFloat | str
+    answer_type: AnswerType
+    answer_from: Annotated[Source | None, Field(default=None)]  # a default for files alone
+    scale: Scale
+    derivation: Annotated[str, Field(default="")]
+    order: StrictInt
 
 
 @dataclass(frozen=True)
@@ -64,72 +68,71 @@ def load(split: str, source: str | None = None) -> list[Context]:
     """
     if split not in FILES:
         raise DataError(f"unknown split {split!r}: one of {', '.join(FILES)}")
-    source = source or os.environ.get("TATQA_DATA") or None
+    source = source or os.environ.get("TATQA_DATA")
     if source == "synthetic":
         return parse_contexts(synthetic.generate(split, synthetic.SIZES[split]), "synthetic")
-    return read_file(download(split) if source is None else _in_folder(split, source))
+    if not source:
+        return read_file(download(split))
+    path = Path(source) / FILES[split][0]
+    if not path.parent.is_dir():
+        raise DataError(f"TATQA_DATA={source} is no folder; name one with the official files, or 'synthetic'")
+    if not path.is_file():
+        raise DataError(f"{path} is missing; put the official file there, or unset TATQA_DATA to download it")
+    return read_file(path)
 
 
 def read_file(path: Path) -> list[Context]:
     """The contexts of one file in the official format. Raises DataError."""
+    return parse_contexts(read_json(path, "fetch the file again"), str(path))
+
+
+def read_json(path: Path, remedy: str, **options: Any) -> Any:
+    """What a JSON file holds, by json.loads with these options. Raises DataError, which ends with the remedy."""
     try:
-        return parse_contexts(json.loads(path.read_text(encoding="utf-8")), str(path))
+        return json.loads(path.read_text(encoding="utf-8"), **options)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not complete JSON ({error}); fetch the file again") from error
+        raise DataError(f"{path} is not complete JSON ({error}); {remedy}") from error
 
 
-def _in_folder(split: str, folder: str) -> Path:
-    if not Path(folder).is_dir():
-        raise DataError(f"TATQA_DATA={folder} is no folder; name one with the official files, or 'synthetic'")
-    path = Path(folder) / FILES[split][0]
-    if not path.is_file():
-        raise DataError(f"{path} is missing; put the official file there, or unset TATQA_DATA to download it")
-    return path
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    temporary.replace(path)
 
 
 # --- the official schema ---
 
 
-class _Table(BaseModel, strict=True):
+def _with_answer_of_its_type(question: Question) -> Question:
+    answer, is_list = question.answer, isinstance(question.answer, list)
+    if question.answer_type in ("span", "multi-span"):
+        good, expected = is_list and answer, "a list of texts"
+    elif question.answer_type == "count":
+        good, expected = not is_list and str(answer).strip().isdecimal(), "a whole number"
+    else:
+        good, expected = not is_list, "a number"
+    if not good:
+        raise ValueError(f"answer of type {question.answer_type} must be {expected}, found {answer!r:.60}")
+    return question
+
+
+class _Table(BaseModel):
     uid: str
     table: list[list[str]]
 
 
-class _Paragraph(BaseModel, strict=True):
-    order: int
+class _Paragraph(BaseModel):
+    order: StrictInt
     text: str
 
 
-class _Question(BaseModel, strict=True):
-    uid: str
-    question: str
-    answer: list[str] | int | float | str
-    answer_type: Literal["span", "multi-span", "arithmetic", "count"]
-    answer_from: Literal["table", "table-text", "text"] | None = None
-    scale: Literal["", "thousand", "million", "billion", "percent"]
-    derivation: str = ""
-    order: int
-
-    @model_validator(mode="after")
-    def _answer_of_its_type(self) -> "_Question":
-        answer, is_list = self.answer, isinstance(self.answer, list)
-        if self.answer_type in ("span", "multi-span"):
-            good, expected = is_list and answer, "a list of texts"
-        elif self.answer_type == "count":
-            good, expected = not is_list and str(answer).strip().isdecimal(), "a whole number"
-        else:
-            good, expected = not is_list, "a number"
-        if not good:
-            raise ValueError(f"answer of type {self.answer_type} must be {expected}, found {answer!r:.60}")
-        return self
-
-
-class _Context(BaseModel, strict=True):
+class _Context(BaseModel):
     table: _Table
     paragraphs: list[_Paragraph]
-    questions: list[_Question]
+    questions: list[Annotated[Question, AfterValidator(_with_answer_of_its_type)]]
 
 
 def parse_contexts(raw: Any, where: str) -> list[Context]:
@@ -149,42 +152,37 @@ def _context(raw: Any, where: str) -> Context:
         read = _Context.model_validate(raw)
     except ValidationError as error:
         raise DataError(f"{where}: {_first_error(error, raw)}") from None
-    paragraphs = [paragraph.text for paragraph in sorted(read.paragraphs, key=lambda paragraph: paragraph.order)]
-    questions = [Question(**vars(question)) for question in read.questions]
-    return Context(read.table.uid, read.table.table, paragraphs, questions)
+    paragraphs = sorted(read.paragraphs, key=lambda paragraph: paragraph.order)
+    return Context(read.table.uid, read.table.table, [paragraph.text for paragraph in paragraphs], read.questions)
 
 
 def _first_error(error: ValidationError, raw: Any) -> str:
     """What is wrong first, with the uid of the question it is in."""
     first = error.errors(include_url=False)[0]
-    place = [str(step) for step in first["loc"]]
-    if len(place) > 1 and place[0] == "questions" and isinstance(raw["questions"][int(place[1])], dict):
-        place[:2] = [f"question {raw['questions'][int(place[1])].get('uid', place[1])}"]
-    return ": ".join([*place, first["msg"].removeprefix("Value error, ")])
+    place = list(first["loc"])
+    if len(place) > 1 and place[0] == "questions" and isinstance(raw["questions"][place[1]], dict):
+        place[:2] = [f"question {raw['questions'][place[1]].get('uid', place[1])}"]
+    return ": ".join([*map(str, place), first["msg"].removeprefix("Value error, ")])
 
 
 # --- the official files ---
 
 
 def download(split: str) -> Path:
-    """The official file of a split, in the cache; fetched once, verified by its git blob id. Raises DataError."""
+    """The official file of a split, fetched once and verified by its git blob id. Raises DataError.
+
+    It is kept in $XDG_CACHE_HOME/tatqa or ~/.cache/tatqa.
+    """
     name, blob_id = FILES[split]
-    path = cache_folder() / name
+    path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tatqa" / name
     if path.is_file() and git_blob_id(path.read_bytes()) == blob_id:
         return path
     content = _fetch(URL + name)
     if git_blob_id(content) != blob_id:
         raise DataError(f"{URL}{name} has git blob id {git_blob_id(content)}, not {blob_id}: altered on the way")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    write_whole(path, content)
     return path
-
-
-def cache_folder() -> Path:
-    """Where the official files are kept: $XDG_CACHE_HOME/tatqa or ~/.cache/tatqa."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tatqa"
 
 
 def git_blob_id(content: bytes) -> str:
@@ -193,18 +191,13 @@ def git_blob_id(content: bytes) -> str:
 
 
 def _fetch(url: str) -> bytes:
-    from tqdm import tqdm
-
-    chunks = []
+    content = io.BytesIO()
     try:
         with urllib.request.urlopen(url, timeout=60) as response:
-            total = int(response.headers.get("Content-Length") or 0) or None
-            with tqdm(total=total, unit="B", unit_scale=True, desc=url.rsplit("/", 1)[1]) as bar:
-                while chunk := response.read(1 << 16):
-                    chunks.append(chunk)
-                    bar.update(len(chunk))
-    except (OSError, ValueError) as error:
+            with tqdm.wrapattr(response, "read", total=response.length, desc=url.rsplit("/", 1)[1]) as body:
+                shutil.copyfileobj(body, content)
+    except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         hint = "without network set TATQA_DATA to a folder that has it, or to 'synthetic'"
         raise DataError(f"cannot download {url} ({reason}); {hint}") from error
-    return b"".join(chunks)
+    return content.getvalue()
