@@ -12,14 +12,13 @@
 
 import json
 import re
-from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 from tatqa_task.data import SCALES
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(NamedTuple):
     """What a reply says; `parsed`: whether it followed the format."""
 
     answer: list[str]
@@ -49,23 +48,19 @@ _LONGEST_PLAIN = 2_000  # characters of plain text that are read as an answer
 
 def render(answer: list[str] | int | float | str, scale: str) -> str:
     """The one JSON line that is asked for, from a gold answer and its scale."""
-    items = answer if isinstance(answer, list) else [answer]
-    return json.dumps({"answer": [str(item) for item in items], "scale": scale}, ensure_ascii=False)
+    items = answer if isinstance(answer, list) else [str(answer)]
+    return json.dumps({"answer": items, "scale": scale}, ensure_ascii=False)
 
 
 def parse(reply: str) -> Reply:
     """The answer and scale of a reply; an empty answer if it says nothing. Never raises; linear time."""
-    parts = _NEXT_TURN.split(_after_thinking(reply))
-    for part in parts:
-        found = _valid(part) or _mended(part)
-        if found:
-            return found
-    return next((_plain(part) for part in parts if part.strip()), NOTHING)
-
-
-def _after_thinking(reply: str) -> str:
-    _, closed, after = reply.rpartition("</think>")
-    return "" if not closed and "<think>" in reply else after
+    _, closed, after_thinking = reply.rpartition("</think>")
+    if "<think>" in reply and not closed:
+        return NOTHING
+    parts = _NEXT_TURN.split(after_thinking)
+    found = filter(None, (_valid(part) or _mended(part) for part in parts))
+    plain = (_plain(part) for part in parts if part.strip())
+    return next(chain(found, plain), NOTHING)
 
 
 def _valid(text: str) -> Reply | None:
@@ -76,19 +71,12 @@ def _valid(text: str) -> Reply | None:
             found, _ = _JSON.raw_decode(text[start : start + _LONGEST_OBJECT])
         except (ValueError, RecursionError):
             continue
-        reply = _of_object(found)
-        if reply:
-            return reply
+        items = found.get("answer", {})
+        listed = items if isinstance(items, list) else [] if items is None else [items]
+        if all(isinstance(item, str) for item in listed):
+            of_texts = items is listed and not any(isinstance(item, _Number) for item in listed)
+            return _reply([str(item) for item in listed], found.get("scale"), as_asked=of_texts)
     return None
-
-
-def _of_object(found: dict[str, Any]) -> Reply | None:
-    items, scale = found.get("answer", {}), found.get("scale")
-    listed = items if isinstance(items, list) else [] if items is None else [items]
-    if not all(isinstance(item, str) for item in listed):
-        return None
-    as_asked = isinstance(items, list) and not any(isinstance(item, _Number) for item in items) and scale in SCALES
-    return _reply([str(item) for item in listed], scale, as_asked)
 
 
 def _mended(text: str) -> Reply | None:
@@ -103,7 +91,7 @@ def _mended(text: str) -> Reply | None:
         inner = value.partition("}")[0].strip(" \t\r\n,[]").replace('\\"', '"')
         items = [item.strip() for item in _BETWEEN_ITEMS.split(inner.strip("\"'"))]
         if any(items):
-            return _reply([item for item in items if item], scale.group(1) if scale else "", False)
+            return _reply([item for item in items if item], scale.group(1) if scale else "")
     return None
 
 
@@ -114,25 +102,20 @@ def _plain(text: str) -> Reply:
     line = line.lstrip(" \t*`\"'").rstrip(" \t*`\"'.")
     amount = _AMOUNT.fullmatch(line)
     if amount:
-        return _reply([amount.group(1)], amount.group(2), False)
-    return _reply([line], "", False) if line else NOTHING
+        return _reply([amount.group(1)], amount.group(2))
+    return _reply([line], "") if line else NOTHING
 
 
-def _reply(items: list[str], scale: Any, as_asked: bool) -> Reply:
+def _reply(items: list[str], scale: Any, as_asked: bool = False) -> Reply:
     """The reply with its scale as one of the five words, and without that word again after a bare number.
 
     "12.5 million" with scale million would be scaled twice. "$12.5 million" stays: gold spans are written so.
     """
-    word = _scale_word(scale)
-    once = [_without_scale(item, word) for item in items]
-    return Reply(once, word, as_asked and once == items)
-
-
-def _scale_word(scale: Any) -> str:
     word = str(scale or "").strip().lower().rstrip("s").replace("%", "percent")
-    return word if word in SCALES else ""
-
-
-def _without_scale(item: str, scale: str) -> str:
-    amount = _BARE_AMOUNT.fullmatch(item) if scale else None
-    return amount.group(1) if amount and amount.group(2).lower() == scale else item
+    word = word if word in SCALES else ""
+    amounts = [_BARE_AMOUNT.fullmatch(item) for item in items]
+    once = [
+        amount.group(1) if amount and amount.group(2).lower() == word else item
+        for item, amount in zip(items, amounts, strict=True)
+    ]
+    return Reply(once, word, as_asked and scale in SCALES and once == items)

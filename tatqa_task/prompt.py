@@ -18,17 +18,15 @@ REASONING = "Think step by step first; the line of JSON comes last."
 
 
 def user_message(context: Context, question: Question | str, reasoning: bool = False) -> str:
-    """The user turn that asks one question about the whole context; it ends with `Answer:` (or `Reasoning:`)."""
-    text = question if isinstance(question, str) else question.question
-    instruction, cue = (f"{INSTRUCTION}\n{REASONING}", "Reasoning:") if reasoning else (INSTRUCTION, "Answer:")
-    return f"{instruction}\n\n{report_text(context)}\n\nQuestion: {text.strip()}\n{cue}"
+    """The user turn that asks one question about the whole context; it ends with `Answer:` (or `Reasoning:`).
 
-
-def report_text(context: Context) -> str:
-    """The table, one line a row with cells parted by ` | `, then one line a paragraph."""
+    The table has one line a row, with cells parted by ` | `; then comes one line a paragraph.
+    """
+    asked = question if isinstance(question, str) else question.question
     table = "\n".join(" | ".join(map(_one_line, row)) for row in context.table)
     text = "\n".join(map(_one_line, context.paragraphs))
-    return "\n\n".join(part for part in (table, text) if part)
+    instruction, cue = (f"{INSTRUCTION}\n{REASONING}", "Reasoning:") if reasoning else (INSTRUCTION, "Answer:")
+    return "\n\n".join(filter(None, [instruction, table, text, f"Question: {asked.strip()}\n{cue}"]))
 
 
 def fit(context: Context, question: str, budget: int, count_tokens: Callable[[str], int]) -> Context:
