@@ -8,26 +8,20 @@ import logging
 import os
 import random
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, fields
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from lm_eval.api.samplers import ContextSampler
 
 from tatqa_task import answer, data, metric, prompt
 
-if TYPE_CHECKING:
-    import datasets
-
 Doc = dict[str, Any]
-log = logging.getLogger("lm-eval")
 
 
-def dataset(
-    split: str, answer_type: str, context_budget: int | None = None, **model_args: Any
-) -> "dict[str, datasets.Dataset]":
-    """The questions of one answer type, one document each, under the name of their split.
+def dataset(split: str, answer_type: str, context_budget: int | None = None, **model_args: Any) -> dict[str, Any]:
+    """The `datasets.Dataset` of one answer type's questions, one document each, under the name of their split.
 
     `context_budget` (tokens of the user turn by the model's own tokenizer; from `--metadata`) drops paragraphs of
     longer prompts. Unusable data ends the program with one line and exit code 2.
@@ -50,12 +44,6 @@ def documents(split: str) -> list[Doc]:
         _stop(str(error))
 
 
-def _stop(message: str) -> NoReturn:
-    """End the program: lm-eval would show a traceback."""
-    print(f"error: {message}", file=sys.stderr)  # noqa: T201
-    raise SystemExit(2)
-
-
 @lru_cache(maxsize=4)
 def _documents(split: str, source: str | None) -> list[Doc]:
     return [
@@ -68,14 +56,20 @@ def _documents(split: str, source: str | None) -> list[Doc]:
     ]  # fmt: skip
 
 
+def _stop(message: str) -> NoReturn:
+    """End the program: lm-eval would show a traceback."""
+    print(f"error: {message}", file=sys.stderr)  # noqa: T201
+    raise SystemExit(2)
+
+
 def _within(docs: list[Doc], budget: int, count_tokens: Callable[[str], int]) -> list[Doc]:
     if not isinstance(budget, int) or budget < 1:
         _stop(f"context_budget must be a number of tokens, found {budget!r}")
-    fitted = [prompt.fit(_context(doc), doc["question"], budget, count_tokens) for doc in docs]
-    dropped = [len(doc["paragraphs"]) - len(context.paragraphs) for doc, context in zip(docs, fitted, strict=True)]
-    docs = [doc | {"paragraphs": context.paragraphs} for doc, context in zip(docs, fitted, strict=True)]
+    kept = [prompt.fit(_context(doc), doc["question"], budget, count_tokens).paragraphs for doc in docs]
+    dropped = [len(doc["paragraphs"]) - len(paragraphs) for doc, paragraphs in zip(docs, kept, strict=True)]
+    docs = [doc | {"paragraphs": paragraphs} for doc, paragraphs in zip(docs, kept, strict=True)]
     over = sum(count_tokens(doc_to_text(doc)) > budget for doc in docs)
-    log.warning(
+    logging.getLogger("lm-eval").warning(
         "context budget of %d tokens: %d paragraphs dropped from %d of %d prompts; %d are longer even without text",
         budget, sum(dropped), sum(map(bool, dropped)), len(docs), over,
     )  # fmt: skip
@@ -97,8 +91,8 @@ def _context(doc: Doc) -> data.Context:
 
 
 def _question(doc: Doc) -> data.Question:
-    fields = {name: doc[name] for name in data.Question.__dataclass_fields__}
-    return data.Question(**fields | {"answer": json.loads(doc["answer"])})
+    gold = {field.name: doc[field.name] for field in fields(data.Question)}
+    return data.Question(**gold | {"answer": json.loads(doc["answer"])})
 
 
 def doc_to_text(doc: Doc) -> str:
@@ -125,11 +119,10 @@ def process_results(doc: Doc, results: list[str]) -> dict[str, float]:
     """The official metrics of one reply, whether it followed the format, and the experiment log's own rule."""
     reply = answer.parse(results[0])
     score = metric.score(_question(doc), reply.answer, reply.scale)
-    official = {"em": score.em, "f1": score.f1, "scale_em": score.scale}
-    return official | {
-        "parsed": float(reply.parsed),
-        "lenient_em": metric.lenient_match(_question(doc), results[0]),
-    }
+    lenient = metric.lenient_match(_question(doc), results[0])
+    return {
+        "em": score.em, "f1": score.f1, "scale_em": score.scale, "parsed": float(reply.parsed), "lenient_em": lenient,
+    }  # fmt: skip
 
 
 class Examples(ContextSampler):
@@ -145,12 +138,11 @@ class Examples(ContextSampler):
         self.seed = rnd
         return self
 
-    def sample(self, n: int, eval_doc: Doc | None = None, df: Any = None, **kwargs: Any) -> Sequence[Doc]:
+    def sample(self, n: int, eval_doc: Doc, **kwargs: Any) -> list[Doc]:
         """n training questions for the document that is asked about."""
-        asked = eval_doc or {"uid": "", "context_uid": ""}
         pool = documents("train")
-        drawn = random.Random(f"{self.seed}-{asked['uid']}").sample(pool, min(len(pool), n + 50))
-        others = [doc for doc in drawn if doc["context_uid"] != asked["context_uid"]]
+        drawn = random.Random(f"{self.seed}-{eval_doc['uid']}").sample(pool, min(len(pool), n + 50))
+        others = [doc for doc in drawn if doc["context_uid"] != eval_doc["context_uid"]]
         if len(others) < n:
             _stop(f"the train data has {len(others)} questions of other contexts, fewer than the {n} examples asked")
         return others[:n]
