@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, Field, StrictFloat, StrictInt, ValidationError
-from tqdm import tqdm
 
 from tatqa_task import synthetic
 
@@ -191,6 +190,8 @@ def git_blob_id(content: bytes) -> str:
 
 
 def _fetch(url: str) -> bytes:
+    from tqdm import tqdm
+
     content = io.BytesIO()
     try:
         with urllib.request.urlopen(url, timeout=60) as response:
