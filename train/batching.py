@@ -6,8 +6,12 @@ a resumed run and any number of processes see the same one.
 
 import random
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from itertools import chain
+from typing import Any
 
+import numpy as np
+import torch
 from torch.utils.data import Sampler
 
 WINDOW = 32  # batches whose contexts are dealt together: long ones spread out, and the order stays random
@@ -62,3 +66,30 @@ class ContextSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return iter(context_order(*self.arguments, self.epoch))
+
+
+def collator(pad_token_id: int) -> Callable[[Sequence[dict[str, Any]]], dict[str, torch.Tensor]]:
+    """TRL's DataCollatorForPreference, laid out at one stroke (a fifth of its time), for pairs that carry a beta.
+
+    A batch of B pairs has int64 [2 B, L] `input_ids`, `attention_mask` and `completion_mask`, chosen rows first and
+    padded on the right, and [B] `beta` and, where the pairs have them, `ref_chosen_logps` and `ref_rejected_logps`.
+    """
+
+    def collate(examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        replies = [example[name] for name in ("chosen_ids", "rejected_ids") for example in examples]
+        rows = [example["prompt_ids"] + reply for example, reply in zip([*examples, *examples], replies, strict=True)]
+        lengths = np.array([len(row) for row in rows])[:, None]
+        prompts = np.array([len(example["prompt_ids"]) for example in examples] * 2)[:, None]
+        columns = np.arange(lengths.max())
+        real = columns < lengths
+        ids = np.full(real.shape, pad_token_id)
+        ids[real] = np.fromiter(chain.from_iterable(rows), np.int64, lengths.sum())
+        masks = {"attention_mask": real, "completion_mask": real & (columns >= prompts)}
+        carried = [name for name in ("beta", "ref_chosen_logps", "ref_rejected_logps") if name in examples[0]]
+        return {
+            "input_ids": torch.from_numpy(ids),
+            **{name: torch.from_numpy(mask.astype(np.int64)) for name, mask in masks.items()},
+            **{name: torch.tensor([example[name] for example in examples]) for name in carried},
+        }
+
+    return collate

@@ -5,7 +5,7 @@ TRL's loss code is untouched. PairTrainer sets what is around it: which pairs me
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import BitsAndBytesConfig, PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
-from train.batching import ContextSampler
+from train.batching import ContextSampler, collator
 from train.prefix_sharing import Packed, PrefixSharing, share_prefixes
 from train.recipe import Recipe
 from train.tokens import TokenPair
@@ -74,7 +74,7 @@ class PairTrainer(DPOTrainer):
         missing = set(recipe.lora_target_modules) - {name.rpartition(".")[2] for name, _ in self.model.named_modules()}
         if missing:  # PEFT is content if any is found
             raise ValueError(f"lora_target_modules: the base model has no layer named {', '.join(missing)}")
-        self.data_collator: Any = with_beta(self.data_collator)
+        self.data_collator: Any = collator(self.data_collator.pad_token_id)
         for parameter in self.model.parameters():
             if parameter.requires_grad:  # in bf16, as TRL leaves it on a 4-bit base, small steps round to nothing
                 parameter.data = parameter.data.float()
@@ -146,15 +146,6 @@ class PairTrainer(DPOTrainer):
         return loss
 
 
-def with_beta(collator: Callable[[list[Any]], dict[str, Any]]) -> Callable[[list[Any]], dict[str, Any]]:
-    """The collator's batch, and `beta`: [pairs] the recipe's beta of each pair."""
-
-    def collate(examples: list[Any]) -> dict[str, Any]:
-        return {**collator(examples), "beta": torch.tensor([example["beta"] for example in examples])}
-
-    return collate
-
-
 def make_trainer(recipe: Recipe, rows: Sequence[TokenPair], tokenizer: Any, args: DPOConfig) -> PairTrainer:
     """The trainer that a recipe describes, on ready token ids."""
     columns: dict[str, list[Any]] = {
@@ -182,7 +173,13 @@ def make_trainer(recipe: Recipe, rows: Sequence[TokenPair], tokenizer: Any, args
     if cuda and recipe.load_in_4bit and recipe.memory == "fast":
         keep_dequantized(trainer.model)
     if recipe.share_prefixes:
-        trainer.sharing = share_prefixes(trainer.model, compile_layers=cuda, recompute=recipe.memory == "small")
+        sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+        trainer.sharing = share_prefixes(
+            trainer.model,
+            compile_layers=cuda,
+            recompute=recipe.memory == "small",
+            graphs=cuda and not sharded,
+        )
         trainer.data_collator = trainer.sharing.collate(trainer.data_collator)
     trainer.remove_callback(PrinterCallback)
     return trainer

@@ -21,7 +21,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.utils.checkpoint
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 logger = logging.getLogger(__name__)
 FLEX_BLOCK = 128  # FlexAttention's block: packed lengths are multiples of it
@@ -133,12 +135,68 @@ def _ordered(blocks: Tensor) -> tuple[Tensor, Tensor]:
     return blocks.sum(-1, dtype=torch.int32)[None, None], indices.int()[None, None].contiguous()
 
 
+class Graphed:
+    """A pass over packed rows of one length, recorded once as CUDA graphs: the host launches it at one stroke.
+
+    compute: [N] tokens, depth and last to hidden states [N, H]. trained: the weights that get gradients; none, no
+    backward. The memory of `pool` is shared with other lengths, but never between passes with and without gradients:
+    TRL may compute the reference between the policy's forward and backward.
+    """
+
+    def __init__(self, compute: Callable[..., Tensor], trained: list[Tensor], row: list[Tensor], pool: Any) -> None:
+        self.row, self.trained = [part.clone() for part in row], trained
+        self.ahead, self.back = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        how: dict[str, Any] = {"pool": pool, "capture_error_mode": "thread_local"}  # the loader's threads go on
+        dtype, autocast = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
+        with torch.autocast("cuda", dtype, autocast, cache_enabled=False):  # casts of weights belong into the graph
+            torch.cuda.synchronize()
+            with torch.cuda.stream(torch.cuda.Stream()):
+                for _ in range(2):  # compile, and let libraries set themselves up
+                    hidden = compute(*self.row)
+                    if trained:
+                        torch.autograd.grad(hidden, trained, torch.zeros_like(hidden))
+            with torch.cuda.graph(self.ahead, **how):
+                hidden = compute(*self.row)
+            self.hidden, self.of_hidden = hidden.detach(), torch.zeros_like(hidden)
+            if trained:
+                with torch.cuda.graph(self.back, **how):
+                    self.of_trained = torch.autograd.grad(hidden, trained, self.of_hidden)
+
+    def __call__(self, row: list[Tensor]) -> Tensor:
+        """Hidden states [N, H], overwritten by the next call, as a function of the trained weights."""
+        torch._foreach_copy_(self.row, row)
+        return Replay.apply(self, *self.trained)
+
+
+class Replay(torch.autograd.Function):
+    """Connects a Graphed to the autograd graph."""
+
+    @staticmethod
+    def forward(ctx: Any, graphed: Graphed, *trained: Tensor) -> Tensor:
+        """Hidden states of the row that was copied in."""
+        ctx.graphed = graphed
+        graphed.ahead.replay()
+        return graphed.hidden.detach()
+
+    @staticmethod
+    def backward(ctx: Any, of_hidden: Tensor) -> Any:
+        """Gradients of the trained weights, copied: the next replay writes over them."""
+        ctx.graphed.of_hidden.copy_(of_hidden)
+        ctx.graphed.back.replay()
+        return None, *(gradient.clone() for gradient in ctx.graphed.of_trained)
+
+
 class PrefixSharing:
     """Wraps `backbone.forward` in place. `shapes` are the packed lengths met so far; each costs one compilation."""
 
-    def __init__(self, backbone: torch.nn.Module, kernel: str, bucket: int) -> None:
-        self.kernel, self.bucket = kernel, bucket
+    def __init__(
+        self, backbone: torch.nn.Module, kernel: str, bucket: int, graphs: bool = False, recompute: bool = False
+    ) -> None:
+        self.kernel, self.bucket, self.graphs, self.recompute = kernel, bucket, graphs, recompute
         self.shapes: set[int] = set()
+        self.graphed: dict[tuple[Any, ...], Graphed] = {}
+        self.pools = {gradients: torch.cuda.graph_pool_handle() for gradients in (False, True) if graphs}
+        self._tuner = next((layer for layer in backbone.modules() if isinstance(layer, BaseTunerLayer)), None)
         self._backbone, self._forward = backbone, backbone.forward
         backbone.forward = self.forward
 
@@ -167,17 +225,28 @@ class PrefixSharing:
             packed = list(pack_prefixes(input_ids.cpu().numpy(), mask.cpu().numpy(), None, self.bucket))
         trie = Packed(*(part.to(input_ids.device) for part in packed))
         self._count(trie.tokens.numel())
-        output = self._forward(
-            input_ids=trie.tokens[None],
-            attention_mask=trie_mask(trie.last, self.kernel),
-            position_ids=trie.depth[None],
-            **kwargs,
-        )
-        hidden = output.last_hidden_state[0]
+        hidden = self._hidden(trie, kwargs)
         padded = hidden.new_zeros(input_ids.numel(), hidden.shape[-1])
         padded = padded.index_copy(0, trie.positions, hidden.index_select(0, trie.slots))
-        output.last_hidden_state = padded.view(*input_ids.shape, -1)
-        return output
+        return BaseModelOutputWithPast(last_hidden_state=padded.view(*input_ids.shape, -1))
+
+    def _hidden(self, trie: Packed, kwargs: dict[str, Any]) -> Tensor:
+        """The backbone's hidden states [N, H] of the packed row."""
+
+        def compute(tokens: Tensor, depth: Tensor, last: Tensor) -> Tensor:
+            mask = trie_mask(last, self.kernel)
+            output = self._forward(input_ids=tokens[None], attention_mask=mask, position_ids=depth[None], **kwargs)
+            return output.last_hidden_state[0]
+
+        row = [trie.tokens, trie.depth, trie.last]
+        trained = [p for p in self._backbone.parameters() if p.requires_grad] if torch.is_grad_enabled() else []
+        if not self.graphs or (trained and self.recompute):  # checkpointing reads the random state: not while recording
+            return compute(*row)
+        adapters = self._tuner and (self._tuner.disable_adapters, *self._tuner.active_adapters)
+        key = (trie.tokens.numel(), bool(trained), self._backbone.training, adapters)
+        if key not in self.graphed:
+            self.graphed[key] = Graphed(compute, trained, row, self.pools[bool(trained)])
+        return self.graphed[key](row)
 
     def _count(self, length: int) -> None:
         if length not in self.shapes:
@@ -195,12 +264,14 @@ def share_prefixes(
     bucket: int = 1024,
     compile_layers: bool = False,
     recompute: bool = False,
+    graphs: bool = False,
 ) -> PrefixSharing:
     """Make a causal LM (bare or wrapped by PEFT) compute shared prefixes once.
 
     kernel: "flex" (FlexAttention, GPUs), "sdpa" (dense mask, anywhere), "auto" picks. bucket: packed lengths are
     rounded up to multiples of it, which bounds recompilation (sdpa compiles nothing and rounds to 1). recompute:
-    activation checkpointing around the compiled layers. Raises SharingError for a model that would be computed wrongly.
+    activation checkpointing around the compiled layers. graphs: record the passes over each packed length as CUDA
+    graphs, but checkpointed ones; weights must stay in place. Raises SharingError for a model that came out wrong.
     """
     base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
     backbone = getattr(base, base.base_model_prefix, base)
@@ -214,7 +285,8 @@ def share_prefixes(
         base.get_input_embeddings().register_forward_hook(_with_gradient)  # else the first layer is a graph of its own
         for layer in backbone.layers:
             layer.forward = _compiled(layer.forward, recompute)
-    return PrefixSharing(backbone, kernel, -(-bucket // FLEX_BLOCK) * FLEX_BLOCK if kernel == "flex" else 1)
+    bucket = -(-bucket // FLEX_BLOCK) * FLEX_BLOCK if kernel == "flex" else 1
+    return PrefixSharing(backbone, kernel, bucket, graphs, recompute)
 
 
 def _with_gradient(module: Any, inputs: Any, output: Tensor) -> Tensor:

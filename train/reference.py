@@ -15,6 +15,7 @@ import torch
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
+from train.dpo import TrainError
 from train.tokens import TokenPair
 
 
@@ -28,28 +29,47 @@ def cache_file(base_sha256: str, precision: str, rows: Sequence[TokenPair]) -> P
 
 
 def attach_reference(trainer: Any, cache: Path | None) -> bool:
-    """Give the trainer's dataset the columns that TRL reads; True if they came from the cache."""
-    n = len(trainer.train_dataset)
-    found = cache is not None and cache.is_file()
-    values = np.load(cache) if cache is not None and found else compute_reference(trainer)
-    if values.shape != (n, 2) or not np.isfinite(values).all():
-        raise ValueError(f"{cache}: not the reference of {n} pairs; delete the file")
-    if cache is not None and not found and trainer.accelerator.is_main_process:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        whole = cache.with_name(f".{os.getpid()}.npy")
-        np.save(whole, values)
-        whole.replace(cache)
-    columns = dict(zip(("ref_chosen_logps", "ref_rejected_logps"), values.T.tolist(), strict=True))
-    for name, column in columns.items():
+    """Give the trainer's dataset the columns that TRL reads; True if they came from the cache.
+
+    A cache file that is damaged or of other pairs is written anew. Raises TrainError for a base that yields no numbers.
+    """
+    pairs = len(trainer.train_dataset)
+    values = read(cache, pairs)
+    found = values is not None
+    if values is None:
+        values = compute_reference(trainer)
+        if bad := int((~np.isfinite(values)).any(1).sum()):
+            what = f"the base model's log-probabilities of {bad} of {pairs} pairs are no numbers"
+            raise TrainError(f"{what}; check its weights, or try --dtype float32")
+        if cache and trainer.accelerator.is_main_process:
+            write(cache, values)
+    for name, column in zip(("ref_chosen_logps", "ref_rejected_logps"), values.T.tolist(), strict=True):
         trainer.train_dataset = trainer.train_dataset.add_column(name, column)
     trainer.precompute_ref_logps = True
     return found
 
 
+def read(cache: Path | None, pairs: int) -> np.ndarray | None:
+    """What the file holds if it holds finite log-probabilities [pairs, 2]."""
+    try:
+        values = np.load(cache) if cache else np.empty(0)
+    except (OSError, ValueError, EOFError):
+        return None
+    return values if values.shape == (pairs, 2) and np.isfinite(values).all() else None
+
+
+def write(cache: Path, values: np.ndarray) -> None:
+    """Write the file whole."""
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    whole = cache.with_name(f".{os.getpid()}.npy")
+    np.save(whole, values)
+    whole.replace(cache)
+
+
 def compute_reference(trainer: Any) -> np.ndarray:
     """Log-probabilities [pairs, 2] of chosen and rejected by TRL's own reference pass, over this and all processes."""
     order = list(trainer.order)
-    size = 2 * trainer.args.per_device_train_batch_size  # nothing is kept for a backward pass
+    size = trainer.args.per_device_train_batch_size
     batches = [order[i : i + size] for i in range(0, len(order), size)]
     mine = batches[trainer.args.process_index :: trainer.args.world_size]
     trainer.model.train()  # in evaluation mode bitsandbytes repacks 4-bit weights on a CPU

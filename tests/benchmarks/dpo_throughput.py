@@ -5,6 +5,7 @@
 SHAPE: a folder with a model's config.json and tokenizer (weights are drawn at random: speed and memory do not depend on
 them), or a Hugging Face id. FOLDER: TAT-QA's files (or `synthetic`). Rows are timed on steps that compile nothing;
 compilation is reported apart. `--only fast,trl_log` runs some rows, `--profile` prints the kernels of a few steps.
+On several GPUs: `accelerate launch --num_processes 2 tests/benchmarks/dpo_throughput.py --only fast ...`.
 """
 
 import argparse
@@ -51,16 +52,19 @@ class Bench:
 
 
 def random_base(shape: str, folder: str) -> tuple[str, Any]:
-    """Write a model of the given shape with random bf16 weights; returns its folder and tokenizer."""
+    """Write a model of the given shape with random bf16 weights, once; returns its folder and tokenizer."""
     import torch
+    from accelerate import PartialState
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(shape)
-    with torch.device("cuda"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(shape), dtype=torch.bfloat16)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with PartialState().main_process_first():
+        if not Path(folder, "tokenizer_config.json").exists():
+            torch.manual_seed(0)
+            with torch.device("cuda"):
+                model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(shape), dtype=torch.bfloat16)
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
     return folder, tokenizer
 
 
@@ -103,7 +107,7 @@ def _now() -> float:
 
 @contextlib.contextmanager
 def measured_memory() -> Iterator[dict[str, float]]:
-    """Peak GiB that PyTorch allocated inside the block."""
+    """Peak GiB that PyTorch allocated inside the block, and that it reserved."""
     import torch
 
     gc.collect()
@@ -112,11 +116,13 @@ def measured_memory() -> Iterator[dict[str, float]]:
     found: dict[str, float] = {}
     yield found
     found["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+    found["reserved_gib"] = torch.cuda.max_memory_reserved() / 2**30
 
 
 def ours(bench: Bench, name: str, steps: int, warm: int, **fields: Any) -> dict[str, Any]:
     """Train with the product's own trainer; `pairs_per_second` is of a run whose reference was cached."""
     from train.dpo import config, make_trainer
+    from train.plan import processes
     from train.recipe import Recipe
     from train.reference import attach_reference, compute_reference
 
@@ -124,7 +130,7 @@ def ours(bench: Bench, name: str, steps: int, warm: int, **fields: Any) -> dict[
     rows = bench.rows
     with measured_memory() as memory, tempfile.TemporaryDirectory() as out:
         started = time.perf_counter()
-        args = config(recipe, Path(out), recipe.effective_batch_size, 1)
+        args = config(recipe, Path(out), recipe.effective_batch_size // processes(), processes())
         args.max_steps, args.save_strategy = steps, "no"
         trainer = make_trainer(recipe, rows, bench.tokenizer, args)
         attach_reference(trainer, None)
@@ -228,7 +234,8 @@ def gradients(bench: Bench, pairs: int, share: bool, dtype: str) -> Any:
     from train.dpo import config, make_trainer
     from train.recipe import Recipe
 
-    fields = {**COMMON, "lora_dropout": 0.0, "share_prefixes": share, "memory": "small", "dtype": dtype}
+    fields = {**COMMON, "lora_dropout": 0.0, "share_prefixes": share, "dtype": dtype}
+    fields["memory"] = "fast" if share else "small"
     recipe = Recipe(model_name_or_path=bench.base, **fields)
     with tempfile.TemporaryDirectory() as out:
         trainer = make_trainer(recipe, bench.rows[:pairs], bench.tokenizer, config(recipe, Path(out), pairs, 1))
@@ -259,12 +266,16 @@ def repeated(rows: Sequence[Any], length: int, questions: int, pairs: int) -> li
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as Markdown."""
-    lines = ["| trainer | pairs/s | epoch of 13,176 | with reference pass | peak GiB |", "|---|---|---|---|---|"]
+    head = "| trainer | pairs/s | epoch of 13,176 | with reference pass | peak GiB | reserved GiB |"
+    lines = [head, "|---|---|---|---|---|---|"]
     for row in rows:
+        if "failed" in row:
+            lines.append(f"| {row['row']} | {row['failed']} | | | | |")
+            continue
         rate, first = row["pairs_per_second"], row.get("first_run_pairs_per_second")
         lines.append(
             f"| {row['row']} | {rate:.1f} | {EPOCH / rate:,.0f} s | {f'{first:.1f} pairs/s' if first else 'included'} "
-            f"| {row['peak_gib']:.1f} |"
+            f"| {row['peak_gib']:.1f} | {row['reserved_gib']:.1f} |"
         )
     return "\n".join(lines)
 
@@ -290,6 +301,20 @@ def plans(bench: Bench) -> dict[str, Callable[[], dict[str, Any]]]:
     return rows
 
 
+@contextlib.contextmanager
+def shared_folder() -> Iterator[str]:
+    """A temporary folder that all processes of this launch know."""
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    with tempfile.TemporaryDirectory() as folder:
+        name = [folder]
+        if PartialState().num_processes > 1:
+            broadcast_object_list(name)
+        yield name[0]
+        PartialState().wait_for_everyone()
+
+
 def main() -> int:
     """Run the rows; print one table last."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else "")
@@ -304,9 +329,10 @@ def main() -> int:
     import transformers
     import trl
 
+    from train.plan import processes
     from train.recipe import Recipe
 
-    with tempfile.TemporaryDirectory() as folder:
+    with shared_folder() as folder:
         base, tokenizer = random_base(options.shape, folder)
         bench = Bench(
             base, tokenizer, token_rows(Recipe(model_name_or_path=base, **COMMON), tokenizer), options.profile
@@ -314,6 +340,8 @@ def main() -> int:
         done: list[dict[str, Any]] = []
         versions = {"torch": torch.__version__, "transformers": transformers.__version__, "trl": trl.__version__}
         report: dict[str, Any] = {"device": torch.cuda.get_device_name(), "versions": versions, "rows": done}
+        report["processes"] = processes()
+        first = os.environ.get("RANK", "0") == "0"
         if not options.only or "equality" in options.only.split(","):
             report["relative_distance_of_gradients_from_fp32"] = equality(bench)
         for name, row in plans(bench).items():
@@ -322,13 +350,15 @@ def main() -> int:
             try:
                 done.append(row())
             except Exception as error:  # one row's failure costs no other row
-                print(f"{name} failed: {type(error).__name__}: {str(error)[:300]}", flush=True)
-                continue
-            print(json.dumps(done[-1]), flush=True)
-            if options.json:
+                done.append({"row": name, "failed": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"})
+            if first:
+                print(json.dumps(done[-1]), flush=True)
+            if first and options.json:
                 options.json.write_text(json.dumps(report, indent=1))
+    if not first:
+        return 0
     print(f"relative distance of bf16 gradients from fp32: {report.get('relative_distance_of_gradients_from_fp32')}")
-    print(report["device"], versions)
+    print(report["processes"], "x", report["device"], versions)
     print(table(done))
     return 0
 

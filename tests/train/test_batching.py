@@ -1,11 +1,13 @@
 """Order by context: a permutation, contexts together, batches of even cost, another order every epoch."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.batching import ContextSampler, context_order
+from train.batching import ContextSampler, collator, context_order
 
 
 @given(st.lists(st.integers(0, 12), max_size=80), st.integers(1, 9), st.integers(0, 3), st.integers(0, 3))
@@ -46,3 +48,21 @@ def test_sampler_is_a_function_of_seed_and_epoch() -> None:
     assert first != second
     assert first != orders(2)[0]
     assert len(ContextSampler(contexts, [1] * 120, 32, 0)) == 120
+
+
+ids = st.lists(st.integers(0, 200_000), min_size=1, max_size=7)
+examples = st.fixed_dictionaries({name: ids for name in ("prompt_ids", "chosen_ids", "rejected_ids")})
+
+
+@given(st.lists(examples, min_size=1, max_size=6), st.booleans())
+def test_the_batch_is_that_of_trl(pairs: list[dict[str, Any]], referenced: bool) -> None:
+    from trl.trainer.dpo_trainer import DataCollatorForPreference
+
+    references = {"ref_chosen_logps": -3.5, "ref_rejected_logps": -70.25} if referenced else {}
+    pairs = [{**pair, **references, "beta": 0.1 + i} for i, pair in enumerate(pairs)]
+    theirs, ours = DataCollatorForPreference(pad_token_id=9)(pairs), collator(9)(pairs)
+    assert ours.pop("beta").tolist() == torch.tensor([pair["beta"] for pair in pairs]).tolist()
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert torch.equal(ours[name], tensor), name
+        assert ours[name].dtype == tensor.dtype, name

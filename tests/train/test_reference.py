@@ -1,10 +1,13 @@
 """Reference log-probabilities are computed once, and again only when something they depend on changes."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from datasets import Dataset
 
 from train.pairs import Pair
 from train.reference import attach_reference, cache_file
@@ -40,10 +43,34 @@ def test_a_second_run_reads_what_the_first_one_computed(
     assert first["logps/chosen"] == second["logps/chosen"]
 
 
-def test_a_cache_of_other_pairs_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["other pairs", "no number", "cut short", "empty"])
+def test_a_damaged_cache_is_written_anew(damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Trainer:
-        train_dataset = [0, 1, 2]
+        train_dataset = Dataset.from_dict({"prompt_ids": [[1], [2], [3]]})
+        accelerator = SimpleNamespace(is_main_process=True)
 
-    np.save(tmp_path / "x.npy", np.zeros((2, 2)))
-    with pytest.raises(ValueError, match="delete the file"):
-        attach_reference(Trainer(), tmp_path / "x.npy")
+    file, fresh = tmp_path / "x.npy", np.arange(6.0).reshape(3, 2)
+    np.save(file, {"other pairs": np.zeros((2, 2)), "no number": fresh * np.nan}.get(damage, fresh))
+    file.write_bytes(file.read_bytes()[: {"cut short": 150, "empty": 0}.get(damage)])
+    monkeypatch.setattr("train.reference.compute_reference", lambda trainer: fresh)
+    assert [attach_reference(Trainer(), file) for _ in range(2)] == [False, True]
+    assert np.load(file).tolist() == fresh.tolist()
+
+
+def test_a_base_that_yields_no_numbers_ends_in_one_line(
+    mini: Path, small_data: Path, recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    from train.__main__ import main
+
+    broken = shutil.copytree(mini, tmp_path / "broken")
+    model = AutoModelForCausalLM.from_pretrained(broken)
+    model.model.norm.weight.data.fill_(float("nan"))
+    model.save_pretrained(broken)
+    out = tmp_path / "out"
+    assert main([str(recipe_file), "--model_name_or_path", str(broken), "--output_dir", str(out)]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert "log-probabilities of 44 of 44 pairs are no numbers" in lines[-1]
+    assert not any("Traceback" in line for line in lines)
+    assert not (out / "train.json").exists()
