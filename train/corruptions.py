@@ -1,7 +1,7 @@
 """Wrong answers that a model would really give, made from the gold answer: one function per kind of mistake.
 
-Each kind returns (answer items, scale), or None where it does not apply. Whether the result is wrong under the official
-metric is for the caller to check (train.pairs does).
+Each kind returns (answer items, scale), without items where it does not apply. Whether the result is wrong under the
+official metric is for the caller to check (train.pairs does).
 """
 
 import ast
@@ -14,7 +14,7 @@ from random import Random
 from tatqa_task.data import SCALES, Context, Question
 
 Answer = tuple[list[str], str]
-Kind = Callable[[Context, Question, Random], Answer | None]
+Kind = Callable[[Context, Question, Random], Answer]
 
 NUMBER = re.compile(r"\d[\d,]*\.?\d*|\.\d+")
 YEAR = re.compile(r"\b(19|20)\d\d\b")
@@ -26,14 +26,24 @@ def spans(question: Question) -> list[str]:
     return [str(item) for item in question.answer] if isinstance(question.answer, list) else [str(question.answer)]
 
 
+def gold_value(question: Question) -> float | None:
+    """The gold answer as a number, if it is one."""
+    try:
+        return float(str(question.answer).replace(",", ""))
+    except ValueError:
+        return None
+
+
 def neighbour_cells(context: Context, text: str) -> list[str]:
     """Cells in the row and column of the first cell that equals `text`, of its kind: year, other number or words."""
-    at = next(((r, c) for r, row in enumerate(context.table) for c, cell in enumerate(row) if cell == text), None)
-    if at is None:
-        return []
-    column = [row[at[1]] for row in context.table if len(row) > at[1]]
-    cells = {cell.strip() for cell in context.table[at[0]][1:] * bool(at[1]) + column} - {"", text}
-    return sorted(cell for cell in cells if _kind_of(cell) == _kind_of(text))
+    for row in context.table:
+        if text in row:
+            at = row.index(text)
+            beside = row[1:] if at else []
+            column = [other[at] for other in context.table if len(other) > at]
+            cells = {cell.strip() for cell in beside + column} - {"", text}
+            return sorted(cell for cell in cells if _kind_of(cell) == _kind_of(text))
+    return []
 
 
 def _kind_of(cell: str) -> tuple[bool, bool]:
@@ -45,7 +55,7 @@ def words_around(context: Context, text: str, n: int) -> list[str]:
     for paragraph in context.paragraphs:
         before, found, after = paragraph.partition(text or "\0")
         if found:
-            return [before.split(" ", max(0, before.count(" ") - n))[-1], " ".join(after.split(" ")[: n + 1])]
+            return [" ".join(before.split(" ")[-n - 1 :]), " ".join(after.split(" ")[: n + 1])]
     return []
 
 
@@ -68,12 +78,14 @@ def _value(node: ast.expr) -> float:
     raise ValueError(f"not arithmetic: {ast.dump(node)}")
 
 
-def gold_value(question: Question) -> float | None:
-    """The gold answer as a number, if it is one."""
-    try:
-        return float(str(question.answer).replace(",", ""))
-    except ValueError:
-        return None
+def _recomputed(question: Question, rng: Random, changed: Iterable[str]) -> Answer:
+    """The answer by one of the `changed` derivations, if the gold answer follows from its own derivation."""
+    gold, derived = gold_value(question), evaluate(question.derivation)
+    if gold is None or derived is None:
+        return [], ""
+    factors = [factor for factor in (1, 100) if abs(derived * factor - gold) <= 0.01 * max(1.0, abs(gold))]
+    values = [value for value in map(evaluate, changed) if value is not None]
+    return _rounded(question, rng.choice(values) * factors[0]) if factors and values else ([], "")
 
 
 def _rounded(question: Question, value: float) -> Answer:
@@ -81,101 +93,82 @@ def _rounded(question: Question, value: float) -> Answer:
     return [f"{value:.{decimals}f}"], question.scale
 
 
-def _recomputed(question: Question, rng: Random, changed: Iterable[str]) -> Answer | None:
-    """The answer by one of the `changed` derivations, if the gold answer follows from its own derivation."""
-    gold, derived = gold_value(question), evaluate(question.derivation)
-    if gold is None or derived is None:
-        return None
-    factors = [factor for factor in (1, 100) if abs(derived * factor - gold) <= 0.01 * max(1.0, abs(gold))]
-    values = [value for value in map(evaluate, changed) if value is not None]
-    return _rounded(question, rng.choice(values) * factors[0]) if factors and values else None
-
-
 def _replaced(derivation: str, numbers: dict[str, str]) -> str:
     return NUMBER.sub(lambda match: numbers.get(match[0], match[0]), derivation)
 
 
-def _one_of(rng: Random, options: Iterable[str], scale: str) -> Answer | None:
+def _one_of(rng: Random, options: Iterable[str]) -> list[str]:
+    """One of the options that say something, in a list of its own; [] if there is none."""
     texts = [text for text in (option.strip(" ,;:.") for option in options) if text]
-    return ([rng.choice(texts)], scale) if texts else None
+    return [rng.choice(texts)] if texts else []
 
 
-# --- span ---
-
-
-def other_cell(context: Context, question: Question, rng: Random) -> Answer | None:
+def other_cell(context: Context, question: Question, rng: Random) -> Answer:
     """Another cell of the gold cell's row or column: the wrong year or the wrong item."""
-    return _one_of(rng, neighbour_cells(context, spans(question)[0]), question.scale)
+    return _one_of(rng, neighbour_cells(context, spans(question)[0])), question.scale
 
 
-def neighbouring_span(context: Context, question: Question, rng: Random) -> Answer | None:
+def neighbouring_span(context: Context, question: Question, rng: Random) -> Answer:
     """As many words of the same paragraph, right before or after the gold span."""
     gold = spans(question)[0]
-    return _one_of(rng, words_around(context, gold, len(gold.split())), question.scale)
+    return _one_of(rng, words_around(context, gold, len(gold.split()))), question.scale
 
 
-def cut_span(context: Context, question: Question, rng: Random) -> Answer | None:
+def cut_span(context: Context, question: Question, rng: Random) -> Answer:
     """The gold span without up to half of its words, at the front or the end."""
     words = spans(question)[0].split()
     n = rng.randint(1, max(1, len(words) // 2))
-    return _one_of(rng, [" ".join(words[n:]), " ".join(words[:-n])], question.scale)
+    return _one_of(rng, [" ".join(words[n:]), " ".join(words[:-n])]), question.scale
 
 
-def overlong_span(context: Context, question: Question, rng: Random) -> Answer | None:
+def overlong_span(context: Context, question: Question, rng: Random) -> Answer:
     """The gold span with one to eight words more of its paragraph."""
     gold, around = spans(question)[0], words_around(context, spans(question)[0], rng.randint(1, 8))
-    return _one_of(rng, [around[0] + gold, gold + around[1]] if around else [], question.scale)
+    return _one_of(rng, [around[0] + gold, gold + around[1]] if around else []), question.scale
 
 
-def wrong_scale(context: Context, question: Question, rng: Random) -> Answer | None:
+def wrong_scale(context: Context, question: Question, rng: Random) -> Answer:
     """The right numbers with another scale, half the time with none."""
     others = [scale for scale in SCALES if scale not in ("", question.scale)]
     scale = "" if question.scale and rng.random() < 0.5 else rng.choice(others)
-    return (spans(question), scale) if all(NUMBER.search(item) for item in spans(question)) else None
+    return (spans(question) if all(NUMBER.search(item) for item in spans(question)) else []), scale
 
 
-# --- multi-span ---
-
-
-def one_missing(context: Context, question: Question, rng: Random) -> Answer | None:
+def one_missing(context: Context, question: Question, rng: Random) -> Answer:
     """One of several gold spans left out."""
     items = spans(question)
     items.pop(rng.randrange(len(items)))
-    return (items, question.scale) if items else None
+    return items, question.scale
 
 
-def one_extra(context: Context, question: Question, rng: Random) -> Answer | None:
+def one_extra(context: Context, question: Question, rng: Random) -> Answer:
     """One span too many, from beside a gold one."""
     other = _beside(context, question, rng)
-    return (spans(question) + other, question.scale) if other else None
+    return (spans(question) + other if other else []), question.scale
 
 
-def one_replaced(context: Context, question: Question, rng: Random) -> Answer | None:
+def one_replaced(context: Context, question: Question, rng: Random) -> Answer:
     """One gold span replaced by a neighbour."""
     items, other = spans(question), _beside(context, question, rng)
     at = rng.randrange(len(items))
-    return (items[:at] + other + items[at + 1 :], question.scale) if other else None
+    return (items[:at] + other + items[at + 1 :] if other else []), question.scale
 
 
 def _beside(context: Context, question: Question, rng: Random) -> list[str]:
     items = spans(question)
     cells = sorted({cell for item in items for cell in neighbour_cells(context, item)} - set(items))
     gold = rng.choice(items)
-    found = _one_of(rng, cells or words_around(context, gold, len(gold.split())), "")
-    return found[0] if found else []
+    return _one_of(rng, cells or words_around(context, gold, len(gold.split())))
 
 
-# --- arithmetic ---
-
-
-def swapped_operands(context: Context, question: Question, rng: Random) -> Answer | None:
+def swapped_operands(context: Context, question: Question, rng: Random) -> Answer:
     """Two operands of the derivation changed places: 2018 - 2019 instead of 2019 - 2018."""
     numbers = sorted(set(NUMBER.findall(question.derivation)))
     swaps = ({a: b, b: a} for a, b in combinations(numbers, 2))
     return _recomputed(question, rng, (_replaced(question.derivation, swap) for swap in swaps))
 
 
-def wrong_operation(context: Context, question: Question, rng: Random) -> Answer | None:
+def wrong_operation(context: Context, question: Question, rng: Random) -> Answer:
     """The difference for a percentage change, no division for a mean, a ratio upside down, + for - and the reverse."""
     text = question.derivation.strip()
     above, division, below = text.rpartition("/")
@@ -185,7 +178,7 @@ def wrong_operation(context: Context, question: Question, rng: Random) -> Answer
     return _recomputed(question, rng, changed + [undivided, f"({below})/({above})"] * bool(division))
 
 
-def wrong_cell(context: Context, question: Question, rng: Random) -> Answer | None:
+def wrong_cell(context: Context, question: Question, rng: Random) -> Answer:
     """One operand taken from another year's column or another item's row."""
     changed = []
     for operand in sorted(set(NUMBER.findall(question.derivation))):
@@ -195,31 +188,27 @@ def wrong_cell(context: Context, question: Question, rng: Random) -> Answer | No
     return _recomputed(question, rng, changed)
 
 
-def lost_hundred(context: Context, question: Question, rng: Random) -> Answer | None:
+def lost_hundred(context: Context, question: Question, rng: Random) -> Answer:
     """A share given as a fraction where per cent were asked."""
     gold = gold_value(question)
-    return ([f"{gold / 100:.4f}"], question.scale) if gold and question.scale == "percent" else None
+    return ([f"{gold / 100:.4f}"] if gold and question.scale == "percent" else []), question.scale
 
 
-def wrong_sign(context: Context, question: Question, rng: Random) -> Answer | None:
+def wrong_sign(context: Context, question: Question, rng: Random) -> Answer:
     """An increase for a decrease."""
     gold = gold_value(question)
-    return _rounded(question, -gold) if gold else None
+    return _rounded(question, -gold) if gold else ([], "")
 
 
-# --- count ---
-
-
-def off_by_few(context: Context, question: Question, rng: Random) -> Answer | None:
+def off_by_few(context: Context, question: Question, rng: Random) -> Answer:
     """One or two too many or too few."""
     gold = int(gold_value(question) or 0)
     return [str(rng.choice([gold + n for n in (-2, -1, 1, 2) if gold + n >= 0]))], question.scale
 
 
-def listed_items(context: Context, question: Question, rng: Random) -> Answer | None:
+def listed_items(context: Context, question: Question, rng: Random) -> Answer:
     """The things themselves instead of their number."""
-    items = [item.strip() for item in question.derivation.split("##") if item.strip()]
-    return (items, question.scale) if items else None
+    return [item.strip() for item in question.derivation.split("##") if item.strip()], question.scale
 
 
 KINDS: dict[str, tuple[Kind, ...]] = {

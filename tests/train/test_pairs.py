@@ -28,7 +28,7 @@ def ask(answer_type: str, gold: object, scale: str = "", derivation: str = "") -
 def made(kind: str, context: Context, question: Question) -> set[tuple[tuple[str, ...], str]]:
     """Everything that a kind makes over many draws."""
     results = (getattr(corruptions, kind)(context, question, Random(seed)) for seed in range(60))
-    return {(tuple(result[0]), result[1]) for result in results if result}
+    return {(tuple(result[0]), result[1]) for result in results if result[0]}
 
 
 CHANGE = ask("arithmetic", 25.0, "percent", "(1,500 - 1,200) / 1,200")
