@@ -23,6 +23,11 @@ class RecipeError(Exception):
     """The recipe cannot be read or asks for what is impossible; the message is one line."""
 
 
+def one_line(error: Exception) -> str:
+    """The start of another library's message, for one of our own."""
+    return " ".join(str(error).split())[:400]
+
+
 class Recipe(BaseModel):
     """Everything that decides which adapter comes out of a run."""
 
@@ -89,8 +94,7 @@ def parse(mapping: Mapping[str, Any], where: str) -> Recipe:
         return Recipe.model_validate(dict(mapping))
     except ValidationError as error:
         first = error.errors()[0]
-        at = "".join(f"{part}." for part in first["loc"])[:-1]
-        message = first["msg"].removeprefix("Value error, ")
+        at, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
         raise RecipeError(": ".join(text for text in (where, at, message) if text)) from None
 
 
@@ -101,7 +105,7 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
     except OSError as error:
         raise RecipeError(f"{path}: cannot read the recipe ({error.strerror}); see train/recipes/") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        raise RecipeError(f"{path}: not YAML: {one_line(error)}") from None
     if not isinstance(mapping, dict):
         raise RecipeError(f"{path}: a recipe is a flat mapping of field to value")
     return parse({**mapping, **(overrides or {})}, str(path))

@@ -7,8 +7,6 @@ from typing import Any
 
 from train.pairs import Pair
 
-TOO_LONG = "longer than max_length"
-
 
 @dataclass(frozen=True)
 class TokenPair:
@@ -46,15 +44,15 @@ def tokenize(
         for pair, prompt, chosen, rejected in zip(pairs, *sides, strict=True)
     ]
     kept = [row for row in rows if row.length <= (max_length or row.length)]
-    dropped.update({TOO_LONG: len(rows) - len(kept)} if len(kept) < len(rows) else {})
+    if len(kept) < len(rows):
+        dropped["longer than max_length"] += len(rows) - len(kept)
     return kept
 
 
 def end_of_turn(tokenizer: Any) -> str:
     """What the chat template writes after a reply."""
-    reply = "a reply"
-    turns = [{"role": "user", "content": "a question"}, {"role": "assistant", "content": reply}]
-    return _rendered(tokenizer, turns).rpartition(reply)[2]
+    turns = [{"role": "user", "content": "a question"}, {"role": "assistant", "content": "a reply"}]
+    return _rendered(tokenizer, turns).rpartition("a reply")[2]
 
 
 def _rendered(tokenizer: Any, messages: list[dict[str, str]], **kwargs: Any) -> str:
