@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -134,28 +135,27 @@ def open_trainer(recipe: Recipe, out: Path, rows: list[TokenPair], tokenizer: An
 
 def holds(out: Path, identity: dict[str, Any]) -> bool:
     """Whether `out` holds this run, finished. Raises RecipeError if it holds another one, or part of it."""
-    finished, begun = out / "train.json", out / "run.json"
-    marker = finished if finished.exists() else begun
-    if marker.exists():
-        there = json.loads(marker.read_text(encoding="utf-8"))
-        fields = [f for f, value in identity["recipe"].items() if there["recipe"].get(f) != value]
-        differs = fields or [key for key, value in identity.items() if there.get(key) != value]
-        if differs:
-            name = {"data_sha256": "pairs", "base_sha256": "base model weights"}.get(differs[0], differs[0])
-            raise RecipeError(f"{out} holds a run with other {name}; choose another --output_dir or delete it")
-    elif (out / "adapter_config.json").exists() or list(out.glob("checkpoint-*")):
-        raise RecipeError(f"{out} holds an adapter that this program did not train; choose another --output_dir")
-    return marker is finished
+    marker = next((path for path in (out / "train.json", out / "run.json") if path.exists()), None)
+    if marker is None:
+        if (out / "adapter_config.json").exists() or list(out.glob("checkpoint-*")):
+            raise RecipeError(f"{out} holds an adapter that this program did not train; choose another --output_dir")
+        return False
+    here, there = (
+        {**found["recipe"], "pairs": found["data_sha256"], "base model weights": found["base_sha256"]}
+        for found in (identity, json.loads(marker.read_text(encoding="utf-8")))
+    )
+    differs = [name for name, value in here.items() if there.get(name) != value]
+    if differs:
+        raise RecipeError(f"{out} holds a run with other {differs[0]}; choose another --output_dir or delete it")
+    return marker.name == "train.json"
 
 
 def last_checkpoint(out: Path) -> Path | None:
     """The newest whole checkpoint; Trainer writes trainer_state.json last, so one without it was cut short."""
     for path in sorted(out.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2])):
-        try:
+        with suppress(OSError, ValueError):
             json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
             return path
-        except (OSError, ValueError):
-            continue
     return None
 
 
