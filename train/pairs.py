@@ -6,6 +6,7 @@ writes one pair a line in TRL's conversational format and prints what was kept a
 """
 
 import argparse
+import fileinput
 import glob
 import json
 import sys
@@ -18,7 +19,7 @@ from typing import Any
 
 from tatqa_task import answer, data, metric, prompt
 from tatqa_task.data import Context, Question
-from train.corruptions import KINDS, NAMES, spans
+from train.corruptions import KINDS, NAMES, Mistakes, spans
 from train.recipe import Recipe, RecipeError, nearest, parse
 
 EVALUATED = ("validation", "test")
@@ -71,13 +72,14 @@ def corrupt(context: Context, question: Question, mix: Mapping[str, float], seed
     if exact_match(question, chosen) < 1:
         return NOT_RIGHT
     rng = Random(f"{seed}:{question.uid}")
-    weights = {kind: mix.get(kind.__name__, 0.0) if mix else 1.0 for kind in KINDS[question.answer_type]}
+    weights = {kind: mix.get(kind, 0.0) if mix else 1.0 for kind in KINDS[question.answer_type]}
     keys = {kind: rng.random() ** (1 / weight) for kind, weight in weights.items() if weight}
+    mistakes = Mistakes(context, question, rng)
     for kind in sorted(keys, key=lambda kind: keys[kind], reverse=True):  # weighted sampling without replacement
-        items, scale = kind(context, question, rng)
+        items, scale = getattr(mistakes, kind)()
         rejected = answer.render(items, scale)
         if any(items) and exact_match(question, rejected) == 0:
-            return _pair(context, question, kind.__name__, chosen, rejected)
+            return _pair(context, question, kind, chosen, rejected)
     return NOT_WRONG
 
 
@@ -176,15 +178,14 @@ def read_replies(patterns: Sequence[str]) -> dict[str, list[str]]:
     if not paths:
         raise RecipeError(f"samples: nothing matches {patterns}; run lm_eval --tasks tatqa_train --log_samples")
     replies: dict[str, list[str]] = {}
-    for path in paths:
-        for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), 1):
-            if not line:
-                continue
+    with fileinput.input(paths, encoding="utf-8") as lines:
+        for line in lines:
             try:
                 sample = json.loads(line)
                 replies.setdefault(sample["doc"]["uid"], []).append(str(sample["filtered_resps"][0]))
             except (ValueError, LookupError, TypeError):
-                raise RecipeError(f"{path}:{number}: not a sample of lm_eval --log_samples") from None
+                where = f"{lines.filename()}:{lines.filelineno()}"
+                raise RecipeError(f"{where}: not a sample of lm_eval --log_samples") from None
     return replies
 
 
