@@ -12,7 +12,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -21,9 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from tatqa_task import answer, metric, synthetic
-from tatqa_task.data import ANSWER_TYPES, Context, Question, parse_contexts
+from tatqa_task import answer, synthetic
+from tatqa_task.data import ANSWER_TYPES, Context, parse_contexts
 from tatqa_task.prompt import user_message
+from train.pairs import exact_match
+from train.tokens import prompt_text
 
 IGNORED = -100  # label of a position that no loss is taken at
 CHAT_TEMPLATE = (
@@ -50,12 +51,6 @@ class Settings:
 def read(split: str, index: int, seed: int) -> Context:
     """Synthetic context number `index` of a split."""
     return parse_contexts([synthetic.context(split, index, seed)], "synthetic")[0]
-
-
-def rendered(tokenizer: Any, context: Context, question: Question) -> str:
-    """The text that the model goes on from."""
-    turns = [{"role": "user", "content": user_message(context, question)}]
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
 
 
 def build_tokenizer(settings: Settings) -> Any:
@@ -118,7 +113,7 @@ def lesson(tokenizer: Any, settings: Settings, index: int) -> np.ndarray:
     for question in context.questions:
         scale = "" if careless.random() < settings.careless else question.scale
         reply = answer.render(question.answer, scale) + tokenizer.eos_token
-        texts = (rendered(tokenizer, context, question), reply)
+        texts = (prompt_text(tokenizer, user_message(context, question)), reply)
         rows.append([tokenizer.encode(text, add_special_tokens=False) for text in texts])
     ids, mask, wanted = np.zeros((3, len(rows), max(len(prompt) + len(reply) for prompt, reply in rows)), np.int64)
     for row, (prompt, reply) in enumerate(rows):
@@ -132,8 +127,8 @@ def lesson(tokenizer: Any, settings: Settings, index: int) -> np.ndarray:
     return np.stack([packed.tokens, packed.depth, packed.last, labels])
 
 
-def lessons(tokenizer: Any, settings: Settings, workers: int) -> Iterator[Any]:
-    """Batches of lessons padded to a common length [contexts, 4, N], in the order of the context index."""
+def lessons(tokenizer: Any, settings: Settings, workers: int) -> Any:
+    """A loader of lessons in the order of the context index, padded to a common length: [contexts, 4, N]."""
     import torch
     from torch.utils.data import DataLoader
 
@@ -147,7 +142,7 @@ def lessons(tokenizer: Any, settings: Settings, workers: int) -> Iterator[Any]:
         return torch.from_numpy(batch)
 
     indices = range(settings.steps * settings.contexts)
-    yield from DataLoader(indices, settings.contexts, collate_fn=collate, num_workers=workers)
+    return DataLoader(indices, settings.contexts, collate_fn=collate, num_workers=workers)
 
 
 def fit(model: Any, tokenizer: Any, settings: Settings, device: str, workers: int) -> float:
@@ -198,18 +193,26 @@ def examine(model: Any, tokenizer: Any, contexts: int, device: str) -> dict[str,
     scores: dict[str, list[float]] = {kind: [] for kind in (*ANSWER_TYPES, "overall")}
     for first in range(0, len(asked), 128):
         batch = asked[first : first + 128]
-        texts = [rendered(tokenizer, context, question) for context, question in batch]
+        texts = [prompt_text(tokenizer, user_message(context, question)) for context, question in batch]
         inputs = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", return_token_type_ids=False)
         with torch.inference_mode():
             out = model.generate(**inputs.to(device), max_new_tokens=96, do_sample=False)
         replies = tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         for (_, question), reply in zip(batch, replies, strict=True):
-            parsed = answer.parse(reply)
-            em = metric.score(question, parsed.answer, parsed.scale).em
-            scores[question.answer_type].append(em)
-            scores["overall"].append(em)
+            for kind in (question.answer_type, "overall"):
+                scores[kind].append(exact_match(question, reply))
     means = {kind: round(100 * float(np.mean(ems)), 2) for kind, ems in scores.items() if ems}
     return {"em": means, "n": {kind: len(ems) for kind, ems in scores.items()}}
+
+
+def save(model: Any, tokenizer: Any, out: Path, facts: dict[str, Any]) -> None:
+    """Write weights as they are (bf16), tokenizer, `training.json` and a README that says what the model is."""
+    model.save_pretrained(out)
+    model.config.dtype = "float32"  # stored in half the size; loaded in what CPUs compute faster
+    model.config.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    (out / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
+    (out / "README.md").write_text(note(facts))
 
 
 def note(facts: dict[str, Any]) -> str:
@@ -220,7 +223,7 @@ def note(facts: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train, examine, and write weights in bf16, tokenizer, `training.json` and a README."""
+    """Train, examine and save. Exit code 0, or 2 when the settings cannot be used."""
     parser = argparse.ArgumentParser(prog="python -m train.tiny_base", description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for weights, tokenizer and note")
     parser.add_argument("--device", default=None, help="cuda or cpu (default: what there is)")
@@ -250,12 +253,7 @@ def main(arguments: list[str] | None = None) -> int:
         "loss": round(loss, 4),
         **examine(model.to(torch.bfloat16), tokenizer, options.examine, device),
     }
-    model.to("cpu").save_pretrained(options.out)
-    model.config.dtype = torch.float32  # stored in half the size; loaded in what CPUs compute faster
-    model.config.save_pretrained(options.out)
-    tokenizer.save_pretrained(options.out)
-    (options.out / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
-    (options.out / "README.md").write_text(note(facts))
+    save(model.to("cpu"), tokenizer, options.out, facts)
     print(json.dumps(facts["em"]))
     return 0
 

@@ -34,7 +34,7 @@ def tokenize(
         return []
     end = end_of_turn(tokenizer)
     texts = (
-        [_rendered(tokenizer, pair.row()["prompt"], add_generation_prompt=True) for pair in pairs],
+        [prompt_text(tokenizer, pair.prompt) for pair in pairs],
         [pair.chosen + end for pair in pairs],
         [pair.rejected + end for pair in pairs],
     )
@@ -49,11 +49,14 @@ def tokenize(
     return kept
 
 
+def prompt_text(tokenizer: Any, message: str) -> str:
+    """The user's message in the chat template, up to where the reply begins; thinking off."""
+    turns = [{"role": "user", "content": message}]
+    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+    return str(text)
+
+
 def end_of_turn(tokenizer: Any) -> str:
     """What the chat template writes after a reply."""
     turns = [{"role": "user", "content": "a question"}, {"role": "assistant", "content": "a reply"}]
-    return _rendered(tokenizer, turns).rpartition("a reply")[2]
-
-
-def _rendered(tokenizer: Any, messages: list[dict[str, str]], **kwargs: Any) -> str:
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, enable_thinking=False, **kwargs))
+    return str(tokenizer.apply_chat_template(turns, tokenize=False, enable_thinking=False).rpartition("a reply")[2])
