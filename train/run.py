@@ -116,7 +116,7 @@ def open_base(path: str) -> tuple[Any, str]:
         sha = hashlib.sha256((commit or "").encode())
         for file in [] if commit else [Path(path) / "config.json", *sorted(Path(path).glob("*.safetensors"))]:
             with file.open("rb") as content:
-                hashlib.file_digest(content, lambda: sha)
+                hashlib.file_digest(content, lambda: sha)  # one sum over all of them
     except (OSError, ValueError) as error:
         raise RecipeError(f"model_name_or_path: cannot load {path}: {one_line(error)}") from None
     return tokenizer, sha.hexdigest()

@@ -14,6 +14,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -127,37 +128,32 @@ def lesson(tokenizer: Any, settings: Settings, index: int) -> np.ndarray:
     return np.stack([packed.tokens, packed.depth, packed.last, labels])
 
 
-def lessons(tokenizer: Any, settings: Settings, workers: int) -> Any:
-    """A loader of lessons in the order of the context index, padded to a common length: [contexts, 4, N]."""
-    import torch
-    from torch.utils.data import DataLoader
-
-    def collate(indices: list[int]) -> torch.Tensor:
-        made = [lesson(tokenizer, settings, index) for index in indices]
-        length = -(-max(part.shape[1] for part in made) // 64) * 64
-        padding = np.array([[0], [0], [-1], [IGNORED]])  # a padding slot is nobody's ancestor
-        batch = np.tile(padding, (len(made), 1, length))
-        for part, place in zip(made, batch, strict=True):
-            place[:, : part.shape[1]] = part
-        return torch.from_numpy(batch)
-
-    indices = range(settings.steps * settings.contexts)
-    return DataLoader(indices, settings.contexts, collate_fn=collate, num_workers=workers)
+def padded(tokenizer: Any, settings: Settings, indices: list[int]) -> np.ndarray:
+    """Several lessons, padded to a common length: [contexts, 4, N]."""
+    made = [lesson(tokenizer, settings, index) for index in indices]
+    length = -(-max(part.shape[1] for part in made) // 64) * 64
+    padding = np.array([[0], [0], [-1], [IGNORED]])  # a padding slot is nobody's ancestor
+    batch = np.tile(padding, (len(made), 1, length))
+    for part, place in zip(made, batch, strict=True):
+        place[:, : part.shape[1]] = part
+    return batch
 
 
 def fit(model: Any, tokenizer: Any, settings: Settings, device: str, workers: int) -> float:
     """Train with AdamW on the replies only; returns the mean loss of the last 50 steps."""
     import torch
     from torch.nn.functional import cross_entropy
+    from torch.utils.data import DataLoader
     from tqdm import tqdm
 
     model.to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, settings))
     losses: list[Any] = []
-    progress = tqdm(lessons(tokenizer, settings, workers), total=settings.steps, desc="tiny base", mininterval=10)
+    indices, collate = range(settings.steps * settings.contexts), partial(padded, tokenizer, settings)
+    progress = tqdm(DataLoader(indices, settings.contexts, collate_fn=collate, num_workers=workers), mininterval=10)
     for batch in progress:
-        tokens, depth, last, labels = batch.to(device, non_blocking=True).unbind(1)
+        tokens, depth, last, labels = torch.from_numpy(batch).to(device, non_blocking=True).unbind(1)
         slots = torch.arange(tokens.shape[1], device=device)
         sees = (slots[None, None, :] <= slots[None, :, None]) & (slots[None, :, None] <= last[:, None, :])
         sees |= torch.eye(len(slots), dtype=torch.bool, device=device)
