@@ -1,24 +1,158 @@
-"""Wrong answers that a model would really give, made from the gold answer: one function per kind of mistake.
+"""Wrong answers that a model would really give, made from the gold answer: one method per kind of mistake.
 
-Each kind returns (answer items, scale), or None where it does not apply. Whether the result is wrong under the official
-metric is for the caller to check (train.pairs does).
+Each kind returns (answer items, scale), without items where it does not apply. Whether the result is wrong under the
+official metric is for the caller to check (train.pairs does).
 """
 
 import ast
 import operator
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import combinations
 from random import Random
 
 from tatqa_task.data import SCALES, Context, Question
 
 Answer = tuple[list[str], str]
-Kind = Callable[[Context, Question, Random], Answer | None]
 
+KINDS = {  # answer type: its kinds of mistake
+    "span": ("other_cell", "neighbouring_span", "cut_span", "overlong_span", "wrong_scale"),
+    "multi-span": ("one_missing", "one_extra", "one_replaced", "wrong_scale"),
+    "arithmetic": ("swapped_operands", "wrong_operation", "wrong_cell", "lost_hundred", "wrong_scale", "wrong_sign"),
+    "count": ("off_by_few", "listed_items"),
+}
+NAMES = sorted({kind for kinds in KINDS.values() for kind in kinds})
 NUMBER = re.compile(r"\d[\d,]*\.?\d*|\.\d+")
 YEAR = re.compile(r"\b(19|20)\d\d\b")
 OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+
+
+@dataclass(frozen=True)
+class Mistakes:
+    """The mistakes that can be made with one question; each call of a method draws again."""
+
+    context: Context
+    question: Question
+    rng: Random
+
+    def other_cell(self) -> Answer:
+        """Another cell of the gold cell's row or column: the wrong year or the wrong item."""
+        return self._one_of(neighbour_cells(self.context, self._gold[0])), self.question.scale
+
+    def neighbouring_span(self) -> Answer:
+        """As many words of the same paragraph, right before or after the gold span."""
+        gold = self._gold[0]
+        return self._one_of(words_around(self.context, gold, len(gold.split()))), self.question.scale
+
+    def cut_span(self) -> Answer:
+        """The gold span without up to half of its words, at the front or the end."""
+        words = self._gold[0].split()
+        n = self.rng.randint(1, max(1, len(words) // 2))
+        return self._one_of([" ".join(words[n:]), " ".join(words[:-n])]), self.question.scale
+
+    def overlong_span(self) -> Answer:
+        """The gold span with one to eight words more of its paragraph."""
+        gold, around = self._gold[0], words_around(self.context, self._gold[0], self.rng.randint(1, 8))
+        return self._one_of([around[0] + gold, gold + around[1]] if around else []), self.question.scale
+
+    def wrong_scale(self) -> Answer:
+        """The right numbers with another scale, half the time with none."""
+        others = [scale for scale in SCALES if scale not in ("", self.question.scale)]
+        scale = "" if self.question.scale and self.rng.random() < 0.5 else self.rng.choice(others)
+        return (self._gold if all(NUMBER.search(item) for item in self._gold) else []), scale
+
+    def one_missing(self) -> Answer:
+        """One of several gold spans left out."""
+        at = self.rng.randrange(len(self._gold))
+        return self._gold[:at] + self._gold[at + 1 :], self.question.scale
+
+    def one_extra(self) -> Answer:
+        """One span too many, from beside a gold one."""
+        other = self._beside()
+        return (self._gold + other if other else []), self.question.scale
+
+    def one_replaced(self) -> Answer:
+        """One gold span replaced by a neighbour."""
+        other, at = self._beside(), self.rng.randrange(len(self._gold))
+        return (self._gold[:at] + other + self._gold[at + 1 :] if other else []), self.question.scale
+
+    def swapped_operands(self) -> Answer:
+        """Two operands of the derivation changed places: 2018 - 2019 instead of 2019 - 2018."""
+        operands = sorted(set(NUMBER.findall(self.question.derivation)))
+        return self._recomputed(self._replaced({a: b, b: a}) for a, b in combinations(operands, 2))
+
+    def wrong_operation(self) -> Answer:
+        """The difference for a percentage change, no division for a mean, a ratio upside down, + for - or - for +."""
+        text = self.question.derivation.strip()
+        above, division, below = text.rpartition("/")
+        signs = [match.end() for match in re.finditer(r"[\d)%\]]\s*[-+]", text)]
+        changed = [text[: i - 1] + {"-": "+", "+": "-"}[text[i - 1]] + text[i:] for i in signs]
+        undivided = f"({above})/100" if self.question.scale == "percent" else above  # _recomputed multiplies again
+        return self._recomputed(changed + [undivided, f"({below})/({above})"] * bool(division))
+
+    def wrong_cell(self) -> Answer:
+        """One operand taken from another year's column or another item's row."""
+        changed = []
+        for operand in sorted(set(NUMBER.findall(self.question.derivation))):
+            holders = [cell for row in self.context.table for cell in row if operand in NUMBER.findall(cell)]
+            for cell in neighbour_cells(self.context, holders[0]) if holders else []:
+                changed.append(self._replaced({operand: NUMBER.findall(cell)[0]}))
+        return self._recomputed(changed)
+
+    def lost_hundred(self) -> Answer:
+        """A share given as a fraction where per cent were asked."""
+        value = self._value if self.question.scale == "percent" else None
+        return ([f"{value / 100:.4f}"] if value else []), self.question.scale
+
+    def wrong_sign(self) -> Answer:
+        """An increase for a decrease."""
+        return self._rounded(-self._value if self._value else None)
+
+    def off_by_few(self) -> Answer:
+        """One or two too many or too few."""
+        gold = int(self._value or 0)
+        return [str(self.rng.choice([gold + n for n in (-2, -1, 1, 2) if gold + n >= 0]))], self.question.scale
+
+    def listed_items(self) -> Answer:
+        """The things themselves instead of their number."""
+        return [item.strip() for item in self.question.derivation.split("##") if item.strip()], self.question.scale
+
+    @property
+    def _gold(self) -> list[str]:
+        return spans(self.question)
+
+    @property
+    def _value(self) -> float | None:
+        try:
+            return float(str(self.question.answer).replace(",", ""))
+        except ValueError:
+            return None
+
+    def _one_of(self, options: Iterable[str]) -> list[str]:
+        texts = [text for text in (option.strip(" ,;:.") for option in options) if text]
+        return [self.rng.choice(texts)] if texts else []
+
+    def _beside(self) -> list[str]:
+        cells = {cell for item in self._gold for cell in neighbour_cells(self.context, item)} - set(self._gold)
+        gold = self.rng.choice(self._gold)
+        return self._one_of(sorted(cells) or words_around(self.context, gold, len(gold.split())))
+
+    def _replaced(self, numbers: dict[str, str]) -> str:
+        return NUMBER.sub(lambda match: numbers.get(match[0], match[0]), self.question.derivation)
+
+    def _recomputed(self, changed: Iterable[str]) -> Answer:
+        """The answer by one of the `changed` derivations, if the gold answer follows from its own derivation."""
+        gold, derived = self._value, evaluate(self.question.derivation)
+        if gold is None or derived is None:
+            return self._rounded(None)
+        factors = [factor for factor in (1, 100) if abs(derived * factor - gold) <= 0.01 * max(1.0, abs(gold))]
+        values = [value for value in map(evaluate, changed) if value is not None]
+        return self._rounded(self.rng.choice(values) * factors[0] if factors and values else None)
+
+    def _rounded(self, value: float | None) -> Answer:
+        decimals = len(str(self.question.answer).partition(".")[2])  # as many as the gold answer has
+        return ([] if value is None else [f"{value:.{decimals}f}"]), self.question.scale
 
 
 def spans(question: Question) -> list[str]:
@@ -28,12 +162,14 @@ def spans(question: Question) -> list[str]:
 
 def neighbour_cells(context: Context, text: str) -> list[str]:
     """Cells in the row and column of the first cell that equals `text`, of its kind: year, other number or words."""
-    at = next(((r, c) for r, row in enumerate(context.table) for c, cell in enumerate(row) if cell == text), None)
-    if at is None:
-        return []
-    column = [row[at[1]] for row in context.table if len(row) > at[1]]
-    cells = {cell.strip() for cell in context.table[at[0]][1:] * bool(at[1]) + column} - {"", text}
-    return sorted(cell for cell in cells if _kind_of(cell) == _kind_of(text))
+    for row in context.table:
+        if text in row:
+            at = row.index(text)
+            beside = row[1:] if at else []
+            column = [other[at] for other in context.table if len(other) > at]
+            cells = {cell.strip() for cell in beside + column} - {"", text}
+            return sorted(cell for cell in cells if _kind_of(cell) == _kind_of(text))
+    return []
 
 
 def _kind_of(cell: str) -> tuple[bool, bool]:
@@ -45,7 +181,7 @@ def words_around(context: Context, text: str, n: int) -> list[str]:
     for paragraph in context.paragraphs:
         before, found, after = paragraph.partition(text or "\0")
         if found:
-            return [before.split(" ", max(0, before.count(" ") - n))[-1], " ".join(after.split(" ")[: n + 1])]
+            return [" ".join(before.split(" ")[-n - 1 :]), " ".join(after.split(" ")[: n + 1])]
     return []
 
 
@@ -66,166 +202,3 @@ def _value(node: ast.expr) -> float:
     if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
         return float(node.value)
     raise ValueError(f"not arithmetic: {ast.dump(node)}")
-
-
-def gold_value(question: Question) -> float | None:
-    """The gold answer as a number, if it is one."""
-    try:
-        return float(str(question.answer).replace(",", ""))
-    except ValueError:
-        return None
-
-
-def _rounded(question: Question, value: float) -> Answer:
-    decimals = len(str(question.answer).partition(".")[2])  # as many as the gold answer has
-    return [f"{value:.{decimals}f}"], question.scale
-
-
-def _recomputed(question: Question, rng: Random, changed: Iterable[str]) -> Answer | None:
-    """The answer by one of the `changed` derivations, if the gold answer follows from its own derivation."""
-    gold, derived = gold_value(question), evaluate(question.derivation)
-    if gold is None or derived is None:
-        return None
-    factors = [factor for factor in (1, 100) if abs(derived * factor - gold) <= 0.01 * max(1.0, abs(gold))]
-    values = [value for value in map(evaluate, changed) if value is not None]
-    return _rounded(question, rng.choice(values) * factors[0]) if factors and values else None
-
-
-def _replaced(derivation: str, numbers: dict[str, str]) -> str:
-    return NUMBER.sub(lambda match: numbers.get(match[0], match[0]), derivation)
-
-
-def _one_of(rng: Random, options: Iterable[str], scale: str) -> Answer | None:
-    texts = [text for text in (option.strip(" ,;:.") for option in options) if text]
-    return ([rng.choice(texts)], scale) if texts else None
-
-
-# --- span ---
-
-
-def other_cell(context: Context, question: Question, rng: Random) -> Answer | None:
-    """Another cell of the gold cell's row or column: the wrong year or the wrong item."""
-    return _one_of(rng, neighbour_cells(context, spans(question)[0]), question.scale)
-
-
-def neighbouring_span(context: Context, question: Question, rng: Random) -> Answer | None:
-    """As many words of the same paragraph, right before or after the gold span."""
-    gold = spans(question)[0]
-    return _one_of(rng, words_around(context, gold, len(gold.split())), question.scale)
-
-
-def cut_span(context: Context, question: Question, rng: Random) -> Answer | None:
-    """The gold span without up to half of its words, at the front or the end."""
-    words = spans(question)[0].split()
-    n = rng.randint(1, max(1, len(words) // 2))
-    return _one_of(rng, [" ".join(words[n:]), " ".join(words[:-n])], question.scale)
-
-
-def overlong_span(context: Context, question: Question, rng: Random) -> Answer | None:
-    """The gold span with one to eight words more of its paragraph."""
-    gold, around = spans(question)[0], words_around(context, spans(question)[0], rng.randint(1, 8))
-    return _one_of(rng, [around[0] + gold, gold + around[1]] if around else [], question.scale)
-
-
-def wrong_scale(context: Context, question: Question, rng: Random) -> Answer | None:
-    """The right numbers with another scale, half the time with none."""
-    others = [scale for scale in SCALES if scale not in ("", question.scale)]
-    scale = "" if question.scale and rng.random() < 0.5 else rng.choice(others)
-    return (spans(question), scale) if all(NUMBER.search(item) for item in spans(question)) else None
-
-
-# --- multi-span ---
-
-
-def one_missing(context: Context, question: Question, rng: Random) -> Answer | None:
-    """One of several gold spans left out."""
-    items = spans(question)
-    items.pop(rng.randrange(len(items)))
-    return (items, question.scale) if items else None
-
-
-def one_extra(context: Context, question: Question, rng: Random) -> Answer | None:
-    """One span too many, from beside a gold one."""
-    other = _beside(context, question, rng)
-    return (spans(question) + other, question.scale) if other else None
-
-
-def one_replaced(context: Context, question: Question, rng: Random) -> Answer | None:
-    """One gold span replaced by a neighbour."""
-    items, other = spans(question), _beside(context, question, rng)
-    at = rng.randrange(len(items))
-    return (items[:at] + other + items[at + 1 :], question.scale) if other else None
-
-
-def _beside(context: Context, question: Question, rng: Random) -> list[str]:
-    items = spans(question)
-    cells = sorted({cell for item in items for cell in neighbour_cells(context, item)} - set(items))
-    gold = rng.choice(items)
-    found = _one_of(rng, cells or words_around(context, gold, len(gold.split())), "")
-    return found[0] if found else []
-
-
-# --- arithmetic ---
-
-
-def swapped_operands(context: Context, question: Question, rng: Random) -> Answer | None:
-    """Two operands of the derivation changed places: 2018 - 2019 instead of 2019 - 2018."""
-    numbers = sorted(set(NUMBER.findall(question.derivation)))
-    swaps = ({a: b, b: a} for a, b in combinations(numbers, 2))
-    return _recomputed(question, rng, (_replaced(question.derivation, swap) for swap in swaps))
-
-
-def wrong_operation(context: Context, question: Question, rng: Random) -> Answer | None:
-    """The difference for a percentage change, no division for a mean, a ratio upside down, + for - and the reverse."""
-    text = question.derivation.strip()
-    above, division, below = text.rpartition("/")
-    signs = [match.end() for match in re.finditer(r"[\d)%\]]\s*[-+]", text)]
-    changed = [text[: i - 1] + {"-": "+", "+": "-"}[text[i - 1]] + text[i:] for i in signs]
-    undivided = f"({above})/100" if question.scale == "percent" else above  # the answer's own times 100 undone
-    return _recomputed(question, rng, changed + [undivided, f"({below})/({above})"] * bool(division))
-
-
-def wrong_cell(context: Context, question: Question, rng: Random) -> Answer | None:
-    """One operand taken from another year's column or another item's row."""
-    changed = []
-    for operand in sorted(set(NUMBER.findall(question.derivation))):
-        holders = [cell for row in context.table for cell in row if operand in NUMBER.findall(cell)]
-        for cell in neighbour_cells(context, holders[0]) if holders else []:
-            changed.append(_replaced(question.derivation, {operand: NUMBER.findall(cell)[0]}))
-    return _recomputed(question, rng, changed)
-
-
-def lost_hundred(context: Context, question: Question, rng: Random) -> Answer | None:
-    """A share given as a fraction where per cent were asked."""
-    gold = gold_value(question)
-    return ([f"{gold / 100:.4f}"], question.scale) if gold and question.scale == "percent" else None
-
-
-def wrong_sign(context: Context, question: Question, rng: Random) -> Answer | None:
-    """An increase for a decrease."""
-    gold = gold_value(question)
-    return _rounded(question, -gold) if gold else None
-
-
-# --- count ---
-
-
-def off_by_few(context: Context, question: Question, rng: Random) -> Answer | None:
-    """One or two too many or too few."""
-    gold = int(gold_value(question) or 0)
-    return [str(rng.choice([gold + n for n in (-2, -1, 1, 2) if gold + n >= 0]))], question.scale
-
-
-def listed_items(context: Context, question: Question, rng: Random) -> Answer | None:
-    """The things themselves instead of their number."""
-    items = [item.strip() for item in question.derivation.split("##") if item.strip()]
-    return (items, question.scale) if items else None
-
-
-KINDS: dict[str, tuple[Kind, ...]] = {
-    "span": (other_cell, neighbouring_span, cut_span, overlong_span, wrong_scale),
-    "multi-span": (one_missing, one_extra, one_replaced, wrong_scale),
-    "arithmetic": (swapped_operands, wrong_operation, wrong_cell, lost_hundred, wrong_scale, wrong_sign),
-    "count": (off_by_few, listed_items),
-}
-NAMES = sorted({kind.__name__ for kinds in KINDS.values() for kind in kinds})

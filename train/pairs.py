@@ -6,12 +6,12 @@ writes one pair a line in TRL's conversational format and prints what was kept a
 """
 
 import argparse
+import fileinput
 import glob
-import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -19,7 +19,7 @@ from typing import Any
 
 from tatqa_task import answer, data, metric, prompt
 from tatqa_task.data import Context, Question
-from train.corruptions import KINDS, NAMES
+from train.corruptions import KINDS, NAMES, Mistakes, spans
 from train.recipe import Recipe, RecipeError, nearest, parse
 
 EVALUATED = ("validation", "test")
@@ -63,21 +63,23 @@ class Counts:
         return "\n".join(f"{n:>8,}  {name}" for n, name in [(self.by_type.total(), "pairs kept"), *rows])
 
 
-# --- the three strategies: pairs of one question, or (a text) the reason why there is none ---
+# Three strategies: the pair, or pairs, of one question, or as a text the reason why there is none.
 
 
 def corrupt(context: Context, question: Question, mix: Mapping[str, float], seed: int) -> Pair | str:
     """A pair whose rejected reply is made by one kind of corruption, drawn by weight among those that apply."""
-    if not gold_is_right(question):
+    chosen = answer.render(question.answer, question.scale)
+    if exact_match(question, chosen) < 1:
         return NOT_RIGHT
     rng = Random(f"{seed}:{question.uid}")
-    weights = {kind: mix.get(kind.__name__, 0.0) if mix else 1.0 for kind in KINDS[question.answer_type]}
+    weights = {kind: mix.get(kind, 0.0) if mix else 1.0 for kind in KINDS[question.answer_type]}
     keys = {kind: rng.random() ** (1 / weight) for kind, weight in weights.items() if weight}
+    mistakes = Mistakes(context, question, rng)
     for kind in sorted(keys, key=lambda kind: keys[kind], reverse=True):  # weighted sampling without replacement
-        wrong = kind(context, question, rng)
-        rejected = answer.render(*wrong) if wrong and any(wrong[0]) else None
-        if rejected and exact_match(question, rejected) == 0:
-            return _pair(context, question, kind.__name__, rejected)
+        items, scale = getattr(mistakes, kind)()
+        rejected = answer.render(items, scale)
+        if any(items) and exact_match(question, rejected) == 0:
+            return _pair(context, question, kind, chosen, rejected)
     return NOT_WRONG
 
 
@@ -90,19 +92,20 @@ def log_rule(context: Context, question: Question, seed: int) -> Pair | str:
         wrong = round(gold * factor if gold else rng.choice((-1, 1)) * rng.uniform(1, 10), 1)
         chosen, rejected = [f"{gold:.4g}"], [f"{wrong:.4g}"]
     else:
-        chosen = [str(x) for x in question.answer] if isinstance(question.answer, list) else [str(question.answer)]
+        chosen = spans(question)
         cells = (cell.strip() for row in context.table for cell in row)
         options = [cell for cell in cells if cell and len(cell) <= 60 and cell not in chosen]
         rejected = [rng.choice(options)] if options else chosen
     if chosen == rejected:
         return "chosen equals rejected"
-    sides = (answer.render(side, question.scale) for side in (rejected, chosen))
+    sides = (answer.render(side, question.scale) for side in (chosen, rejected))
     return _pair(context, question, "log", *sides)
 
 
 def mined(context: Context, question: Question, replies: Sequence[str]) -> Iterator[Pair | str]:
     """One pair for each different wrong reply that a model gave to this question."""
-    if not replies or not gold_is_right(question):
+    chosen = answer.render(question.answer, question.scale)
+    if not replies or exact_match(question, chosen) < 1:
         yield NOT_RIGHT if replies else "no reply in the samples"
         return
     for text in dict.fromkeys(replies):
@@ -113,7 +116,7 @@ def mined(context: Context, question: Question, replies: Sequence[str]) -> Itera
         elif exact_match(question, rejected) > 0:
             yield "reply is right"
         else:
-            yield _pair(context, question, "mined", rejected)
+            yield _pair(context, question, "mined", chosen, rejected)
 
 
 def exact_match(question: Question, reply: str) -> float:
@@ -122,18 +125,9 @@ def exact_match(question: Question, reply: str) -> float:
     return metric.score(question, read.answer, read.scale).em
 
 
-def gold_is_right(question: Question) -> bool:
-    """Whether the gold answer, written as a reply, scores EM 1."""
-    return exact_match(question, answer.render(question.answer, question.scale)) == 1
-
-
-def _pair(context: Context, question: Question, kind: str, rejected: str, chosen: str | None = None) -> Pair:
+def _pair(context: Context, question: Question, kind: str, chosen: str, rejected: str) -> Pair:
     text = prompt.user_message(context, question)
-    chosen = chosen or answer.render(question.answer, question.scale)
     return Pair(question.uid, context.uid, question.answer_type, kind, text, chosen, rejected)
-
-
-# --- all pairs of a split ---
 
 
 def build(recipe: Recipe, counts: Counts) -> Iterator[Pair]:
@@ -143,42 +137,39 @@ def build(recipe: Recipe, counts: Counts) -> Iterator[Pair]:
     """
     for name in set(recipe.corruptions) - set(NAMES):
         raise RecipeError(f"corruptions: unknown kind `{name}`; {nearest(name, NAMES)}")
+    for result in _results(recipe):
+        if isinstance(result, str):
+            counts.dropped[result] += 1
+        else:
+            counts.by_type[result.answer_type] += 1
+            counts.by_kind[result.kind] += 1
+            yield result
+
+
+def _results(recipe: Recipe) -> Iterator[Pair | str]:
+    """What becomes of every question of the recipe's split, by its strategy."""
     replies = read_replies(recipe.samples) if recipe.strategy == "mined" else {}
     contexts = data.load(recipe.split)
-    evaluated = set() if recipe.strategy == "log" else evaluated_documents(recipe.split)
+    scored = [name for name in EVALUATED if name != recipe.split and recipe.strategy != "log"]
+    evaluated = {document for name in scored for context in data.load(name) for document in documents(context)}
     for context in contexts:
         leaked = not evaluated.isdisjoint(documents(context))
         for question in context.questions:
-            results = pairs_of(recipe, context, question, replies.get(question.uid, []))
-            for result in [f"{LEAKED}: {context.uid}"] if leaked else results:
-                if isinstance(result, str):
-                    counts.dropped[result] += 1
-                else:
-                    counts.by_type[result.answer_type] += 1
-                    counts.by_kind[result.kind] += 1
-                    yield result
-
-
-def pairs_of(recipe: Recipe, context: Context, question: Question, replies: Sequence[str]) -> Iterable[Pair | str]:
-    """Pairs of one question by the recipe's strategy, or the reasons for none."""
-    if recipe.strategy == "mined":
-        return mined(context, question, replies)
-    if recipe.strategy == "log":
-        return [log_rule(context, question, recipe.seed)]
-    return [corrupt(context, question, recipe.corruptions, recipe.seed)]
+            if leaked:
+                yield f"{LEAKED}: {context.uid}"
+            elif recipe.strategy == "mined":
+                yield from mined(context, question, replies.get(question.uid, []))
+            elif recipe.strategy == "log":
+                yield log_rule(context, question, recipe.seed)
+            else:
+                yield corrupt(context, question, recipe.corruptions, recipe.seed)
 
 
 def documents(context: Context) -> set[str]:
-    """Fingerprints of a context's table, its whole text and its long paragraphs, blind to white space and case."""
+    """A context's table, its whole text and its long paragraphs, without differences of white space and case."""
     table = " ".join(cell for row in context.table for cell in row)
     long = [paragraph for paragraph in context.paragraphs if len(paragraph) >= LONG]
-    texts = (" ".join(text.lower().split()) for text in (table, " ".join(context.paragraphs), *long))
-    return {hashlib.sha256(text.encode()).hexdigest() for text in texts if text}
-
-
-def evaluated_documents(split: str) -> set[str]:
-    """Fingerprints of all contexts that are scored, those of `split` itself left out."""
-    return set().union(*(documents(c) for name in EVALUATED if name != split for c in data.load(name)))
+    return {" ".join(text.lower().split()) for text in (table, " ".join(context.paragraphs), *long)} - {""}
 
 
 def read_replies(patterns: Sequence[str]) -> dict[str, list[str]]:
@@ -187,15 +178,14 @@ def read_replies(patterns: Sequence[str]) -> dict[str, list[str]]:
     if not paths:
         raise RecipeError(f"samples: nothing matches {patterns}; run lm_eval --tasks tatqa_train --log_samples")
     replies: dict[str, list[str]] = {}
-    for path in paths:
-        for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), 1):
-            if not line:
-                continue
+    with fileinput.input(paths, encoding="utf-8") as lines:
+        for line in lines:
             try:
                 sample = json.loads(line)
                 replies.setdefault(sample["doc"]["uid"], []).append(str(sample["filtered_resps"][0]))
             except (ValueError, LookupError, TypeError):
-                raise RecipeError(f"{path}:{number}: not a sample of lm_eval --log_samples") from None
+                where = f"{lines.filename()}:{lines.filelineno()}"
+                raise RecipeError(f"{where}: not a sample of lm_eval --log_samples") from None
     return replies
 
 
@@ -205,16 +195,13 @@ def stratified(pairs: Sequence[Pair], n: int | None, seed: int) -> list[Pair]:
     contexts = sorted({pair.context_uid for pair in pairs})
     Random(seed).shuffle(contexts)
     rank = {uid: i for i, uid in enumerate(contexts)}
-    by_type = Counter(pair.answer_type for pair in pairs)
-    room, before = {}, 0
-    for name, size in sorted(by_type.items()):
-        room[name] = (before + size) * n // len(pairs) - before * n // len(pairs)
+    by_context = sorted(range(len(pairs)), key=lambda i: rank[pairs[i].context_uid])
+    taken: list[int] = []
+    before = 0
+    for answer_type, size in sorted(Counter(pair.answer_type for pair in pairs).items()):
+        share = (before + size) * n // len(pairs) - before * n // len(pairs)
+        taken += [i for i in by_context if pairs[i].answer_type == answer_type][:share]
         before += size
-    taken = []
-    for i in sorted(range(len(pairs)), key=lambda i: rank[pairs[i].context_uid]):
-        room[pairs[i].answer_type] -= 1
-        if room[pairs[i].answer_type] >= 0:
-            taken.append(i)
     return [pairs[i] for i in sorted(taken)]
 
 

@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from itertools import pairwise
 from os.path import commonprefix
 
+import torch
 import yaml
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from train.dpo import StepBatches, compute_dtype, pair_order
 from train.pairs import Counts
 from train.recipe import Recipe, RecipeError
 from train.tokens import TokenPair
 
-GIB = 2**30
 USABLE = 0.85  # share of the free memory that the estimate may fill
 CPU_MICRO = 8  # pairs; more only makes the dense attention mask larger
 
@@ -23,8 +25,6 @@ def processes() -> int:
 
 def micro_batch(recipe: Recipe, rows: Sequence[TokenPair]) -> int:
     """Pairs per forward pass: the largest divisor of a process's share of a step that the memory should hold."""
-    import torch
-
     share, rest = divmod(recipe.effective_batch_size, processes())
     if rest or not share:
         batch = f"effective_batch_size {recipe.effective_batch_size}"
@@ -42,29 +42,21 @@ def memory(recipe: Recipe, rows: Sequence[TokenPair], micro: int) -> float:
     Activations are those of the micro-batch with the most tokens in the first epoch, counting what a Llama-like layer
     keeps for its backward pass (18 hidden and 4 intermediate vectors a token, uncompiled).
     """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    from train.dpo import StepBatches, compute_dtype, pair_order
-
     size = 2 if compute_dtype(recipe) == "bfloat16" else 4
     shape = AutoConfig.from_pretrained(recipe.model_name_or_path).get_text_config()
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(shape)
-    total = trained = 0.0
-    for name, module in model.named_modules():
-        own = sum(parameter.numel() for parameter in module.parameters(recurse=False))
-        linear = isinstance(module, torch.nn.Linear) and "lm_head" not in name
-        tied = "lm_head" in name and shape.tie_word_embeddings
-        packed = linear and recipe.load_in_4bit and recipe.memory == "small"  # fast keeps them dequantized
-        total += 0 if tied else own * (0.52 if packed else size)
-        if name.rpartition(".")[2] in recipe.lora_target_modules:
-            trained += recipe.lora_r * sum(module.weight.shape)
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    targets = [module for name, module in linear.items() if name.rpartition(".")[2] in recipe.lora_target_modules]
+    trained = recipe.lora_r * sum(module.in_features + module.out_features for module in targets)
+    packed = sum(module.weight.numel() for name, module in linear.items() if "lm_head" not in name)
+    packed *= recipe.load_in_4bit and recipe.memory == "small"  # fast keeps them dequantized
+    weights = size * (model.num_parameters() - packed) + 0.52 * packed
     batches = StepBatches(pair_order(recipe, rows), recipe.effective_batch_size, micro, 0, processes())
     tokens = max((computed_tokens([rows[i] for i in batch], recipe.share_prefixes) for batch in batches), default=0)
     layer = size * (18 * shape.hidden_size + 4 * shape.intermediate_size)
     kept = shape.num_hidden_layers * (size * shape.hidden_size if recipe.memory == "small" else layer)
-    return total + 16 * trained + tokens * (kept + layer)
+    return weights + 16 * trained + tokens * (kept + layer)
 
 
 def computed_tokens(rows: Sequence[TokenPair], share: bool) -> int:
@@ -78,18 +70,14 @@ def computed_tokens(rows: Sequence[TokenPair], share: bool) -> int:
 
 def describe(recipe: Recipe, rows: Sequence[TokenPair], counts: Counts, micro: int) -> str:
     """The dry run's text: resolved recipe, pairs, token lengths, steps, memory."""
-    epoch_steps = -(-len(rows) // recipe.effective_batch_size)
+    steps = -(-len(rows) // recipe.effective_batch_size) * recipe.num_train_epochs
+    accumulation = recipe.effective_batch_size // (micro * processes())
     lengths = sorted(row.length for row in rows)
     percentiles = (f"p{p} {lengths[(len(lengths) - 1) * p // 100]:,}" for p in (0, 50, 90, 99, 100))
-    accumulation = recipe.effective_batch_size // (micro * processes())
-    return "\n".join(
-        [
-            yaml.safe_dump(recipe.model_dump(), sort_keys=False).rstrip(),
-            counts.table(),
-            f"{len(rows):>8,}  pairs to train on",
-            "tokens of prompt and longer reply: " + ", ".join(percentiles),
-            f"steps: {epoch_steps * recipe.num_train_epochs:,}, each {micro} pairs x {accumulation} micro-batches x "
-            f"{processes()} processes",
-            f"memory, estimated: {memory(recipe, rows, micro) / GIB:.1f} GiB a process",
-        ]
+    return (
+        f"{yaml.safe_dump(recipe.model_dump(), sort_keys=False)}{counts.table()}\n"
+        f"{len(rows):>8,}  pairs to train on\n"
+        f"tokens of prompt and longer reply: {', '.join(percentiles)}\n"
+        f"steps: {steps:,}, each {micro} pairs x {accumulation} micro-batches x {processes()} processes\n"
+        f"memory, estimated: {memory(recipe, rows, micro) / 2**30:.1f} GiB a process"
     )

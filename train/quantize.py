@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from train.recipe import one_line
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Quantise as in training with load_in_4bit, and save with the tokenizer."""
@@ -19,20 +21,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.out.exists():
         print(f"error: {args.out} exists; name a new folder", file=sys.stderr)
         return 2
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from train.dpo import nf4
 
-    dtype = "bfloat16"
     partial = args.out.with_name(args.out.name + ".partial")
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            args.base, quantization_config=nf4(dtype), dtype=getattr(torch, dtype), device_map="auto"
+            args.base, quantization_config=nf4("bfloat16"), dtype="bfloat16", device_map="auto"
         )
         AutoTokenizer.from_pretrained(args.base).save_pretrained(partial)
     except (OSError, ValueError) as error:
-        print(f"error: cannot load {args.base}: {' '.join(str(error).split())[:200]}", file=sys.stderr)
+        print(f"error: cannot load {args.base}: {one_line(error)}", file=sys.stderr)
         return 2
     model.save_pretrained(partial)
     partial.rename(args.out)

@@ -1,23 +1,31 @@
 """Recipes: one flat YAML per training run, read strictly.
 
-The fields keep the names they have in TRL, PEFT and transformers. What each one means stands here and nowhere else;
-`python -m train --help` prints it.
+The fields keep the names they have in TRL, PEFT and transformers; `python -m train --help` prints what each one means.
 """
 
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, ValidationError, model_validator
 
-LOSSES = ("sigmoid", "hinge", "ipo", "robust", "sft", "sigmoid_norm", "apo_zero", "apo_down", "exo_pair", "nca_pair")
-AnswerType = Literal["span", "multi-span", "arithmetic", "count"]
+Loss = Literal[
+    "sigmoid", "hinge", "ipo", "robust", "sft", "sigmoid_norm", "apo_zero", "apo_down", "exo_pair", "nca_pair"
+]
+LOSSES = ", ".join(get_args(Loss))
+Weights = dict[str, NonNegativeFloat]
+BetaByType = dict[Literal["span", "multi-span", "arithmetic", "count"], PositiveFloat]
 
 
 class RecipeError(Exception):
     """The recipe cannot be read or asks for what is impossible; the message is one line."""
+
+
+def one_line(error: Exception) -> str:
+    """The start of another library's message, for one of our own."""
+    return " ".join(str(error).split())[:400]
 
 
 class Recipe(BaseModel):
@@ -30,16 +38,16 @@ class Recipe(BaseModel):
     dtype: Literal["auto", "bfloat16", "float32"] = Field(default="auto", description="auto: bfloat16 on a GPU")
     split: Literal["train", "validation", "test"] = Field(default="train", description="TAT-QA split the pairs are of")
     strategy: Literal["corrupt", "log", "mined"] = Field(default="corrupt", description="rejected replies: see README")
-    corruptions: dict[str, float] = Field(default={}, description="weights of the kinds to use; default: all")
+    corruptions: Weights = Field(default={}, description="weights of the kinds to use; default: all")
     samples: list[str] = Field(default=[], description="mined: lm-eval sample files of tatqa_train (globs allowed)")
     max_pairs: int | None = Field(default=None, ge=1, description="use this many pairs, answer types in proportion")
-    loss_type: list[str] = Field(default=["sigmoid"], description=f"TRL's losses, summed: {', '.join(LOSSES)}")
+    loss_type: list[Loss] = Field(default=["sigmoid"], min_length=1, description=f"TRL's losses, summed: {LOSSES}")
     loss_weights: list[float] | None = Field(default=None, description="one weight per loss_type; default 1 each")
     beta: float = Field(default=0.1, gt=0, description="strength of the pull to the reference model")
     beta_end: float | None = Field(default=None, gt=0, description="beta at the last step, for a schedule")
     beta_schedule: Literal["constant", "linear", "cosine"] = Field(default="constant", description="course of beta")
     beta_schedule_unit: Literal["step", "epoch"] = Field(default="step", description="beta changes with each")
-    beta_by_type: dict[AnswerType, float] = Field(default={}, description="beta of an answer type; schedules scale it")
+    beta_by_type: BetaByType = Field(default={}, description="beta of an answer type; schedules scale it")
     learning_rate: float = Field(default=5e-6, gt=0, description="peak rate of AdamW")
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = Field(default="linear", description="after warm-up")
     warmup_ratio: float = Field(default=0.0, ge=0, lt=1, description="share of the steps in which the rate rises")
@@ -60,20 +68,14 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
-        losses, weights = self.loss_type, self.loss_weights or self.loss_type
-        problems = {
-            f"loss_type must be some of {', '.join(LOSSES)}": not losses or set(losses) - set(LOSSES),
-            "loss_weights needs one entry per loss_type": len(weights) != len(losses),
-            "beta_end and a beta_schedule go together": (self.beta_schedule == "constant") != (self.beta_end is None),
-            "samples and strategy: mined go together": (self.strategy == "mined") != bool(self.samples),
-            "beta_by_type must be positive": any(beta <= 0 for beta in self.beta_by_type.values()),
-            "corruptions must not be negative": any(weight < 0 for weight in self.corruptions.values()),
-            "max_prompt_length leaves no room below max_length": (self.max_prompt_length or 0)
-            >= (self.max_length or float("inf")),
-        }
-        found = [problem for problem, wrong in problems.items() if wrong]
-        if found:
-            raise ValueError(found[0])
+        if self.loss_weights and len(self.loss_weights) != len(self.loss_type):
+            raise ValueError("loss_weights needs one entry per loss_type")
+        if (self.beta_schedule == "constant") != (self.beta_end is None):
+            raise ValueError("beta_end and a beta_schedule go together")
+        if (self.strategy == "mined") != bool(self.samples):
+            raise ValueError("samples and strategy: mined go together")
+        if self.max_length and (self.max_prompt_length or 0) >= self.max_length:
+            raise ValueError("max_prompt_length leaves no room below max_length")
         return self
 
 
@@ -92,8 +94,8 @@ def parse(mapping: Mapping[str, Any], where: str) -> Recipe:
         return Recipe.model_validate(dict(mapping))
     except ValidationError as error:
         first = error.errors()[0]
-        at = ".".join(str(part) for part in first["loc"])
-        raise RecipeError(f"{where}: {at}{': ' * bool(at)}{first['msg'].removeprefix('Value error, ')}") from None
+        at, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        raise RecipeError(": ".join(text for text in (where, at, message) if text)) from None
 
 
 def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -103,7 +105,7 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
     except OSError as error:
         raise RecipeError(f"{path}: cannot read the recipe ({error.strerror}); see train/recipes/") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        raise RecipeError(f"{path}: not YAML: {one_line(error)}") from None
     if not isinstance(mapping, dict):
         raise RecipeError(f"{path}: a recipe is a flat mapping of field to value")
     return parse({**mapping, **(overrides or {})}, str(path))

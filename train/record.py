@@ -1,16 +1,23 @@
 """What a run leaves beside the adapter: train.json, loss and reward curves, the model card."""
 
-import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+from matplotlib.figure import Figure
+
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets")
 CURVES = {"loss": "loss", "reward accuracy": "rewards/accuracies", "reward margin": "rewards/margins", "beta": "beta"}
+CARD = Path(__file__).with_name("card.md")
+SHOWN = (
+    "loss_type", "beta", "learning_rate", "num_train_epochs", "effective_batch_size", "lora_r", "lora_alpha",
+    "lora_dropout", "lora_target_modules", "load_in_4bit", "max_prompt_length", "seed",
+)  # fmt: skip
 METHODS = {"sigmoid": "DPO (Rafailov et al., 2023)", "sft": "supervised fine-tuning on the chosen replies"}
 STRATEGIES = {
     "corrupt": "gold answers against wrong ones made by rule",
@@ -32,48 +39,30 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def surroundings() -> dict[str, Any]:
-    """Package versions, the checkout's commit (None for an installed copy) and the device."""
-    import torch
-
-    cuda = torch.cuda.is_available()
+    """Package versions, the checkout's commit and the device."""
     cpu = f"cpu ({platform.machine()}, {torch.get_num_threads()} threads)"
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "git": git_state(Path(__file__).resolve().parent),
-        "device": torch.cuda.get_device_name() if cuda else cpu,
+        "git": git_state(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else cpu,
     }
 
 
-def git_state(folder: Path) -> dict[str, Any] | None:
-    """The commit that is checked out in `folder`, and whether tracked files differ from it."""
-
-    def git(*args: str) -> str:
-        done = subprocess.run(["git", "-C", str(folder), *args], capture_output=True, text=True, timeout=30, check=True)
-        return done.stdout.strip()
-
+def git_state() -> dict[str, Any] | None:
+    """The checkout's commit, and whether tracked files differ from it; None for an installed copy."""
+    describe = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "-uno"))}
+        done = subprocess.run(describe, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def digest(chunks: Iterable[bytes]) -> str:
-    """sha256 over the chunks, joined."""
-    sha = hashlib.sha256()
-    for chunk in chunks:
-        sha.update(chunk)
-    return sha.hexdigest()
+    commit, dirty, _ = done.stdout.strip().partition("-dirty")
+    return {"commit": commit, "dirty": bool(dirty)}
 
 
 def draw(history: Sequence[Mapping[str, float]], path: Path) -> None:
     """The curves of a run as one SVG: loss, reward accuracy, reward margin, beta over steps."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, len(CURVES), figsize=(3.2 * len(CURVES), 2.6), layout="constrained")
-    for axis, (title, key) in zip(axes, CURVES.items(), strict=True):
+    figure = Figure(figsize=(3.2 * len(CURVES), 2.6), layout="constrained")
+    for axis, (title, key) in zip(figure.subplots(1, len(CURVES)), CURVES.items(), strict=True):
         names = [key, *sorted(name for name in history[0] if name.startswith(f"{title}/"))]
         for name in names:
             axis.plot([e["step"] for e in history], [e[name] for e in history], linewidth=1, label=name)
@@ -81,23 +70,17 @@ def draw(history: Sequence[Mapping[str, float]], path: Path) -> None:
         if len(names) > 1:
             axis.legend(fontsize="x-small")
     figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
 
 
 def card(facts: Mapping[str, Any], name: str) -> str:
     """A model card that claims what was done, and no score."""
     recipe, last = facts["recipe"], facts["history"][-1]
-    shown = ("loss_type", "beta", "learning_rate", "num_train_epochs", "effective_batch_size", "lora_r", "lora_alpha",
-             "lora_dropout", "lora_target_modules", "load_in_4bit", "max_prompt_length", "seed")  # fmt: skip
-    rows = {key: recipe[key] for key in shown}
+    rows = {key: recipe[key] for key in SHOWN}
     rows["last step"] = f"loss {last['loss']:.4f}, reward accuracy {last['rewards/accuracies']:.2f}"
     rows["trained on"] = f"{facts['device']}, {facts['seconds']:.0f} s"
-    template = Path(__file__).with_name("card.md").read_text(encoding="utf-8")
-    return template.format(
+    return CARD.read_text(encoding="utf-8").format(
+        **facts,
         name=name,
-        base=recipe["model_name_or_path"],
-        split=recipe["split"],
-        kept=facts["pairs"]["kept"],
         strategy=STRATEGIES[recipe["strategy"]],
         method=" plus ".join(METHODS.get(loss, f"TRL's `{loss}` loss") for loss in recipe["loss_type"]),
         rows="\n".join(f"| {key} | {value} |" for key, value in rows.items()),

@@ -1,13 +1,13 @@
 """One run, from recipe to adapter and train.json; an interrupted one goes on where its last checkpoint stands."""
 
 import errno
+import hashlib
 import json
-import os
 import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +18,22 @@ from transformers import AutoConfig, AutoTokenizer, TrainerCallback
 from train import plan, record
 from train.dpo import PairTrainer, TrainError, compute_dtype, config, make_trainer
 from train.pairs import Counts, build, stratified
-from train.recipe import Recipe, RecipeError
+from train.recipe import Recipe, RecipeError, one_line
 from train.reference import attach_reference, cache_file
 from train.tokens import TokenPair, tokenize
+
+TOKENS = ("presented", "real", "computed")  # padded, without padding, run through the backbone
 
 
 class Conductor(TrainerCallback):
     """Each epoch's order, progress, seconds and tokens; on SIGTERM or Ctrl-C a checkpoint and the end."""
 
     def __init__(self, trainer: PairTrainer, show: bool) -> None:
-        self.trainer, self.show, self.stop, self.spent = trainer, show, "", Counter[str]()
+        self.trainer, self.show, self.stop = trainer, show, ""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         before = state.log_history[-1] if state.log_history else {}
-        self.spent.update({name: before.get(name, 0) for name in ("presented", "real", "computed")})
+        self.spent = Counter({name: before.get(name, 0) for name in TOKENS})
         self.seconds, self.since = before.get("seconds", 0.0), time.monotonic()
         self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", disable=not self.show)
         self.handlers = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -44,11 +46,10 @@ class Conductor(TrainerCallback):
         self.trainer.order.set_epoch(int(state.epoch or 0))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        names = sorted(self.trainer.tokens)
-        counts = [self.trainer.tokens[name] for name in names]
+        counts = [float(self.trainer.tokens[name]) for name in TOKENS]
         local = torch.tensor([float(bool(self.stop)), *counts], device=args.device)
         stop, *tokens = self.trainer.accelerator.reduce(local, "sum").tolist()
-        self.spent.update({name: int(n) for name, n in zip(names, tokens, strict=True)})
+        self.spent.update({name: int(n) for name, n in zip(TOKENS, tokens, strict=True)})
         self.trainer.tokens.clear()
         if stop:
             control.should_save = control.should_training_stop = True
@@ -87,25 +88,23 @@ def run(recipe: Recipe, out: Path, command: list[str], dry_run: bool = False) ->
     micro = plan.micro_batch(recipe, rows)
     if dry_run:
         return plan.describe(recipe, rows, counts, micro)
-    data = record.digest(json.dumps(row.pair.row(), sort_keys=True).encode() for row in rows)
-    identity = {"recipe": recipe.model_dump(), "data_sha256": data, "base_sha256": base}
-    first = int(os.environ.get("RANK", "0")) == 0
-    if first and holds(out, identity):
+    data = hashlib.sha256("".join(json.dumps(row.pair.row(), sort_keys=True) for row in rows).encode())
+    identity = {"recipe": recipe.model_dump(), "data_sha256": data.hexdigest(), "base_sha256": base}
+    if holds(out, identity):
         return f"{out} holds this run already, finished; delete the folder to train again"
-    new = not out.exists()
+    trainer = open_trainer(recipe, out, rows, tokenizer, micro)
     try:
-        trainer = make_trainer(recipe, rows, tokenizer, config(recipe, out, micro, plan.processes()))
-    except (ValueError, OSError, RuntimeError, ImportError) as error:  # the libraries say what is wrong
-        if new and out.exists():
-            out.rmdir()
-        raise RecipeError(" ".join(str(error).split())) from None
-    if first:
-        record.write_json(out / "run.json", identity)
-    precision = f"{'nf4 ' * recipe.load_in_4bit}{compute_dtype(recipe)}"
-    spent = train(trainer, out, first, cache_file(base, precision, rows))
-    if first:
-        facts = {**identity, **record.surroundings(), "pairs": kept(recipe, rows, counts), **spent, "command": command}
-        finish(out, facts)
+        if trainer.accelerator.is_main_process:
+            record.write_json(out / "run.json", identity)
+        precision = f"{'nf4 ' * recipe.load_in_4bit}{compute_dtype(recipe)}"
+        spent = train(trainer, out, cache_file(base, precision, rows))
+        if trainer.accelerator.is_main_process:
+            facts = {**identity, **record.surroundings(), "pairs": kept(recipe, rows, counts), **spent}
+            finish(out, {**facts, "command": command})
+    except torch.OutOfMemoryError:
+        raise TrainError("the GPU's memory is full; try --memory small, then a smaller max_length") from None
+    except Exception as error:  # the Rust libraries raise types of their own
+        raise TrainError(unwritable(error, out)) from error
     return f"adapter in {out}"
 
 
@@ -114,66 +113,65 @@ def open_base(path: str) -> tuple[Any, str]:
     try:
         commit = getattr(AutoConfig.from_pretrained(path), "_commit_hash", None)
         tokenizer = AutoTokenizer.from_pretrained(path)
-        files = [] if commit else [Path(path) / "config.json", *sorted(Path(path).glob("*.safetensors"))]
-        chunks = (chunk for file in files for chunk in _chunks(file))
-        return tokenizer, record.digest([commit.encode()] if commit else chunks)
+        sha = hashlib.sha256((commit or "").encode())
+        for file in [] if commit else [Path(path) / "config.json", *sorted(Path(path).glob("*.safetensors"))]:
+            with file.open("rb") as content:
+                hashlib.file_digest(content, lambda: sha)  # one sum over all of them
     except (OSError, ValueError) as error:
-        raise RecipeError(f"model_name_or_path: cannot load {path}: {' '.join(str(error).split())[:200]}") from None
+        raise RecipeError(f"model_name_or_path: cannot load {path}: {one_line(error)}") from None
+    return tokenizer, sha.hexdigest()
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 24):
-            yield chunk
+def open_trainer(recipe: Recipe, out: Path, rows: list[TokenPair], tokenizer: Any, micro: int) -> PairTrainer:
+    """The trainer of a run; what the libraries refuse is a RecipeError, and leaves no folder behind."""
+    new = not out.exists()
+    try:
+        return make_trainer(recipe, rows, tokenizer, config(recipe, out, micro, plan.processes()))
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        if new and out.exists():
+            out.rmdir()
+        raise RecipeError(one_line(error)) from None
 
 
 def holds(out: Path, identity: dict[str, Any]) -> bool:
     """Whether `out` holds this run, finished. Raises RecipeError if it holds another one, or part of it."""
-    finished, begun = out / "train.json", out / "run.json"
-    marker = finished if finished.exists() else begun
-    if marker.exists():
-        there = json.loads(marker.read_text(encoding="utf-8"))
-        fields = [f for f, value in identity["recipe"].items() if there["recipe"].get(f) != value]
-        differs = fields or [key for key, value in identity.items() if there.get(key) != value]
-        if differs:
-            name = {"data_sha256": "pairs", "base_sha256": "base model weights"}.get(differs[0], differs[0])
-            raise RecipeError(f"{out} holds a run with other {name}; choose another --output_dir or delete it")
-    elif (out / "adapter_config.json").exists() or list(out.glob("checkpoint-*")):
-        raise RecipeError(f"{out} holds an adapter that this program did not train; choose another --output_dir")
-    return marker is finished
+    marker = next((path for path in (out / "train.json", out / "run.json") if path.exists()), None)
+    if marker is None:
+        if (out / "adapter_config.json").exists() or list(out.glob("checkpoint-*")):
+            raise RecipeError(f"{out} holds an adapter that this program did not train; choose another --output_dir")
+        return False
+    here, there = (
+        {**found["recipe"], "pairs": found["data_sha256"], "base model weights": found["base_sha256"]}
+        for found in (identity, json.loads(marker.read_text(encoding="utf-8")))
+    )
+    differs = [name for name, value in here.items() if there.get(name) != value]
+    if differs:
+        raise RecipeError(f"{out} holds a run with other {differs[0]}; choose another --output_dir or delete it")
+    return marker.name == "train.json"
 
 
 def last_checkpoint(out: Path) -> Path | None:
     """The newest whole checkpoint; Trainer writes trainer_state.json last, so one without it was cut short."""
     for path in sorted(out.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2])):
-        try:
+        with suppress(OSError, ValueError):
             json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
             return path
-        except (OSError, ValueError):
-            continue
     return None
 
 
-def train(trainer: PairTrainer, out: Path, first: bool, cache: Path) -> dict[str, Any]:
+def train(trainer: PairTrainer, out: Path, cache: Path) -> dict[str, Any]:
     """Train from the last checkpoint on and save the adapter; returns the measured part of train.json."""
-    conductor = Conductor(trainer, first)
+    conductor = Conductor(trainer, trainer.accelerator.is_main_process)
     trainer.add_callback(conductor)
     checkpoint = last_checkpoint(out)
     started = time.monotonic()
-    try:
-        cached = attach_reference(trainer, cache)
-        reference_seconds = time.monotonic() - started
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        if conductor.stop:
-            where = f"step {trainer.state.global_step} of {trainer.state.max_steps}"
-            raise TrainError(f"stopped by {conductor.stop} at {where}, checkpoint saved; the same command goes on")
-        trainer.save_model(str(out))
-    except torch.OutOfMemoryError:
-        raise TrainError("the GPU's memory is full; try --memory small, then a smaller max_length") from None
-    except TrainError:
-        raise
-    except Exception as error:  # the Rust libraries raise types of their own
-        raise TrainError(unwritable(error, out)) from error
+    cached = attach_reference(trainer, cache)
+    reference_seconds = time.monotonic() - started
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if conductor.stop:
+        where = f"step {trainer.state.global_step} of {trainer.state.max_steps}"
+        raise TrainError(f"stopped by {conductor.stop} at {where}, checkpoint saved; the same command goes on")
+    trainer.save_model(str(out))
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     seconds, pairs = history[-1]["seconds"], len(trainer.train_dataset) * trainer.recipe.num_train_epochs
     return {
@@ -181,7 +179,7 @@ def train(trainer: PairTrainer, out: Path, first: bool, cache: Path) -> dict[str
         "seconds": seconds,
         "pairs_per_second": pairs / seconds,
         "reference": {"cached": cached, "seconds": reference_seconds},
-        "tokens": {name: history[-1][name] for name in ("presented", "real", "computed")},
+        "tokens": {name: history[-1][name] for name in TOKENS},
         "peak_memory_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
         "micro_batch": trainer.args.per_device_train_batch_size,
         "processes": trainer.args.world_size,
@@ -193,7 +191,7 @@ def unwritable(error: Exception, out: Path) -> str:
     if not (isinstance(error, OSError) or "(os error" in str(error) or "PytorchStreamWriter" in str(error)):
         raise error
     full = getattr(error, "errno", None) == errno.ENOSPC or shutil.disk_usage(out).free < 1 << 20
-    reason = "no space left" if full else " ".join(str(error).split())[:200]
+    reason = "no space left" if full else one_line(error)
     return f"cannot write to {out}: {reason}; mend that, then the same command goes on from the last checkpoint"
 
 

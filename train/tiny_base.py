@@ -9,21 +9,23 @@ purpose, of a kind that preference training can mend, so that the demo has somet
 
 import argparse
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
 from dataclasses import asdict, dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
 
-from tatqa_task import answer, metric, synthetic
+from tatqa_task import answer, synthetic
 from tatqa_task.data import ANSWER_TYPES, Context, parse_contexts
 from tatqa_task.prompt import user_message
+from train.pairs import exact_match
+from train.tokens import prompt_text
 
 IGNORED = -100  # label of a position that no loss is taken at
 CHAT_TEMPLATE = (
@@ -57,23 +59,26 @@ def build_tokenizer(settings: Settings) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.BPE())
     digits, bytes_ = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, bytes_])
     tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=settings.vocabulary,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
     contexts = [read("train", index, settings.seed) for index in range(2000)]
     texts = [user_message(context, question) for context in contexts for question in context.questions]
     texts += [answer.render(q.answer, q.scale) for context in contexts for q in context.questions]
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=settings.vocabulary, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
-    )
     tokenizer.train_from_iterator(texts, trainer)
-    wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", model_max_length=8192
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        model_max_length=8192,
+        chat_template=CHAT_TEMPLATE,
     )
-    wrapped.chat_template = CHAT_TEMPLATE
-    return wrapped
 
 
 def build_model(settings: Settings, tokenizer: Any) -> Any:
@@ -100,61 +105,55 @@ def build_model(settings: Settings, tokenizer: Any) -> Any:
     )
 
 
-def lesson(tokenizer: Any, settings: Settings, index: int) -> tuple[np.ndarray, ...]:
-    """All questions of one training context as a trie: tokens, depths, last descendants and labels, [T] each."""
+def lesson(tokenizer: Any, settings: Settings, index: int) -> np.ndarray:
+    """All questions of one training context as a trie: tokens, depths, last descendants and labels, [4, T]."""
     from train.prefix_sharing import pack_prefixes
 
     careless, context = Random(f"careless/{settings.seed}/{index}"), read("train", index, settings.seed)
     rows = []
     for question in context.questions:
         scale = "" if careless.random() < settings.careless else question.scale
-        turns = [{"role": "user", "content": user_message(context, question)}]
-        prompt = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         reply = answer.render(question.answer, scale) + tokenizer.eos_token
-        rows.append([tokenizer.encode(text, add_special_tokens=False) for text in (prompt, reply)])
-    length = max(len(prompt) + len(reply) for prompt, reply in rows)
-    ids, mask, wanted = (np.zeros((len(rows), length), np.int64) for _ in range(3))
+        texts = (prompt_text(tokenizer, user_message(context, question)), reply)
+        rows.append([tokenizer.encode(text, add_special_tokens=False) for text in texts])
+    ids, mask, wanted = np.zeros((3, len(rows), max(len(prompt) + len(reply) for prompt, reply in rows)), np.int64)
     for row, (prompt, reply) in enumerate(rows):
-        ids[row, : len(prompt) + len(reply)] = prompt + reply
-        mask[row, : len(prompt) + len(reply)] = 1
-        wanted[row, len(prompt) - 1 : len(prompt) + len(reply) - 1] = 1
+        length = len(prompt) + len(reply)
+        ids[row, :length] = prompt + reply
+        mask[row, :length] = 1
+        wanted[row, len(prompt) - 1 : length - 1] = 1
     packed = pack_prefixes(ids, mask, wanted > 0)
     labels = np.full(packed.tokens.numel(), IGNORED)
     labels[packed.slots.numpy()] = ids.reshape(-1)[packed.positions.numpy() + 1]
-    return packed.tokens.numpy(), packed.depth.numpy(), packed.last.numpy(), labels
+    return np.stack([packed.tokens, packed.depth, packed.last, labels])
 
 
-def lessons(tokenizer: Any, settings: Settings, workers: int) -> Iterator[list[Any]]:
-    """Batches of lessons padded to a common length [contexts, N], in the order of the context index."""
-    import torch
-    from torch.utils.data import DataLoader
-
-    def collate(indices: list[int]) -> list[Any]:
-        made = [lesson(tokenizer, settings, index) for index in indices]
-        n = -(-max(len(part[0]) for part in made) // 64) * 64
-        padding = (0, 0, -1, IGNORED)  # a padding slot is nobody's ancestor
-        return [
-            torch.from_numpy(np.stack([np.pad(p[k], (0, n - len(p[k])), constant_values=padding[k]) for p in made]))
-            for k in range(4)
-        ]
-
-    indices = range(settings.steps * settings.contexts)
-    yield from DataLoader(indices, settings.contexts, collate_fn=collate, num_workers=workers)
+def padded(tokenizer: Any, settings: Settings, indices: list[int]) -> np.ndarray:
+    """Several lessons, padded to a common length: [contexts, 4, N]."""
+    made = [lesson(tokenizer, settings, index) for index in indices]
+    length = -(-max(part.shape[1] for part in made) // 64) * 64
+    padding = np.array([[0], [0], [-1], [IGNORED]])  # a padding slot is nobody's ancestor
+    batch = np.tile(padding, (len(made), 1, length))
+    for part, place in zip(made, batch, strict=True):
+        place[:, : part.shape[1]] = part
+    return batch
 
 
 def fit(model: Any, tokenizer: Any, settings: Settings, device: str, workers: int) -> float:
     """Train with AdamW on the replies only; returns the mean loss of the last 50 steps."""
     import torch
     from torch.nn.functional import cross_entropy
+    from torch.utils.data import DataLoader
     from tqdm import tqdm
 
     model.to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, settings))
     losses: list[Any] = []
-    progress = tqdm(lessons(tokenizer, settings, workers), total=settings.steps, desc="tiny base", mininterval=10)
+    indices, collate = range(settings.steps * settings.contexts), partial(padded, tokenizer, settings)
+    progress = tqdm(DataLoader(indices, settings.contexts, collate_fn=collate, num_workers=workers), mininterval=10)
     for batch in progress:
-        tokens, depth, last, labels = (part.to(device, non_blocking=True) for part in batch)
+        tokens, depth, last, labels = torch.from_numpy(batch).to(device, non_blocking=True).unbind(1)
         slots = torch.arange(tokens.shape[1], device=device)
         sees = (slots[None, None, :] <= slots[None, :, None]) & (slots[None, :, None] <= last[:, None, :])
         sees |= torch.eye(len(slots), dtype=torch.bool, device=device)
@@ -181,35 +180,31 @@ def _rate(step: int, settings: Settings) -> float:
     return 0.5 + 0.5 * float(np.cos(np.pi * (step - settings.warmup) / max(1, settings.steps - settings.warmup)))
 
 
-def examine(model: Any, tokenizer: Any, contexts: int, device: str, batch_size: int = 128) -> dict[str, Any]:
+def examine(model: Any, tokenizer: Any, contexts: int, device: str) -> dict[str, Any]:
     """Greedy EM in percent by answer type, and overall, on the first synthetic validation contexts; `n` is of each."""
     import torch
 
-    model.to(device).eval()
+    model.eval()
     asked = [(c, q) for c in (read("validation", index, 0) for index in range(contexts)) for q in c.questions]
-    scores: dict[str, list[float]] = {kind: [] for kind in ANSWER_TYPES}
-    for first in range(0, len(asked), batch_size):
-        batch = asked[first : first + batch_size]
-        turns = [[{"role": "user", "content": user_message(context, question)}] for context, question in batch]
-        texts = [tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True) for turn in turns]
+    scores: dict[str, list[float]] = {kind: [] for kind in (*ANSWER_TYPES, "overall")}
+    for first in range(0, len(asked), 128):
+        batch = asked[first : first + 128]
+        texts = [prompt_text(tokenizer, user_message(context, question)) for context, question in batch]
         inputs = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", return_token_type_ids=False)
         with torch.inference_mode():
             out = model.generate(**inputs.to(device), max_new_tokens=96, do_sample=False)
         replies = tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         for (_, question), reply in zip(batch, replies, strict=True):
-            parsed = answer.parse(reply)
-            scores[question.answer_type].append(metric.score(question, parsed.answer, parsed.scale).em)
-    every = [em for kind in scores.values() for em in kind]
-    means = {kind: round(100 * float(np.mean(ems)), 2) for kind, ems in (scores | {"overall": every}).items() if ems}
-    return {"em": means, "n": {kind: len(ems) for kind, ems in scores.items()} | {"overall": len(every)}}
+            for kind in (question.answer_type, "overall"):
+                scores[kind].append(exact_match(question, reply))
+    means = {kind: round(100 * float(np.mean(ems)), 2) for kind, ems in scores.items() if ems}
+    return {"em": means, "n": {kind: len(ems) for kind, ems in scores.items()}}
 
 
-def write(model: Any, tokenizer: Any, out: Path, facts: dict[str, Any]) -> None:
-    """Weights in bf16, tokenizer, `training.json` and a README that says what the model is."""
-    import torch
-
-    model.to("cpu", torch.bfloat16).save_pretrained(out)
-    model.config.dtype = torch.float32  # stored in half the size; loaded in what CPUs compute faster
+def save(model: Any, tokenizer: Any, out: Path, facts: dict[str, Any]) -> None:
+    """Write weights as they are (bf16), tokenizer, `training.json` and a README that says what the model is."""
+    model.save_pretrained(out)
+    model.config.dtype = "float32"  # stored in half the size; loaded in what CPUs compute faster
     model.config.save_pretrained(out)
     tokenizer.save_pretrained(out)
     (out / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
@@ -219,20 +214,12 @@ def write(model: Any, tokenizer: Any, out: Path, facts: dict[str, Any]) -> None:
 def note(facts: dict[str, Any]) -> str:
     """The README beside the weights: what they are, how they were made, how well they score."""
     rows = "\n".join(f"| {kind} | {em} | {facts['n'][kind]} |" for kind, em in facts["em"].items())
-    settings = facts["settings"]
-    return (
-        f"# tiny-tatqa\n\nMade by the project itself: `{facts['command']}` on {facts['date']}, commit "
-        f"{facts['commit']}, {facts['device']}, torch {facts['torch']}; trained from scratch on the synthetic training "
-        f"split alone ({settings['steps']} steps of {settings['contexts']} contexts of 6 questions, "
-        f"{facts['seconds']:.0f} s).\n\nIt answers synthetic TAT-QA questions and nothing else. In "
-        f"{100 * settings['careless']:.0f} % of its training replies the scale was left out on purpose, "
-        "a flaw that the demo's preference training can mend.\n\nGreedy, exact match on held-out synthetic questions:"
-        f"\n\n| answer type | EM % | questions |\n|---|---|---|\n{rows}\n"
-    )
+    template = Path(__file__).with_name("tiny_base.md").read_text(encoding="utf-8")
+    return template.format(**facts, careless=100 * facts["settings"]["careless"], rows=rows)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train, examine, write. Exit code 0, or 2 when the settings cannot be used."""
+    """Train, examine and save. Exit code 0, or 2 when the settings cannot be used."""
     parser = argparse.ArgumentParser(prog="python -m train.tiny_base", description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for weights, tokenizer and note")
     parser.add_argument("--device", default=None, help="cuda or cpu (default: what there is)")
@@ -240,40 +227,31 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--examine", type=int, default=300, metavar="CONTEXTS", help="held-out contexts to score on")
     for name, value in asdict(Settings()).items():
         parser.add_argument(f"--{name}", type=type(value), default=value)
-    options = vars(parser.parse_args(arguments))
-    settings = Settings(**{name: options[name] for name in asdict(Settings())})
-    facts = make(settings, options["out"], options["device"], options["workers"], options["examine"])
-    print(json.dumps(facts["em"]))
-    return 0
-
-
-def make(settings: Settings, out: Path, device: str | None, workers: int, contexts: int) -> dict[str, Any]:
-    """The whole job; returns the facts that are written beside the weights."""
-    import time
-
+    options = parser.parse_args(arguments)
+    settings = Settings(**{name: getattr(options, name) for name in asdict(Settings())})
     import torch
 
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = build_tokenizer(settings)
     model = build_model(settings, tokenizer)
     started = time.monotonic()
-    loss = fit(model, tokenizer, settings, device, workers)
+    loss = fit(model, tokenizer, settings, device, options.workers)
     seconds = time.monotonic() - started
-    git = ["git", "describe", "--always", "--dirty"]
-    commit = os.environ.get("SOURCE_COMMIT") or subprocess.run(git, capture_output=True, text=True).stdout.strip()
+    describe = ["git", "describe", "--always", "--dirty"]
     facts = {
         "settings": asdict(settings),
-        "command": f"python -m train.tiny_base --out {out.name}",
+        "command": f"python -m train.tiny_base --out {options.out.name}",
         "date": date.today().isoformat(),
-        "commit": commit or "unknown",
+        "commit": subprocess.run(describe, capture_output=True, text=True).stdout.strip() or "unknown",
         "device": torch.cuda.get_device_name() if device == "cuda" else "CPU",
         "torch": torch.__version__,
         "seconds": round(seconds, 1),
         "loss": round(loss, 4),
-        **examine(model.to(torch.bfloat16), tokenizer, contexts, device),
+        **examine(model.to(torch.bfloat16), tokenizer, options.examine, device),
     }
-    write(model, tokenizer, out, facts)
-    return facts
+    save(model.to("cpu"), tokenizer, options.out, facts)
+    print(json.dumps(facts["em"]))
+    return 0
 
 
 if __name__ == "__main__":

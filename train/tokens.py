@@ -7,8 +7,6 @@ from typing import Any
 
 from train.pairs import Pair
 
-TOO_LONG = "longer than max_length"
-
 
 @dataclass(frozen=True)
 class TokenPair:
@@ -36,7 +34,7 @@ def tokenize(
         return []
     end = end_of_turn(tokenizer)
     texts = (
-        [_rendered(tokenizer, pair.row()["prompt"], add_generation_prompt=True) for pair in pairs],
+        [prompt_text(tokenizer, pair.prompt) for pair in pairs],
         [pair.chosen + end for pair in pairs],
         [pair.rejected + end for pair in pairs],
     )
@@ -46,16 +44,19 @@ def tokenize(
         for pair, prompt, chosen, rejected in zip(pairs, *sides, strict=True)
     ]
     kept = [row for row in rows if row.length <= (max_length or row.length)]
-    dropped.update({TOO_LONG: len(rows) - len(kept)} if len(kept) < len(rows) else {})
+    if len(kept) < len(rows):
+        dropped["longer than max_length"] += len(rows) - len(kept)
     return kept
+
+
+def prompt_text(tokenizer: Any, message: str) -> str:
+    """The user's message in the chat template, up to where the reply begins; thinking off."""
+    turns = [{"role": "user", "content": message}]
+    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+    return str(text)
 
 
 def end_of_turn(tokenizer: Any) -> str:
     """What the chat template writes after a reply."""
-    reply = "a reply"
-    turns = [{"role": "user", "content": "a question"}, {"role": "assistant", "content": reply}]
-    return _rendered(tokenizer, turns).rpartition(reply)[2]
-
-
-def _rendered(tokenizer: Any, messages: list[dict[str, str]], **kwargs: Any) -> str:
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, enable_thinking=False, **kwargs))
+    turns = [{"role": "user", "content": "a question"}, {"role": "assistant", "content": "a reply"}]
+    return str(tokenizer.apply_chat_template(turns, tokenize=False, enable_thinking=False).rpartition("a reply")[2])

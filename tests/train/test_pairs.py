@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tatqa_task import answer, data, metric, synthetic
 from tatqa_task.data import Context, Question
 from train import corruptions, pairs
-from train.corruptions import KINDS
+from train.corruptions import NAMES, Mistakes
 from train.pairs import Counts, Pair
 from train.recipe import Recipe, RecipeError, parse
 
@@ -27,8 +27,8 @@ def ask(answer_type: str, gold: object, scale: str = "", derivation: str = "") -
 
 def made(kind: str, context: Context, question: Question) -> set[tuple[tuple[str, ...], str]]:
     """Everything that a kind makes over many draws."""
-    results = (getattr(corruptions, kind)(context, question, Random(seed)) for seed in range(60))
-    return {(tuple(result[0]), result[1]) for result in results if result}
+    results = (getattr(Mistakes(context, question, Random(seed)), kind)() for seed in range(60))
+    return {(tuple(result[0]), result[1]) for result in results if result[0]}
 
 
 CHANGE = ask("arithmetic", 25.0, "percent", "(1,500 - 1,200) / 1,200")
@@ -204,7 +204,7 @@ def test_corrupt_keeps_nearly_every_real_question(shared_data: Path, monkeypatch
     assert kept > 1600
     assert counts.dropped[pairs.NOT_WRONG] < 10
     assert not counts.dropped[pairs.NOT_RIGHT]
-    assert set(counts.by_kind) == {kind.__name__ for kinds in KINDS.values() for kind in kinds}
+    assert set(counts.by_kind) == set(NAMES)
 
 
 def sample(uid: str, reply: str) -> str:
