@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from results import compare, outputs
+from results import InputError, compare, outputs
 from results.__main__ import main
-from results.record import InputError
 
 Output = Callable[..., Path]
 
@@ -35,7 +34,7 @@ def test_comparison_holds_the_hand_computed_figures(lm_eval_output: Output) -> N
     before, after = (
         outputs.lm_eval_scores(lm_eval_output(n, s, seed)) for n, s, seed in [("a", 0.3, 0), ("b", 0.8, 1)]
     )
-    rows = {(row.metric, row.group): row for row in compare.compare(before, after)}
+    rows = {(row.metric, row.group): row for row in compare.compare({"tatqa": before}, {"tatqa": after})[0]["tatqa"]}
     a, b = before.metrics["em"], after.metrics["em"]
     row = rows["em", "overall"]
     assert row.difference.delta == pytest.approx(sum(map(float, b)) / 80 - sum(map(float, a)) / 80)  # type: ignore[arg-type]
@@ -81,7 +80,7 @@ def test_other_questions_or_prompts_are_refused(lm_eval_output: Output, field: s
     file = next(after.rglob("samples_tatqa_count*"))
     file.write_text(file.read_text().replace(f'"{field}": "', f'"{field}": "x', 1))
     with pytest.raises(InputError, match=named):
-        compare.compare_all(compare.load(before), compare.load(after))
+        compare.compare(compare.load(before), compare.load(after))
 
 
 def test_another_version_or_base_is_warned_of(lm_eval_output: Output, capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,7 +150,7 @@ def test_a_missing_judgment_is_left_out_and_said(mtbench_output: Output, capsys:
 def test_another_judge_is_refused(mtbench_output: Output) -> None:
     before, after = mtbench_output("a", [3] * 8), mtbench_output("b", [3] * 8, judge="gpt-4")
     with pytest.raises(InputError, match="judge"):
-        compare.compare_all(compare.load(before / "score.json"), compare.load(after / "score.json"))
+        compare.compare(compare.load(before / "score.json"), compare.load(after / "score.json"))
 
 
 def test_records_compare_bench_by_bench(results_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

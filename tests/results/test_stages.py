@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from results import stages
-from results.record import InputError
-from results.stages import FailedError, Stage
+from results import FailedError, InputError, stages
+from results.stages import Stage
 
 ROOT = Path(__file__).resolve().parents[2]
 # counts its runs, writes rows one at a time, goes on where it stopped, fails if told so
