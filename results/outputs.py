@@ -84,7 +84,7 @@ def circumstances(results: dict[str, Any]) -> dict[str, Any]:
     """What may differ between two comparable runs, but is better the same; the device is the GPU, else the CPU."""
     config, given = results["config"], results["config"].get("model_args") or {}
     pairs = given if isinstance(given, dict) else dict(p.split("=", 1) for p in given.split(",") if "=" in p)
-    device = re.search(r"^(?:GPU 0|Model name): +(.+)$", str(results.get("pretty_env_info")), re.M)
+    device = re.search(r"(?:GPU 0: |^Model name: +)(.+)$", str(results.get("pretty_env_info")), re.M)
     return {
         "backend": config.get("model"),
         "base": pairs.get("pretrained"),

@@ -23,6 +23,14 @@ def test_scores_of_lm_eval_are_read_as_logged(lm_eval_output: Output) -> None:
     assert scores.circumstances["device"] == "A Processor"
 
 
+def test_one_gpu_stands_on_the_line_that_announces_it(lm_eval_output: Output) -> None:
+    file = outputs.results_file(lm_eval_output("a", 0.5))
+    file.write_text(file.read_text().replace("CPU:", "GPU models and configuration: GPU 0: A GPU\\nCPU:"))
+    assert outputs.lm_eval_scores(file).circumstances["device"] == "A GPU"
+    file.write_text(file.read_text().replace(" GPU 0", "\\nGPU 0"))
+    assert outputs.lm_eval_scores(file).circumstances["device"] == "A GPU"
+
+
 def test_the_newest_results_file_of_a_folder_counts(lm_eval_output: Output) -> None:
     folder = lm_eval_output("a", 0.0) / "some__model"
     for file in lm_eval_output("b", 1.0).rglob("*_2026-*"):
@@ -133,6 +141,14 @@ def test_mtbench_scores_pair_by_turn_and_cluster_by_question(
     assert "STAND-IN JUDGE" in overall["bench"]
     success = next(row for row in rows if (row["metric"], row["group"]) == ("success", "overall"))
     assert success["after"] == 0.125
+
+
+def test_json_has_null_where_there_is_no_figure(mtbench_output: Output, capsys: pytest.CaptureFixture[str]) -> None:
+    one = {"per_question": {"0": {"1": 3.0, "2": 4.0}}}
+    before, after = (mtbench_output(name, [3] * 8, **one) / "score.json" for name in ("a", "b"))
+    assert main(["compare", str(before), str(after), "--json"]) == 0
+    row = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)[0]
+    assert (row["low"], row["se"], row["verdict"]) == (None, None, "cannot tell")
 
 
 def test_a_missing_judgment_is_left_out_and_said(mtbench_output: Output, capsys: pytest.CaptureFixture[str]) -> None:
