@@ -6,6 +6,7 @@ Takes two lm-eval outputs (folder or results file), two MT-Bench score files, or
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,6 +50,10 @@ class Row:
     group: str
     difference: Difference
     p: float
+
+    @property
+    def title(self) -> str:
+        return f"{self.bench}: {self.measure.label}"
 
     @property
     def verdict(self) -> str:
@@ -144,18 +149,11 @@ def compare_metric(before: Scores, after: Scores, metric: str) -> Iterator[Row]:
             yield replace(row, p=p)
 
 
-def tables(rows: list[Row]) -> list[tuple[str, list[list[str]]]]:
-    """A titled table, header first, for each bench and metric."""
-    found: dict[str, list[list[str]]] = {}
-    for row in rows:
-        found.setdefault(f"{row.bench}: {row.measure.label}", [HEADER]).append(row.cells)
-    return list(found.items())
-
-
 def text(rows: list[Row]) -> str:
-    """All tables for a terminal: first column to the left, the others to the right."""
+    """A table for each bench and metric, for a terminal: first column to the left, the others to the right."""
     lines = []
-    for title, table in tables(rows):
+    for title, group in groupby(rows, lambda row: row.title):
+        table = [HEADER, *(row.cells for row in group)]
         first, *others = (max(map(len, column)) for column in zip(*table, strict=True))
         form = "  ".join([f"{{:<{first}}}", *(f"{{:>{width}}}" for width in others)])
         lines += ["", title, *(form.format(*cells) for cells in table)]

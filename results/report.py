@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from results import InputError, figures, page, published
-from results.compare import HEADER, Row, compare, compare_metric, p_value, tables
+from results.compare import HEADER, Row, compare, compare_metric, p_value
 from results.page import Block
 from results.record import Record, Training, load_all, write_whole
 from results.statistics import holm
@@ -52,6 +52,7 @@ def collect(runs: Path) -> list[Run]:
 
 
 def one_run(record: Record, base: Record) -> Run:
+    """A record compared with its base, headlines still to come. Raises InputError."""
     assert record.training
     recipe: dict[str, Any] = dict(record.training.recipe)
     recipe["lora_r"] = f"{recipe['lora_r']}, {recipe.pop('lora_alpha')}"
@@ -79,7 +80,7 @@ def verdicts(found: list[Run]) -> Iterator[Block]:
         for row in run.headlines.values():
             shown = dict(zip(HEADER, row.cells, strict=True))
             cells = [shown[name] for name in lines[0][-4:]]
-            lines.append([run.name, f"{row.bench}: {row.measure.label}", row.words, row.change, *cells])
+            lines.append([run.name, row.title, row.words, row.change, *cells])
     if found:
         yield "table", lines
     else:
@@ -123,12 +124,13 @@ def section(run: Run) -> Iterator[Block]:
     yield "p", origin(run)
     yield from drawings(run)
     for rows in run.rows.values():
-        (title, main), *others = tables(rows)
-        yield "h4", title
-        yield "table", main
+        main = [row for row in rows if row.metric == rows[0].metric]
+        others = [row for row in rows[len(main) :] if row.column == "overall"]
+        yield "h4", rows[0].title
+        yield "table", [HEADER, *(row.cells for row in main)]
         if others:
             yield "p", f"{rows[0].bench}, other measures, overall:"
-            yield "table", [HEADER, *([name.rpartition(": ")[2], *table[1][1:]] for name, table in others)]
+            yield "table", [HEADER, *([row.measure.label, *row.cells[1:]] for row in others)]
     yield "code", "\n".join([*run.base.provenance.commands, *run.record.provenance.commands])
 
 
@@ -160,10 +162,11 @@ def beta_figure(found: list[Run]) -> str:
     """Delta against beta over all runs, the log's beside them; a stand-in judge's ratings have no place here."""
     panels = {}
     for bench, title, measure in (("tatqa", "TAT-QA, points", "overall"), ("mtbench", "MT-Bench", "mtbench")):
-        real = [run for run in found if bench in run.headlines and not run.record.scores[bench].stand_in]
-        rows = [(run.recipe["beta"], run.headlines[bench].difference) for run in real]
-        factor = 100 if bench == "tatqa" else 1
-        here = [(beta, d.delta * factor, d.low * factor, d.high * factor) for beta, d in rows]
+        here = []
+        for run in found:
+            if bench in run.headlines and not run.record.scores[bench].stand_in:
+                d, factor = run.headlines[bench].difference, run.headlines[bench].measure.factor
+                here.append((run.recipe["beta"], d.delta * factor, d.low * factor, d.high * factor))
         panels[title] = here, published.by_beta(measure)
     return figures.against_beta(panels)
 
@@ -194,23 +197,26 @@ def render(results: Path) -> dict[str, str]:
     }
 
 
+def outdated(results: Path) -> dict[Path, str | None]:
+    """Files that are not what the records say, and what they say; None for a figure that no record supports."""
+    files = {results / name: text for name, text in render(results).items()}
+    found = {path: text for path, text in files.items() if not path.is_file() or path.read_text("utf-8") != text}
+    return found | {path: None for path in sorted((results / "figures").glob("*")) if path not in files}
+
+
 def write(results: Path) -> None:
     """Write the report; figures that no record supports any more go."""
-    files = render(results)
-    for name, text in files.items():
-        write_whole(results / name, text)
-    for old in unsupported(results, files):
-        old.unlink()
+    for path, text in outdated(results).items():
+        if text is None:
+            path.unlink()
+        else:
+            write_whole(path, text)
 
 
 def stale(results: Path) -> list[str]:
-    """What `report` would change, one line each; report.html is not asked for, since raw files are not committed."""
-    files = render(results)
-    there = {results / name: text for name, text in files.items() if name != "report.html"}
-    old = [path for path, text in there.items() if not path.is_file() or path.read_text("utf-8") != text]
-    lines = [f"{path} is not what the records say" for path in old]
-    return lines + [f"{path} is supported by no record" for path in unsupported(results, files)]
-
-
-def unsupported(results: Path, files: dict[str, str]) -> list[Path]:
-    return [file for file in sorted((results / "figures").glob("*")) if f"figures/{file.name}" not in files]
+    """What `report` would change among the committed files, one line each."""
+    return [
+        f"{path} is {'supported by no record' if text is None else 'not what the records say'}"
+        for path, text in outdated(results).items()
+        if path.name != "report.html"
+    ]

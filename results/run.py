@@ -128,15 +128,6 @@ def make_record(plan: Plan, settings: Settings) -> Record:
     measured = {s.name: scores(s, plan.model) for s in plan.stages if s.name not in ("train", "quantize")}
     notes = {stage.name: stage.note() for stage in plan.stages}
     data = stages.data_source()
-    provenance = Provenance(
-        commands=[note["command"] for note in notes.values()],
-        settings=asdict(settings),
-        git=git_state(),
-        versions=stages.versions(),
-        device=str(measured["tatqa"].circumstances["device"]),
-        data={"source": "folder" if Path(data).is_dir() else data, "sha256": stages.content(data)},
-        seeds={"train": training.recipe.get("seed") if training else None, "lm_eval": "0,1234,1234,1234"},
-    )
     return Record(
         name=plan.folder.name,
         base=plan.base.name if plan.base else None,
@@ -144,7 +135,15 @@ def make_record(plan: Plan, settings: Settings) -> Record:
         training=training,
         scores=measured,
         seconds={name: note["seconds"] for name, note in notes.items()},
-        provenance=provenance,
+        provenance=Provenance(
+            commands=[note["command"] for note in notes.values()],
+            settings=asdict(settings),
+            git=git_state(),
+            versions=stages.versions(),
+            device=str(measured["tatqa"].circumstances["device"]),
+            data={"source": "folder" if Path(data).is_dir() else data, "sha256": stages.content(data)},
+            seeds={"train": training.recipe.get("seed") if training else None, "lm_eval": "0,1234,1234,1234"},
+        ),
     )
 
 
