@@ -30,11 +30,14 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = {"lm_eval": "tatqa_task", "mtbench_runner": "mtbench_runner"}  # whose code decides a stage's scores
 PACKAGES = ("torch", "transformers", "lm_eval", "trl", "peft", "bitsandbytes", "fschat", "datasets", "vllm")
 # `python -m` that on Linux ends when this program is killed (PR_SET_PDEATHSIG, SIGKILL): a second run never meets the
-# first one's orphan. Not as preexec_fn: Python's hooks around a fork lose a Ctrl-C that comes just then.
-MODULE = """import ctypes, runpy, sys
+# first one's orphan, not even where the kill comes before the request. Not as preexec_fn: Python's hooks around a fork
+# lose a Ctrl-C that comes just then.
+MODULE = """import ctypes, os, runpy, sys
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, 9)
-sys.argv.pop(0)
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit("the program that started this stage is gone")
+del sys.argv[:2]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)"""
 
 
@@ -132,7 +135,7 @@ def perform(stage: Stage) -> None:
 
 def call(arguments: list[str], title: str) -> None:
     """Run `python -m ARGUMENTS` with its output on the terminal. Raises FailedError or InputError."""
-    code = subprocess.run([sys.executable, "-c", MODULE, *arguments]).returncode
+    code = subprocess.run([sys.executable, "-c", MODULE, str(os.getpid()), *arguments]).returncode
     if code == 2:
         raise InputError(f"stage {title}: its input is refused, see above; put it right and run the same command again")
     if code:

@@ -130,6 +130,15 @@ def test_killed_at_any_row_it_goes_on_and_leaves_no_orphan(stage: Stage, tmp_pat
     assert calls(slow) == 3
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a process learns of its parent's end on Linux only")
+def test_a_command_whose_parent_ended_before_it_began_does_nothing(stage: Stage) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    orphan = [sys.executable, "-c", stages.MODULE, str(gone.pid), *stage.arguments]
+    assert subprocess.run(orphan, capture_output=True).returncode == 1
+    assert not stage.output.exists()
+
+
 def test_a_second_run_is_refused_while_the_first_is_at_work(stage: Stage, tmp_path: Path) -> None:
     process = start(tmp_path, "0.5")
     wait_for(stage.output / "0.json")
