@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from results import FailedError, InputError
+
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m results", description=__doc__)
@@ -38,7 +40,8 @@ def parser() -> argparse.ArgumentParser:
 def compare_command(args: argparse.Namespace) -> int:
     from results import compare
 
-    rows, warnings = compare.compare_all(compare.load(args.before), compare.load(args.after))
+    found, warnings = compare.compare(compare.load(args.before), compare.load(args.after))
+    rows = [row for bench in found.values() for row in bench]
     sys.stderr.write("".join(f"warning: {warning}\n" for warning in warnings))
     print(json.dumps(compare.as_json(rows), indent=1) if args.json else compare.text(rows))
     return 0
@@ -46,7 +49,6 @@ def compare_command(args: argparse.Namespace) -> int:
 
 def run_command(args: argparse.Namespace) -> int:
     from results import compare, report, run
-    from results.record import InputError
 
     if args.judge_model and not os.environ.get("OPENAI_API_KEY"):
         raise InputError("the judge needs OPENAI_API_KEY (any word if its server asks for none)")
@@ -55,11 +57,11 @@ def run_command(args: argparse.Namespace) -> int:
     if args.dry_run:
         print("\n".join(stage.command(sys.executable) for p in plans for stage in p.stages if not stage.done()))
         return 0
-    run.execute(plans)
+    run.execute(plans, settings)
     for before, after in [(plan.base, plan.folder) for plan in plans if plan.base]:
-        rows, _ = compare.compare_all(compare.load(before), compare.load(after))
-        headlines = [row for row in rows if row.metric in report.HEADLINES.values()]
-        print(f"\n=== {after.name}, before: {before.name} ===\n{compare.text(headlines)}")
+        found, _ = compare.compare(compare.load(before), compare.load(after))
+        rows = [row for bench, rows in found.items() for row in rows if row.metric == report.HEADLINES.get(bench)]
+        print(f"\n=== {after.name}, before: {before.name} ===\n{compare.text(rows)}")
     return report_command(argparse.Namespace(results=args.runs.parent, check=False))
 
 
@@ -77,17 +79,14 @@ def report_command(args: argparse.Namespace) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
-    from results.record import InputError
-    from results.stages import FailedError
-
     try:
         return int(args.do(args))
-    except (InputError, FailedError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2 if isinstance(error, InputError) else 1
+    except FailedError as error:
+        message, code = str(error), error.exit_code
     except KeyboardInterrupt:
-        sys.stderr.write("error: stopped; what is done is kept, the same command goes on from there\n")
-        return 1
+        message, code = "stopped; what is done is kept, the same command goes on from there", 1
+    sys.stderr.write(f"error: {message}\n")
+    return code
 
 
 if __name__ == "__main__":

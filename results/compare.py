@@ -5,12 +5,13 @@ Takes two lm-eval outputs (folder or results file), two MT-Bench score files, or
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from results import outputs, record
-from results.record import InputError, Scores
+from results import InputError, outputs, record
+from results.record import Scores
 from results.statistics import Difference, holm, paired, verdict
 
 
@@ -40,18 +41,29 @@ HEADER = ["", "n", "clusters", "before", "after", "delta", "95 % interval", "p (
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a comparison; `p` is adjusted (Holm) over the groups of its column."""
+    """One line of a comparison: a group of a column, or "overall"; `p` is adjusted (Holm) over the column's groups."""
 
     bench: str
     metric: str
+    measure: Measure
+    column: str
     group: str
     difference: Difference
     p: float
-    verdict: str
 
     @property
-    def measure(self) -> Measure:
-        return MEASURES.get(self.metric) or Measure(self.metric, factor=1, margin=0)
+    def title(self) -> str:
+        return f"{self.bench}: {self.measure.label}"
+
+    @property
+    def verdict(self) -> str:
+        return verdict(self.difference, self.p, self.measure.margin)
+
+    @property
+    def words(self) -> str:
+        """The verdict, with the size of what is ruled out."""
+        bound = self.show(max(-self.difference.low, self.difference.high))
+        return f"no difference within {bound}" if self.verdict == "no difference" else self.verdict
 
     def show(self, value: float, sign: str = "") -> str:
         """A figure of this metric: percentages with one decimal, ratings with two."""
@@ -68,12 +80,6 @@ class Row:
         return f"{self.show(self.difference.delta, '+')} ({self.interval})"
 
     @property
-    def words(self) -> str:
-        """The verdict, with the size of what is ruled out."""
-        bound = self.show(max(-self.difference.low, self.difference.high))
-        return f"no difference within {bound}" if self.verdict == "no difference" else self.verdict
-
-    @property
     def cells(self) -> list[str]:
         """The table line under HEADER."""
         d = self.difference
@@ -85,10 +91,34 @@ def p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def load(path: Path) -> dict[str, Scores]:
+    """Scores by bench, from a record, an lm-eval output or an MT-Bench score file. Raises InputError."""
+    file = path / "record.json" if (path / "record.json").is_file() else path
+    content = {} if file.is_dir() else outputs.read_json(file)
+    if "scores" in content:
+        return record.load(file).scores
+    if "per_question" in content:
+        return {"MT-Bench": outputs.mtbench_scores(file)}
+    return {"lm-eval": outputs.lm_eval_scores(file)}
+
+
+def compare(before: Mapping[str, Scores], after: Mapping[str, Scores]) -> tuple[dict[str, list[Row]], list[str]]:
+    """Rows of every bench that both sides have, and warnings. Raises InputError if one must not be compared."""
+    both = {bench: (before[bench], after[bench]) for bench in before if bench in after}
+    if not both:
+        raise InputError(f"not comparable: before has {', '.join(before)}, after has {', '.join(after)}")
+    warnings = [f"{bench}: only on one side" for bench in sorted({*before} ^ {*after})]
+    warnings += [warning for one, other in both.values() for warning in check(one, other)]
+    rows: dict[str, list[Row]] = {}
+    for bench, (one, other) in both.items():
+        metrics = [metric for metric in one.metrics if metric in other.metrics]
+        rows[bench] = [row for metric in metrics for row in compare_metric(one, other, metric)]
+    return rows, warnings
+
+
 def check(before: Scores, after: Scores) -> list[str]:
     """Warnings about two score tables. Raises InputError if they must not be compared."""
-    refused = different(before.identity, after.identity)
-    if refused:
+    if refused := different(before.identity, after.identity):
         named = ", ".join(refused)
         raise InputError(f"{before.bench}: not comparable, {named} differ before and after; score both the same way")
     warnings = [
@@ -104,81 +134,37 @@ def different(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 
 def compare_metric(before: Scores, after: Scores, metric: str) -> Iterator[Row]:
-    """One metric on the items that both sides have: overall, then by group with Holm over a column's groups."""
-    place = {item: j for j, item in enumerate(after.item)}
-    pairs = [(i, place[item]) for i, item in enumerate(before.item) if item in place]
-    scored = [(i, before.metrics[metric][i], after.metrics[metric][j]) for i, j in pairs]
-    scored = [row for row in scored if None not in row]
-
-    def row(group: str, labels: list[str] | None) -> Row:
-        chosen = [entry for entry in scored if labels is None or labels[entry[0]] == group]
-        a, b, cluster = [x for _, x, _ in chosen], [y for _, _, y in chosen], [before.cluster[i] for i, _, _ in chosen]
-        d = paired(a, b, cluster, MEASURES[metric].span if metric in MEASURES else 1)  # type: ignore[arg-type]
-        return judged(Row(before.title, metric, group, d, d.p, ""), d.p)
-
-    if scored:
-        yield row("overall", None)
-    for labels in before.groups.values():
-        rows = [row(group, labels) for group in sorted({labels[i] for i, _, _ in scored})]
-        yield from map(judged, rows, holm([r.p for r in rows]))
-
-
-def judged(row: Row, p: float) -> Row:
-    """The row with an adjusted p and the verdict that follows."""
-    words = verdict(row.difference, p, row.measure.margin)
-    return Row(row.bench, row.metric, row.group, row.difference, p, words)
-
-
-def compare(before: Scores, after: Scores) -> list[Row]:
-    """Every metric of two comparable score tables. Raises InputError."""
-    check(before, after)
-    both = [metric for metric in before.metrics if metric in after.metrics]
-    return [row for metric in both for row in compare_metric(before, after, metric)]
-
-
-def load(path: Path) -> dict[str, Scores]:
-    """Scores by bench, from a record, an lm-eval output or an MT-Bench score file. Raises InputError."""
-    file = path / "record.json" if (path / "record.json").is_file() else path
-    content = {} if file.is_dir() else outputs.read_json(file)
-    if "scores" in content:
-        return record.load(file).scores
-    if "per_question" in content:
-        return {"MT-Bench": outputs.mtbench_scores(file)}
-    return {"lm-eval": outputs.lm_eval_scores(file)}
-
-
-def compare_all(before: Mapping[str, Scores], after: Mapping[str, Scores]) -> tuple[list[Row], list[str]]:
-    """Rows and warnings of every bench that both sides have. Raises InputError if one must not be compared."""
-    both = [bench for bench in before if bench in after]
-    if not both:
-        raise InputError(f"not comparable: before has {', '.join(before)}, after has {', '.join(after)}")
-    warnings = [f"{bench}: only on one side" for bench in sorted({*before} ^ {*after})]
-    warnings += [warning for bench in both for warning in check(before[bench], after[bench])]
-    return [row for bench in both for row in compare(before[bench], after[bench])], warnings
-
-
-def tables(rows: list[Row]) -> list[tuple[str, list[list[str]]]]:
-    """A titled table, header first, for each bench and metric."""
-    found: dict[str, list[list[str]]] = {}
-    for row in rows:
-        found.setdefault(f"{row.bench}: {row.measure.label}", [HEADER]).append(row.cells)
-    return list(found.items())
+    """One metric on the items scored on both sides: overall, then by group with Holm over a column's groups."""
+    measure = MEASURES.get(metric) or Measure(metric, factor=1, margin=0)
+    later = dict(zip(after.item, after.metrics[metric], strict=True))
+    sides = [(score, later.get(item)) for item, score in zip(before.item, before.metrics[metric], strict=True)]
+    scored = [(i, a, b) for i, (a, b) in enumerate(sides) if a is not None and b is not None]
+    for column, labels in {"overall": ["overall"] * len(sides), **before.groups}.items():
+        rows = []
+        for group in sorted({labels[i] for i, _, _ in scored}):
+            places, a, b = zip(*(row for row in scored if labels[row[0]] == group), strict=True)
+            difference = paired(a, b, [before.cluster[i] for i in places], measure.span)
+            rows.append(Row(before.title, metric, measure, column, group, difference, difference.p))
+        for row, p in zip(rows, holm([row.p for row in rows]), strict=True):
+            yield replace(row, p=p)
 
 
 def text(rows: list[Row]) -> str:
-    """All tables for a terminal: first column to the left, the others to the right."""
-    parts = []
-    for title, table in tables(rows):
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = [[cell.rjust(width) for cell, width in zip(line, widths, strict=True)] for line in table]
-        parts.append("\n".join([f"\n{title}", *("  ".join([c[0].strip().ljust(widths[0]), *c[1:]]) for c in lines)]))
-    return "\n".join(parts)
+    """A table for each bench and metric, for a terminal: first column to the left, the others to the right."""
+    lines = []
+    for title, group in groupby(rows, lambda row: row.title):
+        table = [HEADER, *(row.cells for row in group)]
+        first, *others = (max(map(len, column)) for column in zip(*table, strict=True))
+        form = "  ".join([f"{{:<{first}}}", *(f"{{:>{width}}}" for width in others)])
+        lines += ["", title, *(form.format(*cells) for cells in table)]
+    return "\n".join(lines)
 
 
 def as_json(rows: list[Row]) -> list[dict[str, Any]]:
-    """Rows for machines; an infinite bound becomes null."""
-    flat = [{**asdict(row.difference), **asdict(row), "p_unadjusted": row.difference.p} for row in rows]
-    return [
-        {key: None if value in (math.inf, -math.inf) else value for key, value in row.items() if key != "difference"}
-        for row in flat
-    ]
+    """Rows for machines; a figure that is not finite becomes null."""
+    found = []
+    for row in rows:
+        figures = {key: value if math.isfinite(value) else None for key, value in asdict(row.difference).items()}
+        words = {"bench": row.bench, "metric": row.metric, "group": row.group, "verdict": row.verdict}
+        found.append({**figures, "p": row.p, **words, "p_unadjusted": row.difference.p})
+    return found

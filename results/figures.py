@@ -6,6 +6,7 @@ from math import pi
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 
 from results.compare import Row
@@ -22,8 +23,7 @@ Point = tuple[float, float, float, float]  # beta, delta, low, high in the unit 
 def svg(figure: Figure) -> str:
     """The figure as text that depends on its content alone."""
     out = io.StringIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(out, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
+    figure.savefig(out, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
     return out.getvalue()
 
 
@@ -32,13 +32,11 @@ def by_group(rows: Sequence[Row], title: str) -> str:
     """Before and after of each group; whiskers: the 95 % interval of the difference, measured from `before`."""
     figure = Figure(figsize=(6.4, 0.6 + 0.55 * len(rows)))
     axes = figure.subplots()
-    places, factor = range(len(rows)), rows[0].measure.factor
-    before = [row.difference.before * factor for row in rows]
-    after = [row.difference.after * factor for row in rows]
-    down = [max(0, row.difference.delta - row.difference.low) * factor for row in rows]
-    up = [max(0, row.difference.high - row.difference.delta) * factor for row in rows]
-    label = "after, 95 % interval of the difference"
-    axes.errorbar(after, places, xerr=[down, up], fmt="o", color=AFTER, capsize=4, label=label)
+    found = [(d.before, d.after, d.delta, d.low, d.high) for d in (row.difference for row in rows)]
+    before, after, delta, low, high = np.array(found).T * rows[0].measure.factor
+    places, label = range(len(rows)), "after, 95 % interval of the difference"
+    whiskers = np.maximum(0, [delta - low, high - delta])
+    axes.errorbar(after, places, xerr=whiskers, fmt="o", color=AFTER, capsize=4, label=label)
     axes.scatter(before, places, facecolors="none", edgecolors=BEFORE, s=70, label="before", zorder=3)
     axes.set_yticks(places, [f"{row.group} (n = {row.difference.n})" for row in rows])
     axes.set(title=title, ylim=(len(rows) - 0.5, -0.5))
@@ -53,9 +51,9 @@ def against_beta(panels: Mapping[str, tuple[Sequence[Point], Sequence[tuple[floa
     for axes, (title, (here, log)) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         axes.axhline(0, color=INK, linewidth=0.8)
         axes.scatter(*zip(*log, strict=True), facecolors="none", edgecolors=LOG, label="the log, measured another way")
-        ends = [[delta - low for _, delta, low, _ in here], [high - delta for _, delta, _, high in here]]
-        axes.errorbar([p[0] for p in here], [p[1] for p in here], yerr=ends, fmt="o", color=AFTER, capsize=4,
-                      label="measured here, 95 % interval")  # fmt: skip
+        beta, delta, low, high = np.reshape(here, (-1, 4)).T
+        whiskers, label = [delta - low, high - delta], "measured here, 95 % interval"
+        axes.errorbar(beta, delta, yerr=whiskers, fmt="o", color=AFTER, capsize=4, label=label)
         ticks = sorted({point[0] for point in [*here, *log]})
         axes.set(title=title, xlabel="beta", xscale="log")
         axes.set_xticks(ticks, [f"{x:g}" for x in ticks])

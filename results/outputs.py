@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from results.record import InputError, Scores
+from results import InputError
+from results.record import Scores
 
 TATQA = ("em", "f1", "scale_em", "parsed", "lenient_em")
 SUCCESS = 7  # a rating from here up counts as a success
@@ -36,9 +37,10 @@ def results_file(path: Path) -> Path:
 def samples(results: Path) -> list[dict[str, Any]]:
     """All samples logged along with a results file, each with its task's name. Raises InputError."""
     stamp = results.stem.removeprefix("results_")
-    files = sorted(results.parent.glob(f"samples_*_{stamp}.jsonl"))
-    tasks = [(file, file.stem.removeprefix("samples_").removesuffix(f"_{stamp}")) for file in files]
-    rows = [{**row, "task": task} for file, task in tasks for row in read_lines(file)]
+    rows = []
+    for file in sorted(results.parent.glob(f"samples_*_{stamp}.jsonl")):
+        task = file.stem.removeprefix("samples_").removesuffix(f"_{stamp}")
+        rows += [{**row, "task": task} for row in read_lines(file)]
     if not rows:
         raise InputError(f"{results}: no samples_*_{stamp}.jsonl beside it; run lm_eval with --log_samples")
     return rows
@@ -50,7 +52,7 @@ def lm_eval_scores(path: Path) -> Scores:
     results, rows = read_json(file), samples(file)
     if not isinstance(results, dict) or not {"config", "configs", "versions"} <= results.keys():
         raise InputError(f"{file}: not an lm-eval results file")
-    tatqa = "context_uid" in rows[0]["doc"]
+    docs, tatqa = [row["doc"] for row in rows], "context_uid" in rows[0]["doc"]
     items = [str(row["doc"].get("uid") or f"{row['task']}/{row['doc_id']}") for row in rows]
     names = [name for name in rows[0]["metrics"] if isinstance(rows[0][name], int | float)]
     return Scores(
@@ -58,8 +60,8 @@ def lm_eval_scores(path: Path) -> Scores:
         identity=identity(results, rows),
         circumstances=circumstances(results),
         item=items,
-        cluster=[str(row["doc"]["context_uid"]) for row in rows] if tatqa else items,
-        groups={key: [str(row["doc"][key]) for row in rows] for key in ("answer_type", "answer_from") if tatqa},
+        cluster=[str(doc["context_uid"]) for doc in docs] if tatqa else items,
+        groups={key: [str(doc[key]) for doc in docs] for key in ("answer_type", "answer_from") if tatqa},
         metrics={name: [float(row[name]) for row in rows] for name in (TATQA if tatqa else names) if name in names},
     )
 
@@ -79,9 +81,10 @@ def identity(results: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, A
 
 
 def circumstances(results: dict[str, Any]) -> dict[str, Any]:
-    """What may differ between two comparable runs, but is better the same."""
+    """What may differ between two comparable runs, but is better the same; the device is the GPU, else the CPU."""
     config, given = results["config"], results["config"].get("model_args") or {}
     pairs = given if isinstance(given, dict) else dict(p.split("=", 1) for p in given.split(",") if "=" in p)
+    device = re.search(r"(?:GPU 0: |^Model name: +)(.+)$", str(results.get("pretty_env_info")), re.M)
     return {
         "backend": config.get("model"),
         "base": pairs.get("pretrained"),
@@ -89,25 +92,20 @@ def circumstances(results: dict[str, Any]) -> dict[str, Any]:
         "batch size": str(config.get("batch_size")),
         "lm_eval": results.get("lm_eval_version"),
         "transformers": results.get("transformers_version"),
-        "device": device(results),
+        "device": device[1] if device else "unknown",
     }
-
-
-def device(results: dict[str, Any]) -> str:
-    """The GPU, else the CPU, as lm-eval's environment report names it."""
-    report = str(results.get("pretty_env_info"))
-    found = re.search(r"^GPU 0: (.+)$", report, re.M) or re.search(r"^Model name:\s*(.+)$", report, re.M)
-    return found[1] if found else "unknown"
 
 
 def mtbench_scores(path: Path, questions: Path | None = None) -> Scores:
     """Scores of a judged model; the turns of a question are one cluster. The questions file gives the categories."""
     score = read_json(path)
     rows = [(qid, turn, rating) for qid, turns in score["per_question"].items() for turn, rating in turns.items()]
-    asked = questions.read_bytes() if questions else str(score["n_questions"]).encode()
-    category = {str(q["question_id"]): q["category"] for q in read_lines(questions)} if questions else {}
     groups = {"turn": [f"turn {turn}" for _, turn, _ in rows]}
-    groups |= {"category": [category[qid] for qid, _, _ in rows]} if category else {}
+    asked = str(score["n_questions"]).encode()
+    if questions:
+        asked = questions.read_bytes()
+        category = {str(question["question_id"]): question["category"] for question in read_lines(questions)}
+        groups["category"] = [category[qid] for qid, _, _ in rows]
     return Scores(
         bench=score["bench"],
         stand_in=score["stand_in"],

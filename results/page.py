@@ -3,7 +3,7 @@ text, never as markup."""
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,12 @@ TEMPLATES = Path(__file__).parent / "templates"
 Block = tuple[str, Any]  # ("h1".."h4" | "p" | "li" | "code", text), ("table", rows), ("figure", (file, alt, svg))
 
 
-def from_template(name: str, tables: dict[str, list[list[str]]], **facts: Any) -> Iterator[Block]:
-    """Blocks of a template, a line each: `# heading`, `- item`, `@table@` or a paragraph, with the facts put in."""
+def from_template(name: str, parts: Mapping[str, Iterable[Block]], **facts: Any) -> Iterator[Block]:
+    """Blocks of a template, a line each: `# heading`, `- item`, `@part@` or a paragraph, with the facts put in."""
     for line in (TEMPLATES / name).read_text(encoding="utf-8").format(**facts).splitlines():
         mark, _, rest = line.partition(" ")
-        if line.strip("@") in tables:
-            yield "table", tables[line.strip("@")]
+        if line.strip("@") in parts:
+            yield from parts[line.strip("@")]
         elif line:
             kind = f"h{len(mark)}" if set(mark) == {"#"} else "li" if mark == "-" else "p"
             yield kind, line if kind == "p" else rest
@@ -48,27 +48,26 @@ def html(blocks: list[Block], questions: list[dict[str, Any]]) -> str:
 
 def questions(runs: Path, base: str, name: str) -> list[dict[str, Any]]:
     """What base and adapter answered, question by question, from the raw files; [] where these are not here."""
-    sides = [{q["id"]: q for q in _tatqa(runs / side / "tatqa")} for side in (base, name)]
-    for bench in ("mtbench", "instruct"):
-        for side, found in zip((base, name), sides, strict=True):
-            found |= {q["id"]: q for q in _judged(runs / side / bench)}
-    both = [(q, sides[1][key]) for key, q in sides[0].items() if key in sides[1]]
-    return [{"run": name, **before, "sides": [before["side"], after["side"]]} for before, after in both]
+    before, after = ({q["id"]: q for q in _answered(runs / side)} for side in (base, name))
+    both = [(before[key], after[key]) for key in before if key in after]
+    return [{"run": name, **one, "sides": [one["side"], other["side"]]} for one, other in both]
 
 
-def _tatqa(folder: Path) -> Iterable[dict[str, Any]]:
-    for file in [results for results in folder.rglob("results_*.json")][-1:]:
-        for row in outputs.samples(file):
+def _answered(folder: Path) -> Iterator[dict[str, Any]]:
+    for results in sorted(folder.glob("tatqa/*/results_*.json"))[-1:]:
+        for row in outputs.samples(results):
             doc = row["doc"]
             side = {"answer": row["resps"][0][0], "score": row["em"], "judge": ""}
             yield {"bench": "TAT-QA", "id": doc["uid"], "kind": doc["answer_type"], "question": doc["question"],
                    "gold": f"{doc['answer']} {doc['scale']}", "side": side}  # fmt: skip
+    for bench in ("mtbench", "instruct"):
+        yield from _judged(folder / bench)
 
 
-def _judged(folder: Path) -> Iterable[dict[str, Any]]:
+def _judged(folder: Path) -> Iterator[dict[str, Any]]:
     asked = {q["question_id"]: q for file in folder.glob("question.jsonl") for q in outputs.read_lines(file)}
-    answers = {a["question_id"]: a for f in folder.glob("model_answer/*.jsonl") for a in outputs.read_lines(f)}
-    for file in folder.glob("model_judgment/*_single.jsonl"):
+    for file in folder.glob("model_judgment/*_single.jsonl") if asked else ():  # the questions come last of all
+        answers = {a["question_id"]: a for f in folder.glob("model_answer/*.jsonl") for a in outputs.read_lines(f)}
         for row in outputs.read_lines(file):
             question, turn = asked[row["question_id"]], row["turn"] - 1
             answer = answers[row["question_id"]]["choices"][0]["turns"][turn]

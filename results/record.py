@@ -10,21 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, model_validator
+from pydantic import BaseModel, JsonValue, ValidationError, model_validator
+
+from results import InputError
 
 VERSION = 1
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}  # version -> the same record one version later
 
 
-class InputError(Exception):
-    """The call or its input is wrong: one line, exit code 2."""
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
-
-
-class Scores(Strict):
+class Scores(BaseModel, extra="forbid"):
     """One model's scores on one bench, a row for each scored item, in columns of equal length; None: no score.
 
     Tables of equal `identity` can be compared; a difference in `circumstances` is worth a warning. Items of one
@@ -54,10 +48,8 @@ class Scores(Strict):
         return self
 
 
-class Training(BaseModel):
+class Training(BaseModel, extra="allow"):
     """What `python -m train` left in train.json, all of it; the fields named here are the ones that reports need."""
-
-    model_config = ConfigDict(extra="allow")
 
     recipe: dict[str, JsonValue]
     history: list[dict[str, float]]
@@ -66,7 +58,7 @@ class Training(BaseModel):
     device: str
 
 
-class Provenance(Strict):
+class Provenance(BaseModel, extra="forbid"):
     """Where the scores come from."""
 
     commands: list[str]
@@ -78,7 +70,7 @@ class Provenance(Strict):
     seeds: dict[str, JsonValue]
 
 
-class Record(Strict):
+class Record(BaseModel, extra="forbid"):
     """Scores of one model; `base` names the record it is compared with, None for a base itself."""
 
     version: Literal[1] = 1

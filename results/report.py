@@ -1,72 +1,66 @@
 """`python -m results report`: README.md, figures and report.html, from the records and nothing else."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from results import figures, page, published
-from results.compare import HEADER, Row, compare, compare_metric, judged, p_value, tables
-from results.page import TEMPLATES, Block
-from results.record import InputError, Record, Training, load_all, write_whole
+from results import InputError, figures, page, published
+from results.compare import HEADER, Row, compare, compare_metric, p_value
+from results.page import Block
+from results.record import Record, Training, load_all, write_whole
 from results.statistics import holm
 
 HEADLINES = {"tatqa": "em", "mtbench": "score", "instruct": "score", "ifeval": "prompt_level_strict_acc"}
-TYPES = ("span", "multi-span", "arithmetic", "count")
 FIELDS = {"lora_r": "LoRA rank and alpha", "learning_rate": "learning rate", "num_train_epochs": "epochs"}
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run, its base, all comparisons by bench, and each bench's headline with p adjusted over all runs."""
+    """A run, its base, all comparisons by bench, and each bench's headline with p adjusted over all runs.
 
+    In `recipe`, the resolved one, rank and alpha count as one field.
+    """
+
+    name: str
     record: Record
     base: Record
+    training: Training
+    recipe: dict[str, Any]
     rows: dict[str, list[Row]]
     headlines: dict[str, Row]
 
-    @property
-    def name(self) -> str:
-        return self.record.name
-
-    @property
-    def training(self) -> Training:
-        assert self.record.training
-        return self.record.training
-
-    @property
-    def recipe(self) -> dict[str, Any]:
-        """The resolved recipe; rank and alpha count as one field."""
-        recipe = dict(self.training.recipe)
-        alpha = recipe.pop("lora_alpha")
-        return {**recipe, "lora_r": f"{recipe['lora_r']}, {alpha}"}
-
     def last(self, key: str) -> float:
         """The last logged value of a training curve."""
-        return next((e[key] for e in reversed(self.training.history) if key in e), float("nan"))
+        return next((entry[key] for entry in reversed(self.training.history) if key in entry), float("nan"))
 
     def groups(self, bench: str, column: str) -> list[Row]:
         """The headline metric's rows by the groups of one column."""
-        names = self.base.scores[bench].groups.get(column, []) if bench in self.rows else []
-        return [row for row in self.rows.get(bench, []) if row.metric == HEADLINES[bench] and row.group in names]
+        wanted = (HEADLINES[bench], column)
+        return [row for row in self.rows.get(bench, []) if (row.metric, row.column) == wanted]
 
 
 def collect(runs: Path) -> list[Run]:
     """Every run with its comparisons. Raises InputError for one that cannot be compared with its base."""
-    records, found = load_all(runs), []
-    for record, base in [(record, records[record.base]) for record in records.values() if record.base]:
-        try:
-            both = [bench for bench in record.scores if bench in base.scores]
-            rows = {bench: compare(base.scores[bench], record.scores[bench]) for bench in both}
-        except InputError as error:
-            raise InputError(f"{record.name} and {base.name}: {error}; run the recipe again") from None
-        found.append(Run(record, base, rows, {}))
-    for bench, metric in HEADLINES.items():
-        overall = [(run, row) for run in found for row in run.rows.get(bench, []) if row.group == "overall"]
-        family = [(run, row) for run, row in overall if row.metric == metric]
+    records = load_all(runs)
+    found = [one_run(record, records[record.base]) for record in records.values() if record.base]
+    for bench in HEADLINES:
+        family = [(run, row) for run in found for row in run.groups(bench, "overall")]
         for (run, row), p in zip(family, holm([row.p for _, row in family]), strict=True):
-            run.headlines[bench] = judged(row, p)
+            run.headlines[bench] = replace(row, p=p)
     return found
+
+
+def one_run(record: Record, base: Record) -> Run:
+    """A record compared with its base, headlines still to come. Raises InputError."""
+    assert record.training
+    recipe: dict[str, Any] = dict(record.training.recipe)
+    recipe["lora_r"] = f"{recipe['lora_r']}, {recipe.pop('lora_alpha')}"
+    try:
+        rows, _ = compare(base.scores, record.scores)
+    except InputError as error:
+        raise InputError(f"{record.name} and {base.name}: {error}; run the recipe again") from None
+    return Run(record.name, record, base, record.training, recipe, rows, {})
 
 
 def sentence(run: Run) -> str:
@@ -79,14 +73,18 @@ def sentence(run: Run) -> str:
     return f"{run.name}. {'. '.join([tatqa, *others])}."
 
 
-def verdict_table(found: list[Run]) -> list[list[str]]:
+def verdicts(found: list[Run]) -> Iterator[Block]:
     """All runs, a line for each bench."""
     lines = [["run", "bench", "verdict", "delta (95 % interval)", "before", "after", "p (Holm)", "detectable"]]
-    for run, row in [(one, row) for one in found for row in one.headlines.values()]:
-        shown = dict(zip(HEADER, row.cells, strict=True))
-        cells = [shown[name] for name in ("before", "after", "p (Holm)", "detectable")]
-        lines.append([run.name, f"{row.bench}: {row.measure.label}", row.words, row.change, *cells])
-    return lines
+    for run in found:
+        for row in run.headlines.values():
+            shown = dict(zip(HEADER, row.cells, strict=True))
+            cells = [shown[name] for name in lines[0][-4:]]
+            lines.append([run.name, row.title, row.words, row.change, *cells])
+    if found:
+        yield "table", lines
+    else:
+        yield "p", "No run is recorded yet: `make demo`, or `python -m results run RECIPE`."
 
 
 def by_field(found: list[Run]) -> Iterator[Block]:
@@ -119,32 +117,33 @@ def field_table(field: str, group: list[Run]) -> list[list[str]]:
     return lines
 
 
-def one_run(run: Run) -> Iterator[Block]:
+def section(run: Run) -> Iterator[Block]:
     """A run's own section: verdict, origin, figures, tables, commands."""
     yield "h3", run.name
     yield "p", sentence(run)
     yield "p", origin(run)
     yield from drawings(run)
     for rows in run.rows.values():
-        (title, main), *others = tables(rows)
-        yield "h4", title
-        yield "table", main
+        main = [row for row in rows if row.metric == rows[0].metric]
+        others = [row for row in rows[len(main) :] if row.column == "overall"]
+        yield "h4", rows[0].title
+        yield "table", [HEADER, *(row.cells for row in main)]
         if others:
             yield "p", f"{rows[0].bench}, other measures, overall:"
-            yield "table", [HEADER, *([name.rpartition(": ")[2], *table[1][1:]] for name, table in others)]
+            yield "table", [HEADER, *([row.measure.label, *row.cells[1:]] for row in others)]
     yield "code", "\n".join([*run.base.provenance.commands, *run.record.provenance.commands])
 
 
 def origin(run: Run) -> str:
     """Where the run's numbers come from, in two sentences."""
-    from_, trained, limit = run.record.provenance, run.training, run.record.provenance.settings.get("limit")
-    code = str(from_.git["commit"])[:10] + (" with uncommitted changes" if from_.git["dirty"] else "")
-    versions = ", ".join(map(" ".join, from_.versions.items()))
-    data = f"{from_.data['source']}{f' (only {limit} questions of each answer type)' if limit else ''}"
+    source, training, limit = run.record.provenance, run.training, run.record.provenance.settings.get("limit")
+    only = f" (only {limit} questions of each answer type)" if limit else ""
+    code = str(source.git["commit"])[:10] + (" with uncommitted changes" if source.git["dirty"] else "")
+    versions = ", ".join(map(" ".join, source.versions.items()))
     return (
-        f"Trained on {trained.pairs['kept']} pairs in {trained.seconds:.0f} s on {trained.device}; last loss "
-        f"{run.last('loss'):.3f}, reward accuracy {run.last('rewards/accuracies'):.2f}. Scored on {from_.device}; base "
-        f"{run.base.name}, data {data}, code {code}, {versions}."
+        f"Trained on {training.pairs['kept']} pairs in {training.seconds:.0f} s on {training.device}; last loss "
+        f"{run.last('loss'):.3f}, reward accuracy {run.last('rewards/accuracies'):.2f}. Scored on {source.device}; "
+        f"base {run.base.name}, data {source.data['source']}{only}, code {code}, {versions}."
     )
 
 
@@ -163,63 +162,61 @@ def beta_figure(found: list[Run]) -> str:
     """Delta against beta over all runs, the log's beside them; a stand-in judge's ratings have no place here."""
     panels = {}
     for bench, title, measure in (("tatqa", "TAT-QA, points", "overall"), ("mtbench", "MT-Bench", "mtbench")):
-        real = [run for run in found if bench in run.headlines and not run.record.scores[bench].stand_in]
-        rows = [(run.recipe["beta"], run.headlines[bench].difference) for run in real]
-        factor = 100 if bench == "tatqa" else 1
-        here = [(beta, d.delta * factor, d.low * factor, d.high * factor) for beta, d in rows]
+        here = []
+        for run in found:
+            if bench in run.headlines and not run.record.scores[bench].stand_in:
+                d, factor = run.headlines[bench].difference, run.headlines[bench].measure.factor
+                here.append((run.recipe["beta"], d.delta * factor, d.low * factor, d.high * factor))
         panels[title] = here, published.by_beta(measure)
     return figures.against_beta(panels)
 
 
 def blocks(found: list[Run]) -> Iterator[Block]:
     """The whole page, in reading order."""
-    yield "h1", "Results"
-    if found:
-        yield "table", verdict_table(found)
-    else:
-        yield "p", "No run is recorded yet: `make demo`, or `python -m results run RECIPE`."
-    for run in found:
-        yield "li", sentence(run)
-    yield from page.from_template("how_to_read.md", {})
-    yield "h2", "What single fields change"
-    yield "figure", ("beta.svg", "delta against beta", beta_figure(found))
-    yield from by_field(found)
-    yield "h2", "The experiment log (measured another way)"
-    yield "p", published.SUMMARY
-    yield "table", published.overview(("overall", "mtbench", "instruct"))
-    yield "h2", "Runs"
-    for run in found:
-        yield from one_run(run)
+    parts = {
+        "verdicts": verdicts(found),
+        "sentences": [("li", sentence(run)) for run in found],
+        "beta": [("figure", ("beta.svg", "delta against beta", beta_figure(found)))],
+        "fields": by_field(found),
+        "log": [("table", published.overview(("overall", "mtbench", "instruct")))],
+        "runs": [block for run in found for block in section(run)],
+    }
+    return page.from_template("report.md", parts)
 
 
-def render(results: Path) -> tuple[dict[str, str], str]:
-    """Content of every committed file by its path below `results`, and the HTML page."""
+def render(results: Path) -> dict[str, str]:
+    """Content of every file of the report by its path below `results`."""
     found = collect(results / "runs")
     content = list(blocks(found))
-    usage = ("p", (TEMPLATES / "usage.md").read_text(encoding="utf-8").strip())
-    files = {f"figures/{item[0]}": item[2] for kind, item in content if kind == "figure"}
-    files |= {"README.md": page.markdown([*content, usage]), "published/README.md": page.markdown(published.blocks())}
+    usage = (page.TEMPLATES / "usage.md").read_text(encoding="utf-8")
     questions = [q for run in found for q in page.questions(results / "runs", run.base.name, run.name)]
-    return files, page.html([*content, *published.blocks()], questions)
+    return {f"figures/{item[0]}": item[2] for kind, item in content if kind == "figure"} | {
+        "README.md": page.markdown(content) + "\n" + usage,
+        "published/README.md": page.markdown(published.blocks()),
+        "report.html": page.html([*content, *published.blocks()], questions),
+    }
+
+
+def outdated(results: Path) -> dict[Path, str | None]:
+    """Files that are not what the records say, and what they say; None for a figure that no record supports."""
+    files = {results / name: text for name, text in render(results).items()}
+    found = {path: text for path, text in files.items() if not path.is_file() or path.read_text("utf-8") != text}
+    return found | {path: None for path in sorted((results / "figures").glob("*")) if path not in files}
 
 
 def write(results: Path) -> None:
     """Write the report; figures that no record supports any more go."""
-    files, html = render(results)
-    for name, text in {**files, "report.html": html}.items():
-        write_whole(results / name, text)
-    for old in unsupported(results, files):
-        old.unlink()
+    for path, text in outdated(results).items():
+        if text is None:
+            path.unlink()
+        else:
+            write_whole(path, text)
 
 
 def stale(results: Path) -> list[str]:
     """What `report` would change among the committed files, one line each."""
-    files, _ = render(results)
-    there = {name: results / name for name in files}
-    old = [path for name, path in there.items() if not path.is_file() or path.read_text("utf-8") != files[name]]
-    lines = [f"{path} is not what the records say" for path in old]
-    return lines + [f"{path} is supported by no record" for path in unsupported(results, files)]
-
-
-def unsupported(results: Path, files: dict[str, str]) -> list[Path]:
-    return [file for file in sorted((results / "figures").glob("*")) if f"figures/{file.name}" not in files]
+    return [
+        f"{path} is {'supported by no record' if text is None else 'not what the records say'}"
+        for path, text in outdated(results).items()
+        if path.name != "report.html"
+    ]

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from results import outputs, record, stages
-from results.record import InputError, Provenance, Record, Scores, Training
+from results import InputError, outputs, record, stages
+from results.record import Provenance, Record, Scores, Training
 from results.stages import Stage
 
 
@@ -33,9 +33,8 @@ class Plan:
     """One record to be made: of a base model, or of a recipe's adapter on its base (then `base` names that folder)."""
 
     folder: Path
-    recipe: dict[str, Any]
-    settings: Settings
     base: Path | None
+    model: dict[str, Any]
     stages: list[Stage]
 
 
@@ -60,30 +59,30 @@ def sweep(recipes: list[Path], settings: Settings, runs: Path) -> list[Plan]:
     plans: dict[Path, Plan] = {}
     for path in recipes:
         recipe = read_recipe(path)
-        model, four_bit = str(recipe["model_name_or_path"]), bool(recipe.get("load_in_4bit"))
-        told = [model, stages.content(model), str(four_bit), *map(str, asdict(settings).values())]
-        told.append(stages.content(stages.data_source()))
-        base, run = runs / f"base-{Path(model).name.lower()}-{stages.digest(told)[:8]}", runs / path.stem
-        used = str(base / "model") if four_bit else model
-        quantize = [Stage(base, "quantize", ["train.quantize", model, used], [model], Path(used))] if four_bit else []
-        plans.setdefault(base, Plan(base, recipe, settings, None, quantize + scoring(base, used, settings)))
+        name, four_bit = recipe["model_name_or_path"], bool(recipe.get("load_in_4bit"))
+        model = {"base": name, "base_sha256": stages.content(name), "load_in_4bit": four_bit}
+        told = [*model.values(), *asdict(settings).values(), stages.content(stages.data_source())]
+        base, run = runs / f"base-{Path(name).name.lower()}-{stages.digest(map(str, told))[:8]}", runs / path.stem
+        used = str(base / "model") if four_bit else name
+        quantize = [Stage(base, "quantize", ["train.quantize", name, used], [name], Path(used))] if four_bit else []
+        plans.setdefault(base, Plan(base, None, model, quantize + scoring(base, used, settings)))
         command = ["train", str(path), "--output_dir", str(run)]
-        train = Stage(run, "train", command, [str(path), model], run / "train.json")
+        train = Stage(run, "train", command, [str(path), name], run / "train.json")
         rank = int(recipe.get("lora_r", 16))
-        plans[run] = Plan(run, recipe, settings, base, [train, *scoring(run, used, settings, rank)])
+        plans[run] = Plan(run, base, model, [train, *scoring(run, used, settings, rank)])
     return list(plans.values())
 
 
 def scoring(folder: Path, model: str, settings: Settings, rank: int | None = None) -> list[Stage]:
     """TAT-QA, and what else the settings ask for; with a rank, of the adapter in `folder` on the model."""
-    reads = [model, *([str(folder / "adapter_model.safetensors")] if rank else [])]
-    tasks = ["tatqa", *(["ifeval"] if settings.ifeval else [])]
-    found = [Stage(folder, t, lm_eval(folder, t, model, settings, rank), reads, folder / t) for t in tasks]
+    reads = [model, str(folder / "adapter_model.safetensors")] if rank else [model]
+    tasks = ["tatqa", "ifeval"] if settings.ifeval else ["tatqa"]
+    found = [Stage(folder, task, lm_eval(folder, task, model, settings, rank), reads, folder / task) for task in tasks]
     benches = {"mtbench": settings.bench, **({"instruct": "instruct"} if settings.instruct else {})}
     for name, bench in benches.items() if settings.judge_model else ():
         out = folder / name
-        arguments = ["mtbench_runner", "--model", model, *(["--adapter", str(folder)] if rank else [])]
-        arguments += ["--judge-model", str(settings.judge_model), *(["--data", bench] if bench else [])]
+        arguments = ["mtbench_runner", "--model", model, *option("--adapter", folder if rank else None)]
+        arguments += [*option("--judge-model", settings.judge_model), *option("--data", bench)]
         arguments += ["--max-new-tokens", str(settings.max_new_tokens), "--model-id", folder.name]
         arguments += ["--out", str(out), "--json", str(out / "score.json")]
         found.append(Stage(folder, name, arguments, [*reads, str(bench_folder(bench))], out))
@@ -96,10 +95,13 @@ def lm_eval(folder: Path, task: str, model: str, settings: Settings, rank: int |
     return [
         "lm_eval", "run", "--tasks", task, "--model", settings.backend,
         "--model_args", f"pretrained={model},enable_thinking=False{adapter if rank else ''}",
-        "--apply_chat_template", "--batch_size", str(settings.batch_size),
-        *(["--limit", str(settings.limit)] if settings.limit else []),
+        "--apply_chat_template", "--batch_size", str(settings.batch_size), *option("--limit", settings.limit),
         "--log_samples", "--output_path", str(folder / task),
     ]  # fmt: skip
+
+
+def option(name: str, value: object) -> list[str]:
+    return [name, str(value)] if value else []
 
 
 def bench_folder(bench: str | None) -> Path:
@@ -108,7 +110,7 @@ def bench_folder(bench: str | None) -> Path:
     return shipped if bench and not Path(bench).is_dir() and shipped.is_dir() else Path(bench or "data/mt_bench")
 
 
-def execute(plans: list[Plan]) -> None:
+def execute(plans: list[Plan], settings: Settings) -> None:
     """Do what is not done yet; the same call goes on after a kill and ends with the same scores."""
     for plan in plans:
         if plan.base and not plan.stages[0].done():
@@ -117,27 +119,25 @@ def execute(plans: list[Plan]) -> None:
         with stages.locked(plan.folder):
             for stage in plan.stages:
                 stages.perform(stage)
-            record.save(make_record(plan), plan.folder / "record.json")
+            record.save(make_record(plan, settings), plan.folder / "record.json")
 
 
-def make_record(plan: Plan) -> Record:
+def make_record(plan: Plan, settings: Settings) -> Record:
     """The record of a plan whose stages are done, from the files they left."""
-    base = str(plan.recipe["model_name_or_path"])
-    four_bit = bool(plan.recipe.get("load_in_4bit"))
-    model: dict[str, Any] = {"base": base, "base_sha256": stages.content(base), "load_in_4bit": four_bit}
-    measured = {s.name: scores(s, model) for s in plan.stages if s.name not in ("train", "quantize")}
     training = Training(**outputs.read_json(plan.folder / "train.json")) if plan.base else None
+    measured = {s.name: scores(s, plan.model) for s in plan.stages if s.name not in ("train", "quantize")}
+    notes = {stage.name: stage.note() for stage in plan.stages}
     data = stages.data_source()
     return Record(
         name=plan.folder.name,
         base=plan.base.name if plan.base else None,
-        model=model,
+        model=plan.model,
         training=training,
         scores=measured,
-        seconds={stage.name: stage.note()["seconds"] for stage in plan.stages},
+        seconds={name: note["seconds"] for name, note in notes.items()},
         provenance=Provenance(
-            commands=[stage.note()["command"] for stage in plan.stages],
-            settings=asdict(plan.settings),
+            commands=[note["command"] for note in notes.values()],
+            settings=asdict(settings),
             git=git_state(),
             versions=stages.versions(),
             device=str(measured["tatqa"].circumstances["device"]),
@@ -160,12 +160,9 @@ def scores(stage: Stage, model: dict[str, Any]) -> Scores:
 
 def git_state() -> dict[str, Any]:
     """Commit and dirty flag of the project's own checkout; None where there is none."""
-    git = ["git", "-C", str(stages.ROOT)]
+    describe = ["git", "-C", str(stages.ROOT), "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty"]
     try:
-        commit, status = (
-            subprocess.run([*git, *words], capture_output=True, text=True, check=True).stdout.strip()
-            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "-uno"])
-        )
+        told = subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
-    return {"commit": commit, "dirty": bool(status)}
+    return {"commit": told.removesuffix("-dirty"), "dirty": told.endswith("-dirty")}

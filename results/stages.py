@@ -21,22 +21,24 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from results.record import InputError, write_whole
+import filelock
+
+from results import FailedError, InputError
+from results.record import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = {"lm_eval": "tatqa_task", "mtbench_runner": "mtbench_runner"}  # whose code decides a stage's scores
 PACKAGES = ("torch", "transformers", "lm_eval", "trl", "peft", "bitsandbytes", "fschat", "datasets", "vllm")
 # `python -m` that on Linux ends when this program is killed (PR_SET_PDEATHSIG, SIGKILL): a second run never meets the
-# first one's orphan. Not as preexec_fn: Python's hooks around a fork lose a Ctrl-C that comes just then.
-MODULE = """import ctypes, runpy, sys
+# first one's orphan, not even where the kill comes before the request. Not as preexec_fn: Python's hooks around a fork
+# lose a Ctrl-C that comes just then.
+MODULE = """import ctypes, os, runpy, sys
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, 9)
-sys.argv.pop(0)
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit("the program that started this stage is gone")
+del sys.argv[:2]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)"""
-
-
-class FailedError(Exception):
-    """Work failed or is incomplete: one line, exit code 1."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,13 @@ class Stage:
         read = [*self.inputs, data_source(), *(str(file) for file in code if file.suffix in (".py", ".yaml", ".jsonl"))]
         return digest([*self.arguments, *map(content, read), *map(str, versions().items())])
 
-    def note(self, **changes: Any) -> dict[str, Any]:
-        """What the stage left about itself, with changes written down first; {} if nothing."""
-        file = self.folder / f"{self.name}.stage.json"
-        note = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        if changes:
-            write_whole(file, json.dumps(note := note | changes, indent=1))
-        return dict(note)
+    @property
+    def file(self) -> Path:
+        return self.folder / f"{self.name}.stage.json"
+
+    def note(self) -> dict[str, Any]:
+        """What the stage left about itself: `key`, `done`, `seconds` and `command`; {} if nothing."""
+        return dict(json.loads(self.file.read_text(encoding="utf-8"))) if self.file.is_file() else {}
 
     def done(self) -> bool:
         note = self.note()
@@ -91,7 +93,7 @@ def content(name: str) -> str:
     path = Path(name)
     if path.is_file():
         return _file_hash(path, path.stat().st_size, path.stat().st_mtime_ns)
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else []
+    files = sorted(file for file in path.rglob("*") if file.is_file())
     return digest(f"{file.relative_to(path)} {content(str(file))}" for file in files) if files else name
 
 
@@ -110,42 +112,39 @@ def versions() -> dict[str, str]:
 
 def perform(stage: Stage) -> None:
     """Run a stage unless it is done. Raises FailedError, or InputError if the command refuses its input."""
-    title = f"{stage.folder.name}: {stage.name}"
+    title, note = f"{stage.folder.name}: {stage.name}", stage.note()
     if stage.done():
-        return say(f"== {title}: done before")
-    spent = stage.note().get("seconds", 0.0)
-    if stage.note().get("key") != stage.key():
-        spent = 0.0
+        sys.stderr.write(f"== {title}: done before\n")
+        return
+    if note.get("key") != stage.key():
+        note = {}
         if stage.output.is_dir():
             shutil.rmtree(stage.output)
-    stage.note(key=stage.key(), done=False, seconds=spent, command=stage.command())
-    say(f"== {title}: {stage.command()}")
+    spent = note.get("seconds", 0.0)
+    note = {"key": stage.key(), "done": False, "seconds": spent, "command": stage.command()}
+    write_whole(stage.file, json.dumps(note, indent=1))
+    sys.stderr.write(f"== {title}: {stage.command()}\n")
     started = time.monotonic()
     call(stage.arguments, title)
     if not stage.written():
         raise FailedError(f"stage {title} left nothing in {stage.output}; see its messages above")
-    seconds = stage.note(done=True, seconds=round(spent + time.monotonic() - started, 1))["seconds"]
-    say(f"== {title}: done in {seconds:.0f} s")
+    seconds = round(spent + time.monotonic() - started, 1)
+    write_whole(stage.file, json.dumps(note | {"done": True, "seconds": seconds}, indent=1))
+    sys.stderr.write(f"== {title}: done in {seconds:.0f} s\n")
 
 
 def call(arguments: list[str], title: str) -> None:
     """Run `python -m ARGUMENTS` with its output on the terminal. Raises FailedError or InputError."""
-    code = subprocess.run([sys.executable, "-c", MODULE, *arguments]).returncode
+    code = subprocess.run([sys.executable, "-c", MODULE, str(os.getpid()), *arguments]).returncode
     if code == 2:
         raise InputError(f"stage {title}: its input is refused, see above; put it right and run the same command again")
     if code:
         raise FailedError(f"stage {title}: failed with exit code {code}; the same command goes on from there")
 
 
-def say(text: str) -> None:
-    sys.stderr.write(text + "\n")
-
-
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a run folder; the system lets go of it after a kill. Raises FailedError if another program holds it."""
-    import filelock
-
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(folder / "run.lock", timeout=0):

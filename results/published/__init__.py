@@ -24,10 +24,6 @@ SIZES: dict[str, int] = LOG["questions"]
 DONE = [run for run in LOG["runs"] if run["status"] == "completed"]
 TYPES = ("overall", "arithmetic", "count", "multi-span", "span")
 NAMES = {"mtbench": "MT-Bench", "instruct": "instruct", "instruct_success": "instruct success, %"}
-SUMMARY = (
-    "These are the log's own figures. Its scoring was another (see published/README.md), so they cannot be set against "
-    "the ones above, only beside them; that page also computes what their differences can support."
-)
 
 
 def delta(run: dict[str, Any], measure: str) -> float | None:
@@ -36,10 +32,14 @@ def delta(run: dict[str, Any], measure: str) -> float | None:
     return stated if stated is not None or before is None else round(after - before, 2)
 
 
+def changed(run: dict[str, Any], measure: str) -> int:
+    """The fewest questions that can have changed."""
+    return round(abs(delta(run, measure) or 0) * SIZES[measure] / 100)
+
+
 def at_best(run: dict[str, Any], measure: str) -> float:
     """p of a sign test if every changed answer changed the same way: no paired test of these shares can go lower."""
-    changed = round(abs(delta(run, measure) or 0) * SIZES[measure] / 100)
-    return float(min(1, 2 * 0.5**changed))
+    return float(min(1, 2 * 0.5 ** changed(run, measure)))
 
 
 def independent_error(shares: tuple[float, float], n: int) -> float:
@@ -70,8 +70,8 @@ def overview(measures: Sequence[str] = (*TYPES, *NAMES)) -> list[list[str]]:
     lines = [[f"run ({LOG['label']})", "beta", "rate", "epochs", "rank", "alpha", *titles, "loss", "seconds"]]
     for run in LOG["runs"]:
         plain = [text(run["recipe"][field]) for field in fields]
-        costs = [text(run[field]) for field in ("loss", "seconds")]
-        lines.append([run["name"], *plain, *(change(run[measure]) for measure in measures), *costs])
+        shown = [change(run[measure]) for measure in measures]
+        lines.append([run["name"], *plain, *shown, text(run["loss"]), text(run["seconds"])])
     return lines
 
 
@@ -116,22 +116,24 @@ def ratings() -> list[list[str]]:
     return [["run", "MT-Bench delta", "delta / SE", "p (t test)"], *lines]
 
 
-def facts() -> dict[str, Any]:
-    """The numbers that the template speaks of."""
+def blocks() -> Iterator[Block]:
+    """The page published/README.md: its template, with the numbers and tables put in."""
     error, readings = rating_error()
     count = max((run for run in DONE if run["count"]), key=lambda run: abs(delta(run, "count") or 0))
     pairs, alone, corrected = pairs_that_differ()
-    return {
-        "pairs": pairs, "alone": alone, "corrected": corrected, "number": len(DONE), "instruct": SIZES["instruct"],
-        "count": SIZES["count"], "count_delta": text(delta(count, "count"), "+"),
-        "count_p": p_value(at_best(count, "count")),
-        "count_changed": round(abs(delta(count, "count") or 0) * SIZES["count"] / 100), "error": f"{error:.2f}",
-        "readings": ", ".join(f"{x:.2f}" for x in readings), "largest": f"{largest_by_chance(error, len(DONE)):.2f}",
-    }  # fmt: skip
-
-
-def blocks() -> Iterator[Block]:
-    """The page published/README.md: its template, with the numbers and tables put in."""
-    how = "\n".join(f"- {name}: {words}" for name, words in LOG["scoring"].items())
-    tables = {"overview": overview(), "support": support(), "ratings": ratings()}
-    return page.from_template("published.md", tables, how=how, label=LOG["label"], source=LOG["source"], **facts())
+    return page.from_template(
+        "published.md",
+        {"overview": [("table", overview())], "support": [("table", support())], "ratings": [("table", ratings())]},
+        log=LOG,
+        how="\n".join(f"- {name}: {words}" for name, words in LOG["scoring"].items()),
+        count_delta=delta(count, "count"),
+        count_changed=changed(count, "count"),
+        count_p=p_value(at_best(count, "count")),
+        pairs=pairs,
+        alone=alone,
+        corrected=corrected,
+        readings=", ".join(f"{reading:.2f}" for reading in readings),
+        error=error,
+        number=len(DONE),
+        largest=largest_by_chance(error, len(DONE)),
+    )

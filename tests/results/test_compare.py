@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from results import compare, outputs
+from results import InputError, compare, outputs
 from results.__main__ import main
-from results.record import InputError
 
 Output = Callable[..., Path]
 
@@ -24,6 +23,14 @@ def test_scores_of_lm_eval_are_read_as_logged(lm_eval_output: Output) -> None:
     assert scores.circumstances["device"] == "A Processor"
 
 
+def test_one_gpu_stands_on_the_line_that_announces_it(lm_eval_output: Output) -> None:
+    file = outputs.results_file(lm_eval_output("a", 0.5))
+    file.write_text(file.read_text().replace("CPU:", "GPU models and configuration: GPU 0: A GPU\\nCPU:"))
+    assert outputs.lm_eval_scores(file).circumstances["device"] == "A GPU"
+    file.write_text(file.read_text().replace(" GPU 0", "\\nGPU 0"))
+    assert outputs.lm_eval_scores(file).circumstances["device"] == "A GPU"
+
+
 def test_the_newest_results_file_of_a_folder_counts(lm_eval_output: Output) -> None:
     folder = lm_eval_output("a", 0.0) / "some__model"
     for file in lm_eval_output("b", 1.0).rglob("*_2026-*"):
@@ -35,7 +42,7 @@ def test_comparison_holds_the_hand_computed_figures(lm_eval_output: Output) -> N
     before, after = (
         outputs.lm_eval_scores(lm_eval_output(n, s, seed)) for n, s, seed in [("a", 0.3, 0), ("b", 0.8, 1)]
     )
-    rows = {(row.metric, row.group): row for row in compare.compare(before, after)}
+    rows = {(row.metric, row.group): row for row in compare.compare({"tatqa": before}, {"tatqa": after})[0]["tatqa"]}
     a, b = before.metrics["em"], after.metrics["em"]
     row = rows["em", "overall"]
     assert row.difference.delta == pytest.approx(sum(map(float, b)) / 80 - sum(map(float, a)) / 80)  # type: ignore[arg-type]
@@ -81,7 +88,7 @@ def test_other_questions_or_prompts_are_refused(lm_eval_output: Output, field: s
     file = next(after.rglob("samples_tatqa_count*"))
     file.write_text(file.read_text().replace(f'"{field}": "', f'"{field}": "x', 1))
     with pytest.raises(InputError, match=named):
-        compare.compare_all(compare.load(before), compare.load(after))
+        compare.compare(compare.load(before), compare.load(after))
 
 
 def test_another_version_or_base_is_warned_of(lm_eval_output: Output, capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,6 +143,14 @@ def test_mtbench_scores_pair_by_turn_and_cluster_by_question(
     assert success["after"] == 0.125
 
 
+def test_json_has_null_where_there_is_no_figure(mtbench_output: Output, capsys: pytest.CaptureFixture[str]) -> None:
+    one = {"per_question": {"0": {"1": 3.0, "2": 4.0}}}
+    before, after = (mtbench_output(name, [3] * 8, **one) / "score.json" for name in ("a", "b"))
+    assert main(["compare", str(before), str(after), "--json"]) == 0
+    row = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)[0]
+    assert (row["low"], row["se"], row["verdict"]) == (None, None, "cannot tell")
+
+
 def test_a_missing_judgment_is_left_out_and_said(mtbench_output: Output, capsys: pytest.CaptureFixture[str]) -> None:
     before = mtbench_output("a", [3] * 8) / "score.json"
     content = json.loads(before.read_text())
@@ -151,7 +166,7 @@ def test_a_missing_judgment_is_left_out_and_said(mtbench_output: Output, capsys:
 def test_another_judge_is_refused(mtbench_output: Output) -> None:
     before, after = mtbench_output("a", [3] * 8), mtbench_output("b", [3] * 8, judge="gpt-4")
     with pytest.raises(InputError, match="judge"):
-        compare.compare_all(compare.load(before / "score.json"), compare.load(after / "score.json"))
+        compare.compare(compare.load(before / "score.json"), compare.load(after / "score.json"))
 
 
 def test_records_compare_bench_by_bench(results_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

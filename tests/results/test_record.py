@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from results import record
-from results.record import InputError, Record
+from results import InputError, record
+from results.record import Record
 
 
 def test_a_record_is_read_back_as_saved(results_folder: Path, tmp_path: Path) -> None:

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from results import stages
-from results.record import InputError
-from results.stages import FailedError, Stage
+from results import FailedError, InputError, stages
+from results.stages import Stage
 
 ROOT = Path(__file__).resolve().parents[2]
 # counts its runs, writes rows one at a time, goes on where it stopped, fails if told so
@@ -129,6 +128,15 @@ def test_killed_at_any_row_it_goes_on_and_leaves_no_orphan(stage: Stage, tmp_pat
     assert (slow.output / "0.json").stat().st_mtime_ns == first
     assert [json.loads((slow.output / f"{i}.json").read_text()) for i in range(5)] == [["one", i] for i in range(5)]
     assert calls(slow) == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a process learns of its parent's end on Linux only")
+def test_a_command_whose_parent_ended_before_it_began_does_nothing(stage: Stage) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    orphan = [sys.executable, "-c", stages.MODULE, str(gone.pid), *stage.arguments]
+    assert subprocess.run(orphan, capture_output=True).returncode == 1
+    assert not stage.output.exists()
 
 
 def test_a_second_run_is_refused_while_the_first_is_at_work(stage: Stage, tmp_path: Path) -> None:
