@@ -13,9 +13,10 @@ checkpoints sit above the backbone and cannot tell the difference.
 Related: tree attention in speculative decoding (SpecInfer, arXiv:2305.09781) uses the same mask for candidate replies.
 """
 
+import contextlib
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -135,30 +136,57 @@ def _ordered(blocks: Tensor) -> tuple[Tensor, Tensor]:
     return blocks.sum(-1, dtype=torch.int32)[None, None], indices.int()[None, None].contiguous()
 
 
+@contextlib.contextmanager
+def stand_ins(model: torch.nn.Module) -> Iterator[list[Tensor]]:
+    """Put a new parameter over the same memory in the place of each trained one, and yield these.
+
+    A recording may not touch the stream on which DistributedDataParallel hooked itself onto the trained ones.
+    """
+    trained = [
+        (module, name, parameter)
+        for module in model.modules()
+        for name, parameter in module.named_parameters(recurse=False)
+        if parameter.requires_grad
+    ]
+    for module, name, parameter in trained:
+        setattr(module, name, torch.nn.Parameter(parameter.detach()))
+    try:
+        yield [getattr(module, name) for module, name, _ in trained]
+    finally:
+        for module, name, parameter in trained:
+            setattr(module, name, parameter)
+
+
 class Graphed:
     """A pass over packed rows of one length, recorded once as CUDA graphs: the host launches it at one stroke.
 
-    compute: [N] tokens, depth and last to hidden states [N, H]. trained: the weights that get gradients; none, no
-    backward. The memory of `pool` is shared with other lengths, but never between passes with and without gradients:
-    TRL may compute the reference between the policy's forward and backward.
+    compute: [N] tokens, depth and last to hidden states [N, H]. The memory of `pool` is shared with other lengths, but
+    never between passes with and without gradients: TRL may compute the reference between the policy's forward and
+    backward.
     """
 
-    def __init__(self, compute: Callable[..., Tensor], trained: list[Tensor], row: list[Tensor], pool: Any) -> None:
-        self.row, self.trained = [part.clone() for part in row], trained
+    def __init__(
+        self, backbone: torch.nn.Module, compute: Callable[..., Tensor], row: list[Tensor], pool: Any
+    ) -> None:
+        self.trained = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
+        self.row = [part.clone() for part in row]
         self.ahead, self.back = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         how: dict[str, Any] = {"pool": pool, "capture_error_mode": "thread_local"}  # the loader's threads go on
         dtype, autocast = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
-        with torch.autocast("cuda", dtype, autocast, cache_enabled=False):  # casts of weights belong into the graph
+        with (
+            stand_ins(backbone) as trained,
+            torch.autocast("cuda", dtype, autocast, cache_enabled=False),  # casts of weights belong into the graph
+        ):
             torch.cuda.synchronize()
             with torch.cuda.stream(torch.cuda.Stream()):
                 for _ in range(2):  # compile, and let libraries set themselves up
                     hidden = compute(*self.row)
-                    if trained:
+                    if hidden.requires_grad:
                         torch.autograd.grad(hidden, trained, torch.zeros_like(hidden))
             with torch.cuda.graph(self.ahead, **how):
                 hidden = compute(*self.row)
             self.hidden, self.of_hidden = hidden.detach(), torch.zeros_like(hidden)
-            if trained:
+            if hidden.requires_grad:
                 with torch.cuda.graph(self.back, **how):
                     self.of_trained = torch.autograd.grad(hidden, trained, self.of_hidden)
 
@@ -239,13 +267,13 @@ class PrefixSharing:
             return output.last_hidden_state[0]
 
         row = [trie.tokens, trie.depth, trie.last]
-        trained = [p for p in self._backbone.parameters() if p.requires_grad] if torch.is_grad_enabled() else []
-        if not self.graphs or (trained and self.recompute):  # checkpointing reads the random state: not while recording
+        gradients = torch.is_grad_enabled()
+        if not self.graphs or (gradients and self.recompute):  # recomputing sets the random state: not in a recording
             return compute(*row)
         adapters = self._tuner and (self._tuner.disable_adapters, *self._tuner.active_adapters)
-        key = (trie.tokens.numel(), bool(trained), self._backbone.training, adapters)
+        key = (trie.tokens.numel(), gradients, self._backbone.training, adapters)
         if key not in self.graphed:
-            self.graphed[key] = Graphed(compute, trained, row, self.pools[bool(trained)])
+            self.graphed[key] = Graphed(self._backbone, compute, row, self.pools[gradients])
         return self.graphed[key](row)
 
     def _count(self, length: int) -> None:

@@ -4,9 +4,10 @@ They depend on the base model, its quantization and the token ids; not on beta, 
 over those computes them once, in its first run, and epochs after the first do not compute them again.
 """
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +76,23 @@ def compute_reference(trainer: Any) -> np.ndarray:
     trainer.model.train()  # in evaluation mode bitsandbytes repacks 4-bit weights on a CPU
     progress = tqdm(mine, desc="reference", unit="batch", disable=not trainer.accelerator.is_main_process)
     done: list[tuple[list[int], torch.Tensor]] = []
-    for indices, batch in zip(progress, trainer.loader(mine), strict=True):
-        inputs = trainer._prepare_inputs(batch)
-        inputs.pop("beta", None)
-        done.append((indices, torch.stack(trainer.compute_ref_log_probs(trainer.model, inputs), 1)))
+    with adapter_off(trainer):
+        for indices, batch in zip(progress, trainer.loader(mine), strict=True):
+            inputs = trainer._prepare_inputs(batch)
+            inputs.pop("beta", None)
+            done.append((indices, torch.stack(trainer.compute_ref_log_probs(trainer.model, inputs), 1)))
     values = np.full((len(order), 2), np.nan)
     for indices, pair in gather_object([(indices, logps.float().cpu().numpy()) for indices, logps in done]):
         values[indices] = pair
     return values
+
+
+@contextlib.contextmanager
+def adapter_off(trainer: Any) -> Iterator[None]:
+    """Switch the adapter off once; TRL would do it for every batch, which can take as long as the batch."""
+    with trainer.model.disable_adapter():
+        trainer.ref_model = trainer.model
+        try:
+            yield
+        finally:
+            trainer.ref_model = None

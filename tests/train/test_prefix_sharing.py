@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from train.prefix_sharing import FLEX_BLOCK, SharingError, pack_prefixes, sees, share_prefixes, trie_mask
+from train.prefix_sharing import FLEX_BLOCK, SharingError, pack_prefixes, sees, share_prefixes, stand_ins, trie_mask
 
 VOCABULARY = 48
 Pair = tuple[list[int], list[int], list[int]]  # prompt, chosen, rejected
@@ -69,12 +69,12 @@ def test_block_mask_is_that_of_create_block_mask(seed: int) -> None:
 # --- TRL on top of it ---
 
 
-def tiny(kind: str) -> Any:
+def tiny(kind: str, head_dim: int = 8) -> Any:
     """A two-layer model of each supported family, in fp32."""
     import transformers as tf
 
     shape: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "pad_token_id": 0}
-    shape |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+    shape |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": head_dim}
     shape |= {"initializer_range": 0.2}
     config = {
         "qwen3": lambda: tf.Qwen3Config(**shape),
@@ -85,8 +85,7 @@ def tiny(kind: str) -> Any:
     return tf.AutoModelForCausalLM.from_config(config)
 
 
-@pytest.fixture(scope="module", params=["qwen3", "llama", "mistral", "gemma"])
-def trainer(request: pytest.FixtureRequest, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def trl_trainer(model: Any, tokenizer: Path, out: Path, on_cpu: bool) -> Any:
     """TRL's DPOTrainer over a LoRA model whose policy already differs from its reference."""
     import torch
     from datasets import Dataset
@@ -95,21 +94,25 @@ def trainer(request: pytest.FixtureRequest, tiny_base: Path, tmp_path_factory: p
     from trl import DPOConfig, DPOTrainer
 
     torch.manual_seed(0)
-    out = tmp_path_factory.mktemp("trl")
     made = DPOTrainer(
-        model=tiny(request.param),
+        model=model,
         args=DPOConfig(
-            output_dir=str(out), use_cpu=True, bf16=False, report_to="none", max_length=None, beta=0.3,
+            output_dir=str(out), use_cpu=on_cpu, bf16=False, report_to="none", max_length=None, beta=0.3,
             gradient_checkpointing=False,
         ),
         train_dataset=Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}]),
-        processing_class=AutoTokenizer.from_pretrained(tiny_base),
+        processing_class=AutoTokenizer.from_pretrained(tokenizer),
         peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM"),
     )  # fmt: skip
     for parameter in made.model.parameters():
         if parameter.requires_grad:
             parameter.data = 0.3 * torch.randn_like(parameter)
     return made
+
+
+@pytest.fixture(scope="module", params=["qwen3", "llama", "mistral", "gemma"])
+def trainer(request: pytest.FixtureRequest, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return trl_trainer(tiny(request.param), tiny_base, tmp_path_factory.mktemp("trl"), on_cpu=True)
 
 
 def outcome(trainer: Any, pairs: list[Pair], collate: Any) -> tuple[float, dict[str, float], Any]:
@@ -120,7 +123,7 @@ def outcome(trainer: Any, pairs: list[Pair], collate: Any) -> tuple[float, dict[
     trainer.model.zero_grad()
     trainer.model.train()
     examples = [dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), pair, strict=True)) for pair in pairs]
-    loss = trainer.compute_loss(trainer.model, collate(examples))
+    loss = trainer.compute_loss(trainer.model, trainer._prepare_inputs(collate(examples)))
     loss.backward()
     metrics = {name: values[0] for name, values in trainer._metrics["train"].items() if name != "num_tokens"}
     grads = [p.grad.flatten() for p in trainer.model.parameters() if p.requires_grad]
@@ -194,6 +197,41 @@ def test_compiled_layers_and_recomputation_change_nothing(trainer: Any, recomput
     assert shared[0] == pytest.approx(plain[0], rel=1e-5)
     assert float((shared[2] - plain[2]).norm()) <= 1e-5 * float(plain[2].norm())
     assert sharing.shapes == {44}  # 20 of the context, 4 last prompt tokens, 5 of each pair of completions
+
+
+def test_stand_ins_get_the_gradients_and_leave_the_model_as_it_was(trainer: Any) -> None:
+    import torch
+
+    model = trainer.model
+    before = {name: (parameter, parameter.requires_grad) for name, parameter in model.named_parameters()}
+    ids = torch.tensor([CONTEXT])
+    with stand_ins(model) as trained:
+        found = torch.autograd.grad(model(ids).logits.square().mean(), trained)
+    expected = torch.autograd.grad(model(ids).logits.square().mean(), [p for p, needed in before.values() if needed])
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert list(before) == [name for name, _ in model.named_parameters()]
+    assert all(before[name] == (parameter, parameter.requires_grad) for name, parameter in model.named_parameters())
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_recorded_graphs_give_the_gradients_of_trl(tiny_base: Path, tmp_path: Path) -> None:
+    import torch
+
+    trainer = trl_trainer(tiny("qwen3", head_dim=16), tiny_base, tmp_path, on_cpu=False)
+    other = [([i, *CONTEXT], [40 + i, 2], [39, i, 2]) for i in range(1, 4)]
+    batches = [CASES["one context"], other, CASES["one context"], CASES["completion a prefix of the other"]]
+    plain = [outcome(trainer, pairs, trainer.data_collator) for pairs in batches]
+    sharing = share_prefixes(trainer.model, "flex", graphs=True)
+    collate = sharing.collate(trainer.data_collator)
+    for pairs, expected in zip(batches, plain, strict=True):
+        found = outcome(trainer, pairs, collate)
+        assert found[0] == pytest.approx(expected[0], rel=1e-3)
+        assert float((found[2] - expected[2]).norm()) <= 5e-3 * float(expected[2].norm())
+    assert {key[1] for key in sharing.graphed} == {False, True}, "reference and policy are recorded apart"
+    assert len(sharing.graphed) == 2 * len(sharing.shapes)
+    trainer.model.zero_grad()
+    twice = [outcome(trainer, pairs, collate)[2] for pairs in batches[:2]]
+    assert not torch.equal(*twice), "a replay leaves the gradients that were handed out alone"
 
 
 # --- what is refused ---

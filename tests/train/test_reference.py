@@ -1,6 +1,7 @@
 """Reference log-probabilities are computed once, and again only when something they depend on changes."""
 
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -74,3 +75,28 @@ def test_a_base_that_yields_no_numbers_ends_in_one_line(
     assert "log-probabilities of 44 of 44 pairs are no numbers" in lines[-1]
     assert not any("Traceback" in line for line in lines)
     assert not (out / "train.json").exists()
+
+
+def test_the_reference_is_trls_with_the_adapter_off(mini: Path, small_data: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoTokenizer
+
+    from train.dpo import config, make_trainer
+    from train.pairs import Counts, build
+    from train.recipe import Recipe
+    from train.reference import compute_reference
+    from train.tokens import tokenize
+
+    recipe, tokenizer = Recipe(model_name_or_path=str(mini), max_pairs=10), AutoTokenizer.from_pretrained(mini)
+    rows = tokenize(list(build(recipe, Counts()))[:10], tokenizer, None, None, Counter())
+    trainer = make_trainer(recipe, rows, tokenizer, config(recipe, tmp_path, 4, 1))
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:
+            parameter.data = torch.randn_like(parameter)
+    values = compute_reference(trainer)
+    batch = trainer.data_collator(list(trainer.train_dataset))
+    batch.pop("beta")
+    expected = torch.stack(trainer.compute_ref_log_probs(trainer.model, batch), 1)
+    assert np.allclose(values, expected.numpy(), rtol=1e-5)
+    assert trainer.ref_model is None
+    assert any(parameter.requires_grad for parameter in trainer.model.parameters())
