@@ -82,12 +82,6 @@ def answer_stage(args: argparse.Namespace, bench: Bench) -> None:
     answer(bench, args.model_id, candidate, endpoint(args, args.model, url, "ANSWERS_API_KEY") if url else None)
 
 
-def judge_stage(args: argparse.Namespace, bench: Bench, judged_by: "Endpoint") -> None:
-    from mtbench_runner.judge import judge
-
-    judge(bench, args.model_id, judged_by, args.baseline)
-
-
 def score_stage(args: argparse.Namespace, bench: Bench) -> None:
     if args.stage == "pairwise":
         result = score.compare_pairs(bench, args.model_id, args.baseline, args.judge_model, args.prices)
@@ -123,7 +117,9 @@ def dispatch(args: argparse.Namespace) -> None:
     if int(os.environ.get("RANK", 0)):
         return  # under `accelerate launch` the first process does the rest
     if judged_by:
-        judge_stage(args, bench, judged_by)
+        from mtbench_runner.judge import judge
+
+        judge(bench, args.model_id, judged_by, args.baseline)
     if args.stage in SCORING:
         score_stage(args, bench)
     if args.stage == "show":

@@ -1,11 +1,7 @@
 """A bench: a folder of FastChat's shape, and where its answers and judgments lie.
 
-    question.jsonl                      question_id, category, turns (one or two)
-    judge_prompts.jsonl                 in the folder or beside it
-    reference_answer/gpt-4.jsonl        for the categories that need one
-    model_answer/<model id>.jsonl       written by `answer`
-    model_judgment/<judge>_single.jsonl written by `judge`; _pair.jsonl by `pairwise`
-
+Read are question.jsonl (question_id, category, one or two turns), judge_prompts.jsonl in the folder or beside it, and
+reference_answer/*.jsonl for the categories that need references; written are model_answer/ and model_judgment/.
 MT-Bench itself is downloaded from FastChat at a pinned commit, once, and verified.
 """
 
@@ -48,11 +44,8 @@ class Bench:
         return self.out / "model_judgment" / f"{judge}_{mode}.jsonl"
 
     def answers(self, model_id: str) -> dict[int, Row]:
-        """The newest answer to each question, as FastChat reads them. Raises InputError when there are none."""
-        path = self.answers_file(model_id)
-        if not path.exists():
-            raise InputError(f"no answers of {model_id} at {path}; run the answer stage first")
-        return {row["question_id"]: row for row in store.read(path)}
+        """The newest answer to each question that has one, as FastChat reads them."""
+        return {row["question_id"]: row for row in store.read(self.answers_file(model_id))}
 
 
 def load(data: str | None = None, out: str | None = None, references: str | None = None) -> Bench:

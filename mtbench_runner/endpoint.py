@@ -41,11 +41,11 @@ class Reply:
 
 
 class CallError(Exception):
-    """One call failed for good. `final`: every other call would fail too."""
+    """One call failed for good."""
 
-    def __init__(self, message: str, final: bool = False) -> None:
-        super().__init__(message)
-        self.final = final
+
+class FinalError(CallError):
+    """Every other call would fail too."""
 
 
 def key_for(url: str | None, variable: str = "OPENAI_API_KEY") -> str:
@@ -112,9 +112,9 @@ class Caller:
     def _failure(self, error: Any) -> CallError:
         status = getattr(error, "status_code", None)
         if status in (401, 403):  # such replies may quote the key
-            return CallError(f"the endpoint refused the key ({status})", final=True)
+            return FinalError(f"the endpoint refused the key ({status})")
         message = " ".join(str(error).replace(self.endpoint.key, "***").split())[:300]
-        return CallError(message, final=status == 404 or error.code == "insufficient_quota")
+        return FinalError(message) if status == 404 or error.code == "insufficient_quota" else CallError(message)
 
     def _accepted(self, settings: dict[str, Any]) -> dict[str, Any]:
         if "max_tokens" in self.refused:  # newer models know it by another name
@@ -151,7 +151,7 @@ def complete_all(endpoint: Endpoint, jobs: list[list[Call]]) -> Iterator[tuple[i
             try:
                 replies = [await caller.complete(call) for call in jobs[index]]
             except CallError as error:
-                failures.extend([error] * (GIVE_UP if error.final else 1))
+                failures.extend([error] * (GIVE_UP if isinstance(error, FinalError) else 1))
                 return index, error
             failures.clear()
             return index, replies

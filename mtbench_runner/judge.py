@@ -65,7 +65,11 @@ def _judge(bench: Bench, path: Path, matches: list[Any], endpoint: Endpoint) -> 
 
 def make_matches(bench: Bench, model_id: str, judge_model: str, baseline: str | None = None) -> list[Any]:
     """FastChat's matches: turn 1 of every question, turn 2 where there is one. Raises InputError if something lacks."""
-    answers = {name: _complete_answers(bench, name) for name in (model_id, baseline) if name}
+    answers = {name: bench.answers(name) for name in (model_id, baseline) if name}
+    for name, given in answers.items():
+        if lacking := [q["question_id"] for q in bench.questions if q["question_id"] not in given]:
+            where = f"({lacking[0]} ...) in {bench.answers_file(name)}"
+            raise InputError(f"{name} has no answer to {len(lacking)} questions {where}; run the answer stage")
     make = gen_judgment.make_match if baseline else gen_judgment.make_match_single
     make_judge = gen_judgment.make_judge_pairwise if baseline else gen_judgment.make_judge_single
     try:
@@ -73,27 +77,16 @@ def make_matches(bench: Bench, model_id: str, judge_model: str, baseline: str | 
     except KeyError as error:
         raise InputError(f"the judge prompts of {bench.name} lack {error}") from None
     math = [q for q in bench.questions if q["category"] in common.NEED_REF_CATS]
-    lacking = [q["question_id"] for q in math if q["question_id"] not in bench.references]
-    if lacking:
+    if lacking := [q["question_id"] for q in math if q["question_id"] not in bench.references]:
         raise InputError(f"no reference answer to question {lacking[0]} of {bench.name} ({len(lacking)} lack one)")
     plain = [q for q in bench.questions if q not in math]
-    kinds = {"default": (plain, None), "math": (math, {judge_model: bench.references})}
-    matches = []
-    for suffix in ("", "-mt"):
-        for kind, (questions, references) in kinds.items():
-            judged_by = judges[kind + suffix]
-            matches += make(questions, [model_id], answers, judged_by, baseline, references, multi_turn=bool(suffix))
-    return matches
-
-
-def _complete_answers(bench: Bench, model_id: str) -> dict[int, Row]:
-    answers = bench.answers(model_id)
-    lacking = [q["question_id"] for q in bench.questions if q["question_id"] not in answers]
-    if lacking:
-        raise InputError(
-            f"{model_id} has no answer to {len(lacking)} questions ({lacking[0]} ...); run the answer stage"
-        )
-    return answers
+    references = {judge_model: bench.references}
+    return [
+        *make(plain, [model_id], answers, judges["default"], baseline),
+        *make(math, [model_id], answers, judges["math"], baseline, references),
+        *make(plain, [model_id], answers, judges["default-mt"], baseline, multi_turn=True),
+        *make(math, [model_id], answers, judges["math-mt"], baseline, references, multi_turn=True),
+    ]
 
 
 def play(match: Any, replies: Sequence[str] = ()) -> tuple[Row, list[Call]]:

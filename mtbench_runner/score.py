@@ -74,7 +74,7 @@ def current_rows(bench: Bench, judge: str, model_id: str, baseline: str | None =
     """The newest judgment of each turn, of the answers that the models have now. Raises InputError if there is none."""
     path = bench.judgments_file(judge, "pair" if baseline else "single")
     models = [model_id, baseline] if baseline else [model_id]
-    answers = [bench.answers(name) if bench.answers_file(name).exists() else {} for name in models]
+    answers = [bench.answers(name) for name in models]
     ids = {q["question_id"] for q in bench.questions}
     own = [r for r in store.read(path) if r["question_id"] in ids and models_of(r) == models]
     if not own:

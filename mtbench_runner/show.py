@@ -79,13 +79,14 @@ def question(bench: Bench, question_id: int, models: list[str], judge: str) -> s
     asked = next((q for q in bench.questions if q["question_id"] == question_id), None)
     if asked is None:
         raise InputError(f"{bench.name} has no question {question_id}")
-    given = [bench.answers(model)[question_id]["choices"][0]["turns"] for model in models]
+    given = [bench.answers(model).get(question_id) for model in models]
     judged = [current_rows(bench, judge, model) for model in models]
     parts = [_columns(models)]
     for turn, text in enumerate(asked["turns"], 1):
         rows = [found.get((question_id, turn)) for found in judged]
         ratings = [f"[{judge}: {row['score']}] {row['judgment']}" if row else "(not judged)" for row in rows]
-        parts += [f"--- turn {turn}: {text}", _columns([turns[turn - 1] for turns in given]), _columns(ratings)]
+        said = [answer["choices"][0]["turns"][turn - 1] if answer else "(not answered)" for answer in given]
+        parts += [f"--- turn {turn}: {text}", _columns(said), _columns(ratings)]
     return "\n\n".join(parts)
 
 
