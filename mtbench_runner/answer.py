@@ -1,7 +1,6 @@
 """Stage `answer`: a model's answers to a bench, both turns, with FastChat's temperatures and file format."""
 
 import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -37,21 +36,15 @@ def answer(bench: Bench, model_id: str, candidate: Candidate, endpoint: Endpoint
     path = bench.answers_file(model_id)
     weights = {name: _content(getattr(candidate, name)) for name in ("model", "adapter")}
     identity = asdict(candidate) | weights | {"batch_size": 0}
-    keys = {q["question_id"]: _key(q, identity) for q in bench.questions}
+    keys = {q["question_id"]: store.digest([q["turns"], q["category"], identity]) for q in bench.questions}
     with _together(path):
-        missing = _missing(path, keys)
-        if missing:
+        if missing := _missing(path, keys):
             reply: Replier = partial(ask, endpoint, candidate) if endpoint else LocalModel(candidate).reply
             size = candidate.batch_size or (endpoint.parallel if endpoint else default_batch_size(len(keys)))
             _answer_in_batches(reply, bench.questions[RANK::PROCESSES], size, missing, path)
     lost = len(_missing(path, keys))
     if lost and RANK == 0:
         raise IncompleteError(f"{lost} of {len(keys)} questions have no answer; run the same command again for them")
-
-
-def _key(question: Row, identity: Row) -> str:
-    """A hash of all that an answer depends on: the question's turns and category, the model and its settings."""
-    return hashlib.sha256(json.dumps([question["turns"], question["category"], identity]).encode()).hexdigest()
 
 
 def _content(name: str | None) -> dict[str, str] | str | None:

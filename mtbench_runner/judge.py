@@ -5,7 +5,6 @@ then, with the judge's replies in hand, to make the row that it would have writt
 """
 
 import contextlib
-import hashlib
 import io
 import json
 from collections.abc import Collection, Sequence
@@ -131,7 +130,7 @@ def _row(match: Any, replies: list[Reply], bench: Bench) -> Row:
 def content_key(row: Row, bench: Bench) -> str:
     """A hash of everything the judge was shown; also for a row that FastChat itself wrote."""
     shown = [bench.prompts.get(row["judge"][1], {}).get("system_prompt"), *(row.get(name) for name in PROMPTS_SHOWN)]
-    return row.get("key") or hashlib.sha256(json.dumps(shown).encode()).hexdigest()
+    return row.get("key") or store.digest(shown)
 
 
 def identity(row: Row, bench: Bench) -> Identity:

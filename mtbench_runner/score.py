@@ -1,7 +1,5 @@
 """Stage `score`: FastChat's averages and win rates, with errors by question and nothing missing hidden."""
 
-import hashlib
-import json
 import re
 from collections.abc import Callable
 from itertools import groupby
@@ -94,7 +92,7 @@ def models_of(row: Row) -> list[str]:
 
 def answer_sha256(answers: list[Any], turn: int) -> str:
     """A hash of the turns that a judgment saw, so that a score can tell when an answer has changed since."""
-    return hashlib.sha256(json.dumps([a["choices"][0]["turns"][:turn] for a in answers]).encode()).hexdigest()
+    return store.digest([a["choices"][0]["turns"][:turn] for a in answers])
 
 
 def _items(bench: Bench, rows: Judged, value: Callable[[Row], float | None]) -> list[Item]:

@@ -1,5 +1,6 @@
 """JSON-lines files that survive kill -9: appended one whole line at a time, under a lock, a torn last line cut off."""
 
+import hashlib
 import json
 import os
 import sys
@@ -39,6 +40,11 @@ def _row(line: bytes) -> Row | None:
     except ValueError:
         return None
     return row if isinstance(row, dict) else None
+
+
+def digest(value: Any) -> str:
+    """sha256 of a value's JSON."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def append(path: Path, row: Row) -> None:
