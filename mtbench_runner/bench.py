@@ -1,11 +1,7 @@
 """A bench: a folder of FastChat's shape, and where its answers and judgments lie.
 
-    question.jsonl                      question_id, category, turns (one or two)
-    judge_prompts.jsonl                 in the folder or beside it
-    reference_answer/gpt-4.jsonl        for the categories that need one
-    model_answer/<model id>.jsonl       written by `answer`
-    model_judgment/<judge>_single.jsonl written by `judge`; _pair.jsonl by `pairwise`
-
+Read are question.jsonl (question_id, category, one or two turns), judge_prompts.jsonl in the folder or beside it, and
+reference_answer/*.jsonl for the categories that need references; written are model_answer/ and model_judgment/.
 MT-Bench itself is downloaded from FastChat at a pinned commit, once, and verified.
 """
 
@@ -18,14 +14,13 @@ from mtbench_runner import store
 from mtbench_runner.store import InputError, Row
 
 SHIPPED = Path(__file__).parent / "benches"
-MT_BENCH = "data/mt_bench"
 COMMIT = "0e6d3e4beaab66f4d3f93db72541a4abab8af28d"
 SOURCE = f"https://raw.githubusercontent.com/lm-sys/FastChat/{COMMIT}/fastchat/llm_judge/data/"
-REFERENCES = "reference_answer/gpt-4.jsonl"
+GPT_4 = "mt_bench/reference_answer/gpt-4.jsonl"
 PINNED = {  # path at SOURCE -> sha256; in the bench folder all of them lie without the leading mt_bench/
     "mt_bench/question.jsonl": "119565adbab82227089cefdb44c8d7e2cf04dc0a0ec233634c82e7d4e2a944f7",
     "judge_prompts.jsonl": "fd283293406d024f44c174b094ef48031d0687a4682fd3a56b29b138f80281b6",
-    "mt_bench/" + REFERENCES: "f957a5bc977badb66885ec970e6cd08527845780313f0995764260e5777b9b3f",
+    GPT_4: "f957a5bc977badb66885ec970e6cd08527845780313f0995764260e5777b9b3f",
 }
 # questions whose GPT-4 reference answer is wrong (FastChat issue 3158)
 KNOWN_WRONG = (104, 105, 109, 111, 113, 114, 120, 122, 124, 125, 126, 128, 130)
@@ -49,42 +44,40 @@ class Bench:
         return self.out / "model_judgment" / f"{judge}_{mode}.jsonl"
 
     def answers(self, model_id: str) -> dict[int, Row]:
-        """The newest answer to each question, as FastChat reads them. Raises InputError when there are none."""
-        path = self.answers_file(model_id)
-        if not path.exists():
-            raise InputError(f"no answers of {model_id} at {path}; run the answer stage first")
-        return {row["question_id"]: row for row in store.read(path)}
+        """The newest answer to each question that has one, as FastChat reads them."""
+        return {row["question_id"]: row for row in store.read(self.answers_file(model_id))}
 
 
 def load(data: str | None = None, out: str | None = None, references: str | None = None) -> Bench:
     """Read a bench: a folder, a shipped one by name (demo, instruct), or MT-Bench, downloaded if needed (None)."""
-    folder = Path(data or MT_BENCH)
+    folder = Path(data or "data/mt_bench")
     if data is None:
         download(folder)
     elif not folder.is_dir() and (SHIPPED / data).is_dir():
         out, folder = out or str(Path("data") / data), SHIPPED / data
-    questions = [check_question(row, folder) for row in _rows(folder / "question.jsonl")]
+    asked, prompts = folder / "question.jsonl", folder / "judge_prompts.jsonl"
+    questions = [_check_question(row, asked) for row in _rows(asked)]
     if len({q["question_id"] for q in questions}) < len(questions):
-        raise InputError(f"{folder / 'question.jsonl'}: a question_id occurs twice")
-    prompts = folder / "judge_prompts.jsonl"
+        raise InputError(f"{asked}: a question_id occurs twice")
     answered = Path(references) if references else next(iter(sorted(folder.glob("reference_answer/*.jsonl"))), None)
-    pinned = answered and answered.exists() and _sha256(answered.read_bytes()) == PINNED["mt_bench/" + REFERENCES]
+    reference_rows = _rows(answered) if answered else []
+    pinned = answered and hashlib.sha256(answered.read_bytes()).hexdigest() == PINNED[GPT_4]
     return Bench(
         name=folder.resolve().name,
         questions=questions,
         prompts={p["name"]: p for p in _rows(prompts if prompts.exists() else folder.parent / prompts.name)},
-        references={row["question_id"]: row for row in (_rows(answered) if answered else [])},
+        references={row["question_id"]: row for row in reference_rows},
         known_wrong=KNOWN_WRONG if pinned else (),
         out=Path(out) if out else folder,
     )
 
 
-def check_question(row: Row, folder: Path) -> Row:
+def _check_question(row: Row, path: Path) -> Row:
     """The row, if FastChat's judges can use it; else InputError that names the question."""
-    where, turns = f"{folder / 'question.jsonl'}: question {row.get('question_id', '?')}", row.get("turns")
+    where, turns = f"{path}: question {row.get('question_id', '?')}", row.get("turns")
     if not isinstance(row.get("question_id"), int) or not isinstance(row.get("category"), str):
         raise InputError(f"{where}: needs a whole-number question_id and a category")
-    if not isinstance(turns, list) or not 1 <= len(turns) <= 2 or not all(isinstance(t, str) for t in turns):
+    if not isinstance(turns, list) or len(turns) not in (1, 2) or not all(isinstance(t, str) for t in turns):
         raise InputError(f"{where}: turns must be one or two texts")
     return row
 
@@ -98,24 +91,15 @@ def _rows(path: Path) -> list[Row]:
 def download(folder: Path) -> None:
     """Fetch what is missing of MT-Bench's pinned files and verify all of them. Raises InputError."""
     for remote, sha256 in PINNED.items():
-        path = folder / remote.removeprefix("mt_bench/")
+        path, url = folder / remote.removeprefix("mt_bench/"), SOURCE + remote
         try:
-            content = path.read_bytes() if path.exists() else _fetch(SOURCE + remote)
+            content = path.read_bytes() if path.exists() else urllib.request.urlopen(url, timeout=60).read()
         except OSError as error:
             raise InputError(
-                f"cannot download {SOURCE + remote} ({error}); without a network, copy MT-Bench's files into {folder} "
+                f"cannot download {url} ({error}); without a network, copy MT-Bench's files into {folder} "
                 "or pass --data FOLDER"
             ) from None
-        if _sha256(content) != sha256:
+        if hashlib.sha256(content).hexdigest() != sha256:
             raise InputError(f"{path} is not FastChat's at {COMMIT[:8]} (sha256 differs); delete it or pass --data")
         if not path.exists():
             store.write_whole(path, content)
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _fetch(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=60) as reply:
-        return bytes(reply.read())

@@ -5,7 +5,7 @@ Here one step (forward, sampling, bookkeeping) is captured once per window of ca
 in temperature, so all questions of a turn share one batch. On a CPU the same loop runs step by step, for tests.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel
@@ -34,9 +34,8 @@ def plain(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     tokens = batch.prompts.new_full((len(batch.prompts), batch.max_new_tokens), batch.pad)
     for temperature in sorted(set(batch.temperatures)):
         rows = [i for i, t in enumerate(batch.temperatures) if t == temperature]
-        sampling: dict[str, Any] = {"do_sample": temperature >= GREEDY}
-        if sampling["do_sample"]:
-            sampling["temperature"] = temperature
+        sampled = temperature >= GREEDY
+        sampling = {"do_sample": True, "temperature": temperature} if sampled else {"do_sample": False}
         torch.manual_seed(batch.seed)
         ids = {"input_ids": batch.prompts[rows], "attention_mask": batch.mask[rows], "pad_token_id": batch.pad}
         new = model.generate(**ids, **sampling, max_new_tokens=batch.max_new_tokens)[:, batch.prompts.shape[1] :]

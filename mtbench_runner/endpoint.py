@@ -2,21 +2,20 @@
 
 import asyncio
 import os
-from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
+
+import openai
 
 from mtbench_runner.store import InputError
 
 Call = tuple[list[dict[str, str]], dict[str, Any]]  # messages, and settings of chat.completions.create
 RETRIES = 12  # the client's own, backing off 0.5 to 8 s or as Retry-After says; the deadline ends them
 GIVE_UP = 16  # failures in a row, retries included, after which an endpoint counts as down
-# settings that a model may refuse, and the word by which it says so
-REFUSABLE = {name: name for name in ("temperature", "max_completion_tokens", "max_tokens", "seed")} | {
-    "extra_body": "chat_template_kwargs"
-}
+# settings that a model may refuse; it names extra_body by what is in it, chat_template_kwargs
+REFUSABLE = ("temperature", "max_completion_tokens", "max_tokens", "seed", "extra_body")
 
 
 @dataclass(frozen=True)
@@ -42,11 +41,11 @@ class Reply:
 
 
 class CallError(Exception):
-    """One call failed for good. `final`: every other call would fail too."""
+    """One call failed for good."""
 
-    def __init__(self, message: str, final: bool = False) -> None:
-        super().__init__(message)
-        self.final = final
+
+class FinalError(CallError):
+    """Every other call would fail too."""
 
 
 def key_for(url: str | None, variable: str = "OPENAI_API_KEY") -> str:
@@ -62,77 +61,69 @@ class Caller:
     """Chat completions by the openai client. Settings that the model refuses are left out from then on."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        from openai import AsyncOpenAI
-
         self.endpoint, self.refused, self.slot = endpoint, set[str](), 0.0
-        self.client = AsyncOpenAI(
+        self.client = openai.AsyncOpenAI(
             api_key=endpoint.key, base_url=endpoint.url, timeout=endpoint.timeout, max_retries=RETRIES
         )
 
     async def check(self) -> None:
         """Raise InputError if nothing answers at the endpoint's address."""
-        import openai
-
         try:
             await self.client.with_options(max_retries=1, timeout=10).models.list()
-        except openai.APIConnectionError as error:
-            if not isinstance(error, openai.APITimeoutError):  # slow is not unreachable
-                raise InputError(f"nothing answers at {self.client.base_url}; start it, or give another URL") from None
+        except openai.APITimeoutError:
+            pass  # slow is not unreachable
+        except openai.APIConnectionError:
+            raise InputError(f"nothing answers at {self.client.base_url}; start it, or give another URL") from None
         except (openai.OpenAIError, ValueError):
             pass  # it answers; not every endpoint lists its models
 
     async def complete(self, call: Call) -> Reply:
         """The model's reply. Raises CallError when there is none within the endpoint's deadline."""
         try:
-            return await asyncio.wait_for(self._until_usable(*call), self.endpoint.deadline)
-        except asyncio.TimeoutError:  # noqa: UP041 (in Python 3.10 these are two classes)
+            async with asyncio.timeout(self.endpoint.deadline):
+                for attempt in range(RETRIES):
+                    if reply := await self._attempt(*call):
+                        return reply
+                    await asyncio.sleep(min(0.5 * 2**attempt, 8.0))
+        except TimeoutError:
             raise CallError(f"no usable reply within {self.endpoint.deadline:g} s") from None
-
-    async def _until_usable(self, messages: Any, settings: dict[str, Any]) -> Reply:
-        for attempt in range(RETRIES):
-            await self._pace()
-            refused = len(self.refused)
-            if reply := await self._attempt(messages, self._accepted(settings)):
-                return reply
-            if refused == len(self.refused):
-                await asyncio.sleep(min(0.5 * 2**attempt, 8.0))
         raise CallError(f"no usable reply in {RETRIES} tries")
 
     async def _attempt(self, messages: Any, settings: dict[str, Any]) -> Reply | None:
-        """One call; None for a reply without text, and after a setting was refused."""
-        import openai
-
+        """One call, made again without a setting that the model refuses; None for a reply without text."""
+        await self._pace()
+        sent = self._accepted(settings)
         try:
-            answer = await self.client.chat.completions.create(model=self.endpoint.model, messages=messages, **settings)
+            answer = await self.client.chat.completions.create(model=self.endpoint.model, messages=messages, **sent)
             text, usage = answer.choices[0].message.content, answer.usage
-        except openai.APIResponseValidationError:
-            return None
-        except openai.APIError as error:
-            if isinstance(error, openai.BadRequestError) and self._refuses(f"{error.param} {error.message}", settings):
-                return None
-            raise self._failure(error) from None
-        except (ValueError, TypeError, AttributeError, IndexError):
+        except (openai.APIResponseValidationError, ValueError, TypeError, AttributeError, IndexError):
             return None  # not a chat completion: invalid JSON, an error body under status 200, no choices
+        except openai.BadRequestError as error:
+            if not self._refuses(f"{error.param} {error.message}", sent):
+                raise self._failure(error) from None
+            return await self._attempt(messages, settings)
+        except openai.APIError as error:
+            raise self._failure(error) from None
         if not isinstance(text, str) or not text.strip():
             return None
         counts = {"prompt": usage.prompt_tokens, "completion": usage.completion_tokens} if usage else {}
-        return Reply(text, counts, settings)
+        return Reply(text, counts, sent)
 
     def _failure(self, error: Any) -> CallError:
         status = getattr(error, "status_code", None)
         if status in (401, 403):  # such replies may quote the key
-            return CallError(f"the endpoint refused the key ({status})", final=True)
+            return FinalError(f"the endpoint refused the key ({status})")
         message = " ".join(str(error).replace(self.endpoint.key, "***").split())[:300]
-        return CallError(message, final=status == 404 or error.code == "insufficient_quota")
+        return FinalError(message) if status == 404 or error.code == "insufficient_quota" else CallError(message)
 
     def _accepted(self, settings: dict[str, Any]) -> dict[str, Any]:
-        given = dict(settings)
-        if "max_tokens" in self.refused and "max_tokens" in settings:
-            given["max_completion_tokens"] = settings["max_tokens"]  # newer models know it by this name
-        return {name: value for name, value in given.items() if name not in self.refused}
+        if "max_tokens" in self.refused:  # newer models know it by another name
+            settings = settings | {"max_completion_tokens": settings["max_tokens"]}
+        return {name: value for name, value in settings.items() if name not in self.refused}
 
     def _refuses(self, complaint: str, sent: dict[str, Any]) -> bool:
-        named = [name for name, word in REFUSABLE.items() if name in sent and word in complaint]
+        complaint = complaint.replace("chat_template_kwargs", "extra_body")
+        named = [name for name in REFUSABLE if name in sent and name in complaint]
         self.refused.update(named[:1])
         return bool(named)
 
@@ -143,38 +134,31 @@ class Caller:
             await asyncio.sleep(self.slot - now)
 
 
-Ended = tuple[int, list[Reply] | CallError]
+Outcome = list[Reply] | CallError
 
 
-async def complete_all(caller: Caller, jobs: Sequence[list[Call]]) -> AsyncIterator[Ended]:
+def complete_all(endpoint: Endpoint, jobs: list[list[Call]]) -> Iterator[tuple[int, Outcome]]:
     """(index, replies or error) of each job as it ends. A job is one or more calls; `parallel` jobs run at once.
 
-    After a final error, or GIVE_UP failures in a row, the jobs not yet begun are never yielded.
+    After a final error, or GIVE_UP failures in a row, the jobs not yet begun end with the same error.
     """
-    await caller.check()
-    waiting, ended, failures = deque(range(len(jobs))), asyncio.Queue[Ended | None](), 0
+    caller, free, failures = Caller(endpoint), asyncio.Semaphore(endpoint.parallel), list[CallError]()
 
-    async def work() -> None:
-        try:
-            while waiting:
-                index = waiting.popleft()
-                try:
-                    ended.put_nowait((index, [await caller.complete(call) for call in jobs[index]]))
-                except CallError as error:
-                    ended.put_nowait((index, error))
-        finally:
-            ended.put_nowait(None)
+    async def work(index: int) -> tuple[int, Outcome]:
+        async with free:
+            if len(failures) >= GIVE_UP:
+                return index, failures[-1]
+            try:
+                replies = [await caller.complete(call) for call in jobs[index]]
+            except CallError as error:
+                failures.extend([error] * (GIVE_UP if isinstance(error, FinalError) else 1))
+                return index, error
+            failures.clear()
+            return index, replies
 
-    workers = [asyncio.create_task(work()) for _ in range(caller.endpoint.parallel)]
-    try:
-        for _ in workers:
-            while (item := await ended.get()) is not None:
-                error = item[1] if isinstance(item[1], CallError) else None
-                failures = failures + 1 if error else 0
-                if error and (error.final or failures >= GIVE_UP):
-                    waiting.clear()
-                yield item
-        await asyncio.gather(*workers)
-    finally:
-        for worker in workers:
-            worker.cancel()
+    with asyncio.Runner() as runner:
+        runner.run(caller.check())
+        unfinished = {runner.get_loop().create_task(work(index)) for index in range(len(jobs))}
+        while unfinished:
+            finished, unfinished = runner.run(asyncio.wait(unfinished, return_when=asyncio.FIRST_COMPLETED))
+            yield from (task.result() for task in finished)

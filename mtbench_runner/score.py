@@ -1,11 +1,10 @@
 """Stage `score`: FastChat's averages and win rates, with errors by question and nothing missing hidden."""
 
-import hashlib
-import json
 import re
-from collections import defaultdict
 from collections.abc import Callable
+from itertools import groupby
 from math import sqrt
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from mtbench_runner import store
@@ -37,14 +36,14 @@ def score(bench: Bench, model_id: str, judge: str, strict: bool = False, prices:
     """
     rows = current_rows(bench, judge, model_id)
     items = _items(bench, rows, lambda row: None if row["score"] == UNPARSABLE else float(row["score"]))
-    result = _head(bench, model_id, judge, rows, prices) | _means(items)
-    result["success_rate"] = mean([item._replace(value=item.value >= SUCCESS) for item in items])
-    result["unparsable"] = len(rows) - len(items)
-    result["known_wrong_references"] = [q for q in bench.known_wrong if _saw_reference(bench, rows.get((q, 1)), q)]
-    per_question: dict[str, dict[str, float]] = defaultdict(dict)
-    for item in items:
-        per_question[str(item.question)][str(item.turn)] = item.value
-    result["per_question"] = per_question
+    shown = {question: row["user_prompt"] for (question, turn), row in rows.items() if turn == 1}
+    wrong = [q for q in bench.known_wrong if bench.references[q]["choices"][0]["turns"][0] in shown.get(q, "")]
+    result = _summary(bench, model_id, judge, rows, items, prices) | {
+        "success_rate": mean([item._replace(value=item.value >= SUCCESS) for item in items]),
+        "unparsable": len(rows) - len(items),
+        "known_wrong_references": wrong,
+        "per_question": _grouped(items, "question", _by_turn),
+    }
     return result | ({"strict": _strict(bench, rows, result["overall"])} if strict else {})
 
 
@@ -56,8 +55,9 @@ def compare_pairs(bench: Bench, model_id: str, baseline: str, judge: str, prices
     """
     rows = current_rows(bench, judge, model_id, baseline)
     items = _items(bench, rows, _outcome)
-    result = _head(bench, model_id, judge, rows, prices) | _means(items)
-    result |= {word: sum(i.value == value for i in items) for word, value in (("win", 1), ("tie", 0.5), ("loss", 0))}
+    verdicts = [item.value for item in items]
+    counts = {"win": verdicts.count(1), "tie": verdicts.count(0.5), "loss": verdicts.count(0)}
+    result = _summary(bench, model_id, judge, rows, items, prices) | counts
     return result | {"baseline": baseline, "interval": wilson(items), "unparsable": len(rows) - len(items)}
 
 
@@ -72,7 +72,7 @@ def current_rows(bench: Bench, judge: str, model_id: str, baseline: str | None =
     """The newest judgment of each turn, of the answers that the models have now. Raises InputError if there is none."""
     path = bench.judgments_file(judge, "pair" if baseline else "single")
     models = [model_id, baseline] if baseline else [model_id]
-    answers = [bench.answers(name) if bench.answers_file(name).exists() else {} for name in models]
+    answers = [bench.answers(name) for name in models]
     ids = {q["question_id"] for q in bench.questions}
     own = [r for r in store.read(path) if r["question_id"] in ids and models_of(r) == models]
     if not own:
@@ -92,7 +92,7 @@ def models_of(row: Row) -> list[str]:
 
 def answer_sha256(answers: list[Any], turn: int) -> str:
     """A hash of the turns that a judgment saw, so that a score can tell when an answer has changed since."""
-    return hashlib.sha256(json.dumps([a["choices"][0]["turns"][:turn] for a in answers]).encode()).hexdigest()
+    return store.digest([a["choices"][0]["turns"][:turn] for a in answers])
 
 
 def _items(bench: Bench, rows: Judged, value: Callable[[Row], float | None]) -> list[Item]:
@@ -101,38 +101,30 @@ def _items(bench: Bench, rows: Judged, value: Callable[[Row], float | None]) -> 
     return sorted(Item(qid, turn, categories[qid], v) for qid, turn, v in values if v is not None)
 
 
-def _head(bench: Bench, model_id: str, judge: str, rows: Judged, prices: Prices | None) -> Row:
+def _summary(bench: Bench, model_id: str, judge: str, rows: Judged, items: list[Item], prices: Prices | None) -> Row:
+    """What single and pairwise results share: counts, cost, means, and standard errors of the first three of these."""
     expected = sum(len(q["turns"]) for q in bench.questions)
     tokens = {kind: sum(r.get("usage", {}).get(kind, 0) for r in rows.values()) for kind in ("prompt", "completion")}
     cost = (tokens["prompt"] * prices[0] + tokens["completion"] * prices[1]) / 1e6 if prices else None
     head = {"bench": bench.name, "model_id": model_id, "judge": judge, "stand_in": judge == STAND_IN}
     counts = {"n_questions": len(bench.questions), "n_expected": expected, "missing": expected - len(rows)}
-    return head | counts | {"usage": tokens, "cost_usd": cost}
-
-
-def _means(items: list[Item]) -> Row:
-    """Means overall, by turn, by category, and by category and turn, with standard errors of the first three."""
-    turns, categories = _group(items, "turn"), _group(items, "category")
-    parts = {"turns": {str(turn): part for turn, part in turns.items()}, "categories": categories}
-    return {
-        "overall": mean(items),
-        **{kind: {name: mean(part) for name, part in groups.items()} for kind, groups in parts.items()},
-        "category_turns": {
-            name: {str(turn): mean(cell) for turn, cell in _group(part, "turn").items()}
-            for name, part in categories.items()
-        },
-        "stderr": {
-            "overall": clustered_stderr(items),
-            **{kind: {name: clustered_stderr(part) for name, part in groups.items()} for kind, groups in parts.items()},
-        },
+    means = {"overall": mean(items), "turns": _by_turn(items), "categories": _grouped(items, "category", mean)}
+    errors = {
+        "overall": clustered_stderr(items),
+        "turns": _grouped(items, "turn", clustered_stderr),
+        "categories": _grouped(items, "category", clustered_stderr),
     }
+    shared = head | counts | {"usage": tokens, "cost_usd": cost} | means
+    return shared | {"category_turns": _grouped(items, "category", _by_turn), "stderr": errors}
 
 
-def _group(items: list[Item], field: str) -> dict[Any, list[Item]]:
-    groups = defaultdict(list)
-    for item in items:
-        groups[getattr(item, field)].append(item)
-    return dict(sorted(groups.items()))
+def _grouped(items: list[Item], field: str, statistic: Callable[[list[Item]], Any]) -> dict[str, Any]:
+    key = attrgetter(field)
+    return {str(name): statistic(list(group)) for name, group in groupby(sorted(items, key=key), key)}
+
+
+def _by_turn(items: list[Item]) -> dict[str, Any]:
+    return _grouped(items, "turn", mean)
 
 
 def mean(items: list[Item]) -> float | None:
@@ -142,12 +134,10 @@ def mean(items: list[Item]) -> float | None:
 def clustered_stderr(items: list[Item]) -> float | None:
     """Standard error of the mean, questions as clusters, G / (G - 1) corrected; None below two questions."""
     centre = mean(items) or 0.0
-    sums: dict[int, float] = defaultdict(float)
-    for item in items:
-        sums[item.question] += item.value - centre
+    sums = _grouped(items, "question", lambda turns: sum(item.value - centre for item in turns)).values()
     if len(sums) < 2:
         return None
-    return sqrt(len(sums) / (len(sums) - 1) * sum(s * s for s in sums.values())) / len(items)
+    return sqrt(len(sums) / (len(sums) - 1) * sum(s * s for s in sums)) / len(items)
 
 
 def wilson(items: list[Item], z: float = 1.959964) -> list[float] | None:
@@ -160,10 +150,6 @@ def wilson(items: list[Item], z: float = 1.959964) -> list[float] | None:
     return [(middle - spread) / (1 + z * z / n), (middle + spread) / (1 + z * z / n)]
 
 
-def _saw_reference(bench: Bench, row: Row | None, question: int) -> bool:
-    return row is not None and bench.references[question]["choices"][0]["turns"][0] in row["user_prompt"]
-
-
 def strict_rating(judgment: str) -> tuple[float | None, list[str]]:
     """The last rating from 1 to 10 outside code, and what makes FastChat's own reading (the first [[n]]) doubtful.
 
@@ -171,22 +157,20 @@ def strict_rating(judgment: str) -> tuple[float | None, list[str]]:
     disagree: the first and the last rating differ.
     """
     ratings = [float(number) for number in RATING.findall(CODE.sub("", judgment))]
-    quoted = len(RATING.findall(judgment)) > len(ratings) or MATRIX.search(judgment)
-    flags = {
-        "quoted": quoted or (not ratings and re.search(r"\[\d+\.?\d*\]", judgment)),
-        "range": any(not 1 <= rating <= 10 for rating in ratings),
-        "disagree": len(set(ratings[:1] + ratings[-1:])) > 1,
-    }
     valid = [rating for rating in ratings if 1 <= rating <= 10]
+    in_code = len(RATING.findall(judgment)) > len(ratings)
+    flags = {
+        "quoted": in_code or MATRIX.search(judgment) or (not ratings and re.search(r"\[\d+\.?\d*\]", judgment)),
+        "range": len(valid) < len(ratings),
+        "disagree": ratings and ratings[0] != ratings[-1],
+    }
     return (valid[-1] if valid else None), [name for name, raised in flags.items() if raised]
 
 
 def _strict(bench: Bench, rows: Judged, overall: float | None) -> Row:
     """What strict reading would change: its mean, the difference to FastChat's, and the flagged questions and turns."""
     found = mean(_items(bench, rows, lambda row: strict_rating(row["judgment"])[0]))
-    flagged: dict[str, list[tuple[int, int]]] = {"quoted": [], "range": [], "disagree": []}
-    for place, row in sorted(rows.items()):
-        for flag in strict_rating(row["judgment"])[1]:
-            flagged[flag].append(place)
     change = None if found is None or overall is None else found - overall
+    flags = {place: strict_rating(row["judgment"])[1] for place, row in sorted(rows.items())}
+    flagged = {flag: [place for place in flags if flag in flags[place]] for flag in ("quoted", "range", "disagree")}
     return {"overall": found, "change": change, "flagged": flagged}

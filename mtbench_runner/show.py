@@ -18,14 +18,15 @@ def printable(text: str) -> str:
 
 def table(result: Row) -> str:
     """A result of `score` or `compare_pairs`: by category and turn, errors by question, then what is missing."""
-    if "baseline" not in result:
-        return "\n".join([*_title(result, result["model_id"]), *_scores(result), *_notes(result), *_counts(result)])
-    title = _title(result, f"{result['model_id']} against {result['baseline']}")
-    rate = [f"win {result['win']}, tie {result['tie']}, loss {result['loss']}"]
-    if result["interval"]:
-        low, high = result["interval"]
-        rate.append(f"win rate, ties as half: {result['overall']:.1%} (95 % interval {low:.1%} to {high:.1%})")
-    return "\n".join([*title, *rate, *_counts(result)])
+    paired = "baseline" in result
+    lines = _title(result, result["model_id"] + (f" against {result['baseline']}" if paired else ""))
+    lines += _verdicts(result) if paired else [*_scores(result), *_notes(result)]
+    cost = f", {result['cost_usd']:.2f} USD" if result["cost_usd"] is not None else ""
+    lines += [
+        f"turns: {result['n_expected']}, missing: {result['missing']}, without a rating: {result['unparsable']}",
+        f"judge tokens: {result['usage']['prompt']} in, {result['usage']['completion']} out{cost}",
+    ]
+    return "\n".join(lines)
 
 
 def _title(result: Row, what: str) -> list[str]:
@@ -33,14 +34,23 @@ def _title(result: Row, what: str) -> list[str]:
     return [f"{result['bench']}: {what}, judged by {result['judge']}", *warning]
 
 
+def _verdicts(result: Row) -> list[str]:
+    lines = [f"win {result['win']}, tie {result['tie']}, loss {result['loss']}"]
+    if result["interval"]:
+        low, high = result["interval"]
+        lines.append(f"win rate, ties as half: {result['overall']:.1%} (95 % interval {low:.1%} to {high:.1%})")
+    return lines
+
+
 def _scores(result: Row) -> list[str]:
-    turns = list(result["turns"])
-    lines = [f"{'':<14}" + "".join(f"{'turn ' + turn:>9}" for turn in turns) + f"{'mean':>9}"]
+    lines = [f"{'':<14}" + "".join(f"{'turn ' + turn:>9}" for turn in result["turns"]) + f"{'mean':>9}"]
+    means = result["categories"] | {"overall": result["overall"]}
+    by_turn = result["category_turns"] | {"overall": result["turns"]}
     errors = result["stderr"]["categories"] | {"overall": result["stderr"]["overall"]}
-    rows = [(name, result["category_turns"][name], mean) for name, mean in result["categories"].items()]
-    for name, by_turn, mean in [*rows, ("overall", result["turns"], result["overall"])]:
+    for name, mean in means.items():
+        cells = [*(by_turn[name].get(turn) for turn in result["turns"]), mean]
         error = f"  ± {errors[name]:.2f}" if errors[name] is not None else ""
-        lines.append(f"{name:<14}" + "".join(f"{_number(v):>9}" for v in [*map(by_turn.get, turns), mean]) + error)
+        lines.append(f"{name:<14}" + "".join(f"{_number(cell):>9}" for cell in cells) + error)
     return lines
 
 
@@ -54,17 +64,10 @@ def _notes(result: Row) -> list[str]:
     if strict := result.get("strict"):
         change = "" if strict["change"] is None else f" ({strict['change']:+.3f})"
         lines.append(f"strict reading of the ratings: {_number(strict['overall'])}{change}")
-        flagged = {flag: ", ".join(f"{q} turn {t}" for q, t in places) for flag, places in strict["flagged"].items()}
-        lines += [f"{flag}: {places}" for flag, places in flagged.items() if places]
+        for flag, places in strict["flagged"].items():
+            if places:
+                lines.append(f"{flag}: " + ", ".join(f"{question} turn {turn}" for question, turn in places))
     return lines
-
-
-def _counts(result: Row) -> list[str]:
-    cost = f", {result['cost_usd']:.2f} USD" if result["cost_usd"] is not None else ""
-    return [
-        f"turns: {result['n_expected']}, missing: {result['missing']}, without a rating: {result['unparsable']}",
-        f"judge tokens: {result['usage']['prompt']} in, {result['usage']['completion']} out{cost}",
-    ]
 
 
 def _number(value: float | None) -> str:
@@ -76,13 +79,14 @@ def question(bench: Bench, question_id: int, models: list[str], judge: str) -> s
     asked = next((q for q in bench.questions if q["question_id"] == question_id), None)
     if asked is None:
         raise InputError(f"{bench.name} has no question {question_id}")
-    given = [bench.answers(model)[question_id]["choices"][0]["turns"] for model in models]
+    given = [bench.answers(model).get(question_id) for model in models]
     judged = [current_rows(bench, judge, model) for model in models]
     parts = [_columns(models)]
     for turn, text in enumerate(asked["turns"], 1):
         rows = [found.get((question_id, turn)) for found in judged]
         ratings = [f"[{judge}: {row['score']}] {row['judgment']}" if row else "(not judged)" for row in rows]
-        parts += [f"--- turn {turn}: {text}", _columns([turns[turn - 1] for turns in given]), _columns(ratings)]
+        said = [answer["choices"][0]["turns"][turn - 1] if answer else "(not answered)" for answer in given]
+        parts += [f"--- turn {turn}: {text}", _columns(said), _columns(ratings)]
     return "\n\n".join(parts)
 
 

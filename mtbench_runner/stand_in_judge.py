@@ -33,7 +33,7 @@ def judgment(prompt: str) -> str:
 
 def _words(pattern: str, prompt: str) -> int:
     found = re.match(pattern, prompt, re.DOTALL)
-    return len(set((found.group(1) if found else "").lower().split()))
+    return len(set(found[1].lower().split())) if found else 0
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -42,10 +42,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         prompt = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"][-1]["content"]
         text = judgment(prompt)
-        tokens = {"prompt_tokens": len(prompt.split()), "completion_tokens": len(text.split())}
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-        body = {"id": STAND_IN, "object": "chat.completion", "created": 0, "model": STAND_IN, "choices": [choice]}
-        content = json.dumps(body | {"usage": tokens | {"total_tokens": sum(tokens.values())}}).encode()
+        usage = {"prompt_tokens": len(prompt.split()), "completion_tokens": len(text.split())}
+        content = json.dumps({"object": "chat.completion", "choices": [choice], "usage": usage}).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))

@@ -1,5 +1,6 @@
 """JSON-lines files that survive kill -9: appended one whole line at a time, under a lock, a torn last line cut off."""
 
+import hashlib
 import json
 import os
 import sys
@@ -7,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import filelock
 
 Row = dict[str, Any]
 
@@ -22,11 +25,13 @@ class IncompleteError(Exception):
 def read(path: Path) -> list[Row]:
     """Rows of a JSON-lines file ([] if it is not there). A torn last line is skipped; any other bad line raises."""
     lines = path.read_bytes().split(b"\n") if path.exists() else []
-    rows = [_row(line) for line in lines]
-    bad = [n for n, (line, row) in enumerate(zip(lines, rows, strict=True), 1) if line.strip() and row is None]
-    if bad and bad[0] < len(lines):
-        raise InputError(f"{path}, line {bad[0]}: not a JSON object")
-    return [row for row in rows if row is not None]
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if (row := _row(line)) is not None:
+            rows.append(row)
+        elif line.strip() and number < len(lines):
+            raise InputError(f"{path}, line {number}: not a JSON object")
+    return rows
 
 
 def _row(line: bytes) -> Row | None:
@@ -35,6 +40,11 @@ def _row(line: bytes) -> Row | None:
     except ValueError:
         return None
     return row if isinstance(row, dict) else None
+
+
+def digest(value: Any) -> str:
+    """sha256 of a value's JSON."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def append(path: Path, row: Row) -> None:
@@ -54,16 +64,14 @@ def write_whole(path: Path, content: bytes) -> None:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the only right to write `path`; a second run waits. Ends or cuts off a line that a killed run left torn."""
-    import filelock
-
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(path.with_name(path.name + ".lock"))
     try:
-        lock.acquire(timeout=0)
+        held = lock.acquire(timeout=0)
     except filelock.Timeout:
         sys.stderr.write(f"another run is writing {path}; waiting for it\n")
-        lock.acquire()
-    try:
+        held = lock.acquire()
+    with held:
         whole, newline, tail = (path.read_bytes() if path.exists() else b"").rpartition(b"\n")
         if tail and _row(tail) is None:
             os.truncate(path, len(whole + newline))
@@ -71,5 +79,3 @@ def locked(path: Path) -> Iterator[None]:
             with path.open("ab") as file:
                 file.write(b"\n")
         yield
-    finally:
-        lock.release()

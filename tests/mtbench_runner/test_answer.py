@@ -215,19 +215,17 @@ def test_an_endpoint_that_fails_leaves_the_rest_for_the_next_run(judge: Any, ben
 class Parrot:
     """Thinks, then says how many messages it has seen."""
 
-    batch_size = 0
-
     def __init__(self) -> None:
         self.seen: list[Any] = []
 
-    def reply(self, conversations: Any, temperatures: list[float], seed: int) -> list[str]:
+    def reply(self, conversations: Any, temperatures: list[float]) -> list[str]:
         self.seen += conversations
         return [f"<think>secret {len(c)}</think>\n\nReply {len(c)}" for c in conversations]
 
 
 def test_thinking_is_kept_out_of_turn_2() -> None:
     parrot = Parrot()
-    said = converse(parrot, [{"question_id": 1, "category": "stem", "turns": ["a", "b"]}])
+    said = converse(parrot.reply, [{"question_id": 1, "category": "stem", "turns": ["a", "b"]}])
     assert said == [["<think>secret 1</think>\n\nReply 1", "<think>secret 3</think>\n\nReply 3"]]
     assert parrot.seen[1] == [
         {"role": "user", "content": "a"},

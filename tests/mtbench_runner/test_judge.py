@@ -251,6 +251,13 @@ def test_a_missing_reference_or_answer_is_named(judge: Any, bench: Path, capsys:
     assert "error: m has no answer to 8 questions (1 ...)" in capsys.readouterr().err
 
 
+def test_a_judge_prompt_of_a_kind_that_fastchat_does_not_know(judge: Any, bench: Path, capsys: Any) -> None:
+    path = bench / "judge_prompts.jsonl"
+    path.write_text(path.read_text().replace("[[rating]]", "stars"))
+    assert judge_all(bench) == 2
+    assert capsys.readouterr().err == "error: judge prompt single-v1: invalid output format: stars\n"
+
+
 def test_the_key_is_nowhere(judge: Any, bench: Path, capsys: Any, monkeypatch: Any) -> None:
     key = os.environ["OPENAI_API_KEY"]
     monkeypatch.setenv("OPENAI_LOG", "debug")

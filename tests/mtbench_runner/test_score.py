@@ -135,6 +135,9 @@ def test_show_prints_both_models_and_no_control_characters(bench: Path, answers:
     assert out.count("[j: 7]") == 4
     assert all(character.isprintable() or character == "\n" for character in out)
     assert main([*arguments, "--question", "99"]) == 2
+    (bench / "model_answer" / "base.jsonl").unlink()
+    assert main([*arguments, "--question", "3"]) == 0
+    assert "(not answered)" in capsys.readouterr().out
     assert main(arguments) == 2
     figure = bench / "figures" / "radar.png"
     assert main([*arguments, "--figure", str(figure)]) == 0
