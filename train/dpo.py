@@ -14,6 +14,7 @@ from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
 from datasets import Dataset
 from peft import LoraConfig
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import DataLoader, Sampler
 from transformers import BitsAndBytesConfig, PrinterCallback
 from trl import DPOConfig, DPOTrainer
@@ -74,6 +75,8 @@ class PairTrainer(DPOTrainer):
         missing = set(recipe.lora_target_modules) - {name.rpartition(".")[2] for name, _ in self.model.named_modules()}
         if missing:  # PEFT is content if any is found
             raise ValueError(f"lora_target_modules: the base model has no layer named {', '.join(missing)}")
+        if self.is_fsdp_enabled:
+            self.accelerator.state.fsdp_plugin.mixed_precision_policy = fsdp_policy(self.args.bf16)
         self.data_collator: Any = collator(self.data_collator.pad_token_id)
         for parameter in self.model.parameters():
             if parameter.requires_grad:  # in bf16, as TRL leaves it on a 4-bit base, small steps round to nothing
@@ -146,6 +149,14 @@ class PairTrainer(DPOTrainer):
         return loss
 
 
+def fsdp_policy(bf16: bool) -> MixedPrecisionPolicy:
+    """Compute in bf16, but leave what the model returns and sums of gradients in fp32.
+
+    accelerate's own policy rounds log-probabilities to bf16 too: -241.5 becomes -242, and margins become noise.
+    """
+    return MixedPrecisionPolicy(param_dtype=torch.bfloat16 if bf16 else None, reduce_dtype=torch.float32)
+
+
 def make_trainer(recipe: Recipe, rows: Sequence[TokenPair], tokenizer: Any, args: DPOConfig) -> PairTrainer:
     """The trainer that a recipe describes, on ready token ids."""
     columns: dict[str, list[Any]] = {
@@ -173,12 +184,11 @@ def make_trainer(recipe: Recipe, rows: Sequence[TokenPair], tokenizer: Any, args
     if cuda and recipe.load_in_4bit and recipe.memory == "fast":
         keep_dequantized(trainer.model)
     if recipe.share_prefixes:
-        sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
         trainer.sharing = share_prefixes(
             trainer.model,
             compile_layers=cuda,
             recompute=recipe.memory == "small",
-            graphs=cuda and not sharded,
+            graphs=cuda and args.world_size == 1,
         )
         trainer.data_collator = trainer.sharing.collate(trainer.data_collator)
     trainer.remove_callback(PrinterCallback)

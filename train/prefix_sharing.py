@@ -13,10 +13,9 @@ checkpoints sit above the backbone and cannot tell the difference.
 Related: tree attention in speculative decoding (SpecInfer, arXiv:2305.09781) uses the same mask for candidate replies.
 """
 
-import contextlib
 import inspect
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -136,27 +135,6 @@ def _ordered(blocks: Tensor) -> tuple[Tensor, Tensor]:
     return blocks.sum(-1, dtype=torch.int32)[None, None], indices.int()[None, None].contiguous()
 
 
-@contextlib.contextmanager
-def stand_ins(model: torch.nn.Module) -> Iterator[list[Tensor]]:
-    """Put a new parameter over the same memory in the place of each trained one, and yield these.
-
-    A recording may not touch the stream on which DistributedDataParallel hooked itself onto the trained ones.
-    """
-    trained = [
-        (module, name, parameter)
-        for module in model.modules()
-        for name, parameter in module.named_parameters(recurse=False)
-        if parameter.requires_grad
-    ]
-    for module, name, parameter in trained:
-        setattr(module, name, torch.nn.Parameter(parameter.detach()))
-    try:
-        yield [getattr(module, name) for module, name, _ in trained]
-    finally:
-        for module, name, parameter in trained:
-            setattr(module, name, parameter)
-
-
 class Graphed:
     """A pass over packed rows of one length, recorded once as CUDA graphs: the host launches it at one stroke.
 
@@ -165,18 +143,12 @@ class Graphed:
     backward.
     """
 
-    def __init__(
-        self, backbone: torch.nn.Module, compute: Callable[..., Tensor], row: list[Tensor], pool: Any
-    ) -> None:
-        self.trained = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
-        self.row = [part.clone() for part in row]
+    def __init__(self, compute: Callable[..., Tensor], trained: list[Tensor], row: list[Tensor], pool: Any) -> None:
+        self.row, self.trained = [part.clone() for part in row], trained
         self.ahead, self.back = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         how: dict[str, Any] = {"pool": pool, "capture_error_mode": "thread_local"}  # the loader's threads go on
         dtype, autocast = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
-        with (
-            stand_ins(backbone) as trained,
-            torch.autocast("cuda", dtype, autocast, cache_enabled=False),  # casts of weights belong into the graph
-        ):
+        with torch.autocast("cuda", dtype, autocast, cache_enabled=False):  # casts of weights belong into the graph
             torch.cuda.synchronize()
             with torch.cuda.stream(torch.cuda.Stream()):
                 for _ in range(2):  # compile, and let libraries set themselves up
@@ -273,7 +245,8 @@ class PrefixSharing:
         adapters = self._tuner and (self._tuner.disable_adapters, *self._tuner.active_adapters)
         key = (trie.tokens.numel(), gradients, self._backbone.training, adapters)
         if key not in self.graphed:
-            self.graphed[key] = Graphed(self._backbone, compute, row, self.pools[gradients])
+            trained = [parameter for parameter in self._backbone.parameters() if parameter.requires_grad]
+            self.graphed[key] = Graphed(compute, trained, row, self.pools[gradients])
         return self.graphed[key](row)
 
     def _count(self, length: int) -> None:
@@ -299,7 +272,7 @@ def share_prefixes(
     kernel: "flex" (FlexAttention, GPUs), "sdpa" (dense mask, anywhere), "auto" picks. bucket: packed lengths are
     rounded up to multiples of it, which bounds recompilation (sdpa compiles nothing and rounds to 1). recompute:
     activation checkpointing around the compiled layers. graphs: record the passes over each packed length as CUDA
-    graphs, but checkpointed ones; weights must stay in place. Raises SharingError for a model that came out wrong.
+    graphs, but for checkpointed ones; in one process only. Raises SharingError for a model that came out wrong.
     """
     base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
     backbone = getattr(base, base.base_model_prefix, base)

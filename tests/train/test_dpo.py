@@ -15,7 +15,7 @@ from trl import DPOConfig, DPOTrainer
 
 from train import dpo, pairs
 from train.batching import ContextSampler
-from train.dpo import PairTrainer, StepBatches, TrainError, beta_factor
+from train.dpo import PairTrainer, StepBatches, TrainError, beta_factor, fsdp_policy
 from train.pairs import Counts, Pair
 from train.recipe import Recipe
 from train.run import Conductor
@@ -284,3 +284,28 @@ def test_prompt_ids_are_those_that_lm_eval_sends(
         assert sent.endswith("(no thoughts)")
     if template == "qwen3":
         assert tokenizer.decode(row.prompt_ids).endswith("<think>\n\n</think>\n\n")
+
+
+def test_fsdp_leaves_log_probabilities_in_fp32(mini: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import torch.distributed as dist
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+    from transformers import AutoModelForCausalLM
+    from trl.trainer.utils import add_fused_lm_head
+
+    ids = torch.arange(20, 60)[None]
+
+    def log_probs(policy: MixedPrecisionPolicy | None) -> torch.Tensor:
+        model = AutoModelForCausalLM.from_pretrained(mini)
+        add_fused_lm_head(model)
+        if policy:
+            fully_shard(model, mesh=dist.init_device_mesh("cpu", (1,)), mp_policy=policy)
+        return model(input_ids=ids, labels=ids, fused_lm_head=True, use_cache=False).log_probs.detach()
+
+    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
+    try:
+        exact, ours = log_probs(None), log_probs(fsdp_policy(True))
+        theirs = log_probs(MixedPrecisionPolicy(torch.bfloat16, torch.bfloat16, torch.bfloat16))
+    finally:
+        dist.destroy_process_group()
+    assert (ours.dtype, theirs.dtype) == (torch.float32, torch.bfloat16)
+    assert float((ours - exact).abs().max()) < 0.1 < float(exact.abs().max())

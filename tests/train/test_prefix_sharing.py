@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from train.prefix_sharing import FLEX_BLOCK, SharingError, pack_prefixes, sees, share_prefixes, stand_ins, trie_mask
+from train.prefix_sharing import FLEX_BLOCK, SharingError, pack_prefixes, sees, share_prefixes, trie_mask
 
 VOCABULARY = 48
 Pair = tuple[list[int], list[int], list[int]]  # prompt, chosen, rejected
@@ -199,24 +199,12 @@ def test_compiled_layers_and_recomputation_change_nothing(trainer: Any, recomput
     assert sharing.shapes == {44}  # 20 of the context, 4 last prompt tokens, 5 of each pair of completions
 
 
-def test_stand_ins_get_the_gradients_and_leave_the_model_as_it_was(trainer: Any) -> None:
-    import torch
-
-    model = trainer.model
-    before = {name: (parameter, parameter.requires_grad) for name, parameter in model.named_parameters()}
-    ids = torch.tensor([CONTEXT])
-    with stand_ins(model) as trained:
-        found = torch.autograd.grad(model(ids).logits.square().mean(), trained)
-    expected = torch.autograd.grad(model(ids).logits.square().mean(), [p for p, needed in before.values() if needed])
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
-    assert list(before) == [name for name, _ in model.named_parameters()]
-    assert all(before[name] == (parameter, parameter.requires_grad) for name, parameter in model.named_parameters())
-
-
 @pytest.mark.gpu
 def test_on_a_gpu_recorded_graphs_give_the_gradients_of_trl(tiny_base: Path, tmp_path: Path) -> None:
     import torch
 
+    if torch.cuda.device_count() > 1:
+        pytest.skip("TRL takes one visible GPU a process: set CUDA_VISIBLE_DEVICES=0")
     trainer = trl_trainer(tiny("qwen3", head_dim=16), tiny_base, tmp_path, on_cpu=False)
     other = [([i, *CONTEXT], [40 + i, 2], [39, i, 2]) for i in range(1, 4)]
     batches = [CASES["one context"], other, CASES["one context"], CASES["completion a prefix of the other"]]
