@@ -42,16 +42,17 @@ class LocalModel:
         self.candidate = candidate
         self.device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
         placed = {"dtype": "float32" if self.device == "cpu" else "auto", "device_map": {"": self.device}}
+        loading = candidate.model
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(candidate.model, padding_side="left")
             self.model = AutoModelForCausalLM.from_pretrained(candidate.model, **placed).eval()
             if candidate.adapter:
                 from peft import PeftModel
 
+                loading = candidate.adapter
                 self.model = PeftModel.from_pretrained(self.model, candidate.adapter).eval().get_base_model()
         except (OSError, ValueError) as error:
-            what = candidate.adapter or candidate.model
-            raise InputError(f"cannot load {what}: {str(error).splitlines()[0]}") from None
+            raise InputError(f"cannot load {loading}: {str(error).splitlines()[0]}") from None
         if not self.tokenizer.chat_template:
             raise InputError(f"{candidate.model}: its tokenizer has no chat template, so it cannot hold a conversation")
         if self.tokenizer.pad_token_id is None:

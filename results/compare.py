@@ -95,6 +95,8 @@ def load(path: Path) -> dict[str, Scores]:
     """Scores by bench, from a record, an lm-eval output or an MT-Bench score file. Raises InputError."""
     file = path / "record.json" if (path / "record.json").is_file() else path
     content = {} if file.is_dir() else outputs.read_json(file)
+    if not isinstance(content, dict):
+        raise InputError(f"{file}: neither a record nor an lm-eval output nor MT-Bench scores")
     if "scores" in content:
         return record.load(file).scores
     if "per_question" in content:

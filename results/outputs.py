@@ -10,6 +10,7 @@ from results import InputError
 from results.record import Scores
 
 TATQA = ("em", "f1", "scale_em", "parsed", "lenient_em")
+SCORE_FIELDS = {"bench", "judge", "stand_in", "n_questions", "per_question", "missing", "unparsable"}
 SUCCESS = 7  # a rating from here up counts as a success
 
 
@@ -99,6 +100,8 @@ def circumstances(results: dict[str, Any]) -> dict[str, Any]:
 def mtbench_scores(path: Path, questions: Path | None = None) -> Scores:
     """Scores of a judged model; the turns of a question are one cluster. The questions file gives the categories."""
     score = read_json(path)
+    if missing := SCORE_FIELDS - score.keys():
+        raise InputError(f"{path}: not MT-Bench scores, no {min(missing)}; write them with score --json")
     rows = [(qid, turn, rating) for qid, turns in score["per_question"].items() for turn, rating in turns.items()]
     groups = {"turn": [f"turn {turn}" for _, turn, _ in rows]}
     asked = str(score["n_questions"]).encode()

@@ -3,6 +3,7 @@
 `load(split)` reads $TATQA_DATA: a folder with the official file names, `synthetic`, or unset for the download.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -96,10 +97,15 @@ def read_json(path: Path, remedy: str, **options: Any) -> Any:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all. Raises OSError with its name."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 # --- the official schema ---

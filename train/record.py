@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
+from tatqa_task.data import write_whole
+
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets")
 CURVES = {"loss": "loss", "reward accuracy": "rewards/accuracies", "reward margin": "rewards/margins", "beta": "beta"}
 CARD = Path(__file__).with_name("card.md")
@@ -26,16 +28,9 @@ STRATEGIES = {
 }
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that it is either the old or the new one, never a part."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON whole."""
-    write_whole(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    write_whole(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def surroundings() -> dict[str, Any]:

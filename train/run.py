@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 from transformers import AutoConfig, AutoTokenizer, TrainerCallback
 
+from tatqa_task.data import write_whole
 from train import plan, record
 from train.dpo import PairTrainer, TrainError, compute_dtype, config, make_trainer
 from train.pairs import Counts, build, stratified
@@ -206,7 +207,7 @@ def kept(recipe: Recipe, rows: list[TokenPair], counts: Counts) -> dict[str, Any
 def finish(out: Path, facts: dict[str, Any]) -> None:
     """Write card, curves and, last, train.json; then checkpoints and marker may go."""
     record.draw(facts["history"], out / "curves.svg")
-    record.write_whole(out / "README.md", record.card(facts, out.name))
+    write_whole(out / "README.md", record.card(facts, out.name).encode())
     record.write_json(out / "train.json", facts)
     for path in [*out.glob("checkpoint-*"), out / "run.json", out / "training_args.bin"]:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

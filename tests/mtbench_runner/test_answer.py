@@ -278,6 +278,7 @@ def test_what_fits_into_memory_depends_on_the_length(tiny_base: Path) -> None:
     [
         (["--model", "nowhere/at-all"], "cannot load nowhere/at-all"),
         (["--model", "BASE", "--adapter", "no-such-folder"], "cannot load no-such-folder"),
+        (["--model", "nowhere/at-all", "--adapter", "no-such-folder"], "cannot load nowhere/at-all"),
     ],
 )
 def test_a_model_that_is_not_there(

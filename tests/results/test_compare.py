@@ -169,6 +169,16 @@ def test_another_judge_is_refused(mtbench_output: Output) -> None:
         compare.compare(compare.load(before / "score.json"), compare.load(after / "score.json"))
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [("7", "neither a record nor"), ('{"per_question": {}, "judge": "j"}', "not MT-Bench scores, no bench")],
+)
+def test_another_json_file_is_refused(content: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "score.json").write_text(content)
+    with pytest.raises(InputError, match=f"score.json: {reason}"):
+        compare.load(tmp_path / "score.json")
+
+
 def test_records_compare_bench_by_bench(results_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(results_folder / "runs/base-tiny"), str(results_folder / "runs/low/record.json")]) == 0
     out = capsys.readouterr().out

@@ -89,12 +89,13 @@ BAD_CALLS = [
     (["score", "--gold", "{gold}", "--pred", "{cut}"], "cut.json is not complete JSON"),
     (["score", "--gold", "{cut}", "--pred", "{gold}"], "cut.json is not complete JSON"),
     (["score", "--gold", "{gold}", "--pred", "{gold}"], "expected an object {uid: [answer, scale]}"),
-    (["score", "--gold", "{gold}", "--pred", "{empty}", "--json", "{tmp}/no/out.json"], "{tmp}/no/"),
+    (["score", "--gold", "{gold}", "--pred", "{empty}", "--json", "{tmp}/no/out.json"], "{tmp}/no/out.json: No such"),
+    (["score", "--gold", "{gold}", "--pred", "{empty}", "--json", "{tmp}"], "{tmp}: Is a directory"),
     (["export", "{tmp}", "--out", "{tmp}/pred.json"], "no samples in {tmp}; run lm_eval with --log_samples"),
     (["export", "{gold}", "--out", "{tmp}/pred.json"], "gold.json is no lm-eval samples file of a tatqa task"),
     (["export", "{tmp}/none.jsonl", "--out", "{tmp}/pred.json"], "none.jsonl: No such file or directory"),
     (["export", "{twice}", "{twice}", "--out", "{tmp}/pred.json"], "question u1 was already read; give"),
-    (["export", "{twice}", "--out", "{tmp}/no/pred.json"], "{tmp}/no/"),
+    (["export", "{twice}", "--out", "{tmp}/no/pred.json"], "{tmp}/no/pred.json: No such"),
     (["generate", "{gold}"], "{gold}: File exists"),
 ]
 
