@@ -13,6 +13,8 @@ from results import InputError, outputs, record, stages
 from results.record import Provenance, Record, Scores, Training
 from results.stages import Stage
 
+WRITTEN = ("README.md", "figures", "runs")  # under results/, by this program
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -159,10 +161,14 @@ def scores(stage: Stage, model: dict[str, Any]) -> Scores:
 
 
 def git_state() -> dict[str, Any]:
-    """Commit and dirty flag of the project's own checkout; None where there is none."""
-    describe = ["git", "-C", str(stages.ROOT), "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty"]
+    """Commit of the project's checkout, and whether anything but results differs from it; None where there is none."""
+    git = ["git", "-C", str(stages.ROOT)]
+    status = ["status", "--porcelain", "-uno", "--", ".", *(f":(exclude)results/{path}" for path in WRITTEN)]
     try:
-        told = subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
+        commit, changes = (
+            subprocess.run([*git, *words], capture_output=True, text=True, check=True).stdout.strip()
+            for words in (["rev-parse", "HEAD"], status)
+        )
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
-    return {"commit": told.removesuffix("-dirty"), "dirty": told.endswith("-dirty")}
+    return {"commit": commit, "dirty": bool(changes)}

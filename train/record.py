@@ -44,14 +44,17 @@ def surroundings() -> dict[str, Any]:
 
 
 def git_state() -> dict[str, Any] | None:
-    """The checkout's commit, and whether tracked files differ from it; None for an installed copy."""
-    describe = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    """The checkout's commit, and whether tracked files but results differ from it; None for an installed copy."""
+    git = ["git", "-C", str(Path(__file__).parents[1])]
+    status = ["status", "--porcelain", "-uno", "--", ".", ":(exclude)results"]
     try:
-        done = subprocess.run(describe, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        commit, changes = (
+            subprocess.run([*git, *words], capture_output=True, text=True, check=True).stdout.strip()
+            for words in (["rev-parse", "HEAD"], status)
+        )
     except (OSError, subprocess.SubprocessError):
         return None
-    commit, dirty, _ = done.stdout.strip().partition("-dirty")
-    return {"commit": commit, "dirty": bool(dirty)}
+    return {"commit": commit, "dirty": bool(changes)}
 
 
 def draw(history: Sequence[Mapping[str, float]], path: Path) -> None:

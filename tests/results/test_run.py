@@ -316,3 +316,22 @@ def test_a_real_sweep_of_three_recipes_killed_twice_ends_the_same(tmp_path: Path
     assert len(whole) == 4
     for name, before in whole.items():
         assert before.scores == killed_[name].scores
+
+
+def test_own_records_do_not_make_the_code_dirty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@t", *words], check=True)
+
+    files = [tmp_path / name for name in ("results/runs/base/record.json", "results/README.md", "results/run.py")]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("before")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "x")
+    monkeypatch.setattr("results.stages.ROOT", tmp_path)
+    states = []
+    for file in files:
+        file.write_text("after")
+        states.append(run.git_state()["dirty"])
+    assert states == [False, False, True]
