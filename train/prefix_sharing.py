@@ -7,6 +7,9 @@ of node q exactly when `k <= q <= last[k]`. That inequality is the attention mas
 and the hidden states are put back where the padded batch expects them. TRL's losses, metrics, reference pass and
 checkpoints sit above the backbone and cannot tell the difference.
 
+From top to bottom: the layout (numpy, on the host), the mask, the forward that uses them, and, for speed alone, layers
+compiled and whole passes recorded as CUDA graphs.
+
     sharing = share_prefixes(trainer.model)                           # refuses models it would compute wrongly
     trainer.data_collator = sharing.collate(trainer.data_collator)    # optional: pack on the host, no device sync
 
@@ -133,57 +136,6 @@ def _ordered(blocks: Tensor) -> tuple[Tensor, Tensor]:
     """For each query block: how many key blocks are set, and their indices with the set ones first ([1, 1, ...])."""
     indices = blocks.int().argsort(dim=-1, descending=True, stable=True)
     return blocks.sum(-1, dtype=torch.int32)[None, None], indices.int()[None, None].contiguous()
-
-
-class Graphed:
-    """A pass over packed rows of one length, recorded once as CUDA graphs: the host launches it at one stroke.
-
-    compute: [N] tokens, depth and last to hidden states [N, H]. The memory of `pool` is shared with other lengths, but
-    never between passes with and without gradients: TRL may compute the reference between the policy's forward and
-    backward.
-    """
-
-    def __init__(self, compute: Callable[..., Tensor], trained: list[Tensor], row: list[Tensor], pool: Any) -> None:
-        self.row, self.trained = [part.clone() for part in row], trained
-        self.ahead, self.back = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        how: dict[str, Any] = {"pool": pool, "capture_error_mode": "thread_local"}  # the loader's threads go on
-        dtype, autocast = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
-        with torch.autocast("cuda", dtype, autocast, cache_enabled=False):  # casts of weights belong into the graph
-            torch.cuda.synchronize()
-            with torch.cuda.stream(torch.cuda.Stream()):
-                for _ in range(2):  # compile, and let libraries set themselves up
-                    hidden = compute(*self.row)
-                    if hidden.requires_grad:
-                        torch.autograd.grad(hidden, trained, torch.zeros_like(hidden))
-            with torch.cuda.graph(self.ahead, **how):
-                hidden = compute(*self.row)
-            self.hidden, self.of_hidden = hidden.detach(), torch.zeros_like(hidden)
-            if hidden.requires_grad:
-                with torch.cuda.graph(self.back, **how):
-                    self.of_trained = torch.autograd.grad(hidden, trained, self.of_hidden)
-
-    def __call__(self, row: list[Tensor]) -> Tensor:
-        """Hidden states [N, H], overwritten by the next call, as a function of the trained weights."""
-        torch._foreach_copy_(self.row, row)
-        return Replay.apply(self, *self.trained)
-
-
-class Replay(torch.autograd.Function):
-    """Connects a Graphed to the autograd graph."""
-
-    @staticmethod
-    def forward(ctx: Any, graphed: Graphed, *trained: Tensor) -> Tensor:
-        """Hidden states of the row that was copied in."""
-        ctx.graphed = graphed
-        graphed.ahead.replay()
-        return graphed.hidden.detach()
-
-    @staticmethod
-    def backward(ctx: Any, of_hidden: Tensor) -> Any:
-        """Gradients of the trained weights, copied: the next replay writes over them."""
-        ctx.graphed.of_hidden.copy_(of_hidden)
-        ctx.graphed.back.replay()
-        return None, *(gradient.clone() for gradient in ctx.graphed.of_trained)
 
 
 class PrefixSharing:
@@ -325,3 +277,54 @@ def refuse_unsupported(model: Any, backbone: Any) -> None:
         problem = "it supports neither sdpa nor FlexAttention"
     if problem:
         raise SharingError(f"{type(model).__name__} cannot share prefixes: {problem}. Set share_prefixes: false")
+
+
+class Graphed:
+    """A pass over packed rows of one length, recorded once as CUDA graphs: the host launches it at one stroke.
+
+    compute: [N] tokens, depth and last to hidden states [N, H]. The memory of `pool` is shared with other lengths, but
+    never between passes with and without gradients: TRL may compute the reference between the policy's forward and
+    backward.
+    """
+
+    def __init__(self, compute: Callable[..., Tensor], trained: list[Tensor], row: list[Tensor], pool: Any) -> None:
+        self.row, self.trained = [part.clone() for part in row], trained
+        self.ahead, self.back = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        how: dict[str, Any] = {"pool": pool, "capture_error_mode": "thread_local"}  # the loader's threads go on
+        dtype, autocast = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
+        with torch.autocast("cuda", dtype, autocast, cache_enabled=False):  # casts of weights belong into the graph
+            torch.cuda.synchronize()
+            with torch.cuda.stream(torch.cuda.Stream()):
+                for _ in range(2):  # compile, and let libraries set themselves up
+                    hidden = compute(*self.row)
+                    if hidden.requires_grad:
+                        torch.autograd.grad(hidden, trained, torch.zeros_like(hidden))
+            with torch.cuda.graph(self.ahead, **how):
+                hidden = compute(*self.row)
+            self.hidden, self.of_hidden = hidden.detach(), torch.zeros_like(hidden)
+            if hidden.requires_grad:
+                with torch.cuda.graph(self.back, **how):
+                    self.of_trained = torch.autograd.grad(hidden, trained, self.of_hidden)
+
+    def __call__(self, row: list[Tensor]) -> Tensor:
+        """Hidden states [N, H], overwritten by the next call, as a function of the trained weights."""
+        torch._foreach_copy_(self.row, row)
+        return Replay.apply(self, *self.trained)
+
+
+class Replay(torch.autograd.Function):
+    """Connects a Graphed to the autograd graph."""
+
+    @staticmethod
+    def forward(ctx: Any, graphed: Graphed, *trained: Tensor) -> Tensor:
+        """Hidden states of the row that was copied in."""
+        ctx.graphed = graphed
+        graphed.ahead.replay()
+        return graphed.hidden.detach()
+
+    @staticmethod
+    def backward(ctx: Any, of_hidden: Tensor) -> Any:
+        """Gradients of the trained weights, copied: the next replay writes over them."""
+        ctx.graphed.of_hidden.copy_(of_hidden)
+        ctx.graphed.back.replay()
+        return None, *(gradient.clone() for gradient in ctx.graphed.of_trained)
