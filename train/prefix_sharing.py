@@ -222,9 +222,9 @@ def share_prefixes(
     """Make a causal LM (bare or wrapped by PEFT) compute shared prefixes once.
 
     kernel: "flex" (FlexAttention, GPUs), "sdpa" (dense mask, anywhere), "auto" picks. bucket: packed lengths are
-    rounded up to multiples of it, which bounds recompilation (sdpa compiles nothing and rounds to 1). recompute:
-    activation checkpointing around the compiled layers. graphs: record the passes over each packed length as CUDA
-    graphs, but for checkpointed ones; in one process only. Raises SharingError for a model that came out wrong.
+    rounded up to multiples of it, which bounds recompilation (sdpa without graphs rounds to 1). recompute: activation
+    checkpointing around the compiled layers. graphs: record the passes over each packed length as CUDA graphs, but for
+    checkpointed ones; in one process only. Raises SharingError for a model that would be computed wrongly.
     """
     base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
     backbone = getattr(base, base.base_model_prefix, base)
@@ -238,7 +238,7 @@ def share_prefixes(
         base.get_input_embeddings().register_forward_hook(_with_gradient)  # else the first layer is a graph of its own
         for layer in backbone.layers:
             layer.forward = _compiled(layer.forward, recompute)
-    bucket = -(-bucket // FLEX_BLOCK) * FLEX_BLOCK if kernel == "flex" else 1
+    bucket = -(-bucket // FLEX_BLOCK) * FLEX_BLOCK if kernel == "flex" or graphs else 1
     return PrefixSharing(backbone, kernel, bucket, graphs, recompute)
 
 
