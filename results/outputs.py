@@ -11,6 +11,7 @@ from results.record import Scores
 
 TATQA = ("em", "f1", "scale_em", "parsed", "lenient_em")
 SCORE_FIELDS = {"bench", "judge", "stand_in", "n_questions", "per_question", "missing", "unparsable"}
+SYNTHETIC = "synthetic-"  # so begin the names of generated questions
 SUCCESS = 7  # a rating from here up counts as a success
 
 
@@ -58,6 +59,7 @@ def lm_eval_scores(path: Path) -> Scores:
     names = [name for name in rows[0]["metrics"] if isinstance(rows[0][name], int | float)]
     return Scores(
         bench="tatqa" if tatqa else ", ".join(sorted({row["task"] for row in rows})),
+        stand_in=tatqa and any(item.startswith(SYNTHETIC) for item in items),
         identity=identity(results, rows),
         circumstances=circumstances(results),
         item=items,

@@ -58,10 +58,11 @@ def _answered(folder: Path) -> Iterator[dict[str, Any]]:
         for row in outputs.samples(results):
             doc = row["doc"]
             side = {"answer": row["resps"][0][0], "score": row["em"], "judge": ""}
-            yield {"bench": "TAT-QA", "id": doc["uid"], "kind": doc["answer_type"], "question": doc["question"],
+            bench = "synthetic questions" if doc["uid"].startswith(outputs.SYNTHETIC) else "TAT-QA"
+            yield {"bench": bench, "id": doc["uid"], "kind": doc["answer_type"], "question": doc["question"],
                    "gold": f"{doc['answer']} {doc['scale']}", "side": side}  # fmt: skip
-    for bench in ("mtbench", "instruct"):
-        yield from _judged(folder / bench)
+    for judged in ("mtbench", "instruct"):
+        yield from _judged(folder / judged)
 
 
 def _judged(folder: Path) -> Iterator[dict[str, Any]]:

@@ -36,9 +36,10 @@ class Scores(BaseModel, extra="forbid"):
 
     @property
     def title(self) -> str:
-        """What the bench is called in tables; ratings of the stand-in judge say so everywhere."""
+        """What the bench is called in tables; stand-ins for its questions or its judge say so everywhere."""
         name = {"tatqa": "TAT-QA", "mt_bench": "MT-Bench"}.get(self.bench, f"bench {self.bench}")
-        return name + (" (STAND-IN JUDGE, measures nothing)" if self.stand_in else "")
+        what = "SYNTHETIC QUESTIONS, no TAT-QA figure" if self.bench == "tatqa" else "STAND-IN JUDGE, measures nothing"
+        return f"{name} ({what})" if self.stand_in else name
 
     @model_validator(mode="after")
     def _columns(self) -> "Scores":

@@ -149,7 +149,8 @@ def origin(run: Run) -> str:
 
 def drawings(run: Run) -> Iterator[Block]:
     """The run's figures."""
-    drawing = figures.by_group(run.groups("tatqa", "answer_type"), f"{run.name}: TAT-QA exact match, %")
+    by_type = run.groups("tatqa", "answer_type")
+    drawing = figures.by_group(by_type, f"{run.name}, {by_type[0].title}")
     yield "figure", (f"{run.name}-types.svg", "exact match by answer type, before and after", drawing)
     drawing = figures.training(run.training.history, run.name)
     yield "figure", (f"{run.name}-training.svg", "loss and rewards by step", drawing)
@@ -159,7 +160,7 @@ def drawings(run: Run) -> Iterator[Block]:
 
 
 def beta_figure(found: list[Run]) -> str:
-    """Delta against beta over all runs, the log's beside them; a stand-in judge's ratings have no place here."""
+    """Delta against beta over all runs, the log's beside them; stand-ins have no place here."""
     panels = {}
     for bench, title, measure in (("tatqa", "TAT-QA, points", "overall"), ("mtbench", "MT-Bench", "mtbench")):
         here = []

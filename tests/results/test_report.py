@@ -6,11 +6,12 @@ import re
 import shutil
 import subprocess
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from results import page, report
+from results import outputs, page, report
 from results.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,6 +69,28 @@ def test_a_stand_in_judge_is_named_wherever_its_ratings_stand(results_folder: Pa
     for run in runs:
         del run.headlines["mtbench"]
     assert report.beta_figure(runs) == drawn  # beside the log stands no rating that measures nothing
+
+
+def test_synthetic_questions_are_named_wherever_their_scores_stand(
+    results_folder: Path, lm_eval_output: Callable[..., Path]
+) -> None:
+    made = lm_eval_output("made", 0.5)
+    for file in made.rglob("samples_*"):
+        file.write_text(file.read_text().replace('"uid": "', '"uid": "synthetic-'))
+    assert not outputs.lm_eval_scores(lm_eval_output("real", 0.5)).stand_in
+    assert outputs.lm_eval_scores(made).stand_in
+    runs = report.collect(results_folder / "runs")
+    points = report.beta_figure(runs)
+    for file in (results_folder / "runs").glob("*/record.json"):
+        content = json.loads(file.read_text())
+        content["scores"]["tatqa"]["stand_in"] = True
+        file.write_text(json.dumps(content))
+    synthetic = report.collect(results_folder / "runs")
+    lines = page.markdown(list(report.blocks(synthetic))).splitlines()
+    named = [line for line in lines if "exact match, %" in line]
+    assert len(named) == 4 * 3
+    assert all("TAT-QA (SYNTHETIC QUESTIONS, no TAT-QA figure)" in line for line in named)
+    assert report.beta_figure(synthetic) != points
 
 
 def test_the_same_records_give_the_same_bytes(results_folder: Path) -> None:
