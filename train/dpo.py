@@ -159,26 +159,15 @@ def fsdp_policy(bf16: bool) -> MixedPrecisionPolicy:
 
 def make_trainer(recipe: Recipe, rows: Sequence[TokenPair], tokenizer: Any, args: DPOConfig) -> PairTrainer:
     """The trainer that a recipe describes, on ready token ids."""
-    columns: dict[str, list[Any]] = {
-        name: [getattr(row, name) for row in rows] for name in ("prompt_ids", "chosen_ids", "rejected_ids")
-    }
-    by_type = {str(name): beta for name, beta in recipe.beta_by_type.items()}
-    columns["beta"] = [by_type.get(row.pair.answer_type, recipe.beta) for row in rows]
     trainer = PairTrainer(
         recipe,
         pair_order(recipe, rows),
         model=recipe.model_name_or_path,
         args=args,
-        train_dataset=Dataset.from_dict(columns),
+        train_dataset=dataset(recipe, rows),
         processing_class=tokenizer,
         quantization_config=nf4(compute_dtype(recipe)) if recipe.load_in_4bit else None,
-        peft_config=LoraConfig(
-            r=recipe.lora_r,
-            lora_alpha=recipe.lora_alpha,
-            lora_dropout=recipe.lora_dropout,
-            target_modules=list(recipe.lora_target_modules),
-            task_type="CAUSAL_LM",
-        ),
+        peft_config=lora(recipe),
     )
     cuda = torch.cuda.is_available()
     if cuda and recipe.load_in_4bit and recipe.memory == "fast":
@@ -193,6 +182,27 @@ def make_trainer(recipe: Recipe, rows: Sequence[TokenPair], tokenizer: Any, args
         trainer.data_collator = trainer.sharing.collate(trainer.data_collator)
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def dataset(recipe: Recipe, rows: Sequence[TokenPair]) -> Dataset:
+    """A row for each pair: its token ids, and the beta that the recipe gives it."""
+    columns: dict[str, list[Any]] = {
+        name: [getattr(row, name) for row in rows] for name in ("prompt_ids", "chosen_ids", "rejected_ids")
+    }
+    by_type = {str(name): beta for name, beta in recipe.beta_by_type.items()}
+    columns["beta"] = [by_type.get(row.pair.answer_type, recipe.beta) for row in rows]
+    return Dataset.from_dict(columns)
+
+
+def lora(recipe: Recipe) -> LoraConfig:
+    """The adapter that a recipe describes."""
+    return LoraConfig(
+        r=recipe.lora_r,
+        lora_alpha=recipe.lora_alpha,
+        lora_dropout=recipe.lora_dropout,
+        target_modules=list(recipe.lora_target_modules),
+        task_type="CAUSAL_LM",
+    )
 
 
 def keep_dequantized(model: torch.nn.Module) -> None:

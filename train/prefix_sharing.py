@@ -65,33 +65,47 @@ def pack_prefixes(
     real = columns < lengths[:, None]
     if not np.array_equal(real, attention_mask.astype(bool)):
         raise SharingError("prefix sharing needs right-padded rows: set the collator's padding side to right")
-    keys = np.where(real, input_ids + 1, 0)
+    order, common = sorted_rows(np.where(real, input_ids + 1, 0))
+    new, slot, last = preorder(common, lengths[order], columns)
+    slot_of = np.empty_like(slot)
+    slot_of[order] = slot
+    total = int(new.sum())
+    padding = np.arange(total, total + -total % bucket)
+    positions = np.flatnonzero(real if wanted is None else real & wanted)
+    parts = (
+        np.concatenate([input_ids[order][new], 0 * padding]),
+        np.concatenate([np.nonzero(new)[1], 0 * padding]),
+        np.concatenate([last[new], padding]),
+        positions,
+        slot_of.reshape(-1)[positions],
+        [real.size, real.sum()],
+    )
+    return Packed(*(torch.from_numpy(np.ascontiguousarray(part, np.int64)) for part in parts))
+
+
+def sorted_rows(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The order that sorts the rows of keys [B, L], 0 behind a row's end, and each sorted row's longest common prefix
+    with the one before it; [B] each."""
     raw = keys.astype(">u4")
     order = np.array(sorted(range(len(raw)), key=lambda row: raw[row].tobytes()))
-    keys, sorted_lengths = keys[order], lengths[order]
+    keys = keys[order]
     differs = (keys[1:] != keys[:-1]) | (keys[1:] == 0)
-    common = np.where(differs.any(1), differs.argmax(1), keys.shape[1])  # longest common prefix with the row before
-    common = np.concatenate([[0], common])
-    start = np.concatenate([[0], np.cumsum(sorted_lengths - common)])  # slot of each row's first own node; [B + 1]
+    common = np.where(differs.any(1), differs.argmax(1), keys.shape[1])
+    return order, np.concatenate([[0], common])
+
+
+def preorder(
+    common: np.ndarray, lengths: np.ndarray, columns: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The trie of sorted rows in preorder, by (row, depth): whether the row brings a new node there, the slot of the
+    node, and the slot of its last descendant; [B, L] each."""
+    rows, end = np.arange(len(common))[:, None], len(common)
+    start = np.concatenate([[0], np.cumsum(lengths - common)])  # slot of each row's first own node; [B + 1]
     owns = common[:, None] <= columns
-    rows = np.arange(len(order))[:, None]
-    owner = np.maximum.accumulate(np.where(owns, rows, 0))  # row that introduced the node at (row, depth)
-    following = np.where(owns, rows, len(order))
-    following = np.vstack([np.minimum.accumulate(following[::-1])[::-1][1:], np.full_like(columns, len(order))])
-    new = owns & (columns < sorted_lengths[:, None])  # in row-major order these are the nodes in preorder
-    slot_of = np.empty_like(owner)
-    slot_of[order] = start[owner] + columns - common[owner]
-    total = int(start[-1])
-    padding = -total % bucket
-    layout = (
-        np.concatenate([(keys - 1)[new], np.zeros(padding, np.int64)]),
-        np.concatenate([np.broadcast_to(columns, new.shape)[new], np.zeros(padding, np.int64)]),
-        np.concatenate([(start[following] - 1)[new], np.arange(total, total + padding)]),
-    )
-    positions = np.flatnonzero(real if wanted is None else real & wanted)
-    sizes = [real.size, real.sum()]
-    parts = (*layout, positions, slot_of.reshape(-1)[positions], sizes)
-    return Packed(*(torch.from_numpy(np.ascontiguousarray(part, np.int64)) for part in parts))
+    owner = np.maximum.accumulate(np.where(owns, rows, 0))  # row that brought the node
+    later = np.minimum.accumulate(np.where(owns, rows, end)[::-1])[::-1][1:]
+    following = np.vstack([later, np.full_like(columns, end)])  # first row that does not share it
+    return owns & (columns < lengths[:, None]), start[owner] + columns - common[owner], start[following] - 1
 
 
 def trim(batch: dict[str, Tensor], packed: Packed) -> tuple[dict[str, Tensor], Packed]:
@@ -301,8 +315,9 @@ class Graphed:
                         torch.autograd.grad(hidden, trained, torch.zeros_like(hidden))
             with torch.cuda.graph(self.ahead, **how):
                 hidden = compute(*self.row)
-            self.hidden, self.of_hidden = hidden.detach(), torch.zeros_like(hidden)
+            self.hidden = hidden.detach()
             if hidden.requires_grad:
+                self.of_hidden = torch.zeros_like(hidden)
                 with torch.cuda.graph(self.back, **how):
                     self.of_trained = torch.autograd.grad(hidden, trained, self.of_hidden)
 

@@ -25,19 +25,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 
 EPOCH = 13_176  # pairs, as in the experiment log
-LORA: dict[str, Any] = {
-    "lora_r": 16,
-    "lora_alpha": 32,
-    "lora_dropout": 0.05,
-    "lora_target_modules": ["q_proj", "v_proj"],
-}
 COMMON: dict[str, Any] = {
     "strategy": "log",
     "split": "validation",
     "beta": 0.02,
     "learning_rate": 5e-6,
     "load_in_4bit": True,
-    **LORA,
+    "lora_r": 16,
+    "lora_alpha": 32,
+    "lora_dropout": 0.05,
+    "lora_target_modules": ["q_proj", "v_proj"],
 }
 
 
