@@ -4,6 +4,7 @@ TRL's loss code is untouched. PairTrainer sets what is around it: which pairs me
 """
 
 import math
+import signal
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -101,14 +102,14 @@ class PairTrainer(DPOTrainer):
 
     def loader(self, batches: Iterable[list[int]]) -> DataLoader:
         """The given batches of pairs; on a GPU two workers collate ahead of it."""
-        ahead: dict[str, Any] = {"num_workers": 2, "prefetch_factor": 4} if torch.cuda.is_available() else {}
+        workers: dict[str, Any] = {"num_workers": 2, "prefetch_factor": 4, "worker_init_fn": undisturbed}
         return DataLoader(
             self.train_dataset,
             batch_sampler=batches,
             collate_fn=self.data_collator,
             generator=torch.Generator().manual_seed(self.args.seed),  # not the global one: resume is to the bit
             pin_memory=self.args.dataloader_pin_memory,
-            **ahead,
+            **(workers if torch.cuda.is_available() else {}),
         )
 
     def _prepare_input(self, data: Any) -> Any:
@@ -149,6 +150,12 @@ class PairTrainer(DPOTrainer):
         return loss
 
 
+def undisturbed(worker: int) -> None:
+    """Leave SIGTERM and Ctrl-C, which reach every process of a job, to the trainer: it goes on to its checkpoint."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def fsdp_policy(bf16: bool) -> MixedPrecisionPolicy:
     """Compute in bf16, but leave what the model returns and sums of gradients in fp32.
 
@@ -173,11 +180,12 @@ def make_trainer(recipe: Recipe, rows: Sequence[TokenPair], tokenizer: Any, args
     if cuda and recipe.load_in_4bit and recipe.memory == "fast":
         keep_dequantized(trainer.model)
     if recipe.share_prefixes:
+        sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
         trainer.sharing = share_prefixes(
             trainer.model,
             compile_layers=cuda,
             recompute=recipe.memory == "small",
-            graphs=cuda and args.world_size == 1,
+            graphs=cuda and not sharded,
         )
         trainer.data_collator = trainer.sharing.collate(trainer.data_collator)
     trainer.remove_callback(PrinterCallback)

@@ -16,9 +16,10 @@ compiled and whole passes recorded as CUDA graphs.
 Related: tree attention in speculative decoding (SpecInfer, arXiv:2305.09781) uses the same mask for candidate replies.
 """
 
+import contextlib
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -211,8 +212,7 @@ class PrefixSharing:
         adapters = self._tuner and (self._tuner.disable_adapters, *self._tuner.active_adapters)
         key = (trie.tokens.numel(), gradients, self._backbone.training, adapters)
         if key not in self.graphed:
-            trained = [parameter for parameter in self._backbone.parameters() if parameter.requires_grad]
-            self.graphed[key] = Graphed(compute, trained, row, self.pools[gradients])
+            self.graphed[key] = Graphed(self._backbone, compute, row, self.pools[gradients])
         return self.graphed[key](row)
 
     def _count(self, length: int) -> None:
@@ -238,7 +238,8 @@ def share_prefixes(
     kernel: "flex" (FlexAttention, GPUs), "sdpa" (dense mask, anywhere), "auto" picks. bucket: packed lengths are
     rounded up to multiples of it, which bounds recompilation (sdpa without graphs rounds to 1). recompute: activation
     checkpointing around the compiled layers. graphs: record the passes over each packed length as CUDA graphs, but for
-    checkpointed ones; in one process only. Raises SharingError for a model that would be computed wrongly.
+    checkpointed ones; not for models that FSDP or DeepSpeed takes apart. Raises SharingError for a model that would be
+    computed wrongly.
     """
     base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
     backbone = getattr(base, base.base_model_prefix, base)
@@ -293,6 +294,27 @@ def refuse_unsupported(model: Any, backbone: Any) -> None:
         raise SharingError(f"{type(model).__name__} cannot share prefixes: {problem}. Set share_prefixes: false")
 
 
+@contextlib.contextmanager
+def stand_ins(model: torch.nn.Module) -> Iterator[list[Tensor]]:
+    """Put a new parameter over the same memory in the place of each trained one, and yield these.
+
+    A recording may not touch the stream on which DistributedDataParallel hooked itself onto the trained ones.
+    """
+    trained = [
+        (module, name, parameter)
+        for module in model.modules()
+        for name, parameter in module.named_parameters(recurse=False)
+        if parameter.requires_grad
+    ]
+    for module, name, parameter in trained:
+        setattr(module, name, torch.nn.Parameter(parameter.detach()))
+    try:
+        yield [getattr(module, name) for module, name, _ in trained]
+    finally:
+        for module, name, parameter in trained:
+            setattr(module, name, parameter)
+
+
 class Graphed:
     """A pass over packed rows of one length, recorded once as CUDA graphs: the host launches it at one stroke.
 
@@ -301,12 +323,18 @@ class Graphed:
     backward.
     """
 
-    def __init__(self, compute: Callable[..., Tensor], trained: list[Tensor], row: list[Tensor], pool: Any) -> None:
-        self.row, self.trained = [part.clone() for part in row], trained
+    def __init__(
+        self, backbone: torch.nn.Module, compute: Callable[..., Tensor], row: list[Tensor], pool: Any
+    ) -> None:
+        self.row = [part.clone() for part in row]
+        self.trained = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
         self.ahead, self.back = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         how: dict[str, Any] = {"pool": pool, "capture_error_mode": "thread_local"}  # the loader's threads go on
         dtype, autocast = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
-        with torch.autocast("cuda", dtype, autocast, cache_enabled=False):  # casts of weights belong into the graph
+        with (
+            stand_ins(backbone) as trained,
+            torch.autocast("cuda", dtype, autocast, cache_enabled=False),  # casts of weights belong into the graph
+        ):
             torch.cuda.synchronize()
             with torch.cuda.stream(torch.cuda.Stream()):
                 for _ in range(2):  # compile, and let libraries set themselves up

@@ -1,6 +1,8 @@
 """The trainer against plain TRL, and each thing it does beyond TRL."""
 
 import math
+import os
+import signal
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -309,3 +311,19 @@ def test_fsdp_leaves_log_probabilities_in_fp32(mini: Path, monkeypatch: pytest.M
         dist.destroy_process_group()
     assert (ours.dtype, theirs.dtype) == (torch.float32, torch.bfloat16)
     assert float((ours - exact).abs().max()) < 0.1 < float(exact.abs().max())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_whole_job_leaves_the_loaders_workers_alone(
+    mini: Path, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    trainer = trainer_for(small(mini), tokenizer, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: True)  # a loader without a GPU has no workers
+        loader = trainer.loader([[i] for i in range(20)])
+    batches = iter(loader)
+    found = [next(batches)]
+    for worker in batches._workers:
+        os.kill(worker.pid, number)
+    found.extend(batches)
+    assert len(found) == 20

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from train.prefix_sharing import FLEX_BLOCK, SharingError, pack_prefixes, sees, share_prefixes, trie_mask
+from train.prefix_sharing import FLEX_BLOCK, SharingError, pack_prefixes, sees, share_prefixes, stand_ins, trie_mask
 
 VOCABULARY = 48
 Pair = tuple[list[int], list[int], list[int]]  # prompt, chosen, rejected
@@ -197,6 +197,25 @@ def test_compiled_layers_and_recomputation_change_nothing(trainer: Any, recomput
     assert shared[0] == pytest.approx(plain[0], rel=1e-5)
     assert float((shared[2] - plain[2]).norm()) <= 1e-5 * float(plain[2].norm())
     assert sharing.shapes == {44}  # 20 of the context, 4 last prompt tokens, 5 of each pair of completions
+
+
+def test_stand_ins_get_the_gradients_without_waking_the_hooks_of_the_trained_weights() -> None:
+    import torch
+
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 2))
+    model[0].bias.requires_grad_(False)
+    trained = [model[0].weight, model[1].weight, model[1].bias]
+    batch = torch.ones(1, 3)
+    expected = torch.autograd.grad(model(batch).sum(), trained)
+    for parameter in trained:
+        parameter.register_post_accumulate_grad_hook(lambda parameter: pytest.fail("a hook ran"))
+    with pytest.raises(ZeroDivisionError), stand_ins(model) as substitutes:  # noqa: PT012
+        model(batch).sum().backward()
+        assert all(torch.equal(s.grad, gradient) for s, gradient in zip(substitutes, expected, strict=True))
+        assert [s.data_ptr() for s in substitutes] == [parameter.data_ptr() for parameter in trained]
+        raise ZeroDivisionError
+    assert [id(p) for p in model.parameters() if p.requires_grad] == [id(p) for p in trained], "put back"
+    assert all(parameter.grad is None for parameter in trained)
 
 
 @pytest.mark.gpu
