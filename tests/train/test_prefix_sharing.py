@@ -1,5 +1,6 @@
 """Shared prefixes against the plain forward: TRL's own loss, rewards and gradients, in fp32."""
 
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,42 @@ def test_stand_ins_get_the_gradients_without_waking_the_hooks_of_the_trained_wei
     assert all(parameter.grad is None for parameter in trained)
 
 
+def assert_recorded_passes_are_those_of_trl(trainer: Any, kernel: str, loss: float, gradients: float) -> None:
+    """Several batches of one packed length and of others, to the given relative tolerances."""
+    import torch
+
+    other = [([i, *CONTEXT], [40 + i, 2], [39, i, 2]) for i in range(1, 4)]
+    long = [([*CONTEXT, *CONTEXT[::-1], i, *CONTEXT * 3], [40, 2], [41, 2]) for i in range(30, 35)]
+    batches = [CASES["one context"], other, long, CASES["one context"], CASES["completion a prefix of the other"]]
+    plain = [outcome(trainer, pairs, trainer.data_collator) for pairs in batches]
+    sharing = share_prefixes(trainer.model, kernel, bucket=FLEX_BLOCK, graphs=True)
+    collate = sharing.collate(trainer.data_collator)
+    for pairs, expected in zip(batches, plain, strict=True):
+        found = outcome(trainer, pairs, collate)
+        assert found[0] == pytest.approx(expected[0], rel=loss)
+        assert float((found[2] - expected[2]).norm()) <= gradients * float(expected[2].norm())
+    assert len(sharing.shapes) == 2
+    assert {key[1] for key in sharing.graphed} == {False, True}, "reference and policy are recorded apart"
+    assert len(sharing.graphed) == 2 * len(sharing.shapes)
+    trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
+    before = outcome(trainer, batches[0], collate)[2]
+    handed_out = [parameter.grad for parameter in trained]
+    outcome(trainer, batches[1], collate)
+    assert torch.equal(torch.cat([gradient.flatten() for gradient in handed_out]), before), "a replay wrote over them"
+    sharing.remove()
+
+
+def test_recorded_passes_give_the_gradients_of_trl(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    trainer = trl_trainer(tiny("qwen3"), tiny_base, tmp_path, on_cpu=True)
+    for name, value in runpy.run_path(str(Path(__file__).with_name("graphs_on_cpu.py")))["STAND_INS"].items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    assert_recorded_passes_are_those_of_trl(trainer, "sdpa", 1e-5, 1e-5)
+
+
 @pytest.mark.gpu
 def test_on_a_gpu_recorded_graphs_give_the_gradients_of_trl(tiny_base: Path, tmp_path: Path) -> None:
     import torch
@@ -225,20 +262,7 @@ def test_on_a_gpu_recorded_graphs_give_the_gradients_of_trl(tiny_base: Path, tmp
     if torch.cuda.device_count() > 1:
         pytest.skip("TRL takes one visible GPU a process: set CUDA_VISIBLE_DEVICES=0")
     trainer = trl_trainer(tiny("qwen3", head_dim=16), tiny_base, tmp_path, on_cpu=False)
-    other = [([i, *CONTEXT], [40 + i, 2], [39, i, 2]) for i in range(1, 4)]
-    batches = [CASES["one context"], other, CASES["one context"], CASES["completion a prefix of the other"]]
-    plain = [outcome(trainer, pairs, trainer.data_collator) for pairs in batches]
-    sharing = share_prefixes(trainer.model, "flex", graphs=True)
-    collate = sharing.collate(trainer.data_collator)
-    for pairs, expected in zip(batches, plain, strict=True):
-        found = outcome(trainer, pairs, collate)
-        assert found[0] == pytest.approx(expected[0], rel=1e-3)
-        assert float((found[2] - expected[2]).norm()) <= 5e-3 * float(expected[2].norm())
-    assert {key[1] for key in sharing.graphed} == {False, True}, "reference and policy are recorded apart"
-    assert len(sharing.graphed) == 2 * len(sharing.shapes)
-    trainer.model.zero_grad()
-    twice = [outcome(trainer, pairs, collate)[2] for pairs in batches[:2]]
-    assert not torch.equal(*twice), "a replay leaves the gradients that were handed out alone"
+    assert_recorded_passes_are_those_of_trl(trainer, "flex", 1e-3, 5e-3)
 
 
 # --- what is refused ---

@@ -151,14 +151,20 @@ def test_killed_between_the_last_step_and_the_record(
     )
 
 
-def test_two_processes_train_as_one(whole: Path, recipe_file: Path, tmp_path: Path, tiny_base: Path) -> None:
+GRAPHS = Path(__file__).with_name("graphs_on_cpu.py")
+
+
+@pytest.mark.parametrize("program", [("-m", "train"), (str(GRAPHS),)], ids=["plain", "recorded"])
+def test_two_processes_train_as_one(
+    recipe_file: Path, tmp_path: Path, tiny_base: Path, program: tuple[str, ...]
+) -> None:
     """accelerate launch on the CPU: the same effective batch, curve and adapter within rounding."""
     one, two = tmp_path / "one", tmp_path / "two"
     odd = ("--max_pairs", "43")
     assert main([str(recipe_file), "--output_dir", str(one), *odd]) == 0
     configuration = tiny_base.parents[1] / "accelerate" / "ddp.yaml"
     options = ("--config_file", str(configuration), "--num_processes", "2", "--main_process_port", "0")
-    launch = (sys.executable, "-m", "accelerate.commands.launch", *options, "-m", "train")
+    launch = (sys.executable, "-m", "accelerate.commands.launch", *options, *program)
     for _ in "trained", "finished already":
         process = start(recipe_file, "--output_dir", two, *odd, launcher=launch)
         _, err = process.communicate(timeout=180)
