@@ -78,7 +78,7 @@ def corrupt(context: Context, question: Question, mix: Mapping[str, float], seed
     for kind in sorted(keys, key=lambda kind: keys[kind], reverse=True):  # weighted sampling without replacement
         items, scale = getattr(mistakes, kind)()
         rejected = answer.render(items, scale)
-        if any(items) and exact_match(question, rejected) == 0:
+        if any(items) and answer.parse(rejected).parsed and exact_match(question, rejected) == 0:
             return _pair(context, question, kind, chosen, rejected)
     return NOT_WRONG
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tatqa_task import answer, data, metric, synthetic
@@ -91,6 +91,7 @@ def test_evaluate(text: str, value: float | None) -> None:
 
 
 @given(st.integers(0, 10_000), st.sampled_from(["train", "validation"]))
+@example(311, "validation")  # the span "6 thousand" with the scale thousand
 def test_corrupt_pairs_are_right_and_wrong_under_the_metric(seed: int, split: str) -> None:
     for context in data.parse_contexts(synthetic.generate(split, 1, seed), "synthetic"):
         for question in context.questions:
