@@ -295,23 +295,25 @@ def refuse_unsupported(model: Any, backbone: Any) -> None:
 
 
 @contextlib.contextmanager
-def stand_ins(model: torch.nn.Module) -> Iterator[list[Tensor]]:
-    """Put a new parameter over the same memory in the place of each trained one, and yield these.
+def stand_ins(model: torch.nn.Module) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+    """Put a new parameter over the same memory in the place of each trained one; yields the trained and the new ones.
 
     A recording may not touch the stream on which DistributedDataParallel hooked itself onto the trained ones.
     """
-    trained = [
+    places = [
         (module, name, parameter)
         for module in model.modules()
         for name, parameter in module.named_parameters(recurse=False)
         if parameter.requires_grad
     ]
-    for module, name, parameter in trained:
-        setattr(module, name, torch.nn.Parameter(parameter.detach()))
+    trained = [parameter for _, _, parameter in places]
+    new = [torch.nn.Parameter(parameter.detach()) for parameter in trained]
+    for (module, name, _), parameter in zip(places, new, strict=True):
+        setattr(module, name, parameter)
     try:
-        yield [getattr(module, name) for module, name, _ in trained]
+        yield trained, new
     finally:
-        for module, name, parameter in trained:
+        for module, name, parameter in places:
             setattr(module, name, parameter)
 
 
@@ -327,12 +329,11 @@ class Graphed:
         self, backbone: torch.nn.Module, compute: Callable[..., Tensor], row: list[Tensor], pool: Any
     ) -> None:
         self.row = [part.clone() for part in row]
-        self.trained = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
         self.ahead, self.back = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         how: dict[str, Any] = {"pool": pool, "capture_error_mode": "thread_local"}  # the loader's threads go on
         dtype, autocast = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
         with (
-            stand_ins(backbone) as trained,
+            stand_ins(backbone) as (self.trained, new),
             torch.autocast("cuda", dtype, autocast, cache_enabled=False),  # casts of weights belong into the graph
         ):
             torch.cuda.synchronize()
@@ -340,14 +341,14 @@ class Graphed:
                 for _ in range(2):  # compile, and let libraries set themselves up
                     hidden = compute(*self.row)
                     if hidden.requires_grad:
-                        torch.autograd.grad(hidden, trained, torch.zeros_like(hidden))
+                        torch.autograd.grad(hidden, new, torch.zeros_like(hidden))
             with torch.cuda.graph(self.ahead, **how):
                 hidden = compute(*self.row)
             self.hidden = hidden.detach()
             if hidden.requires_grad:
                 self.of_hidden = torch.zeros_like(hidden)
                 with torch.cuda.graph(self.back, **how):
-                    self.of_trained = torch.autograd.grad(hidden, trained, self.of_hidden)
+                    self.of_trained = torch.autograd.grad(hidden, new, self.of_hidden)
 
     def __call__(self, row: list[Tensor]) -> Tensor:
         """Hidden states [N, H], overwritten by the next call, as a function of the trained weights."""

@@ -210,9 +210,10 @@ def test_stand_ins_get_the_gradients_without_waking_the_hooks_of_the_trained_wei
     expected = torch.autograd.grad(model(batch).sum(), trained)
     for parameter in trained:
         parameter.register_post_accumulate_grad_hook(lambda parameter: pytest.fail("a hook ran"))
-    with pytest.raises(ZeroDivisionError), stand_ins(model) as substitutes:  # noqa: PT012
+    with pytest.raises(ZeroDivisionError), stand_ins(model) as (originals, substitutes):  # noqa: PT012
         model(batch).sum().backward()
         assert all(torch.equal(s.grad, gradient) for s, gradient in zip(substitutes, expected, strict=True))
+        assert all(a is b for a, b in zip(originals, trained, strict=True))
         assert [s.data_ptr() for s in substitutes] == [parameter.data_ptr() for parameter in trained]
         raise ZeroDivisionError
     assert [id(p) for p in model.parameters() if p.requires_grad] == [id(p) for p in trained], "put back"
