@@ -24,28 +24,90 @@ STAGES = {
     "pairwise": "let the judge compare a model's answers with a baseline's",
     "show": "print the turns and judgments of a question, or draw the scores of models",
 }
-ANSWERING, JUDGING, SCORING = ("run", "answer"), ("run", "judge", "pairwise"), ("run", "score", "pairwise")
+ANSWERING, JUDGING, SCORING = (
+    ("run", "answer"),
+    ("run", "judge", "pairwise"),
+    ("run", "score", "pairwise"),
+)
 CALLING, READING, RATING = ("answer", *JUDGING), ("judge", "show", *SCORING), ("run", "score")
-OPTIONS: list[tuple[Collection[str], str, dict[str, Any]]] = [  # stages that take it, name, the rest
-    (STAGES, "--data", {"help": "bench folder, or demo or instruct (default: MT-Bench, into data/mt_bench)"}),
+OPTIONS: list[
+    tuple[Collection[str], str, dict[str, Any]]
+] = [  # stages that take it, name, the rest
+    (
+        STAGES,
+        "--data",
+        {"help": "bench folder, or demo or instruct (default: MT-Bench, into data/mt_bench)"},
+    ),
     (STAGES, "--out", {"help": "folder of answers and judgments (default: the bench's)"}),
-    (STAGES, "--model-id", {"help": "the model's name in the files (default: from --adapter or --model)"}),
-    (ANSWERING, "--model", {"required": True, "help": "model folder or hub name, or a name that the endpoint serves"}),
+    (
+        STAGES,
+        "--model-id",
+        {"help": "the model's name in the files (default: from --adapter or --model)"},
+    ),
+    (
+        ANSWERING,
+        "--model",
+        {"required": True, "help": "model folder or hub name, or a name that the endpoint serves"},
+    ),
     (ANSWERING, "--adapter", {"help": "folder of a PEFT adapter"}),
-    (ANSWERING, "--answers-from", {"help": "URL of an endpoint that serves --model (key: ANSWERS_API_KEY)"}),
+    (
+        ANSWERING,
+        "--answers-from",
+        {"help": "URL of an endpoint that serves --model (key: ANSWERS_API_KEY)"},
+    ),
     (ANSWERING, "--max-new-tokens", {"type": int, "default": 1024}),
-    (ANSWERING, "--batch-size", {"type": int, "default": 0, "help": "conversations at once (0: what fits)"}),
-    (ANSWERING, "--thinking", {"action": "store_true", "help": "let the model think; thoughts are kept, not judged"}),
+    (
+        ANSWERING,
+        "--batch-size",
+        {"type": int, "default": 0, "help": "conversations at once (0: what fits)"},
+    ),
+    (
+        ANSWERING,
+        "--thinking",
+        {"action": "store_true", "help": "let the model think; thoughts are kept, not judged"},
+    ),
     (READING, "--judge-model", {"default": "gpt-4"}),
-    (JUDGING, "--judge-url", {"help": "URL of the judge's endpoint (default: OPENAI_BASE_URL, or OpenAI)"}),
+    (
+        JUDGING,
+        "--judge-url",
+        {"help": "URL of the judge's endpoint (default: OPENAI_BASE_URL, or OpenAI)"},
+    ),
     (JUDGING, "--references", {"help": "file of reference answers in place of the bench's own"}),
-    (CALLING, "--parallel", {"type": int, "default": 16, "help": "calls to an endpoint under way at once"}),
-    (CALLING, "--timeout", {"type": float, "default": 120.0, "help": "seconds for one attempt at a call"}),
-    (CALLING, "--deadline", {"type": float, "default": 600.0, "help": "seconds for one call with its retries"}),
-    (CALLING, "--requests-per-minute", {"type": float, "default": 0.0, "help": "rate-limit budget (0: none)"}),
-    (SCORING, "--json", {"help": "file for the result (-: standard output, in place of the table)"}),
-    (SCORING, "--prices", {"nargs": 2, "type": float, "help": "USD for a million judge tokens in, out"}),
-    (RATING, "--rating", {"choices": ["fastchat", "strict"], "default": "fastchat", "help": "strict: + doubts"}),
+    (
+        CALLING,
+        "--parallel",
+        {"type": int, "default": 16, "help": "calls to an endpoint under way at once"},
+    ),
+    (
+        CALLING,
+        "--timeout",
+        {"type": float, "default": 120.0, "help": "seconds for one attempt at a call"},
+    ),
+    (
+        CALLING,
+        "--deadline",
+        {"type": float, "default": 600.0, "help": "seconds for one call with its retries"},
+    ),
+    (
+        CALLING,
+        "--requests-per-minute",
+        {"type": float, "default": 0.0, "help": "rate-limit budget (0: none)"},
+    ),
+    (
+        SCORING,
+        "--json",
+        {"help": "file for the result (-: standard output, in place of the table)"},
+    ),
+    (
+        SCORING,
+        "--prices",
+        {"nargs": 2, "type": float, "help": "USD for a million judge tokens in, out"},
+    ),
+    (
+        RATING,
+        "--rating",
+        {"choices": ["fastchat", "strict"], "default": "fastchat", "help": "strict: + doubts"},
+    ),
     (("pairwise",), "--baseline", {"required": True, "help": "id of the model to compare with"}),
     (("show",), "--baseline", {"help": "id of a second model"}),
     (("show",), "--question", {"type": int, "help": "id of the question to print"}),
@@ -67,7 +129,9 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def endpoint(args: argparse.Namespace, model: str, url: str | None, variable: str = "OPENAI_API_KEY") -> "Endpoint":
+def endpoint(
+    args: argparse.Namespace, model: str, url: str | None, variable: str = "OPENAI_API_KEY"
+) -> "Endpoint":
     from mtbench_runner.endpoint import Endpoint, key_for
 
     limits = (args.parallel, args.timeout, args.deadline, args.requests_per_minute)
@@ -78,15 +142,26 @@ def answer_stage(args: argparse.Namespace, bench: Bench) -> None:
     from mtbench_runner.answer import Candidate, answer
 
     url = args.answers_from
-    candidate = Candidate(args.model, args.adapter, url, args.max_new_tokens, args.batch_size, args.thinking)
-    answer(bench, args.model_id, candidate, endpoint(args, args.model, url, "ANSWERS_API_KEY") if url else None)
+    candidate = Candidate(
+        args.model, args.adapter, url, args.max_new_tokens, args.batch_size, args.thinking
+    )
+    answer(
+        bench,
+        args.model_id,
+        candidate,
+        endpoint(args, args.model, url, "ANSWERS_API_KEY") if url else None,
+    )
 
 
 def score_stage(args: argparse.Namespace, bench: Bench) -> None:
     if args.stage == "pairwise":
-        result = score.compare_pairs(bench, args.model_id, args.baseline, args.judge_model, args.prices)
+        result = score.compare_pairs(
+            bench, args.model_id, args.baseline, args.judge_model, args.prices
+        )
     else:
-        result = score.score(bench, args.model_id, args.judge_model, args.rating == "strict", args.prices)
+        result = score.score(
+            bench, args.model_id, args.judge_model, args.rating == "strict", args.prices
+        )
     text = json.dumps(result, indent=1) + "\n"
     if args.json == "-":
         sys.stdout.write(text)
@@ -110,7 +185,9 @@ def dispatch(args: argparse.Namespace) -> None:
     args.model_id = args.model_id or Path(args.adapter or args.model or "").name
     if not args.model_id or "/" in args.model_id or args.model_id.startswith("."):
         raise InputError("give the model a --model-id without slashes")
-    judged_by = endpoint(args, args.judge_model, args.judge_url) if args.stage in JUDGING else None  # is there a key?
+    judged_by = (
+        endpoint(args, args.judge_model, args.judge_url) if args.stage in JUDGING else None
+    )  # is there a key?
     bench = benches.load(args.data, args.out, args.references)
     if args.stage in ANSWERING:
         answer_stage(args, bench)

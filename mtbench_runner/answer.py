@@ -18,7 +18,14 @@ from tqdm import tqdm
 from mtbench_runner import store
 from mtbench_runner.bench import Bench
 from mtbench_runner.endpoint import CallError, Endpoint, complete_all
-from mtbench_runner.generate import SEED, Candidate, Conversation, LocalModel, default_batch_size, strip_thinking
+from mtbench_runner.generate import (
+    SEED,
+    Candidate,
+    Conversation,
+    LocalModel,
+    default_batch_size,
+    strip_thinking,
+)
 from mtbench_runner.store import IncompleteError, Row
 
 DEFAULT_TEMPERATURE = 0.7  # FastChat's, for a category it does not list
@@ -27,7 +34,9 @@ PROCESSES = int(os.environ.get("WORLD_SIZE", 1))
 Replier = Callable[[list[Conversation], list[float]], Sequence[str | None]]  # None: no reply came
 
 
-def answer(bench: Bench, model_id: str, candidate: Candidate, endpoint: Endpoint | None = None) -> None:
+def answer(
+    bench: Bench, model_id: str, candidate: Candidate, endpoint: Endpoint | None = None
+) -> None:
     """Append the answers that are missing, or were made from something else, to the model's answer file.
 
     Under `accelerate launch` each process takes its share of the questions. Raises IncompleteError with the number of
@@ -36,15 +45,24 @@ def answer(bench: Bench, model_id: str, candidate: Candidate, endpoint: Endpoint
     path = bench.answers_file(model_id)
     weights = {name: _content(getattr(candidate, name)) for name in ("model", "adapter")}
     identity = asdict(candidate) | weights | {"batch_size": 0}
-    keys = {q["question_id"]: store.digest([q["turns"], q["category"], identity]) for q in bench.questions}
+    keys = {
+        q["question_id"]: store.digest([q["turns"], q["category"], identity])
+        for q in bench.questions
+    }
     with _together(path):
         if missing := _missing(path, keys):
-            reply: Replier = partial(ask, endpoint, candidate) if endpoint else LocalModel(candidate).reply
-            size = candidate.batch_size or (endpoint.parallel if endpoint else default_batch_size(len(keys)))
+            reply: Replier = (
+                partial(ask, endpoint, candidate) if endpoint else LocalModel(candidate).reply
+            )
+            size = candidate.batch_size or (
+                endpoint.parallel if endpoint else default_batch_size(len(keys))
+            )
             _answer_in_batches(reply, bench.questions[RANK::PROCESSES], size, missing, path)
     lost = len(_missing(path, keys))
     if lost and RANK == 0:
-        raise IncompleteError(f"{lost} of {len(keys)} questions have no answer; run the same command again for them")
+        raise IncompleteError(
+            f"{lost} of {len(keys)} questions have no answer; run the same command again for them"
+        )
 
 
 def _content(name: str | None) -> dict[str, str] | str | None:
@@ -73,8 +91,12 @@ def _wait_for_everyone() -> None:
         PartialState(timeout=timedelta(days=1)).wait_for_everyone()
 
 
-def _answer_in_batches(reply: Replier, questions: list[Row], size: int, missing: dict[int, str], path: Path) -> None:
-    with tqdm(total=len(questions), desc=f"answers of {path.stem}", unit="question", disable=RANK > 0) as bar:
+def _answer_in_batches(
+    reply: Replier, questions: list[Row], size: int, missing: dict[int, str], path: Path
+) -> None:
+    with tqdm(
+        total=len(questions), desc=f"answers of {path.stem}", unit="question", disable=RANK > 0
+    ) as bar:
         for start in range(0, len(questions), size):
             batch = questions[start : start + size]
             if any(question["question_id"] in missing for question in batch):
@@ -96,9 +118,13 @@ def converse(reply: Replier, questions: list[Row]) -> list[list[Any]]:
     """
     said: list[list[Any]] = [[] for _ in questions]
     for turn in range(max(len(q["turns"]) for q in questions)):
-        open_ = [i for i, q in enumerate(questions) if len(q["turns"]) > turn and None not in said[i]]
+        open_ = [
+            i for i, q in enumerate(questions) if len(q["turns"]) > turn and None not in said[i]
+        ]
         conversations = [_conversation(questions[i]["turns"][: turn + 1], said[i]) for i in open_]
-        temperatures = [temperature_config.get(questions[i]["category"], DEFAULT_TEMPERATURE) for i in open_]
+        temperatures = [
+            temperature_config.get(questions[i]["category"], DEFAULT_TEMPERATURE) for i in open_
+        ]
         for i, text in zip(open_, reply(conversations, temperatures), strict=True):
             said[i].append(text)
     return said
@@ -107,7 +133,10 @@ def converse(reply: Replier, questions: list[Row]) -> list[list[Any]]:
 def _conversation(asked: list[str], said: list[str]) -> Conversation:
     messages = [{"role": "user", "content": asked[0]}]
     for reply, question in zip(said, asked[1:], strict=True):
-        messages += [{"role": "assistant", "content": strip_thinking(reply)}, {"role": "user", "content": question}]
+        messages += [
+            {"role": "assistant", "content": strip_thinking(reply)},
+            {"role": "user", "content": question},
+        ]
     return messages
 
 
@@ -120,14 +149,19 @@ def _row(question: Row, model_id: str, said: list[str], key: str) -> Row:
 
 
 def ask(
-    endpoint: Endpoint, candidate: Candidate, conversations: list[Conversation], temperatures: list[float]
+    endpoint: Endpoint,
+    candidate: Candidate,
+    conversations: list[Conversation],
+    temperatures: list[float],
 ) -> list[str | None]:
     """Replies of a model behind an OpenAI-compatible endpoint; None for one that never comes."""
     thinking = {"chat_template_kwargs": {"enable_thinking": candidate.thinking}}
     fixed = {"max_tokens": candidate.max_new_tokens, "seed": SEED, "extra_body": thinking}
     pairs = zip(conversations, temperatures, strict=True)
     texts: list[str | None] = [None] * len(conversations)
-    for index, outcome in complete_all(endpoint, [[(messages, {"temperature": t, **fixed})] for messages, t in pairs]):
+    for index, outcome in complete_all(
+        endpoint, [[(messages, {"temperature": t, **fixed})] for messages, t in pairs]
+    ):
         if not isinstance(outcome, CallError):
             texts[index] = outcome[0].text
     return texts

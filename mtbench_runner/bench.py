@@ -59,13 +59,20 @@ def load(data: str | None = None, out: str | None = None, references: str | None
     questions = [_check_question(row, asked) for row in _rows(asked)]
     if len({q["question_id"] for q in questions}) < len(questions):
         raise InputError(f"{asked}: a question_id occurs twice")
-    answered = Path(references) if references else next(iter(sorted(folder.glob("reference_answer/*.jsonl"))), None)
+    answered = (
+        Path(references)
+        if references
+        else next(iter(sorted(folder.glob("reference_answer/*.jsonl"))), None)
+    )
     reference_rows = _rows(answered) if answered else []
     pinned = answered and hashlib.sha256(answered.read_bytes()).hexdigest() == PINNED[GPT_4]
     return Bench(
         name=folder.resolve().name,
         questions=questions,
-        prompts={p["name"]: p for p in _rows(prompts if prompts.exists() else folder.parent / prompts.name)},
+        prompts={
+            p["name"]: p
+            for p in _rows(prompts if prompts.exists() else folder.parent / prompts.name)
+        },
         references={row["question_id"]: row for row in reference_rows},
         known_wrong=KNOWN_WRONG if pinned else (),
         out=Path(out) if out else folder,
@@ -77,14 +84,20 @@ def _check_question(row: Row, path: Path) -> Row:
     where, turns = f"{path}: question {row.get('question_id', '?')}", row.get("turns")
     if not isinstance(row.get("question_id"), int) or not isinstance(row.get("category"), str):
         raise InputError(f"{where}: needs a whole-number question_id and a category")
-    if not isinstance(turns, list) or len(turns) not in (1, 2) or not all(isinstance(t, str) for t in turns):
+    if (
+        not isinstance(turns, list)
+        or len(turns) not in (1, 2)
+        or not all(isinstance(t, str) for t in turns)
+    ):
         raise InputError(f"{where}: turns must be one or two texts")
     return row
 
 
 def _rows(path: Path) -> list[Row]:
     if not path.is_file():
-        raise InputError(f"no file {path}; a bench folder has question.jsonl, and judge_prompts.jsonl in or beside it")
+        raise InputError(
+            f"no file {path}; a bench folder has question.jsonl, and judge_prompts.jsonl in or beside it"
+        )
     return store.read(path)
 
 
@@ -93,13 +106,19 @@ def download(folder: Path) -> None:
     for remote, sha256 in PINNED.items():
         path, url = folder / remote.removeprefix("mt_bench/"), SOURCE + remote
         try:
-            content = path.read_bytes() if path.exists() else urllib.request.urlopen(url, timeout=60).read()
+            content = (
+                path.read_bytes()
+                if path.exists()
+                else urllib.request.urlopen(url, timeout=60).read()
+            )
         except OSError as error:
             raise InputError(
                 f"cannot download {url} ({error}); without a network, copy MT-Bench's files into {folder} "
                 "or pass --data FOLDER"
             ) from None
         if hashlib.sha256(content).hexdigest() != sha256:
-            raise InputError(f"{path} is not FastChat's at {COMMIT[:8]} (sha256 differs); delete it or pass --data")
+            raise InputError(
+                f"{path} is not FastChat's at {COMMIT[:8]} (sha256 differs); delete it or pass --data"
+            )
         if not path.exists():
             store.write_whole(path, content)

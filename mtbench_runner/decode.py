@@ -14,7 +14,13 @@ from transformers.cache_utils import Cache, StaticLayer
 WINDOW = 256  # a step attends to the cache up to the next multiple of this many tokens
 GREEDY = 1e-4  # FastChat's bound: a lower temperature is greedy
 # settings of a model's generation_config that `sample` does not know, with the values under which they do nothing
-UNUSED = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_p": None, "typical_p": 1.0, "num_beams": 1}
+UNUSED = {
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "min_p": None,
+    "typical_p": 1.0,
+    "num_beams": 1,
+}
 
 
 class Batch(NamedTuple):
@@ -35,10 +41,18 @@ def plain(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     for temperature in sorted(set(batch.temperatures)):
         rows = [i for i, t in enumerate(batch.temperatures) if t == temperature]
         sampled = temperature >= GREEDY
-        sampling = {"do_sample": True, "temperature": temperature} if sampled else {"do_sample": False}
+        sampling = (
+            {"do_sample": True, "temperature": temperature} if sampled else {"do_sample": False}
+        )
         torch.manual_seed(batch.seed)
-        ids = {"input_ids": batch.prompts[rows], "attention_mask": batch.mask[rows], "pad_token_id": batch.pad}
-        new = model.generate(**ids, **sampling, max_new_tokens=batch.max_new_tokens)[:, batch.prompts.shape[1] :]
+        ids = {
+            "input_ids": batch.prompts[rows],
+            "attention_mask": batch.mask[rows],
+            "pad_token_id": batch.pad,
+        }
+        new = model.generate(**ids, **sampling, max_new_tokens=batch.max_new_tokens)[
+            :, batch.prompts.shape[1] :
+        ]
         tokens[rows, : new.shape[1]] = new
     return tokens
 
@@ -47,11 +61,15 @@ def supports(model: PreTrainedModel) -> bool:
     """Whether `decode` computes what `generate` would: full attention by sdpa, sampling by top-k and top-p only."""
     config, sampling = model.config.get_text_config(), model.generation_config
     full = set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
-    windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+    windowed = getattr(config, "sliding_window", None) and getattr(
+        config, "use_sliding_window", True
+    )
     known = all(getattr(sampling, name, None) in (None, value) for name, value in UNUSED.items())
     rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
     captured = rope not in ("dynamic", "longrope")  # these look at the positions on the host
-    return bool(full and not windowed and known and captured and config._attn_implementation == "sdpa")
+    return bool(
+        full and not windowed and known and captured and config._attn_implementation == "sdpa"
+    )
 
 
 @torch.inference_mode()
@@ -73,7 +91,9 @@ class WindowedLayer(StaticLayer):
 
     window: int
 
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object) -> tuple:
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple:
         keys, values = super().update(key_states, value_states)
         return keys[:, :, : self.window], values[:, :, : self.window]
 
@@ -82,15 +102,26 @@ class Decoding:
     """The state of one batch; every part of it is a tensor that a step changes in place, as CUDA graphs need it."""
 
     def __init__(self, model: PreTrainedModel, batch: Batch) -> None:
-        (rows, length), device, new = batch.prompts.shape, batch.prompts.device, batch.max_new_tokens
+        (rows, length), device, new = (
+            batch.prompts.shape,
+            batch.prompts.device,
+            batch.max_new_tokens,
+        )
         self.model, self.pad, self.device = model, batch.pad, device
-        self.layers = [WindowedLayer(length + new) for _ in range(model.config.get_text_config().num_hidden_layers)]
+        self.layers = [
+            WindowedLayer(length + new)
+            for _ in range(model.config.get_text_config().num_hidden_layers)
+        ]
         self.cache = Cache(layers=self.layers)
         self.temperatures = torch.tensor(batch.temperatures, device=device)[:, None]
         ends = model.generation_config.eos_token_id
-        self.ends = torch.tensor([] if ends is None else ends, device=device, dtype=torch.long).flatten()
+        self.ends = torch.tensor(
+            [] if ends is None else ends, device=device, dtype=torch.long
+        ).flatten()
         self.slots = torch.arange(length + new, device=device)
-        self.usable = torch.cat([batch.mask.bool(), batch.mask.new_ones(rows, new, dtype=torch.bool)], dim=1)
+        self.usable = torch.cat(
+            [batch.mask.bool(), batch.mask.new_ones(rows, new, dtype=torch.bool)], dim=1
+        )
         self.length = torch.tensor([length], device=device)
         self.count = torch.zeros(1, dtype=torch.long, device=device)
         self.position = batch.mask.sum(1, keepdim=True)
@@ -102,11 +133,19 @@ class Decoding:
     def _prefill(self, prompts: torch.Tensor, mask: torch.Tensor) -> None:
         length = prompts.shape[1]
         causal = torch.ones(length, length, dtype=torch.bool, device=self.device).tril()
-        itself = torch.eye(length, dtype=torch.bool, device=self.device)  # also for padding, so that no row is empty
+        itself = torch.eye(
+            length, dtype=torch.bool, device=self.device
+        )  # also for padding, so that no row is empty
         positions = (mask.long().cumsum(1) - 1).clamp(min=0)
-        self._advance(self._forward(prompts, positions, ((mask[:, None, :] & causal) | itself)[:, None], window=length))
+        self._advance(
+            self._forward(
+                prompts, positions, ((mask[:, None, :] & causal) | itself)[:, None], window=length
+            )
+        )
 
-    def _forward(self, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor, window: int) -> torch.Tensor:
+    def _forward(
+        self, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor, window: int
+    ) -> torch.Tensor:
         for layer in self.layers:
             layer.window = window
         inputs = {"input_ids": tokens, "position_ids": positions, "attention_mask": mask}
@@ -121,7 +160,9 @@ class Decoding:
         self._advance(logits)
 
     def _advance(self, logits: torch.Tensor) -> None:
-        choice = sample(logits, self.temperatures, self.model.generation_config).masked_fill(self.finished, self.pad)
+        choice = sample(logits, self.temperatures, self.model.generation_config).masked_fill(
+            self.finished, self.pad
+        )
         self.finished |= torch.isin(choice, self.ends)
         self.tokens.index_copy_(1, self.count, choice[:, None])
         self.token.copy_(choice[:, None])
@@ -143,18 +184,24 @@ class Decoding:
                 self._step(window)
 
 
-def sample(logits: torch.Tensor, temperatures: torch.Tensor, config: GenerationConfig) -> torch.Tensor:
+def sample(
+    logits: torch.Tensor, temperatures: torch.Tensor, config: GenerationConfig
+) -> torch.Tensor:
     """One token [rows] from logits [rows, vocabulary]: the best where greedy, else by temperature, top-k, then top-p.
 
     Sampling is the Gumbel maximum, which needs no check on the host and so can be captured; generate's own defaults
     (top_k 50, top_p 1) hold where the config sets none.
     """
     sampled = temperatures >= GREEDY
-    top_k = min(config.top_k if config.top_k is not None else 50, logits.shape[-1]) or logits.shape[-1]
+    top_k = (
+        min(config.top_k if config.top_k is not None else 50, logits.shape[-1]) or logits.shape[-1]
+    )
     scores, tokens = (logits / temperatures.masked_fill(~sampled, 1.0)).topk(top_k)
     probability = scores.softmax(-1)
     before = probability.cumsum(-1) - probability
-    scores = scores.masked_fill((before > 0) & (before >= (1.0 if config.top_p is None else config.top_p)), -torch.inf)
+    scores = scores.masked_fill(
+        (before > 0) & (before >= (1.0 if config.top_p is None else config.top_p)), -torch.inf
+    )
     noise = -torch.empty_like(scores).exponential_().log()
     drawn = tokens.gather(-1, (scores + noise).argmax(-1, keepdim=True))
     return torch.where(sampled, drawn, logits.argmax(-1, keepdim=True))[:, 0]

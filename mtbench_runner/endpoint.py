@@ -11,8 +11,12 @@ import openai
 
 from mtbench_runner.store import InputError
 
-Call = tuple[list[dict[str, str]], dict[str, Any]]  # messages, and settings of chat.completions.create
-RETRIES = 12  # the client's own, backing off 0.5 to 8 s or as Retry-After says; the deadline ends them
+Call = tuple[
+    list[dict[str, str]], dict[str, Any]
+]  # messages, and settings of chat.completions.create
+RETRIES = (
+    12  # the client's own, backing off 0.5 to 8 s or as Retry-After says; the deadline ends them
+)
 GIVE_UP = 16  # failures in a row, retries included, after which an endpoint counts as down
 # settings that a model may refuse; it names extra_body by what is in it, chat_template_kwargs
 REFUSABLE = ("temperature", "max_completion_tokens", "max_tokens", "seed", "extra_body")
@@ -63,7 +67,10 @@ class Caller:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint, self.refused, self.slot = endpoint, set[str](), 0.0
         self.client = openai.AsyncOpenAI(
-            api_key=endpoint.key, base_url=endpoint.url, timeout=endpoint.timeout, max_retries=RETRIES
+            api_key=endpoint.key,
+            base_url=endpoint.url,
+            timeout=endpoint.timeout,
+            max_retries=RETRIES,
         )
 
     async def check(self) -> None:
@@ -73,7 +80,9 @@ class Caller:
         except openai.APITimeoutError:
             pass  # slow is not unreachable
         except openai.APIConnectionError:
-            raise InputError(f"nothing answers at {self.client.base_url}; start it, or give another URL") from None
+            raise InputError(
+                f"nothing answers at {self.client.base_url}; start it, or give another URL"
+            ) from None
         except (openai.OpenAIError, ValueError):
             pass  # it answers; not every endpoint lists its models
 
@@ -94,9 +103,17 @@ class Caller:
         await self._pace()
         sent = self._accepted(settings)
         try:
-            answer = await self.client.chat.completions.create(model=self.endpoint.model, messages=messages, **sent)
+            answer = await self.client.chat.completions.create(
+                model=self.endpoint.model, messages=messages, **sent
+            )
             text, usage = answer.choices[0].message.content, answer.usage
-        except (openai.APIResponseValidationError, ValueError, TypeError, AttributeError, IndexError):
+        except (
+            openai.APIResponseValidationError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            IndexError,
+        ):
             return None  # not a chat completion: invalid JSON, an error body under status 200, no choices
         except openai.BadRequestError as error:
             if not self._refuses(f"{error.param} {error.message}", sent):
@@ -106,7 +123,9 @@ class Caller:
             raise self._failure(error) from None
         if not isinstance(text, str) or not text.strip():
             return None
-        counts = {"prompt": usage.prompt_tokens, "completion": usage.completion_tokens} if usage else {}
+        counts = (
+            {"prompt": usage.prompt_tokens, "completion": usage.completion_tokens} if usage else {}
+        )
         return Reply(text, counts, sent)
 
     def _failure(self, error: Any) -> CallError:
@@ -114,7 +133,11 @@ class Caller:
         if status in (401, 403):  # such replies may quote the key
             return FinalError(f"the endpoint refused the key ({status})")
         message = " ".join(str(error).replace(self.endpoint.key, "***").split())[:300]
-        return FinalError(message) if status == 404 or error.code == "insufficient_quota" else CallError(message)
+        return (
+            FinalError(message)
+            if status == 404 or error.code == "insufficient_quota"
+            else CallError(message)
+        )
 
     def _accepted(self, settings: dict[str, Any]) -> dict[str, Any]:
         if "max_tokens" in self.refused:  # newer models know it by another name
@@ -142,7 +165,11 @@ def complete_all(endpoint: Endpoint, jobs: list[list[Call]]) -> Iterator[tuple[i
 
     After a final error, or GIVE_UP failures in a row, the jobs not yet begun end with the same error.
     """
-    caller, free, failures = Caller(endpoint), asyncio.Semaphore(endpoint.parallel), list[CallError]()
+    caller, free, failures = (
+        Caller(endpoint),
+        asyncio.Semaphore(endpoint.parallel),
+        list[CallError](),
+    )
 
     async def work(index: int) -> tuple[int, Outcome]:
         async with free:
@@ -160,5 +187,7 @@ def complete_all(endpoint: Endpoint, jobs: list[list[Call]]) -> Iterator[tuple[i
         runner.run(caller.check())
         unfinished = {runner.get_loop().create_task(work(index)) for index in range(len(jobs))}
         while unfinished:
-            finished, unfinished = runner.run(asyncio.wait(unfinished, return_when=asyncio.FIRST_COMPLETED))
+            finished, unfinished = runner.run(
+                asyncio.wait(unfinished, return_when=asyncio.FIRST_COMPLETED)
+            )
             yield from (task.result() for task in finished)

@@ -24,7 +24,11 @@ from mtbench_runner.score import answer_sha256, models_of
 from mtbench_runner.store import IncompleteError, InputError, Row
 
 Identity = tuple[Any, ...]
-PROMPTS_SHOWN = ("user_prompt", "g1_user_prompt", "g2_user_prompt")  # in FastChat's rows, single and pairwise
+PROMPTS_SHOWN = (
+    "user_prompt",
+    "g1_user_prompt",
+    "g2_user_prompt",
+)  # in FastChat's rows, single and pairwise
 
 
 def judge(bench: Bench, model_id: str, endpoint: Endpoint, baseline: str | None = None) -> None:
@@ -62,13 +66,17 @@ def _judge(bench: Bench, path: Path, matches: list[Any], endpoint: Endpoint) -> 
         )
 
 
-def make_matches(bench: Bench, model_id: str, judge_model: str, baseline: str | None = None) -> list[Any]:
+def make_matches(
+    bench: Bench, model_id: str, judge_model: str, baseline: str | None = None
+) -> list[Any]:
     """FastChat's matches: turn 1 of every question, turn 2 where there is one. Raises InputError if something lacks."""
     answers = {name: bench.answers(name) for name in (model_id, baseline) if name}
     for name, given in answers.items():
         if lacking := [q["question_id"] for q in bench.questions if q["question_id"] not in given]:
             where = f"({lacking[0]} ...) in {bench.answers_file(name)}"
-            raise InputError(f"{name} has no answer to {len(lacking)} questions {where}; run the answer stage")
+            raise InputError(
+                f"{name} has no answer to {len(lacking)} questions {where}; run the answer stage"
+            )
     make = gen_judgment.make_match if baseline else gen_judgment.make_match_single
     make_judge = gen_judgment.make_judge_pairwise if baseline else gen_judgment.make_judge_single
     try:
@@ -77,7 +85,9 @@ def make_matches(bench: Bench, model_id: str, judge_model: str, baseline: str | 
         raise InputError(f"the judge prompts of {bench.name} lack {error}") from None
     math = [q for q in bench.questions if q["category"] in common.NEED_REF_CATS]
     if lacking := [q["question_id"] for q in math if q["question_id"] not in bench.references]:
-        raise InputError(f"no reference answer to question {lacking[0]} of {bench.name} ({len(lacking)} lack one)")
+        raise InputError(
+            f"no reference answer to question {lacking[0]} of {bench.name} ({len(lacking)} lack one)"
+        )
     plain = [q for q in bench.questions if q not in math]
     references = {judge_model: bench.references}
     return [
@@ -96,23 +106,35 @@ def play(match: Any, replies: Sequence[str] = ()) -> tuple[Row, list[Call]]:
     asked: list[Call] = []
     left = iter(replies)
 
-    def chat_completion(model: str, conv: Any, temperature: float, max_tokens: int, api_dict: Any = None) -> str:
-        asked.append((conv.to_openai_api_messages(), {"temperature": temperature, "max_tokens": max_tokens}))
+    def chat_completion(
+        model: str, conv: Any, temperature: float, max_tokens: int, api_dict: Any = None
+    ) -> str:
+        asked.append(
+            (conv.to_openai_api_messages(), {"temperature": temperature, "max_tokens": max_tokens})
+        )
         return next(left, "")
 
     stand_ins = mock.patch.multiple(
         common,
         chat_completion_openai=chat_completion,  # FastChat's own is dead since openai 1.0
         OPENAI_MODEL_LIST=[match.judge.model_name],
-        get_conversation_template=lambda name: get_conv_template("chatgpt"),  # whatever the judge is called
+        get_conversation_template=lambda name: get_conv_template(
+            "chatgpt"
+        ),  # whatever the judge is called
     )
-    play_a_match = common.play_a_match_single if isinstance(match, common.MatchSingle) else common.play_a_match_pair
+    play_a_match = (
+        common.play_a_match_single
+        if isinstance(match, common.MatchSingle)
+        else common.play_a_match_pair
+    )
     try:
         with stand_ins, contextlib.redirect_stdout(io.StringIO()):
             return play_a_match(match, None), asked
     except (SyntaxError, ValueError) as error:
         if not replies:
-            raise InputError(f"judge prompt {match.judge.prompt_template['name']}: {error}") from None
+            raise InputError(
+                f"judge prompt {match.judge.prompt_template['name']}: {error}"
+            ) from None
         return play(match)[0] | {"judgment": replies[0]}, asked  # its literal_eval("08") failed
 
 
@@ -122,20 +144,32 @@ def _row(match: Any, replies: list[Reply], bench: Bench) -> Row:
     return row | {
         "key": content_key(row, bench),
         "answer_sha256": answer_sha256(answers, row["turn"]),
-        "usage": {kind: sum(reply.usage.get(kind, 0) for reply in replies) for kind in ("prompt", "completion")},
+        "usage": {
+            kind: sum(reply.usage.get(kind, 0) for reply in replies)
+            for kind in ("prompt", "completion")
+        },
         "settings": replies[0].settings,
     }
 
 
 def content_key(row: Row, bench: Bench) -> str:
     """A hash of everything the judge was shown; also for a row that FastChat itself wrote."""
-    shown = [bench.prompts.get(row["judge"][1], {}).get("system_prompt"), *(row.get(name) for name in PROMPTS_SHOWN)]
+    shown = [
+        bench.prompts.get(row["judge"][1], {}).get("system_prompt"),
+        *(row.get(name) for name in PROMPTS_SHOWN),
+    ]
     return row.get("key") or store.digest(shown)
 
 
 def identity(row: Row, bench: Bench) -> Identity:
     """What makes a judgment the same judgment: the models, question, turn, judge, its prompt, and the answers."""
-    return (tuple(models_of(row)), row["question_id"], row["turn"], *row["judge"], content_key(row, bench))
+    return (
+        tuple(models_of(row)),
+        row["question_id"],
+        row["turn"],
+        *row["judge"],
+        content_key(row, bench),
+    )
 
 
 def settle(path: Path, wanted: Collection[Identity], bench: Bench) -> set[Identity]:
@@ -146,7 +180,9 @@ def settle(path: Path, wanted: Collection[Identity], bench: Bench) -> set[Identi
     """
     attic = path.with_name(path.name + ".superseded")
     rows, old = store.read(path), store.read(attic)
-    valid = [row for row in old + rows if "$ERROR$" not in (row.get("judgment"), row.get("g1_judgment"))]
+    valid = [
+        row for row in old + rows if "$ERROR$" not in (row.get("judgment"), row.get("g1_judgment"))
+    ]
     made = {identity(row, bench): row for row in valid}
     current = {key: made[key] for key in wanted if key in made}
     models, ids = {key[0] for key in wanted}, {id(row) for row in current.values()}

@@ -28,16 +28,24 @@ class Item(NamedTuple):
     value: float
 
 
-def score(bench: Bench, model_id: str, judge: str, strict: bool = False, prices: Prices | None = None) -> Row:
+def score(
+    bench: Bench, model_id: str, judge: str, strict: bool = False, prices: Prices | None = None
+) -> Row:
     """Scores of one model on the 1 to 10 scale. Raises InputError when nothing of it was judged.
 
     Means are FastChat's: over all judged turns that have a rating. Standard errors take the turns of a question as one
     cluster. `missing` counts turns whose present answer is not judged, `unparsable` judgments without a rating.
     """
     rows = current_rows(bench, judge, model_id)
-    items = _items(bench, rows, lambda row: None if row["score"] == UNPARSABLE else float(row["score"]))
+    items = _items(
+        bench, rows, lambda row: None if row["score"] == UNPARSABLE else float(row["score"])
+    )
     shown = {question: row["user_prompt"] for (question, turn), row in rows.items() if turn == 1}
-    wrong = [q for q in bench.known_wrong if bench.references[q]["choices"][0]["turns"][0] in shown.get(q, "")]
+    wrong = [
+        q
+        for q in bench.known_wrong
+        if bench.references[q]["choices"][0]["turns"][0] in shown.get(q, "")
+    ]
     result = _summary(bench, model_id, judge, rows, items, prices) | {
         "success_rate": mean([item._replace(value=item.value >= SUCCESS) for item in items]),
         "unparsable": len(rows) - len(items),
@@ -47,7 +55,9 @@ def score(bench: Bench, model_id: str, judge: str, strict: bool = False, prices:
     return result | ({"strict": _strict(bench, rows, result["overall"])} if strict else {})
 
 
-def compare_pairs(bench: Bench, model_id: str, baseline: str, judge: str, prices: Prices | None = None) -> Row:
+def compare_pairs(
+    bench: Bench, model_id: str, baseline: str, judge: str, prices: Prices | None = None
+) -> Row:
     """How often the model beats the baseline, by FastChat's rule: a win or loss counts if it holds in both orders.
 
     `overall` is the win rate with a tie as half a win; its 95 % interval is Wilson's, with the number of independent
@@ -58,7 +68,11 @@ def compare_pairs(bench: Bench, model_id: str, baseline: str, judge: str, prices
     verdicts = [item.value for item in items]
     counts = {"win": verdicts.count(1), "tie": verdicts.count(0.5), "loss": verdicts.count(0)}
     result = _summary(bench, model_id, judge, rows, items, prices) | counts
-    return result | {"baseline": baseline, "interval": wilson(items), "unparsable": len(rows) - len(items)}
+    return result | {
+        "baseline": baseline,
+        "interval": wilson(items),
+        "unparsable": len(rows) - len(items),
+    }
 
 
 def _outcome(row: Row) -> float | None:
@@ -80,7 +94,11 @@ def current_rows(bench: Bench, judge: str, model_id: str, baseline: str | None =
 
     def stale(row: Row) -> bool:
         seen = [given.get(row["question_id"]) for given in answers]
-        return "answer_sha256" in row and None not in seen and row["answer_sha256"] != answer_sha256(seen, row["turn"])
+        return (
+            "answer_sha256" in row
+            and None not in seen
+            and row["answer_sha256"] != answer_sha256(seen, row["turn"])
+        )
 
     return {(r["question_id"], r["turn"]): r for r in own if not stale(r)}
 
@@ -101,14 +119,34 @@ def _items(bench: Bench, rows: Judged, value: Callable[[Row], float | None]) -> 
     return sorted(Item(qid, turn, categories[qid], v) for qid, turn, v in values if v is not None)
 
 
-def _summary(bench: Bench, model_id: str, judge: str, rows: Judged, items: list[Item], prices: Prices | None) -> Row:
+def _summary(
+    bench: Bench, model_id: str, judge: str, rows: Judged, items: list[Item], prices: Prices | None
+) -> Row:
     """What single and pairwise results share: counts, cost, means, and standard errors of the first three of these."""
     expected = sum(len(q["turns"]) for q in bench.questions)
-    tokens = {kind: sum(r.get("usage", {}).get(kind, 0) for r in rows.values()) for kind in ("prompt", "completion")}
-    cost = (tokens["prompt"] * prices[0] + tokens["completion"] * prices[1]) / 1e6 if prices else None
-    head = {"bench": bench.name, "model_id": model_id, "judge": judge, "stand_in": judge == STAND_IN}
-    counts = {"n_questions": len(bench.questions), "n_expected": expected, "missing": expected - len(rows)}
-    means = {"overall": mean(items), "turns": _by_turn(items), "categories": _grouped(items, "category", mean)}
+    tokens = {
+        kind: sum(r.get("usage", {}).get(kind, 0) for r in rows.values())
+        for kind in ("prompt", "completion")
+    }
+    cost = (
+        (tokens["prompt"] * prices[0] + tokens["completion"] * prices[1]) / 1e6 if prices else None
+    )
+    head = {
+        "bench": bench.name,
+        "model_id": model_id,
+        "judge": judge,
+        "stand_in": judge == STAND_IN,
+    }
+    counts = {
+        "n_questions": len(bench.questions),
+        "n_expected": expected,
+        "missing": expected - len(rows),
+    }
+    means = {
+        "overall": mean(items),
+        "turns": _by_turn(items),
+        "categories": _grouped(items, "category", mean),
+    }
     errors = {
         "overall": clustered_stderr(items),
         "turns": _grouped(items, "turn", clustered_stderr),
@@ -118,9 +156,13 @@ def _summary(bench: Bench, model_id: str, judge: str, rows: Judged, items: list[
     return shared | {"category_turns": _grouped(items, "category", _by_turn), "stderr": errors}
 
 
-def _grouped(items: list[Item], field: str, statistic: Callable[[list[Item]], Any]) -> dict[str, Any]:
+def _grouped(
+    items: list[Item], field: str, statistic: Callable[[list[Item]], Any]
+) -> dict[str, Any]:
     key = attrgetter(field)
-    return {str(name): statistic(list(group)) for name, group in groupby(sorted(items, key=key), key)}
+    return {
+        str(name): statistic(list(group)) for name, group in groupby(sorted(items, key=key), key)
+    }
 
 
 def _by_turn(items: list[Item]) -> dict[str, Any]:
@@ -134,7 +176,9 @@ def mean(items: list[Item]) -> float | None:
 def clustered_stderr(items: list[Item]) -> float | None:
     """Standard error of the mean, questions as clusters, G / (G - 1) corrected; None below two questions."""
     centre = mean(items) or 0.0
-    sums = _grouped(items, "question", lambda turns: sum(item.value - centre for item in turns)).values()
+    sums = _grouped(
+        items, "question", lambda turns: sum(item.value - centre for item in turns)
+    ).values()
     if len(sums) < 2:
         return None
     return sqrt(len(sums) / (len(sums) - 1) * sum(s * s for s in sums)) / len(items)
@@ -145,7 +189,11 @@ def wilson(items: list[Item], z: float = 1.959964) -> list[float] | None:
     rate, error = mean(items), clustered_stderr(items)
     if rate is None or error is None:
         return None
-    n = rate * (1 - rate) / error**2 if error and 0 < rate < 1 else len({item.question for item in items})
+    n = (
+        rate * (1 - rate) / error**2
+        if error and 0 < rate < 1
+        else len({item.question for item in items})
+    )
     middle, spread = rate + z * z / (2 * n), z * sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
     return [(middle - spread) / (1 + z * z / n), (middle + spread) / (1 + z * z / n)]
 
@@ -160,7 +208,9 @@ def strict_rating(judgment: str) -> tuple[float | None, list[str]]:
     valid = [rating for rating in ratings if 1 <= rating <= 10]
     in_code = len(RATING.findall(judgment)) > len(ratings)
     flags = {
-        "quoted": in_code or MATRIX.search(judgment) or (not ratings and re.search(r"\[\d+\.?\d*\]", judgment)),
+        "quoted": in_code
+        or MATRIX.search(judgment)
+        or (not ratings and re.search(r"\[\d+\.?\d*\]", judgment)),
         "range": len(valid) < len(ratings),
         "disagree": ratings and ratings[0] != ratings[-1],
     }
@@ -172,5 +222,8 @@ def _strict(bench: Bench, rows: Judged, overall: float | None) -> Row:
     found = mean(_items(bench, rows, lambda row: strict_rating(row["judgment"])[0]))
     change = None if found is None or overall is None else found - overall
     flags = {place: strict_rating(row["judgment"])[1] for place, row in sorted(rows.items())}
-    flagged = {flag: [place for place in flags if flag in flags[place]] for flag in ("quoted", "range", "disagree")}
+    flagged = {
+        flag: [place for place in flags if flag in flags[place]]
+        for flag in ("quoted", "range", "disagree")
+    }
     return {"overall": found, "change": change, "flagged": flagged}

@@ -12,28 +12,55 @@ from results import FailedError, InputError
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m results", description=__doc__)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    compare = commands.add_parser("compare", help="what changed between two lm-eval outputs, score files or records")
+    compare = commands.add_parser(
+        "compare", help="what changed between two lm-eval outputs, score files or records"
+    )
     compare.set_defaults(do=compare_command)
     compare.add_argument("before", type=Path)
     compare.add_argument("after", type=Path)
     compare.add_argument("--json", action="store_true", help="print JSON")
-    run = commands.add_parser("run", help="score the base, train and score one adapter per recipe, report")
+    run = commands.add_parser(
+        "run", help="score the base, train and score one adapter per recipe, report"
+    )
     run.set_defaults(do=run_command)
     run.add_argument("recipes", type=Path, nargs="+", metavar="RECIPE")
-    run.add_argument("--judge-model", help="also run MT-Bench with this judge (OPENAI_API_KEY, OPENAI_BASE_URL)")
+    run.add_argument(
+        "--judge-model", help="also run MT-Bench with this judge (OPENAI_API_KEY, OPENAI_BASE_URL)"
+    )
     run.add_argument("--bench", help="bench folder in place of MT-Bench")
-    run.add_argument("--instruct", action="store_true", help="also judge the 25 instruction-following questions")
-    run.add_argument("--ifeval", action="store_true", help="also score IFEval (needs lm_eval[ifeval])")
-    run.add_argument("--limit", type=int, help="only this many TAT-QA questions of each answer type")
-    run.add_argument("--backend", choices=("hf", "vllm"), default="hf", help="what generates for lm_eval")
+    run.add_argument(
+        "--instruct", action="store_true", help="also judge the 25 instruction-following questions"
+    )
+    run.add_argument(
+        "--ifeval", action="store_true", help="also score IFEval (needs lm_eval[ifeval])"
+    )
+    run.add_argument(
+        "--limit", type=int, help="only this many TAT-QA questions of each answer type"
+    )
+    run.add_argument(
+        "--backend", choices=("hf", "vllm"), default="hf", help="what generates for lm_eval"
+    )
     run.add_argument("--max-new-tokens", type=int, default=1024, help="of an answer that is judged")
     run.add_argument("--batch-size", type=int, default=16, help="of lm_eval")
-    run.add_argument("--runs", type=Path, default=Path("results/runs"), help="folder of run folders")
-    run.add_argument("--dry-run", action="store_true", help="print the commands that are not done yet")
-    report = commands.add_parser("report", help="write README.md, figures and report.html from the records")
+    run.add_argument(
+        "--runs", type=Path, default=Path("results/runs"), help="folder of run folders"
+    )
+    run.add_argument(
+        "--dry-run", action="store_true", help="print the commands that are not done yet"
+    )
+    report = commands.add_parser(
+        "report", help="write README.md, figures and report.html from the records"
+    )
     report.set_defaults(do=report_command)
-    report.add_argument("--check", action="store_true", help="write nothing; fail if they are not up to date")
-    report.add_argument("--results", type=Path, default=Path("results"), help="folder that holds runs/ and the report")
+    report.add_argument(
+        "--check", action="store_true", help="write nothing; fail if they are not up to date"
+    )
+    report.add_argument(
+        "--results",
+        type=Path,
+        default=Path("results"),
+        help="folder that holds runs/ and the report",
+    )
     return top
 
 
@@ -52,15 +79,29 @@ def run_command(args: argparse.Namespace) -> int:
 
     if args.judge_model and not os.environ.get("OPENAI_API_KEY"):
         raise InputError("the judge needs OPENAI_API_KEY (any word if its server asks for none)")
-    settings = run.Settings(**{name: getattr(args, name) for name in run.Settings.__dataclass_fields__})
+    settings = run.Settings(
+        **{name: getattr(args, name) for name in run.Settings.__dataclass_fields__}
+    )
     plans = run.sweep(args.recipes, settings, args.runs)
     if args.dry_run:
-        print("\n".join(stage.command(sys.executable) for p in plans for stage in p.stages if not stage.done()))
+        print(
+            "\n".join(
+                stage.command(sys.executable)
+                for p in plans
+                for stage in p.stages
+                if not stage.done()
+            )
+        )
         return 0
     run.execute(plans, settings)
     for before, after in [(plan.base, plan.folder) for plan in plans if plan.base]:
         found, _ = compare.compare(compare.load(before), compare.load(after))
-        rows = [row for bench, rows in found.items() for row in rows if row.metric == report.HEADLINES.get(bench)]
+        rows = [
+            row
+            for bench, rows in found.items()
+            for row in rows
+            if row.metric == report.HEADLINES.get(bench)
+        ]
         print(f"\n=== {after.name}, before: {before.name} ===\n{compare.text(rows)}")
     return report_command(argparse.Namespace(results=args.runs.parent, check=False))
 
@@ -70,7 +111,9 @@ def report_command(args: argparse.Namespace) -> int:
 
     if args.check:
         stale = report.stale(args.results)
-        sys.stderr.write("".join(f"error: {line}; run python -m results report\n" for line in stale))
+        sys.stderr.write(
+            "".join(f"error: {line}; run python -m results report\n" for line in stale)
+        )
         return 1 if stale else 0
     report.write(args.results)
     print(f"\nreport: {args.results / 'README.md'} and {args.results / 'report.html'}")

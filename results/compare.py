@@ -36,7 +36,18 @@ MEASURES = {
     "score": Measure("rating from 1 to 10", factor=1, span=9, margin=0.5),
     "success": Measure("rated 7 or more, %", margin=0.1),
 }
-HEADER = ["", "n", "clusters", "before", "after", "delta", "95 % interval", "p (Holm)", "detectable", "verdict"]
+HEADER = [
+    "",
+    "n",
+    "clusters",
+    "before",
+    "after",
+    "delta",
+    "95 % interval",
+    "p (Holm)",
+    "detectable",
+    "verdict",
+]
 
 
 @dataclass(frozen=True)
@@ -83,7 +94,13 @@ class Row:
     def cells(self) -> list[str]:
         """The table line under HEADER."""
         d = self.difference
-        shown = [self.show(d.before), self.show(d.after), self.show(d.delta, "+"), self.interval, p_value(self.p)]
+        shown = [
+            self.show(d.before),
+            self.show(d.after),
+            self.show(d.delta, "+"),
+            self.interval,
+            p_value(self.p),
+        ]
         return [self.group, str(d.n), str(d.clusters), *shown, self.show(d.detectable), self.words]
 
 
@@ -104,11 +121,15 @@ def load(path: Path) -> dict[str, Scores]:
     return {"lm-eval": outputs.lm_eval_scores(file)}
 
 
-def compare(before: Mapping[str, Scores], after: Mapping[str, Scores]) -> tuple[dict[str, list[Row]], list[str]]:
+def compare(
+    before: Mapping[str, Scores], after: Mapping[str, Scores]
+) -> tuple[dict[str, list[Row]], list[str]]:
     """Rows of every bench that both sides have, and warnings. Raises InputError if one must not be compared."""
     both = {bench: (before[bench], after[bench]) for bench in before if bench in after}
     if not both:
-        raise InputError(f"not comparable: before has {', '.join(before)}, after has {', '.join(after)}")
+        raise InputError(
+            f"not comparable: before has {', '.join(before)}, after has {', '.join(after)}"
+        )
     warnings = [f"{bench}: only on one side" for bench in sorted({*before} ^ {*after})]
     warnings += [warning for one, other in both.values() for warning in check(one, other)]
     rows: dict[str, list[Row]] = {}
@@ -122,13 +143,17 @@ def check(before: Scores, after: Scores) -> list[str]:
     """Warnings about two score tables. Raises InputError if they must not be compared."""
     if refused := different(before.identity, after.identity):
         named = ", ".join(refused)
-        raise InputError(f"{before.bench}: not comparable, {named} differ before and after; score both the same way")
+        raise InputError(
+            f"{before.bench}: not comparable, {named} differ before and after; score both the same way"
+        )
     warnings = [
         f"{before.bench}: {key} differs: {before.circumstances.get(key)} before, {after.circumstances.get(key)} after"
         for key in different(before.circumstances, after.circumstances)
     ]
     lost = len({*before.item} ^ {*after.item})
-    return warnings + ([f"{before.bench}: {lost} items lack a score on one side and are left out"] if lost else [])
+    return warnings + (
+        [f"{before.bench}: {lost} items lack a score on one side and are left out"] if lost else []
+    )
 
 
 def different(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -139,7 +164,10 @@ def compare_metric(before: Scores, after: Scores, metric: str) -> Iterator[Row]:
     """One metric on the items scored on both sides: overall, then by group with Holm over a column's groups."""
     measure = MEASURES.get(metric) or Measure(metric, factor=1, margin=0)
     later = dict(zip(after.item, after.metrics[metric], strict=True))
-    sides = [(score, later.get(item)) for item, score in zip(before.item, before.metrics[metric], strict=True)]
+    sides = [
+        (score, later.get(item))
+        for item, score in zip(before.item, before.metrics[metric], strict=True)
+    ]
     scored = [(i, a, b) for i, (a, b) in enumerate(sides) if a is not None and b is not None]
     for column, labels in {"overall": ["overall"] * len(sides), **before.groups}.items():
         rows = []
@@ -166,7 +194,15 @@ def as_json(rows: list[Row]) -> list[dict[str, Any]]:
     """Rows for machines; a figure that is not finite becomes null."""
     found = []
     for row in rows:
-        figures = {key: value if math.isfinite(value) else None for key, value in asdict(row.difference).items()}
-        words = {"bench": row.bench, "metric": row.metric, "group": row.group, "verdict": row.verdict}
+        figures = {
+            key: value if math.isfinite(value) else None
+            for key, value in asdict(row.difference).items()
+        }
+        words = {
+            "bench": row.bench,
+            "metric": row.metric,
+            "group": row.group,
+            "verdict": row.verdict,
+        }
         found.append({**figures, "p": row.p, **words, "p_unadjusted": row.difference.p})
     return found

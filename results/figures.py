@@ -23,7 +23,9 @@ Point = tuple[float, float, float, float]  # beta, delta, low, high in the unit 
 def svg(figure: Figure) -> str:
     """The figure as text that depends on its content alone."""
     out = io.StringIO()
-    figure.savefig(out, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
+    figure.savefig(
+        out, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None}
+    )
     return out.getvalue()
 
 
@@ -37,20 +39,33 @@ def by_group(rows: Sequence[Row], title: str) -> str:
     places, label = range(len(rows)), "after, 95 % interval of the difference"
     whiskers = np.maximum(0, [delta - low, high - delta])
     axes.errorbar(after, places, xerr=whiskers, fmt="o", color=AFTER, capsize=4, label=label)
-    axes.scatter(before, places, facecolors="none", edgecolors=BEFORE, s=70, label="before", zorder=3)
+    axes.scatter(
+        before, places, facecolors="none", edgecolors=BEFORE, s=70, label="before", zorder=3
+    )
     axes.set_yticks(places, [f"{row.group} (n = {row.difference.n})" for row in rows])
     axes.set(title=title, ylim=(len(rows) - 0.5, -0.5))
-    figure.legend(*axes.get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2)
+    figure.legend(
+        *axes.get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2
+    )
     return svg(figure)
 
 
 @matplotlib.rc_context(STYLE)
-def against_beta(panels: Mapping[str, tuple[Sequence[Point], Sequence[tuple[float, float]]]]) -> str:
+def against_beta(
+    panels: Mapping[str, tuple[Sequence[Point], Sequence[tuple[float, float]]]],
+) -> str:
     """Delta against beta, a panel a metric: measured points with intervals, the log's figures as hollow marks."""
     figure = Figure(figsize=(7.6, 3.2), layout="constrained")
-    for axes, (title, (here, log)) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+    for axes, (title, (here, log)) in zip(
+        figure.subplots(1, len(panels)), panels.items(), strict=True
+    ):
         axes.axhline(0, color=INK, linewidth=0.8)
-        axes.scatter(*zip(*log, strict=True), facecolors="none", edgecolors=LOG, label="the log, measured another way")
+        axes.scatter(
+            *zip(*log, strict=True),
+            facecolors="none",
+            edgecolors=LOG,
+            label="the log, measured another way",
+        )
         beta, delta, low, high = np.reshape(here, (-1, 4)).T
         whiskers, label = [delta - low, high - delta], "measured here, 95 % interval"
         axes.errorbar(beta, delta, yerr=whiskers, fmt="o", color=AFTER, capsize=4, label=label)
@@ -67,9 +82,13 @@ def training(history: Sequence[dict[str, Any]], title: str) -> str:
     """Loss, reward accuracy and reward margin against the optimizer step."""
     figure = Figure(figsize=(7.6, 2.6), layout="constrained")
     figure.suptitle(title)
-    for axes, key in zip(figure.subplots(1, 3), ("loss", "rewards/accuracies", "rewards/margins"), strict=True):
+    for axes, key in zip(
+        figure.subplots(1, 3), ("loss", "rewards/accuracies", "rewards/margins"), strict=True
+    ):
         logged = [entry for entry in history if key in entry]
-        axes.plot([entry["step"] for entry in logged], [entry[key] for entry in logged], color=AFTER)
+        axes.plot(
+            [entry["step"] for entry in logged], [entry[key] for entry in logged], color=AFTER
+        )
         axes.set(title=key, xlabel="step")
     return svg(figure)
 

@@ -10,7 +10,9 @@ from typing import Any
 from results import outputs
 
 TEMPLATES = Path(__file__).parent / "templates"
-Block = tuple[str, Any]  # ("h1".."h4" | "p" | "li" | "code", text), ("table", rows), ("figure", (file, alt, svg))
+Block = tuple[
+    str, Any
+]  # ("h1".."h4" | "p" | "li" | "code", text), ("table", rows), ("figure", (file, alt, svg))
 
 
 def from_template(name: str, parts: Mapping[str, Iterable[Block]], **facts: Any) -> Iterator[Block]:
@@ -33,7 +35,9 @@ def markdown(blocks: Iterable[Block]) -> str:
 def _markdown(kind: str, item: Any) -> str:
     if kind == "table":
         rows = [" | ".join(re.sub(r"([|<*`\\])", r"\\\1", cell) for cell in row) for row in item]
-        return "\n".join(f"| {row} |" for row in [rows[0], " | ".join(["---"] * len(item[0])), *rows[1:]])
+        return "\n".join(
+            f"| {row} |" for row in [rows[0], " | ".join(["---"] * len(item[0])), *rows[1:]]
+        )
     if kind == "figure":
         return f"![{item[1]}](figures/{item[0]})"
     marks = {"p": "", "li": "- ", "code": "```\n"} | {f"h{n}": "#" * n + " " for n in range(1, 5)}
@@ -66,13 +70,26 @@ def _answered(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _judged(folder: Path) -> Iterator[dict[str, Any]]:
-    asked = {q["question_id"]: q for file in folder.glob("question.jsonl") for q in outputs.read_lines(file)}
-    for file in folder.glob("model_judgment/*_single.jsonl") if asked else ():  # the questions come last of all
-        answers = {a["question_id"]: a for f in folder.glob("model_answer/*.jsonl") for a in outputs.read_lines(f)}
+    asked = {
+        q["question_id"]: q
+        for file in folder.glob("question.jsonl")
+        for q in outputs.read_lines(file)
+    }
+    for file in (
+        folder.glob("model_judgment/*_single.jsonl") if asked else ()
+    ):  # the questions come last of all
+        answers = {
+            a["question_id"]: a
+            for f in folder.glob("model_answer/*.jsonl")
+            for a in outputs.read_lines(f)
+        }
         for row in outputs.read_lines(file):
             question, turn = asked[row["question_id"]], row["turn"] - 1
             answer = answers[row["question_id"]]["choices"][0]["turns"][turn]
-            score, judge = row["score"] if row["score"] > 0 else None, file.stem.removesuffix("_single")
+            score, judge = (
+                row["score"] if row["score"] > 0 else None,
+                file.stem.removesuffix("_single"),
+            )
             side = {"answer": answer, "score": score, "judge": f"{judge}: {row['judgment']}"}
             yield {"bench": folder.name, "id": f"{folder.name} {row['question_id']}, turn {turn + 1}", "gold": "",
                    "kind": question["category"], "question": question["turns"][turn], "side": side}  # fmt: skip

@@ -15,7 +15,9 @@ from pydantic import BaseModel, JsonValue, ValidationError, model_validator
 from results import InputError
 
 VERSION = 1
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}  # version -> the same record one version later
+UPGRADES: dict[
+    int, Callable[[dict[str, Any]], dict[str, Any]]
+] = {}  # version -> the same record one version later
 
 
 class Scores(BaseModel, extra="forbid"):
@@ -38,12 +40,20 @@ class Scores(BaseModel, extra="forbid"):
     def title(self) -> str:
         """What the bench is called in tables; stand-ins for its questions or its judge say so everywhere."""
         name = {"tatqa": "TAT-QA", "mt_bench": "MT-Bench"}.get(self.bench, f"bench {self.bench}")
-        what = "SYNTHETIC QUESTIONS, no TAT-QA figure" if self.bench == "tatqa" else "STAND-IN JUDGE, measures nothing"
+        what = (
+            "SYNTHETIC QUESTIONS, no TAT-QA figure"
+            if self.bench == "tatqa"
+            else "STAND-IN JUDGE, measures nothing"
+        )
         return f"{name} ({what})" if self.stand_in else name
 
     @model_validator(mode="after")
     def _columns(self) -> "Scores":
-        lengths = {len(self.cluster), *map(len, self.groups.values()), *map(len, self.metrics.values())}
+        lengths = {
+            len(self.cluster),
+            *map(len, self.groups.values()),
+            *map(len, self.metrics.values()),
+        }
         if lengths != {len(self.item)} or len(set(self.item)) != len(self.item):
             raise ValueError(f"{self.bench}: columns of unequal length, or an item twice")
         return self
@@ -100,7 +110,9 @@ def upgrade(content: dict[str, Any]) -> dict[str, Any]:
     """Take a record of an older version to the present one, step by step. Raises ValueError for an unknown version."""
     while content["version"] != VERSION:
         if content["version"] not in UPGRADES:
-            raise ValueError(f"version {content['version']}, this program reads {[*UPGRADES, VERSION]}")
+            raise ValueError(
+                f"version {content['version']}, this program reads {[*UPGRADES, VERSION]}"
+            )
         content = UPGRADES[content["version"]](content)
     return content
 
@@ -110,7 +122,9 @@ def load_all(runs: Path) -> dict[str, Record]:
     records = {record.name: record for record in map(load, sorted(runs.glob("*/record.json")))}
     for record in records.values():
         if record.base is not None and record.base not in records:
-            raise InputError(f"{runs / record.name}: its base record {record.base} is missing; run its recipe again")
+            raise InputError(
+                f"{runs / record.name}: its base record {record.base} is missing; run its recipe again"
+            )
     return records
 
 

@@ -11,8 +11,17 @@ from results.page import Block
 from results.record import Record, Training, load_all, write_whole
 from results.statistics import holm
 
-HEADLINES = {"tatqa": "em", "mtbench": "score", "instruct": "score", "ifeval": "prompt_level_strict_acc"}
-FIELDS = {"lora_r": "LoRA rank and alpha", "learning_rate": "learning rate", "num_train_epochs": "epochs"}
+HEADLINES = {
+    "tatqa": "em",
+    "mtbench": "score",
+    "instruct": "score",
+    "ifeval": "prompt_level_strict_acc",
+}
+FIELDS = {
+    "lora_r": "LoRA rank and alpha",
+    "learning_rate": "learning rate",
+    "num_train_epochs": "epochs",
+}
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,9 @@ class Run:
 
     def last(self, key: str) -> float:
         """The last logged value of a training curve."""
-        return next((entry[key] for entry in reversed(self.training.history) if key in entry), float("nan"))
+        return next(
+            (entry[key] for entry in reversed(self.training.history) if key in entry), float("nan")
+        )
 
     def groups(self, bench: str, column: str) -> list[Row]:
         """The headline metric's rows by the groups of one column."""
@@ -65,17 +76,33 @@ def one_run(record: Record, base: Record) -> Run:
 
 def sentence(run: Run) -> str:
     """The verdict in words."""
-    tatqa, *others = [f"{row.bench}, {row.measure.label}: {row.words}, {row.change}" for row in run.headlines.values()]
+    tatqa, *others = [
+        f"{row.bench}, {row.measure.label}: {row.words}, {row.change}"
+        for row in run.headlines.values()
+    ]
     types = run.groups("tatqa", "answer_type")
     for words in dict.fromkeys(row.verdict for row in types):
-        named = [f"{r.group} ({r.show(r.difference.delta, '+')})" for r in types if r.verdict == words]
+        named = [
+            f"{r.group} ({r.show(r.difference.delta, '+')})" for r in types if r.verdict == words
+        ]
         tatqa += f"; {words} on {', '.join(named)}"
     return f"{run.name}. {'. '.join([tatqa, *others])}."
 
 
 def verdicts(found: list[Run]) -> Iterator[Block]:
     """All runs, a line for each bench."""
-    lines = [["run", "bench", "verdict", "delta (95 % interval)", "before", "after", "p (Holm)", "detectable"]]
+    lines = [
+        [
+            "run",
+            "bench",
+            "verdict",
+            "delta (95 % interval)",
+            "before",
+            "after",
+            "p (Holm)",
+            "detectable",
+        ]
+    ]
     for run in found:
         for row in run.headlines.values():
             shown = dict(zip(HEADER, row.cells, strict=True))
@@ -97,7 +124,12 @@ def by_field(found: list[Run]) -> Iterator[Block]:
         for group in groups.values():
             if len({repr(run.recipe.get(field)) for run in group}) > 1:
                 yield "h3", f"By {FIELDS.get(field, field)}"
-                yield "table", field_table(field, sorted(group, key=lambda run: in_order(run.recipe.get(field))))
+                yield (
+                    "table",
+                    field_table(
+                        field, sorted(group, key=lambda run: in_order(run.recipe.get(field)))
+                    ),
+                )
 
 
 def in_order(value: Any) -> tuple[float, str]:
@@ -107,13 +139,29 @@ def in_order(value: Any) -> tuple[float, str]:
 
 def field_table(field: str, group: list[Run]) -> list[list[str]]:
     """Each run against its base, and against the group's first run on the same questions."""
-    first, titles = group[0], {bench: row.bench for run in group for bench, row in run.headlines.items()}
-    lines = [[FIELDS.get(field, field), "run", *titles.values(), "loss", f"TAT-QA against {first.name}", "p"]]
+    first, titles = (
+        group[0],
+        {bench: row.bench for run in group for bench, row in run.headlines.items()},
+    )
+    lines = [
+        [
+            FIELDS.get(field, field),
+            "run",
+            *titles.values(),
+            "loss",
+            f"TAT-QA against {first.name}",
+            "p",
+        ]
+    ]
     for run in group:
         deltas = [run.headlines[bench].change if bench in run.headlines else "" for bench in titles]
-        direct = next(compare_metric(first.record.scores["tatqa"], run.record.scores["tatqa"], "em"))
+        direct = next(
+            compare_metric(first.record.scores["tatqa"], run.record.scores["tatqa"], "em")
+        )
         against = ["", ""] if run is first else [direct.change, p_value(direct.p)]
-        lines.append([str(run.recipe.get(field)), run.name, *deltas, f"{run.last('loss'):.3f}", *against])
+        lines.append(
+            [str(run.recipe.get(field)), run.name, *deltas, f"{run.last('loss'):.3f}", *against]
+        )
     return lines
 
 
@@ -136,9 +184,15 @@ def section(run: Run) -> Iterator[Block]:
 
 def origin(run: Run) -> str:
     """Where the run's numbers come from, in two sentences."""
-    source, training, limit = run.record.provenance, run.training, run.record.provenance.settings.get("limit")
+    source, training, limit = (
+        run.record.provenance,
+        run.training,
+        run.record.provenance.settings.get("limit"),
+    )
     only = f" (only {limit} questions of each answer type)" if limit else ""
-    code = str(source.git["commit"])[:10] + (" with uncommitted changes" if source.git["dirty"] else "")
+    code = str(source.git["commit"])[:10] + (
+        " with uncommitted changes" if source.git["dirty"] else ""
+    )
     versions = ", ".join(map(" ".join, source.versions.items()))
     return (
         f"Trained on {training.pairs['kept']} pairs in {training.seconds:.0f} s on {training.device}; last loss "
@@ -151,7 +205,10 @@ def drawings(run: Run) -> Iterator[Block]:
     """The run's figures."""
     by_type = run.groups("tatqa", "answer_type")
     drawing = figures.by_group(by_type, f"{run.name}, {by_type[0].title}")
-    yield "figure", (f"{run.name}-types.svg", "exact match by answer type, before and after", drawing)
+    yield (
+        "figure",
+        (f"{run.name}-types.svg", "exact match by answer type, before and after", drawing),
+    )
     drawing = figures.training(run.training.history, run.name)
     yield "figure", (f"{run.name}-training.svg", "loss and rewards by step", drawing)
     if len(rows := run.groups("mtbench", "category")) > 2:
@@ -162,7 +219,10 @@ def drawings(run: Run) -> Iterator[Block]:
 def beta_figure(found: list[Run]) -> str:
     """Delta against beta over all runs, the log's beside them; stand-ins have no place here."""
     panels = {}
-    for bench, title, measure in (("tatqa", "TAT-QA, points", "overall"), ("mtbench", "MT-Bench", "mtbench")):
+    for bench, title, measure in (
+        ("tatqa", "TAT-QA, points", "overall"),
+        ("mtbench", "MT-Bench", "mtbench"),
+    ):
         here = []
         for run in found:
             if bench in run.headlines and not run.record.scores[bench].stand_in:
@@ -190,7 +250,9 @@ def render(results: Path) -> dict[str, str]:
     found = collect(results / "runs")
     content = list(blocks(found))
     usage = (page.TEMPLATES / "usage.md").read_text(encoding="utf-8")
-    questions = [q for run in found for q in page.questions(results / "runs", run.base.name, run.name)]
+    questions = [
+        q for run in found for q in page.questions(results / "runs", run.base.name, run.name)
+    ]
     return {f"figures/{item[0]}": item[2] for kind, item in content if kind == "figure"} | {
         "README.md": page.markdown(content) + "\n" + usage,
         "published/README.md": page.markdown(published.blocks()),
@@ -201,8 +263,14 @@ def render(results: Path) -> dict[str, str]:
 def outdated(results: Path) -> dict[Path, str | None]:
     """Files that are not what the records say, and what they say; None for a figure that no record supports."""
     files = {results / name: text for name, text in render(results).items()}
-    found = {path: text for path, text in files.items() if not path.is_file() or path.read_text("utf-8") != text}
-    return found | {path: None for path in sorted((results / "figures").glob("*")) if path not in files}
+    found = {
+        path: text
+        for path, text in files.items()
+        if not path.is_file() or path.read_text("utf-8") != text
+    }
+    return found | {
+        path: None for path in sorted((results / "figures").glob("*")) if path not in files
+    }
 
 
 def write(results: Path) -> None:

@@ -45,7 +45,9 @@ def read_recipe(path: Path) -> dict[str, Any]:
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot read the recipe ({' '.join(str(error).split())})") from None
+        raise InputError(
+            f"{path}: cannot read the recipe ({' '.join(str(error).split())})"
+        ) from None
     model = recipe.get("model_name_or_path") if isinstance(recipe, dict) else None
     if not isinstance(model, str):
         raise InputError(f"{path}: a recipe needs model_name_or_path; see train/recipes/")
@@ -64,9 +66,16 @@ def sweep(recipes: list[Path], settings: Settings, runs: Path) -> list[Plan]:
         name, four_bit = recipe["model_name_or_path"], bool(recipe.get("load_in_4bit"))
         model = {"base": name, "base_sha256": stages.content(name), "load_in_4bit": four_bit}
         told = [*model.values(), *asdict(settings).values(), stages.content(stages.data_source())]
-        base, run = runs / f"base-{Path(name).name.lower()}-{stages.digest(map(str, told))[:8]}", runs / path.stem
+        base, run = (
+            runs / f"base-{Path(name).name.lower()}-{stages.digest(map(str, told))[:8]}",
+            runs / path.stem,
+        )
         used = str(base / "model") if four_bit else name
-        quantize = [Stage(base, "quantize", ["train.quantize", name, used], [name], Path(used))] if four_bit else []
+        quantize = (
+            [Stage(base, "quantize", ["train.quantize", name, used], [name], Path(used))]
+            if four_bit
+            else []
+        )
         plans.setdefault(base, Plan(base, None, model, quantize + scoring(base, used, settings)))
         command = ["train", str(path), "--output_dir", str(run)]
         train = Stage(run, "train", command, [str(path), name], run / "train.json")
@@ -79,11 +88,19 @@ def scoring(folder: Path, model: str, settings: Settings, rank: int | None = Non
     """TAT-QA, and what else the settings ask for; with a rank, of the adapter in `folder` on the model."""
     reads = [model, str(folder / "adapter_model.safetensors")] if rank else [model]
     tasks = ["tatqa", "ifeval"] if settings.ifeval else ["tatqa"]
-    found = [Stage(folder, task, lm_eval(folder, task, model, settings, rank), reads, folder / task) for task in tasks]
+    found = [
+        Stage(folder, task, lm_eval(folder, task, model, settings, rank), reads, folder / task)
+        for task in tasks
+    ]
     benches = {"mtbench": settings.bench, **({"instruct": "instruct"} if settings.instruct else {})}
     for name, bench in benches.items() if settings.judge_model else ():
         out = folder / name
-        arguments = ["mtbench_runner", "--model", model, *option("--adapter", folder if rank else None)]
+        arguments = [
+            "mtbench_runner",
+            "--model",
+            model,
+            *option("--adapter", folder if rank else None),
+        ]
         arguments += [*option("--judge-model", settings.judge_model), *option("--data", bench)]
         arguments += ["--max-new-tokens", str(settings.max_new_tokens), "--model-id", folder.name]
         arguments += ["--out", str(out), "--json", str(out / "score.json")]
@@ -93,7 +110,11 @@ def scoring(folder: Path, model: str, settings: Settings, rank: int | None = Non
 
 def lm_eval(folder: Path, task: str, model: str, settings: Settings, rank: int | None) -> list[str]:
     """Arguments of lm-evaluation-harness for one task."""
-    adapter = f",lora_local_path={folder},max_lora_rank={rank}" if settings.backend == "vllm" else f",peft={folder}"
+    adapter = (
+        f",lora_local_path={folder},max_lora_rank={rank}"
+        if settings.backend == "vllm"
+        else f",peft={folder}"
+    )
     return [
         "lm_eval", "run", "--tasks", task, "--model", settings.backend,
         "--model_args", f"pretrained={model},enable_thinking=False{adapter if rank else ''}",
@@ -109,7 +130,11 @@ def option(name: str, value: object) -> list[str]:
 def bench_folder(bench: str | None) -> Path:
     """Where mtbench_runner finds the bench: a folder, one it ships, or MT-Bench in its place."""
     shipped = stages.ROOT / "mtbench_runner" / "benches" / (bench or "")
-    return shipped if bench and not Path(bench).is_dir() and shipped.is_dir() else Path(bench or "data/mt_bench")
+    return (
+        shipped
+        if bench and not Path(bench).is_dir() and shipped.is_dir()
+        else Path(bench or "data/mt_bench")
+    )
 
 
 def execute(plans: list[Plan], settings: Settings) -> None:
@@ -127,7 +152,9 @@ def execute(plans: list[Plan], settings: Settings) -> None:
 def make_record(plan: Plan, settings: Settings) -> Record:
     """The record of a plan whose stages are done, from the files they left."""
     training = Training(**outputs.read_json(plan.folder / "train.json")) if plan.base else None
-    measured = {s.name: scores(s, plan.model) for s in plan.stages if s.name not in ("train", "quantize")}
+    measured = {
+        s.name: scores(s, plan.model) for s in plan.stages if s.name not in ("train", "quantize")
+    }
     notes = {stage.name: stage.note() for stage in plan.stages}
     data = stages.data_source()
     return Record(
@@ -143,8 +170,14 @@ def make_record(plan: Plan, settings: Settings) -> Record:
             git=git_state(),
             versions=stages.versions(),
             device=str(measured["tatqa"].circumstances["device"]),
-            data={"source": "folder" if Path(data).is_dir() else data, "sha256": stages.content(data)},
-            seeds={"train": training.recipe.get("seed") if training else None, "lm_eval": "0,1234,1234,1234"},
+            data={
+                "source": "folder" if Path(data).is_dir() else data,
+                "sha256": stages.content(data),
+            },
+            seeds={
+                "train": training.recipe.get("seed") if training else None,
+                "lm_eval": "0,1234,1234,1234",
+            },
         ),
     )
 
@@ -163,10 +196,19 @@ def scores(stage: Stage, model: dict[str, Any]) -> Scores:
 def git_state() -> dict[str, Any]:
     """Commit of the project's checkout, and whether anything but results differs from it; None where there is none."""
     git = ["git", "-C", str(stages.ROOT)]
-    status = ["status", "--porcelain", "-uno", "--", ".", *(f":(exclude)results/{path}" for path in WRITTEN)]
+    status = [
+        "status",
+        "--porcelain",
+        "-uno",
+        "--",
+        ".",
+        *(f":(exclude)results/{path}" for path in WRITTEN),
+    ]
     try:
         commit, changes = (
-            subprocess.run([*git, *words], capture_output=True, text=True, check=True).stdout.strip()
+            subprocess.run(
+                [*git, *words], capture_output=True, text=True, check=True
+            ).stdout.strip()
             for words in (["rev-parse", "HEAD"], status)
         )
     except (OSError, subprocess.CalledProcessError):

@@ -27,8 +27,21 @@ from results import FailedError, InputError
 from results.record import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = {"lm_eval": "tatqa_task", "mtbench_runner": "mtbench_runner"}  # whose code decides a stage's scores
-PACKAGES = ("torch", "transformers", "lm_eval", "trl", "peft", "bitsandbytes", "fschat", "datasets", "vllm")
+SOURCES = {
+    "lm_eval": "tatqa_task",
+    "mtbench_runner": "mtbench_runner",
+}  # whose code decides a stage's scores
+PACKAGES = (
+    "torch",
+    "transformers",
+    "lm_eval",
+    "trl",
+    "peft",
+    "bitsandbytes",
+    "fschat",
+    "datasets",
+    "vllm",
+)
 # `python -m` that on Linux ends when this program is killed (PR_SET_PDEATHSIG, SIGKILL): a second run never meets the
 # first one's orphan, not even where the kill comes before the request. Not as preexec_fn: Python's hooks around a fork
 # lose a Ctrl-C that comes just then.
@@ -55,12 +68,18 @@ class Stage:
         """The command as a person would paste it."""
         data = os.environ.get("TATQA_DATA", "")
         data = os.path.relpath(data) if Path(data).is_absolute() else data
-        return (f"TATQA_DATA={shlex.quote(data)} " if data else "") + shlex.join([python, "-m", *self.arguments])
+        return (f"TATQA_DATA={shlex.quote(data)} " if data else "") + shlex.join(
+            [python, "-m", *self.arguments]
+        )
 
     def key(self) -> str:
         """Hash of all that the output depends on: command, contents read, data, package versions, scoring code."""
         code = sorted((ROOT / SOURCES.get(self.arguments[0], "-")).rglob("*"))
-        read = [*self.inputs, data_source(), *(str(file) for file in code if file.suffix in (".py", ".yaml", ".jsonl"))]
+        read = [
+            *self.inputs,
+            data_source(),
+            *(str(file) for file in code if file.suffix in (".py", ".yaml", ".jsonl")),
+        ]
         return digest([*self.arguments, *map(content, read), *map(str, versions().items())])
 
     @property
@@ -69,7 +88,9 @@ class Stage:
 
     def note(self) -> dict[str, Any]:
         """What the stage left about itself: `key`, `done`, `seconds` and `command`; {} if nothing."""
-        return dict(json.loads(self.file.read_text(encoding="utf-8"))) if self.file.is_file() else {}
+        return (
+            dict(json.loads(self.file.read_text(encoding="utf-8"))) if self.file.is_file() else {}
+        )
 
     def done(self) -> bool:
         note = self.note()
@@ -94,7 +115,11 @@ def content(name: str) -> str:
     if path.is_file():
         return _file_hash(path, path.stat().st_size, path.stat().st_mtime_ns)
     files = sorted(file for file in path.rglob("*") if file.is_file())
-    return digest(f"{file.relative_to(path)} {content(str(file))}" for file in files) if files else name
+    return (
+        digest(f"{file.relative_to(path)} {content(str(file))}" for file in files)
+        if files
+        else name
+    )
 
 
 @functools.cache
@@ -106,7 +131,9 @@ def _file_hash(path: Path, size: int, mtime_ns: int) -> str:
 @functools.cache
 def versions() -> dict[str, str]:
     """Versions of the packages that the numbers depend on, as far as they are installed."""
-    present = {d.metadata["Name"].lower().replace("-", "_"): d.version for d in metadata.distributions()}
+    present = {
+        d.metadata["Name"].lower().replace("-", "_"): d.version for d in metadata.distributions()
+    }
     return {name: present[name] for name in PACKAGES if name in present}
 
 
@@ -137,9 +164,13 @@ def call(arguments: list[str], title: str) -> None:
     """Run `python -m ARGUMENTS` with its output on the terminal. Raises FailedError or InputError."""
     code = subprocess.run([sys.executable, "-c", MODULE, str(os.getpid()), *arguments]).returncode
     if code == 2:
-        raise InputError(f"stage {title}: its input is refused, see above; put it right and run the same command again")
+        raise InputError(
+            f"stage {title}: its input is refused, see above; put it right and run the same command again"
+        )
     if code:
-        raise FailedError(f"stage {title}: failed with exit code {code}; the same command goes on from there")
+        raise FailedError(
+            f"stage {title}: failed with exit code {code}; the same command goes on from there"
+        )
 
 
 @contextmanager

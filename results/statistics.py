@@ -34,18 +34,28 @@ class Difference:
 
 
 def paired(
-    before: Sequence[float], after: Sequence[float], cluster: Sequence[str], span: float = 1, resamples: int = RESAMPLES
+    before: Sequence[float],
+    after: Sequence[float],
+    cluster: Sequence[str],
+    span: float = 1,
+    resamples: int = RESAMPLES,
 ) -> Difference:
     """Compare two score lists of the same questions; `span` is the largest change one score can make (1 for EM)."""
     if not len(before) == len(after) == len(cluster) > 0:
-        raise ValueError(f"paired scores need one length above 0, got {len(before)}, {len(after)}, {len(cluster)}")
+        raise ValueError(
+            f"paired scores need one length above 0, got {len(before)}, {len(after)}, {len(cluster)}"
+        )
     a, b = np.asarray(before, float), np.asarray(after, float)
     sums, sizes = cluster_sums(b - a, cluster)
     delta, se = float(sums.sum() / sizes.sum()), standard_error(sums, sizes)
     low, high = interval(sums, sizes, span, resamples)
-    detectable = detectable_difference(se, len(sums)) if se > 0 else high  # high where se is 0 or unknown
+    detectable = (
+        detectable_difference(se, len(sums)) if se > 0 else high
+    )  # high where se is 0 or unknown
     p = sign_flip_p(sums, resamples)
-    return Difference(len(a), len(sums), float(a.mean()), float(b.mean()), delta, se, low, high, p, detectable)
+    return Difference(
+        len(a), len(sums), float(a.mean()), float(b.mean()), delta, se, low, high, p, detectable
+    )
 
 
 def cluster_sums(values: Array, cluster: Sequence[str]) -> tuple[Array, Array]:
@@ -61,7 +71,9 @@ def standard_error(sums: Array, sizes: Array) -> float:
     return float(math.sqrt(n / (n - 1) * np.sum(residual**2)) / sizes.sum()) if n > 1 else math.nan
 
 
-def interval(sums: Array, sizes: Array, span: float, resamples: int = RESAMPLES) -> tuple[float, float]:
+def interval(
+    sums: Array, sizes: Array, span: float, resamples: int = RESAMPLES
+) -> tuple[float, float]:
     """95 % interval of the mean difference: cluster bootstrap, percentiles expanded for few clusters.
 
     Plain percentiles are too narrow by sqrt((n-1)/n) and by normal for t quantiles; the level is widened for both
@@ -102,7 +114,9 @@ def holm(p: Sequence[float]) -> list[float]:
     """Adjusted p-values of one family (Holm 1979), in the order given."""
     order = np.argsort(p, kind="stable")
     adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(np.maximum.accumulate(np.asarray(p, float)[order] * np.arange(len(p), 0, -1)), 1)
+    adjusted[order] = np.minimum(
+        np.maximum.accumulate(np.asarray(p, float)[order] * np.arange(len(p), 0, -1)), 1
+    )
     return [float(x) for x in adjusted]
 
 

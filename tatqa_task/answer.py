@@ -34,7 +34,9 @@ class _Number(str):
 
 
 _JSON = json.JSONDecoder(parse_float=_Number, parse_int=_Number, parse_constant=_Number)
-_NEXT_TURN = re.compile(r"\n[ \t]*(?=Question:|Read the table and the text)|<\|(?:im_start|im_end|endoftext)\|>")
+_NEXT_TURN = re.compile(
+    r"\n[ \t]*(?=Question:|Read the table and the text)|<\|(?:im_start|im_end|endoftext)\|>"
+)
 _ANSWER_KEY = re.compile(r"""["']?\banswer["']?\s*:""", re.IGNORECASE)
 _SCALE_KEY = re.compile(r"""["']?\bscale["']?\s*:\s*["']?([a-z%]*)""", re.IGNORECASE)
 _BETWEEN_ITEMS = re.compile(r"""["']\s*,\s*["']""")
@@ -42,7 +44,10 @@ _LEAD = re.compile(r"\banswer\b[ \t*]*(?:is\b|:|=)[\s*:]*([^\n]+)", re.IGNORECAS
 _AMOUNT = re.compile(r"(.*\d\)?)\s*(thousand|million|billion|percent|%)s?", re.IGNORECASE)
 _BARE_AMOUNT = re.compile(r"([-+(]?[\d.,]+\)?)\s*(thousand|million|billion)s?", re.IGNORECASE)
 _OBJECT = re.compile(r'\{(?=\s*")')
-_LONGEST_OBJECT, _MOST_OBJECTS = 20_000, 500  # characters of one, and how many are tried, from the last
+_LONGEST_OBJECT, _MOST_OBJECTS = (
+    20_000,
+    500,
+)  # characters of one, and how many are tried, from the last
 _LONGEST_PLAIN = 2_000  # characters of plain text that are read as an answer
 
 
@@ -82,12 +87,16 @@ def _valid(text: str) -> Reply | None:
 def _mended(text: str) -> Reply | None:
     """The reply of the last thing that looks like an answer object but is no valid JSON, read by its keys."""
     last_first = reversed(text.split("{")[1:])
-    for piece in sorted(last_first, key=lambda piece: "}" not in piece):  # those that are cut off come last
+    for piece in sorted(
+        last_first, key=lambda piece: "}" not in piece
+    ):  # those that are cut off come last
         key = _ANSWER_KEY.search(piece)
         if key is None:
             continue
         scale = _SCALE_KEY.search(piece)
-        value = piece[key.end() : scale.start() if scale and scale.start() > key.end() else len(piece)]
+        value = piece[
+            key.end() : scale.start() if scale and scale.start() > key.end() else len(piece)
+        ]
         inner = value.partition("}")[0].strip(" \t\r\n,[]").replace('\\"', '"')
         items = [item.strip() for item in _BETWEEN_ITEMS.split(inner.strip("\"'"))]
         if any(items):

@@ -75,9 +75,13 @@ def load(split: str, source: str | None = None) -> list[Context]:
         return read_file(download(split))
     path = Path(source) / FILES[split][0]
     if not path.parent.is_dir():
-        raise DataError(f"TATQA_DATA={source} is no folder; name one with the official files, or 'synthetic'")
+        raise DataError(
+            f"TATQA_DATA={source} is no folder; name one with the official files, or 'synthetic'"
+        )
     if not path.is_file():
-        raise DataError(f"{path} is missing; put the official file there, or unset TATQA_DATA to download it")
+        raise DataError(
+            f"{path} is missing; put the official file there, or unset TATQA_DATA to download it"
+        )
     return read_file(path)
 
 
@@ -120,7 +124,9 @@ def _with_answer_of_its_type(question: Question) -> Question:
     else:
         good, expected = not is_list, "a number"
     if not good:
-        raise ValueError(f"answer of type {question.answer_type} must be {expected}, found {answer!r:.60}")
+        raise ValueError(
+            f"answer of type {question.answer_type} must be {expected}, found {answer!r:.60}"
+        )
     return question
 
 
@@ -148,7 +154,9 @@ def parse_contexts(raw: Any, where: str) -> list[Context]:
     uids = Counter(question.uid for context in contexts for question in context.questions)
     repeated = [uid for uid, n in uids.items() if n > 1]
     if repeated:
-        raise DataError(f"{where}: question uid {repeated[0]} appears {uids[repeated[0]]} times ({len(repeated)} such)")
+        raise DataError(
+            f"{where}: question uid {repeated[0]} appears {uids[repeated[0]]} times ({len(repeated)} such)"
+        )
     return contexts
 
 
@@ -158,7 +166,12 @@ def _context(raw: Any, where: str) -> Context:
     except ValidationError as error:
         raise DataError(f"{where}: {_first_error(error, raw)}") from None
     paragraphs = sorted(read.paragraphs, key=lambda paragraph: paragraph.order)
-    return Context(read.table.uid, read.table.table, [paragraph.text for paragraph in paragraphs], read.questions)
+    return Context(
+        read.table.uid,
+        read.table.table,
+        [paragraph.text for paragraph in paragraphs],
+        read.questions,
+    )
 
 
 def _first_error(error: ValidationError, raw: Any) -> str:
@@ -184,7 +197,9 @@ def download(split: str) -> Path:
         return path
     content = _fetch(URL + name)
     if git_blob_id(content) != blob_id:
-        raise DataError(f"{URL}{name} has git blob id {git_blob_id(content)}, not {blob_id}: altered on the way")
+        raise DataError(
+            f"{URL}{name} has git blob id {git_blob_id(content)}, not {blob_id}: altered on the way"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, content)
     return path
@@ -201,7 +216,9 @@ def _fetch(url: str) -> bytes:
     content = io.BytesIO()
     try:
         with urllib.request.urlopen(url, timeout=60) as response:
-            with tqdm.wrapattr(response, "read", total=response.length, desc=url.rsplit("/", 1)[1]) as body:
+            with tqdm.wrapattr(
+                response, "read", total=response.length, desc=url.rsplit("/", 1)[1]
+            ) as body:
                 shutil.copyfileobj(body, content)
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)

@@ -20,7 +20,9 @@ from tatqa_task import answer, data, metric, prompt
 Doc = dict[str, Any]
 
 
-def dataset(split: str, answer_type: str, context_budget: int | None = None, **model_args: Any) -> dict[str, Any]:
+def dataset(
+    split: str, answer_type: str, context_budget: int | None = None, **model_args: Any
+) -> dict[str, Any]:
     """The `datasets.Dataset` of one answer type's questions, one document each, under the name of their split.
 
     `context_budget` (tokens of the user turn by the model's own tokenizer; from `--metadata`) drops paragraphs of
@@ -65,8 +67,12 @@ def _stop(message: str) -> NoReturn:
 def _within(docs: list[Doc], budget: int, count_tokens: Callable[[str], int]) -> list[Doc]:
     if not isinstance(budget, int) or budget < 1:
         _stop(f"context_budget must be a number of tokens, found {budget!r}")
-    kept = [prompt.fit(_context(doc), doc["question"], budget, count_tokens).paragraphs for doc in docs]
-    dropped = [len(doc["paragraphs"]) - len(paragraphs) for doc, paragraphs in zip(docs, kept, strict=True)]
+    kept = [
+        prompt.fit(_context(doc), doc["question"], budget, count_tokens).paragraphs for doc in docs
+    ]
+    dropped = [
+        len(doc["paragraphs"]) - len(paragraphs) for doc, paragraphs in zip(docs, kept, strict=True)
+    ]
     docs = [doc | {"paragraphs": paragraphs} for doc, paragraphs in zip(docs, kept, strict=True)]
     over = sum(count_tokens(doc_to_text(doc)) > budget for doc in docs)
     logging.getLogger("lm-eval").warning(
@@ -144,7 +150,9 @@ class Examples(ContextSampler):
         drawn = random.Random(f"{self.seed}-{eval_doc['uid']}").sample(pool, min(len(pool), n + 50))
         others = [doc for doc in drawn if doc["context_uid"] != eval_doc["context_uid"]]
         if len(others) < n:
-            _stop(f"the train data has {len(others)} questions of other contexts, fewer than the {n} examples asked")
+            _stop(
+                f"the train data has {len(others)} questions of other contexts, fewer than the {n} examples asked"
+            )
         return others[:n]
 
 

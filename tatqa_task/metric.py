@@ -13,7 +13,13 @@ from tatqa_task.data import Question
 
 _DROPPED_IN_NUMBERS = str.maketrans("", "", "'\"\\$€£¥%(),[]")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
-_FACTORS = {"hundred": 100, "thousand": 1000, "million": 1_000_000, "billion": 1_000_000_000, "percent": 0.01}
+_FACTORS = {
+    "hundred": 100,
+    "thousand": 1000,
+    "million": 1_000_000,
+    "billion": 1_000_000_000,
+    "percent": 0.01,
+}
 
 # Each finds what the official, backtracking pattern finds first, without rescanning runs of digits.
 _VALUE = re.compile(r"([+-]?\d+(?:\.\d+)?)|[+-]?\.\d+")
@@ -39,13 +45,19 @@ def score(question: Question, answer: Any, scale: Any) -> Score:
     """The official score of a predicted answer (a list of texts, or one item) and its scale. Never raises."""
     try:
         return _score(question, answer, scale) if answer else ZERO
-    except Exception:  # what stops the official script: mixed types, scale None with a number, 10^4 digits
+    except (
+        Exception
+    ):  # what stops the official script: mixed types, scale None with a number, 10^4 digits
         return ZERO
 
 
 def mean(scores: Sequence[Score]) -> Score:
     """The mean over questions; zeros for no questions."""
-    return Score(*(sum(column) / len(scores) for column in zip(*scores, strict=True))) if scores else ZERO
+    return (
+        Score(*(sum(column) / len(scores) for column in zip(*scores, strict=True)))
+        if scores
+        else ZERO
+    )
 
 
 def _score(question: Question, answer: Any, scale: Any) -> Score:
@@ -55,7 +67,11 @@ def _score(question: Question, answer: Any, scale: Any) -> Score:
     gold_text = _normalise(_answer_text(gold, question.scale))
     items = answer if isinstance(answer, list) else [answer]
     em, f1 = max(_compare(_normalise(text), gold_text) for text in _readings(items, scale))
-    return Score(em, em if question.answer_type in ("arithmetic", "count") else f1, float(scale == question.scale))
+    return Score(
+        em,
+        em if question.answer_type in ("arithmetic", "count") else f1,
+        float(scale == question.scale),
+    )
 
 
 def _readings(items: list[Any], scale: Any) -> Iterable[str]:
@@ -130,7 +146,9 @@ def _compare(predicted: str, gold: str) -> tuple[float, float]:
     precision = common / len(predicted_set) if predicted_set else 1.0
     recall = common / len(gold_set) if gold_set else 1.0
     f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-    return float(predicted == gold), round(f1 * 100) / 100  # as numpy rounds: half of an even hundredth goes down
+    return float(predicted == gold), round(
+        f1 * 100
+    ) / 100  # as numpy rounds: half of an even hundredth goes down
 
 
 def lenient_match(question: Question, reply: str) -> float:

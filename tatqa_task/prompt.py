@@ -25,11 +25,17 @@ def user_message(context: Context, question: Question | str, reasoning: bool = F
     asked = question if isinstance(question, str) else question.question
     table = "\n".join(" | ".join(map(_one_line, row)) for row in context.table)
     text = "\n".join(map(_one_line, context.paragraphs))
-    instruction, cue = (f"{INSTRUCTION}\n{REASONING}", "Reasoning:") if reasoning else (INSTRUCTION, "Answer:")
-    return "\n\n".join(filter(None, [instruction, table, text, f"Question: {asked.strip()}\n{cue}"]))
+    instruction, cue = (
+        (f"{INSTRUCTION}\n{REASONING}", "Reasoning:") if reasoning else (INSTRUCTION, "Answer:")
+    )
+    return "\n\n".join(
+        filter(None, [instruction, table, text, f"Question: {asked.strip()}\n{cue}"])
+    )
 
 
-def fit(context: Context, question: str, budget: int, count_tokens: Callable[[str], int]) -> Context:
+def fit(
+    context: Context, question: str, budget: int, count_tokens: Callable[[str], int]
+) -> Context:
     """The context without the paragraphs that keep the user turn above `budget` tokens.
 
     Whole paragraphs go, those that share the fewest words with the question first, of equals the last. Table rows

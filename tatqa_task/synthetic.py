@@ -44,8 +44,14 @@ def context(split: str, index: int, seed: int = 0) -> dict[str, Any]:
             questions.setdefault(question["question"], question)
     return {
         "table": {"uid": uid, "table": _table(report)},
-        "paragraphs": [{"uid": f"{uid}-p{i}", "order": i, "text": t} for i, t in enumerate(_paragraphs(report), 1)],
-        "questions": [{"uid": f"{uid}-q{i}", "order": i} | BLANK | q for i, q in enumerate(questions.values(), 1)],
+        "paragraphs": [
+            {"uid": f"{uid}-p{i}", "order": i, "text": t}
+            for i, t in enumerate(_paragraphs(report), 1)
+        ],
+        "questions": [
+            {"uid": f"{uid}-q{i}", "order": i} | BLANK | q
+            for i, q in enumerate(questions.values(), 1)
+        ],
     }
 
 
@@ -73,7 +79,15 @@ class Report:
         self.theme, last = draw.choice(WORDS["themes"]), draw.randint(2015, 2020)
         self.years = [str(last - i) for i in range(2 if draw.random() < 0.65 else 3)]
         roll = draw.random() if self.theme.get("money", True) else 1
-        self.scale = "thousand" if roll < 0.55 else "million" if roll < 0.97 else "billion" if roll < 1 else ""
+        self.scale = (
+            "thousand"
+            if roll < 0.55
+            else "million"
+            if roll < 0.97
+            else "billion"
+            if roll < 1
+            else ""
+        )
         self.items = _items(draw, self.theme, len(self.years), self.scale)
         self.half = len(self.items) // 2 if len(self.items) > 3 and draw.random() < 0.25 else 0
         total = _sum(self.theme["total"], self.items)
@@ -83,8 +97,13 @@ class Report:
             label = draw.choice(WORDS["rates"])
             self.rates = [Row(label, _values(draw, len(self.years), 600, tenths=True), "percent")]
         n_facts = draw.randint(2, 4)
-        self.facts = [(fact, _slots(draw, self.years, self.scale)) for fact in draw.sample(WORDS["facts"], n_facts)]
-        self.source = "table-text" if self.scale and draw.random() < 0.52 else "table"  # where the unit stands
+        self.facts = [
+            (fact, _slots(draw, self.years, self.scale))
+            for fact in draw.sample(WORDS["facts"], n_facts)
+        ]
+        self.source = (
+            "table-text" if self.scale and draw.random() < 0.52 else "table"
+        )  # where the unit stands
         self.end = draw.choice(WORDS["ends"])  # of the year
 
 
@@ -92,7 +111,10 @@ def _items(draw: Random, theme: dict[str, Any], n_years: int, scale: str) -> lis
     tenths = scale in ("million", "billion") and draw.random() < 0.3
     top = 999 if tenths or draw.random() < 0.8 else 4999
     labels = draw.sample(theme["items"], draw.randint(3, min(5, len(theme["items"]))))
-    return [Row(label, _values(draw, n_years, top, tenths, theme.get("signed", False)), scale) for label in labels]
+    return [
+        Row(label, _values(draw, n_years, top, tenths, theme.get("signed", False)), scale)
+        for label in labels
+    ]
 
 
 def _values(draw: Random, n: int, top: int, tenths: bool, signed: bool = False) -> list[float]:
@@ -120,7 +142,11 @@ def _slots(draw: Random, years: list[str], scale: str) -> dict[str, Any]:
         listed = draw.sample(words, draw.randint(2, 3))
         slots |= {name: f"{', '.join(listed[:-1])} and {listed[-1]}", f"{name}_list": listed}
     before = draw.randint(10, 99)
-    numbers = {"before": before, "amount": _near(draw, before), "later": int(years[0]) + draw.randint(2, 9)}
+    numbers = {
+        "before": before,
+        "amount": _near(draw, before),
+        "later": int(years[0]) + draw.randint(2, 9),
+    }
     return slots | numbers | {"unit": scale or "million", "new": years[0], "old": years[1]}
 
 
@@ -143,14 +169,18 @@ def _paragraphs(report: Report) -> list[str]:
     texts = [fact["text"].format(**slots) for fact, slots in report.facts]
     unit = f" (in {report.scale}s)" if report.source == "table-text" else ""
     if unit or report.draw.random() < 0.4:
-        caption = f"The table below shows {report.theme['name']} for the years ended {report.end}{unit}:"
+        caption = (
+            f"The table below shows {report.theme['name']} for the years ended {report.end}{unit}:"
+        )
         texts.insert(report.draw.randint(0, len(texts)), caption)
     return texts
 
 
 # --- questions ---
 
-Known = tuple[dict[str, Any], dict[str, Any] | None]  # what fills a question, and what is known of its answer
+Known = tuple[
+    dict[str, Any], dict[str, Any] | None
+]  # what fills a question, and what is known of its answer
 
 
 def _question(report: Report) -> dict[str, Any] | None:
@@ -184,7 +214,10 @@ def _read_off(kind: str, report: Report) -> Known:
     """Kinds that are read off the table: cells, or the names of items or years by their values."""
     draw, most = report.draw, kind.startswith("best") and report.draw.random() < 0.6
     rates = report.rates if kind in ("value", "values", "items", "years") else []
-    row, column = draw.choice([*report.items, *report.sums, *rates]), draw.randint(0, len(report.years) - 1)
+    row, column = (
+        draw.choice([*report.items, *report.sums, *rates]),
+        draw.randint(0, len(report.years) - 1),
+    )
     limit = int(row.values[column]) // 10 * 10
     slots = {"row": row.label, "new": report.years[column], "old": report.years[1]}
     slots |= {"limit": f"{limit:,} {report.scale}".strip(), "best": "highest" if most else "lowest"}
@@ -192,7 +225,9 @@ def _read_off(kind: str, report: Report) -> Known:
         return slots, {"answer": [row.cell(column)], "answer_type": "span"} | _unit(report, row)
     if kind == "values":
         slots |= {"new": report.years[0]}
-        return slots, {"answer": [row.cell(0), row.cell(1)], "answer_type": "multi-span"} | _unit(report, row)
+        return slots, {"answer": [row.cell(0), row.cell(1)], "answer_type": "multi-span"} | _unit(
+            report, row
+        )
     by_item = {item.label: item.values[column] for item in report.items}
     by_year = dict(zip(report.years, row.values, strict=True))
     return slots, _named(kind, by_year if "year" in kind else by_item, limit, most)
@@ -223,7 +258,9 @@ def _computed(kind: str, report: Report) -> Known:
     """Kinds that are calculated from two numbers of the table."""
     draw, years = report.draw, report.years
     if kind in ("change", "average", "percentage change"):
-        row = draw.choice([*report.items, *report.sums, *(report.rates if kind != "percentage change" else [])])
+        row = draw.choice(
+            [*report.items, *report.sums, *(report.rates if kind != "percentage change" else [])]
+        )
         (a, b), slots = row.values[:2], {"row": row.label, "new": years[0], "old": years[1]}
     else:
         (row, other), column = draw.sample(report.items, 2), draw.randint(0, 1)
@@ -237,5 +274,9 @@ def _computed(kind: str, report: Report) -> Known:
     value = round(formula(a, b), 2)
     answer = {"answer": int(value) if value == int(value) else value, "answer_type": "arithmetic"}
     answer |= _unit(report, row) | ({"scale": "percent"} if in_percent else {})
-    answer |= {"derivation": template.format(*(f"({number})" if number < 0 else number for number in (a, b)))}
+    answer |= {
+        "derivation": template.format(
+            *(f"({number})" if number < 0 else number for number in (a, b))
+        )
+    }
     return slots, answer if value else None

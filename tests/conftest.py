@@ -10,7 +10,9 @@ SHARED = Path(os.environ.get("TATQA_BENCH_SHARED", ROOT.parent / "shared"))
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers share two cores, and sums keep their order in any process
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # two workers share two cores, and sums keep their order in any process
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -19,7 +21,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     for item in items:
         if item.get_closest_marker("real"):
-            item.add_marker(pytest.mark.skip(reason=f"needs the real data files in {SHARED / 'data'}"))
+            item.add_marker(
+                pytest.mark.skip(reason=f"needs the real data files in {SHARED / 'data'}")
+            )
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +39,9 @@ def tiny_base() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def _clean_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """No key, endpoint, data setting or cache of the developer's shell reaches a test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "TATQA_DATA"):

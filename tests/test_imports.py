@@ -19,7 +19,12 @@ CORES = [
 
 
 def sources() -> list[Path]:
-    return [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py")) if "runs" not in path.parts]
+    return [
+        path
+        for room in ROOMS
+        for path in sorted((ROOT / room).rglob("*.py"))
+        if "runs" not in path.parts
+    ]
 
 
 def imported(path: Path, everywhere: bool = True) -> set[str]:
@@ -31,7 +36,9 @@ def imported(path: Path, everywhere: bool = True) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found.add(path.relative_to(ROOT).parts[0] if node.level else str(node.module).split(".")[0])
+            found.add(
+                path.relative_to(ROOT).parts[0] if node.level else str(node.module).split(".")[0]
+            )
     return found
 
 
@@ -49,7 +56,9 @@ def test_third_parties_stay_at_the_edge(path: Path) -> None:
         assert package not in found or name in files
     for package, rooms in ONLY_IN_ROOMS.items():
         assert package not in found or name.startswith(rooms)
-    assert "matplotlib" not in found or any(word in path.read_text(encoding="utf-8") for word in ("svg", "savefig"))
+    assert "matplotlib" not in found or any(
+        word in path.read_text(encoding="utf-8") for word in ("svg", "savefig")
+    )
 
 
 @pytest.mark.parametrize("name", CORES)
@@ -67,5 +76,16 @@ def test_cores_need_no_torch_and_no_network(name: str) -> None:
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_commands_import_nothing_heavy_before_they_know_what_to_do(room: str) -> None:
-    heavy = {"torch", "transformers", "trl", "peft", "datasets", "lm_eval", "fastchat", "matplotlib", "scipy", "pandas"}
+    heavy = {
+        "torch",
+        "transformers",
+        "trl",
+        "peft",
+        "datasets",
+        "lm_eval",
+        "fastchat",
+        "matplotlib",
+        "scipy",
+        "pandas",
+    }
     assert not imported(ROOT / room / "__main__.py", everywhere=False) & heavy

@@ -26,7 +26,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(error, 2)
     try:
         out = args.output_dir or Path("results/runs") / args.recipe.stem
-        print(run.run(recipe, out, [f"python -m {__package__}", *(argv or sys.argv[1:])], args.dry_run))
+        print(
+            run.run(
+                recipe, out, [f"python -m {__package__}", *(argv or sys.argv[1:])], args.dry_run
+            )
+        )
     except (RecipeError, DataError) as error:
         return fail(error, 2)
     except run.TrainError as error:
@@ -42,7 +46,9 @@ def fail(error: Exception, code: int) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line; fields of the recipe are read from the rest of it."""
-    fields = "\n".join(f"  {name:22} {field.description}" for name, field in Recipe.model_fields.items())
+    fields = "\n".join(
+        f"  {name:22} {field.description}" for name, field in Recipe.model_fields.items()
+    )
     made = argparse.ArgumentParser(
         prog="python -m train",
         description=__doc__,
@@ -51,15 +57,21 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     made.add_argument("recipe", type=Path, metavar="RECIPE.yaml")
-    made.add_argument("--output_dir", type=Path, help="run folder; default results/runs/<recipe name>")
-    made.add_argument("--dry-run", action="store_true", help="print recipe, pairs, steps and memory, do no more")
+    made.add_argument(
+        "--output_dir", type=Path, help="run folder; default results/runs/<recipe name>"
+    )
+    made.add_argument(
+        "--dry-run", action="store_true", help="print recipe, pairs, steps and memory, do no more"
+    )
     return made
 
 
 def overrides(rest: Sequence[str]) -> dict[str, Any]:
     """`--field value` and `--field=value` as a mapping, values read as YAML. Raises RecipeError."""
     mapping: dict[str, Any] = {}
-    words = [word for item in rest for word in (item.split("=", 1) if item.startswith("--") else [item])]
+    words = [
+        word for item in rest for word in (item.split("=", 1) if item.startswith("--") else [item])
+    ]
     while words:
         name = words.pop(0)
         if not name.startswith("--") or not words:

@@ -18,7 +18,11 @@ WINDOW = 32  # batches whose contexts are dealt together: long ones spread out, 
 
 
 def context_order(
-    context_of_pair: Sequence[Hashable], tokens_of_pair: Sequence[int], batch_size: int, seed: int, epoch: int
+    context_of_pair: Sequence[Hashable],
+    tokens_of_pair: Sequence[int],
+    batch_size: int,
+    seed: int,
+    epoch: int,
 ) -> list[int]:
     """A permutation of the pair indices in which a context's pairs are adjacent and batches cost about the same.
 
@@ -52,7 +56,11 @@ class ContextSampler(Sampler[int]):
     """Yields pair indices batch after batch; the trainer cuts them and deals the batches to its processes."""
 
     def __init__(
-        self, context_of_pair: Sequence[Hashable], tokens_of_pair: Sequence[int], batch_size: int, seed: int
+        self,
+        context_of_pair: Sequence[Hashable],
+        tokens_of_pair: Sequence[int],
+        batch_size: int,
+        seed: int,
     ) -> None:
         self.arguments = (context_of_pair, tokens_of_pair, batch_size, seed)
         self.epoch = 0
@@ -77,7 +85,10 @@ def collator(pad_token_id: int) -> Callable[[Sequence[dict[str, Any]]], dict[str
 
     def collate(examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         replies = [example[name] for name in ("chosen_ids", "rejected_ids") for example in examples]
-        rows = [example["prompt_ids"] + reply for example, reply in zip([*examples, *examples], replies, strict=True)]
+        rows = [
+            example["prompt_ids"] + reply
+            for example, reply in zip([*examples, *examples], replies, strict=True)
+        ]
         lengths = np.array([len(row) for row in rows])[:, None]
         prompts = np.array([len(example["prompt_ids"]) for example in examples] * 2)[:, None]
         columns = np.arange(lengths.max())
@@ -85,7 +96,11 @@ def collator(pad_token_id: int) -> Callable[[Sequence[dict[str, Any]]], dict[str
         ids = np.full(real.shape, pad_token_id)
         ids[real] = np.fromiter(chain.from_iterable(rows), np.int64, lengths.sum())
         masks = {"attention_mask": real, "completion_mask": real & (columns >= prompts)}
-        carried = [name for name in ("beta", "ref_chosen_logps", "ref_rejected_logps") if name in examples[0]]
+        carried = [
+            name
+            for name in ("beta", "ref_chosen_logps", "ref_rejected_logps")
+            if name in examples[0]
+        ]
         return {
             "input_ids": torch.from_numpy(ids),
             **{name: torch.from_numpy(mask.astype(np.int64)) for name, mask in masks.items()},

@@ -19,13 +19,25 @@ Answer = tuple[list[str], str]
 KINDS = {  # answer type: its kinds of mistake
     "span": ("other_cell", "neighbouring_span", "cut_span", "overlong_span", "wrong_scale"),
     "multi-span": ("one_missing", "one_extra", "one_replaced", "wrong_scale"),
-    "arithmetic": ("swapped_operands", "wrong_operation", "wrong_cell", "lost_hundred", "wrong_scale", "wrong_sign"),
+    "arithmetic": (
+        "swapped_operands",
+        "wrong_operation",
+        "wrong_cell",
+        "lost_hundred",
+        "wrong_scale",
+        "wrong_sign",
+    ),
     "count": ("off_by_few", "listed_items"),
 }
 NAMES = sorted({kind for kinds in KINDS.values() for kind in kinds})
 NUMBER = re.compile(r"\d[\d,]*\.?\d*|\.\d+")
 YEAR = re.compile(r"\b(19|20)\d\d\b")
-OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+OPERATORS = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
 
 
 @dataclass(frozen=True)
@@ -43,7 +55,9 @@ class Mistakes:
     def neighbouring_span(self) -> Answer:
         """As many words of the same paragraph, right before or after the gold span."""
         gold = self._gold[0]
-        return self._one_of(words_around(self.context, gold, len(gold.split()))), self.question.scale
+        return self._one_of(
+            words_around(self.context, gold, len(gold.split()))
+        ), self.question.scale
 
     def cut_span(self) -> Answer:
         """The gold span without up to half of its words, at the front or the end."""
@@ -53,8 +67,13 @@ class Mistakes:
 
     def overlong_span(self) -> Answer:
         """The gold span with one to eight words more of its paragraph."""
-        gold, around = self._gold[0], words_around(self.context, self._gold[0], self.rng.randint(1, 8))
-        return self._one_of([around[0] + gold, gold + around[1]] if around else []), self.question.scale
+        gold, around = (
+            self._gold[0],
+            words_around(self.context, self._gold[0], self.rng.randint(1, 8)),
+        )
+        return self._one_of(
+            [around[0] + gold, gold + around[1]] if around else []
+        ), self.question.scale
 
     def wrong_scale(self) -> Answer:
         """The right numbers with another scale, half the time with none."""
@@ -75,7 +94,9 @@ class Mistakes:
     def one_replaced(self) -> Answer:
         """One gold span replaced by a neighbour."""
         other, at = self._beside(), self.rng.randrange(len(self._gold))
-        return (self._gold[:at] + other + self._gold[at + 1 :] if other else []), self.question.scale
+        return (
+            self._gold[:at] + other + self._gold[at + 1 :] if other else []
+        ), self.question.scale
 
     def swapped_operands(self) -> Answer:
         """Two operands of the derivation changed places: 2018 - 2019 instead of 2019 - 2018."""
@@ -88,14 +109,21 @@ class Mistakes:
         above, division, below = text.rpartition("/")
         signs = [match.end() for match in re.finditer(r"[\d)%\]]\s*[-+]", text)]
         changed = [text[: i - 1] + {"-": "+", "+": "-"}[text[i - 1]] + text[i:] for i in signs]
-        undivided = f"({above})/100" if self.question.scale == "percent" else above  # _recomputed multiplies again
+        undivided = (
+            f"({above})/100" if self.question.scale == "percent" else above
+        )  # _recomputed multiplies again
         return self._recomputed(changed + [undivided, f"({below})/({above})"] * bool(division))
 
     def wrong_cell(self) -> Answer:
         """One operand taken from another year's column or another item's row."""
         changed = []
         for operand in sorted(set(NUMBER.findall(self.question.derivation))):
-            holders = [cell for row in self.context.table for cell in row if operand in NUMBER.findall(cell)]
+            holders = [
+                cell
+                for row in self.context.table
+                for cell in row
+                if operand in NUMBER.findall(cell)
+            ]
             for cell in neighbour_cells(self.context, holders[0]) if holders else []:
                 changed.append(self._replaced({operand: NUMBER.findall(cell)[0]}))
         return self._recomputed(changed)
@@ -112,11 +140,15 @@ class Mistakes:
     def off_by_few(self) -> Answer:
         """One or two too many or too few."""
         gold = int(self._value or 0)
-        return [str(self.rng.choice([gold + n for n in (-2, -1, 1, 2) if gold + n >= 0]))], self.question.scale
+        return [
+            str(self.rng.choice([gold + n for n in (-2, -1, 1, 2) if gold + n >= 0]))
+        ], self.question.scale
 
     def listed_items(self) -> Answer:
         """The things themselves instead of their number."""
-        return [item.strip() for item in self.question.derivation.split("##") if item.strip()], self.question.scale
+        return [
+            item.strip() for item in self.question.derivation.split("##") if item.strip()
+        ], self.question.scale
 
     @property
     def _gold(self) -> list[str]:
@@ -134,7 +166,9 @@ class Mistakes:
         return [self.rng.choice(texts)] if texts else []
 
     def _beside(self) -> list[str]:
-        cells = {cell for item in self._gold for cell in neighbour_cells(self.context, item)} - set(self._gold)
+        cells = {cell for item in self._gold for cell in neighbour_cells(self.context, item)} - set(
+            self._gold
+        )
         gold = self.rng.choice(self._gold)
         return self._one_of(sorted(cells) or words_around(self.context, gold, len(gold.split())))
 
@@ -146,18 +180,28 @@ class Mistakes:
         gold, derived = self._value, evaluate(self.question.derivation)
         if gold is None or derived is None:
             return self._rounded(None)
-        factors = [factor for factor in (1, 100) if abs(derived * factor - gold) <= 0.01 * max(1.0, abs(gold))]
+        factors = [
+            factor
+            for factor in (1, 100)
+            if abs(derived * factor - gold) <= 0.01 * max(1.0, abs(gold))
+        ]
         values = [value for value in map(evaluate, changed) if value is not None]
         return self._rounded(self.rng.choice(values) * factors[0] if factors and values else None)
 
     def _rounded(self, value: float | None) -> Answer:
-        decimals = len(str(self.question.answer).partition(".")[2])  # as many as the gold answer has
+        decimals = len(
+            str(self.question.answer).partition(".")[2]
+        )  # as many as the gold answer has
         return ([] if value is None else [f"{value:.{decimals}f}"]), self.question.scale
 
 
 def spans(question: Question) -> list[str]:
     """The gold answer as texts."""
-    return [str(item) for item in question.answer] if isinstance(question.answer, list) else [str(question.answer)]
+    return (
+        [str(item) for item in question.answer]
+        if isinstance(question.answer, list)
+        else [str(question.answer)]
+    )
 
 
 def neighbour_cells(context: Context, text: str) -> list[str]:

@@ -37,19 +37,31 @@ class StepBatches(Sampler[list[int]]):
     equal shares, fewer pairs than there are processes, is left out.
     """
 
-    def __init__(self, order: ContextSampler, step: int, micro: int, rank: int = 0, processes: int = 1) -> None:
-        self.order, self.step, self.micro, self.rank, self.processes = order, step, micro, rank, processes
+    def __init__(
+        self, order: ContextSampler, step: int, micro: int, rank: int = 0, processes: int = 1
+    ) -> None:
+        self.order, self.step, self.micro, self.rank, self.processes = (
+            order,
+            step,
+            micro,
+            rank,
+            processes,
+        )
 
     def __iter__(self) -> Iterator[list[int]]:
         indices = list(self.order)
-        for pairs in (indices[start : start + self.step] for start in range(0, len(indices), self.step)):
+        for pairs in (
+            indices[start : start + self.step] for start in range(0, len(indices), self.step)
+        ):
             share = len(pairs) // self.processes
             mine = pairs[self.rank * share : (self.rank + 1) * share]
             yield from (mine[i : i + self.micro] for i in range(0, share, self.micro))
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.order), self.step)
-        return sum(math.ceil(pairs // self.processes / self.micro) for pairs in [self.step] * full + [rest])
+        return sum(
+            math.ceil(pairs // self.processes / self.micro) for pairs in [self.step] * full + [rest]
+        )
 
 
 def beta_factor(recipe: Recipe, step: int, steps: int) -> float:
@@ -71,20 +83,30 @@ class PairTrainer(DPOTrainer):
 
     def __init__(self, recipe: Recipe, order: ContextSampler, **kwargs: Any) -> None:
         self.recipe, self.order = recipe, order
-        self.tokens: Counter[str] = Counter()  # of this process: padded, without padding, run through the backbone
+        self.tokens: Counter[str] = (
+            Counter()
+        )  # of this process: padded, without padding, run through the backbone
         super().__init__(**kwargs)
-        missing = set(recipe.lora_target_modules) - {name.rpartition(".")[2] for name, _ in self.model.named_modules()}
+        missing = set(recipe.lora_target_modules) - {
+            name.rpartition(".")[2] for name, _ in self.model.named_modules()
+        }
         if missing:  # PEFT is content if any is found
-            raise ValueError(f"lora_target_modules: the base model has no layer named {', '.join(missing)}")
+            raise ValueError(
+                f"lora_target_modules: the base model has no layer named {', '.join(missing)}"
+            )
         if self.is_fsdp_enabled:
             self.accelerator.state.fsdp_plugin.mixed_precision_policy = fsdp_policy(self.args.bf16)
         self.data_collator: Any = collator(self.data_collator.pad_token_id)
         for parameter in self.model.parameters():
-            if parameter.requires_grad:  # in bf16, as TRL leaves it on a 4-bit base, small steps round to nothing
+            if (
+                parameter.requires_grad
+            ):  # in bf16, as TRL leaves it on a 4-bit base, small steps round to nothing
                 parameter.data = parameter.data.float()
         for name, module in self.model.named_modules():
             if "lora_dropout" in name and isinstance(module, torch.nn.Dropout):
-                module.p = recipe.lora_dropout  # TRL switches all dropout off, in the base model rightly so
+                module.p = (
+                    recipe.lora_dropout
+                )  # TRL switches all dropout off, in the base model rightly so
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any) -> Dataset:
         return dataset
@@ -102,12 +124,18 @@ class PairTrainer(DPOTrainer):
 
     def loader(self, batches: Iterable[list[int]]) -> DataLoader:
         """The given batches of pairs; on a GPU two workers collate ahead of it."""
-        workers: dict[str, Any] = {"num_workers": 2, "prefetch_factor": 4, "worker_init_fn": undisturbed}
+        workers: dict[str, Any] = {
+            "num_workers": 2,
+            "prefetch_factor": 4,
+            "worker_init_fn": undisturbed,
+        }
         return DataLoader(
             self.train_dataset,
             batch_sampler=batches,
             collate_fn=self.data_collator,
-            generator=torch.Generator().manual_seed(self.args.seed),  # not the global one: resume is to the bit
+            generator=torch.Generator().manual_seed(
+                self.args.seed
+            ),  # not the global one: resume is to the bit
             pin_memory=self.args.dataloader_pin_memory,
             **(workers if torch.cuda.is_available() else {}),
         )
@@ -121,22 +149,35 @@ class PairTrainer(DPOTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """TRL's log of a step; a loss that is no number ends the run before anything of it is saved."""
         if not math.isfinite(logs.get("loss", 0.0)):
-            raise TrainError(f"loss is {logs['loss']} at step {self.state.global_step}; lower the learning_rate")
+            raise TrainError(
+                f"loss is {logs['loss']} at step {self.state.global_step}; lower the learning_rate"
+            )
         super().log(logs, start_time)
 
-    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, Any]:
         """The micro-batches of one step, and how many pairs they hold on this process."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         return batches, sum(len(batch["beta"]) for batch in batches)
 
     def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
     ) -> Any:
         """TRL's mean over a micro-batch, times the micro-batch's share of the step's pairs; its metrics likewise."""
-        factor, beta = beta_factor(self.recipe, self.state.global_step, self.state.max_steps), inputs.pop("beta")
+        factor, beta = (
+            beta_factor(self.recipe, self.state.global_step, self.state.max_steps),
+            inputs.pop("beta"),
+        )
         mask, packed = inputs["attention_mask"], inputs.get("packed")
         presented, real = Packed(*packed).sizes if packed else (mask.numel(), mask.sum())
-        self.tokens.update(presented=presented, real=real, computed=packed[0].numel() if packed else mask.numel())
+        self.tokens.update(
+            presented=presented, real=real, computed=packed[0].numel() if packed else mask.numel()
+        )
         self.beta = beta * factor
         share = len(beta) / num_items_in_batch
         loss = super().compute_loss(model, inputs, return_outputs) * share
@@ -161,10 +202,14 @@ def fsdp_policy(bf16: bool) -> MixedPrecisionPolicy:
 
     accelerate's own policy rounds log-probabilities to bf16 too: -241.5 becomes -242, and margins become noise.
     """
-    return MixedPrecisionPolicy(param_dtype=torch.bfloat16 if bf16 else None, reduce_dtype=torch.float32)
+    return MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if bf16 else None, reduce_dtype=torch.float32
+    )
 
 
-def make_trainer(recipe: Recipe, rows: Sequence[TokenPair], tokenizer: Any, args: DPOConfig) -> PairTrainer:
+def make_trainer(
+    recipe: Recipe, rows: Sequence[TokenPair], tokenizer: Any, args: DPOConfig
+) -> PairTrainer:
     """The trainer that a recipe describes, on ready token ids."""
     trainer = PairTrainer(
         recipe,
@@ -195,7 +240,8 @@ def make_trainer(recipe: Recipe, rows: Sequence[TokenPair], tokenizer: Any, args
 def dataset(recipe: Recipe, rows: Sequence[TokenPair]) -> Dataset:
     """A row for each pair: its token ids, and the beta that the recipe gives it."""
     columns: dict[str, list[Any]] = {
-        name: [getattr(row, name) for row in rows] for name in ("prompt_ids", "chosen_ids", "rejected_ids")
+        name: [getattr(row, name) for row in rows]
+        for name in ("prompt_ids", "chosen_ids", "rejected_ids")
     }
     by_type = {str(name): beta for name, beta in recipe.beta_by_type.items()}
     columns["beta"] = [by_type.get(row.pair.answer_type, recipe.beta) for row in rows]
@@ -221,7 +267,9 @@ def keep_dequantized(model: torch.nn.Module) -> None:
     for name, module in list(model.named_modules()):
         if isinstance(module, Linear4bit):
             weight = dequantize_4bit(module.weight.data, module.weight.quant_state)
-            plain = torch.nn.Linear(module.in_features, module.out_features, module.bias is not None, device="meta")
+            plain = torch.nn.Linear(
+                module.in_features, module.out_features, module.bias is not None, device="meta"
+            )
             plain.weight, plain.bias = torch.nn.Parameter(weight, requires_grad=False), module.bias
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, plain)
@@ -229,13 +277,21 @@ def keep_dequantized(model: torch.nn.Module) -> None:
 
 def pair_order(recipe: Recipe, rows: Sequence[TokenPair]) -> ContextSampler:
     """Pairs of a context together, or (order: random) every pair as a context of its own."""
-    contexts = [row.pair.context_uid if recipe.order == "context" else i for i, row in enumerate(rows)]
-    return ContextSampler(contexts, [len(row.prompt_ids) for row in rows], recipe.effective_batch_size, recipe.seed)
+    contexts = [
+        row.pair.context_uid if recipe.order == "context" else i for i, row in enumerate(rows)
+    ]
+    return ContextSampler(
+        contexts, [len(row.prompt_ids) for row in rows], recipe.effective_batch_size, recipe.seed
+    )
 
 
 def compute_dtype(recipe: Recipe) -> str:
     """Of base weights and compute."""
-    return ("bfloat16" if torch.cuda.is_available() else "float32") if recipe.dtype == "auto" else recipe.dtype
+    return (
+        ("bfloat16" if torch.cuda.is_available() else "float32")
+        if recipe.dtype == "auto"
+        else recipe.dtype
+    )
 
 
 def config(recipe: Recipe, out: Path, micro: int, processes: int) -> DPOConfig:
@@ -244,7 +300,10 @@ def config(recipe: Recipe, out: Path, micro: int, processes: int) -> DPOConfig:
     schedule = recipe.lr_scheduler_type
     return DPOConfig(
         output_dir=str(out),
-        model_init_kwargs={"dtype": dtype, "device_map": {"": 0} if cuda and processes == 1 else None},
+        model_init_kwargs={
+            "dtype": dtype,
+            "device_map": {"": 0} if cuda and processes == 1 else None,
+        },
         loss_type=recipe.loss_type,
         loss_weights=recipe.loss_weights,
         beta=recipe.beta,

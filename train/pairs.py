@@ -44,7 +44,9 @@ class Pair:
     def row(self) -> dict[str, Any]:
         """The pair in TRL's conversational preference format, thinking off."""
         roles = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
-        turns = {key: [{"role": role, "content": getattr(self, key)}] for key, role in roles.items()}
+        turns = {
+            key: [{"role": role, "content": getattr(self, key)}] for key, role in roles.items()
+        }
         return {**vars(self), **turns, "chat_template_kwargs": {"enable_thinking": False}}
 
 
@@ -59,14 +61,22 @@ class Counts:
     def table(self) -> str:
         """The counts as text, one a line."""
         titles = {"kept ": self.by_type, "kept, made by ": self.by_kind, "dropped: ": self.dropped}
-        rows = [(n, title + name) for title, counter in titles.items() for name, n in counter.most_common()]
-        return "\n".join(f"{n:>8,}  {name}" for n, name in [(self.by_type.total(), "pairs kept"), *rows])
+        rows = [
+            (n, title + name)
+            for title, counter in titles.items()
+            for name, n in counter.most_common()
+        ]
+        return "\n".join(
+            f"{n:>8,}  {name}" for n, name in [(self.by_type.total(), "pairs kept"), *rows]
+        )
 
 
 # Three strategies: the pair, or pairs, of one question, or as a text the reason why there is none.
 
 
-def corrupt(context: Context, question: Question, mix: Mapping[str, float], seed: int) -> Pair | str:
+def corrupt(
+    context: Context, question: Question, mix: Mapping[str, float], seed: int
+) -> Pair | str:
     """A pair whose rejected reply is made by one kind of corruption, drawn by weight among those that apply."""
     chosen = answer.render(question.answer, question.scale)
     if exact_match(question, chosen) < 1:
@@ -75,7 +85,9 @@ def corrupt(context: Context, question: Question, mix: Mapping[str, float], seed
     weights = {kind: mix.get(kind, 0.0) if mix else 1.0 for kind in KINDS[question.answer_type]}
     keys = {kind: rng.random() ** (1 / weight) for kind, weight in weights.items() if weight}
     mistakes = Mistakes(context, question, rng)
-    for kind in sorted(keys, key=lambda kind: keys[kind], reverse=True):  # weighted sampling without replacement
+    for kind in sorted(
+        keys, key=lambda kind: keys[kind], reverse=True
+    ):  # weighted sampling without replacement
         items, scale = getattr(mistakes, kind)()
         rejected = answer.render(items, scale)
         if any(items) and answer.parse(rejected).parsed and exact_match(question, rejected) == 0:
@@ -151,7 +163,12 @@ def _results(recipe: Recipe) -> Iterator[Pair | str]:
     replies = read_replies(recipe.samples) if recipe.strategy == "mined" else {}
     contexts = data.load(recipe.split)
     scored = [name for name in EVALUATED if name != recipe.split and recipe.strategy != "log"]
-    evaluated = {document for name in scored for context in data.load(name) for document in documents(context)}
+    evaluated = {
+        document
+        for name in scored
+        for context in data.load(name)
+        for document in documents(context)
+    }
     for context in contexts:
         leaked = not evaluated.isdisjoint(documents(context))
         for question in context.questions:
@@ -169,20 +186,26 @@ def documents(context: Context) -> set[str]:
     """A context's table, its whole text and its long paragraphs, without differences of white space and case."""
     table = " ".join(cell for row in context.table for cell in row)
     long = [paragraph for paragraph in context.paragraphs if len(paragraph) >= LONG]
-    return {" ".join(text.lower().split()) for text in (table, " ".join(context.paragraphs), *long)} - {""}
+    return {
+        " ".join(text.lower().split()) for text in (table, " ".join(context.paragraphs), *long)
+    } - {""}
 
 
 def read_replies(patterns: Sequence[str]) -> dict[str, list[str]]:
     """Replies by question uid from lm-eval's `--log_samples` files. Raises RecipeError if there are none."""
     paths = sorted({path for pattern in patterns for path in glob.glob(pattern)})
     if not paths:
-        raise RecipeError(f"samples: nothing matches {patterns}; run lm_eval --tasks tatqa_train --log_samples")
+        raise RecipeError(
+            f"samples: nothing matches {patterns}; run lm_eval --tasks tatqa_train --log_samples"
+        )
     replies: dict[str, list[str]] = {}
     with fileinput.input(paths, encoding="utf-8") as lines:
         for line in lines:
             try:
                 sample = json.loads(line)
-                replies.setdefault(sample["doc"]["uid"], []).append(str(sample["filtered_resps"][0]))
+                replies.setdefault(sample["doc"]["uid"], []).append(
+                    str(sample["filtered_resps"][0])
+                )
             except (ValueError, LookupError, TypeError):
                 where = f"{lines.filename()}:{lines.filelineno()}"
                 raise RecipeError(f"{where}: not a sample of lm_eval --log_samples") from None
@@ -207,10 +230,14 @@ def stratified(pairs: Sequence[Pair], n: int | None, seed: int) -> list[Pair]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write pairs and print the table of what was kept and dropped."""
-    parser = argparse.ArgumentParser(prog="python -m train.pairs", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m train.pairs", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("--split", default="train", choices=("train", *EVALUATED))
     parser.add_argument("--strategy", default="corrupt", choices=("corrupt", "log", "mined"))
-    parser.add_argument("--samples", nargs="*", default=[], help="mined: sample files of lm_eval --log_samples")
+    parser.add_argument(
+        "--samples", nargs="*", default=[], help="mined: sample files of lm_eval --log_samples"
+    )
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--out", type=Path, required=True, help="JSON Lines file")
     args = parser.parse_args(argv)
@@ -219,14 +246,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         fields = {key: value for key, value in vars(args).items() if key != "out"}
         recipe = parse({"model_name_or_path": "", **fields}, "command line")
         with partial.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(pair.row(), ensure_ascii=False) + "\n" for pair in build(recipe, counts))
+            file.writelines(
+                json.dumps(pair.row(), ensure_ascii=False) + "\n" for pair in build(recipe, counts)
+            )
         partial.replace(args.out)
     except (data.DataError, RecipeError, OSError) as error:
         partial.unlink(missing_ok=True)
         print(f"error: {error}", file=sys.stderr)
         return 2
     if args.strategy == "log":
-        print("like the log's own, these pairs may be of evaluated contexts and are not checked with the metric")
+        print(
+            "like the log's own, these pairs may be of evaluated contexts and are not checked with the metric"
+        )
     print(counts.table())
     return 0
 

@@ -28,7 +28,9 @@ def micro_batch(recipe: Recipe, rows: Sequence[TokenPair]) -> int:
     share, rest = divmod(recipe.effective_batch_size, processes())
     if rest or not share:
         batch = f"effective_batch_size {recipe.effective_batch_size}"
-        raise RecipeError(f"{batch} does not divide into {processes()} processes; start as many as divide it")
+        raise RecipeError(
+            f"{batch} does not divide into {processes()} processes; start as many as divide it"
+        )
     sizes = [n for n in range(share, 0, -1) if share % n == 0]
     if not torch.cuda.is_available():
         return next(n for n in sizes if n <= CPU_MICRO)
@@ -46,16 +48,31 @@ def memory(recipe: Recipe, rows: Sequence[TokenPair], micro: int) -> float:
     shape = AutoConfig.from_pretrained(recipe.model_name_or_path).get_text_config()
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(shape)
-    linear = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
-    targets = [module for name, module in linear.items() if name.rpartition(".")[2] in recipe.lora_target_modules]
+    linear = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    }
+    targets = [
+        module
+        for name, module in linear.items()
+        if name.rpartition(".")[2] in recipe.lora_target_modules
+    ]
     trained = recipe.lora_r * sum(module.in_features + module.out_features for module in targets)
     packed = sum(module.weight.numel() for name, module in linear.items() if "lm_head" not in name)
     packed *= recipe.load_in_4bit and recipe.memory == "small"  # fast keeps them dequantized
     weights = size * (model.num_parameters() - packed) + 0.52 * packed
-    batches = StepBatches(pair_order(recipe, rows), recipe.effective_batch_size, micro, 0, processes())
-    tokens = max((computed_tokens([rows[i] for i in batch], recipe.share_prefixes) for batch in batches), default=0)
+    batches = StepBatches(
+        pair_order(recipe, rows), recipe.effective_batch_size, micro, 0, processes()
+    )
+    tokens = max(
+        (computed_tokens([rows[i] for i in batch], recipe.share_prefixes) for batch in batches),
+        default=0,
+    )
     layer = size * (18 * shape.hidden_size + 4 * shape.intermediate_size)
-    kept = shape.num_hidden_layers * (size * shape.hidden_size if recipe.memory == "small" else layer)
+    kept = shape.num_hidden_layers * (
+        size * shape.hidden_size if recipe.memory == "small" else layer
+    )
     return weights + 16 * trained + tokens * (kept + layer)
 
 
@@ -63,7 +80,9 @@ def computed_tokens(rows: Sequence[TokenPair], share: bool) -> int:
     """Tokens that one forward pass over these pairs computes: distinct prefixes, or all with padding."""
     if not share:
         return 2 * len(rows) * max(row.length for row in rows)
-    sequences = sorted(row.prompt_ids + reply for row in rows for reply in (row.chosen_ids, row.rejected_ids))
+    sequences = sorted(
+        row.prompt_ids + reply for row in rows for reply in (row.chosen_ids, row.rejected_ids)
+    )
     shared = sum(len(commonprefix([a, b])) for a, b in pairwise(sequences))
     return sum(map(len, sequences)) - shared
 

@@ -54,7 +54,10 @@ class Packed(NamedTuple):
 
 
 def pack_prefixes(
-    input_ids: np.ndarray, attention_mask: np.ndarray, wanted: np.ndarray | None = None, bucket: int = 1
+    input_ids: np.ndarray,
+    attention_mask: np.ndarray,
+    wanted: np.ndarray | None = None,
+    bucket: int = 1,
 ) -> Packed:
     """Lay out the distinct prefixes of right-padded rows in preorder.
 
@@ -65,7 +68,9 @@ def pack_prefixes(
     columns = np.arange(input_ids.shape[1])
     real = columns < lengths[:, None]
     if not np.array_equal(real, attention_mask.astype(bool)):
-        raise SharingError("prefix sharing needs right-padded rows: set the collator's padding side to right")
+        raise SharingError(
+            "prefix sharing needs right-padded rows: set the collator's padding side to right"
+        )
     order, common = sorted_rows(np.where(real, input_ids + 1, 0))
     new, slot, last = preorder(common, lengths[order], columns)
     slot_of = np.empty_like(slot)
@@ -101,12 +106,18 @@ def preorder(
     """The trie of sorted rows in preorder, by (row, depth): whether the row brings a new node there, the slot of the
     node, and the slot of its last descendant; [B, L] each."""
     rows, end = np.arange(len(common))[:, None], len(common)
-    start = np.concatenate([[0], np.cumsum(lengths - common)])  # slot of each row's first own node; [B + 1]
+    start = np.concatenate(
+        [[0], np.cumsum(lengths - common)]
+    )  # slot of each row's first own node; [B + 1]
     owns = common[:, None] <= columns
     owner = np.maximum.accumulate(np.where(owns, rows, 0))  # row that brought the node
     later = np.minimum.accumulate(np.where(owns, rows, end)[::-1])[::-1][1:]
     following = np.vstack([later, np.full_like(columns, end)])  # first row that does not share it
-    return owns & (columns < lengths[:, None]), start[owner] + columns - common[owner], start[following] - 1
+    return (
+        owns & (columns < lengths[:, None]),
+        start[owner] + columns - common[owner],
+        start[following] - 1,
+    )
 
 
 def trim(batch: dict[str, Tensor], packed: Packed) -> tuple[dict[str, Tensor], Packed]:
@@ -115,7 +126,9 @@ def trim(batch: dict[str, Tensor], packed: Packed) -> tuple[dict[str, Tensor], P
     The loss reads nothing else, so the hidden states of the prompts need never be put back into a padded batch.
     """
     completion = batch["completion_mask"] > 0
-    first = completion.int().argmax(1, keepdim=True) - 1  # a completion follows at least one prompt token
+    first = (
+        completion.int().argmax(1, keepdim=True) - 1
+    )  # a completion follows at least one prompt token
     width = int(completion.sum(1).max()) + 1
     columns = first + torch.arange(width)
     inside = columns < batch["attention_mask"].sum(1, keepdim=True)
@@ -143,8 +156,14 @@ def trie_mask(last: Tensor, kernel: str) -> Any:
     block = torch.arange(n // FLEX_BLOCK, device=last.device)
     below = block[:, None] > block[None, :]  # [query block, key block]
     full = below & (nearest[None, :] >= (block[:, None] + 1) * FLEX_BLOCK - 1)
-    partial = (below | (block[:, None] == block[None, :])) & (furthest[None, :] >= block[:, None] * FLEX_BLOCK) & ~full
-    return BlockMask.from_kv_blocks(*_ordered(partial), *_ordered(full), BLOCK_SIZE=FLEX_BLOCK, mask_mod=sees(last))
+    partial = (
+        (below | (block[:, None] == block[None, :]))
+        & (furthest[None, :] >= block[:, None] * FLEX_BLOCK)
+        & ~full
+    )
+    return BlockMask.from_kv_blocks(
+        *_ordered(partial), *_ordered(full), BLOCK_SIZE=FLEX_BLOCK, mask_mod=sees(last)
+    )
 
 
 def _ordered(blocks: Tensor) -> tuple[Tensor, Tensor]:
@@ -157,17 +176,28 @@ class PrefixSharing:
     """Wraps `backbone.forward` in place. `shapes` are the packed lengths met so far; each costs one compilation."""
 
     def __init__(
-        self, backbone: torch.nn.Module, kernel: str, bucket: int, graphs: bool = False, recompute: bool = False
+        self,
+        backbone: torch.nn.Module,
+        kernel: str,
+        bucket: int,
+        graphs: bool = False,
+        recompute: bool = False,
     ) -> None:
         self.kernel, self.bucket, self.graphs, self.recompute = kernel, bucket, graphs, recompute
         self.shapes: set[int] = set()
         self.graphed: dict[tuple[Any, ...], Graphed] = {}
-        self.pools = {gradients: torch.cuda.graph_pool_handle() for gradients in (False, True) if graphs}
-        self._tuner = next((layer for layer in backbone.modules() if isinstance(layer, BaseTunerLayer)), None)
+        self.pools = {
+            gradients: torch.cuda.graph_pool_handle() for gradients in (False, True) if graphs
+        }
+        self._tuner = next(
+            (layer for layer in backbone.modules() if isinstance(layer, BaseTunerLayer)), None
+        )
         self._backbone, self._forward = backbone, backbone.forward
         backbone.forward = self.forward
 
-    def collate(self, collator: Callable[[list[Any]], dict[str, Any]]) -> Callable[[list[Any]], dict[str, Any]]:
+    def collate(
+        self, collator: Callable[[list[Any]], dict[str, Any]]
+    ) -> Callable[[list[Any]], dict[str, Any]]:
         """Pack in TRL's preference collator: on the host, ahead of the device, and with the prompts taken out."""
 
         def collate_and_pack(examples: list[Any]) -> dict[str, Any]:
@@ -175,13 +205,19 @@ class PrefixSharing:
             wanted = np.zeros(batch["completion_mask"].shape, dtype=bool)
             wanted[:, :-1] = batch["completion_mask"].numpy()[:, 1:] > 0
             mask = batch["attention_mask"].numpy()
-            batch, packed = trim(batch, pack_prefixes(batch["input_ids"].numpy(), mask, wanted, self.bucket))
+            batch, packed = trim(
+                batch, pack_prefixes(batch["input_ids"].numpy(), mask, wanted, self.bucket)
+            )
             return {**batch, "packed": list(packed)}
 
         return collate_and_pack
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, packed: list[Tensor] | None = None, **kwargs: Any
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        packed: list[Tensor] | None = None,
+        **kwargs: Any,
     ) -> Any:
         """The backbone's forward for a batch [B, L]: `last_hidden_state` is [B, L, H], zero where not wanted.
 
@@ -189,7 +225,9 @@ class PrefixSharing:
         """
         if packed is None:
             mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-            packed = list(pack_prefixes(input_ids.cpu().numpy(), mask.cpu().numpy(), None, self.bucket))
+            packed = list(
+                pack_prefixes(input_ids.cpu().numpy(), mask.cpu().numpy(), None, self.bucket)
+            )
         trie = Packed(*(part.to(input_ids.device) for part in packed))
         self._count(trie.tokens.numel())
         hidden = self._hidden(trie, kwargs)
@@ -202,12 +240,16 @@ class PrefixSharing:
 
         def compute(tokens: Tensor, depth: Tensor, last: Tensor) -> Tensor:
             mask = trie_mask(last, self.kernel)
-            output = self._forward(input_ids=tokens[None], attention_mask=mask, position_ids=depth[None], **kwargs)
+            output = self._forward(
+                input_ids=tokens[None], attention_mask=mask, position_ids=depth[None], **kwargs
+            )
             return output.last_hidden_state[0]
 
         row = [trie.tokens, trie.depth, trie.last]
         gradients = torch.is_grad_enabled()
-        if not self.graphs or (gradients and self.recompute):  # recomputing sets the random state: not in a recording
+        if not self.graphs or (
+            gradients and self.recompute
+        ):  # recomputing sets the random state: not in a recording
             return compute(*row)
         adapters = self._tuner and (self._tuner.disable_adapters, *self._tuner.active_adapters)
         key = (trie.tokens.numel(), gradients, self._backbone.training, adapters)
@@ -218,7 +260,9 @@ class PrefixSharing:
     def _count(self, length: int) -> None:
         if length not in self.shapes:
             self.shapes.add(length)
-            logger.info("prefix sharing: %d packed lengths so far, newest %d", len(self.shapes), length)
+            logger.info(
+                "prefix sharing: %d packed lengths so far, newest %d", len(self.shapes), length
+            )
 
     def remove(self) -> None:
         """Give the backbone its own forward back."""
@@ -250,7 +294,9 @@ def share_prefixes(
     base.set_attn_implementation({"flex": "flex_attention", "sdpa": "sdpa"}[kernel])
     if compile_layers:
         torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
-        base.get_input_embeddings().register_forward_hook(_with_gradient)  # else the first layer is a graph of its own
+        base.get_input_embeddings().register_forward_hook(
+            _with_gradient
+        )  # else the first layer is a graph of its own
         for layer in backbone.layers:
             layer.forward = _compiled(layer.forward, recompute)
     bucket = -(-bucket // FLEX_BLOCK) * FLEX_BLOCK if kernel == "flex" or graphs else 1
@@ -286,12 +332,16 @@ def refuse_unsupported(model: Any, backbone: Any) -> None:
         problem = "it is an encoder-decoder"
     elif kinds - {"full_attention"}:
         problem = "it has layers of " + ", ".join(sorted(kinds - {"full_attention"}))
-    elif not {"position_ids", "attention_mask"} <= set(inspect.signature(backbone.forward).parameters):
+    elif not {"position_ids", "attention_mask"} <= set(
+        inspect.signature(backbone.forward).parameters
+    ):
         problem = "its backbone takes no position_ids"
     elif not getattr(model, "_supports_sdpa", False):
         problem = "it supports neither sdpa nor FlexAttention"
     if problem:
-        raise SharingError(f"{type(model).__name__} cannot share prefixes: {problem}. Set share_prefixes: false")
+        raise SharingError(
+            f"{type(model).__name__} cannot share prefixes: {problem}. Set share_prefixes: false"
+        )
 
 
 @contextlib.contextmanager
@@ -326,15 +376,24 @@ class Graphed:
     """
 
     def __init__(
-        self, backbone: torch.nn.Module, compute: Callable[..., Tensor], row: list[Tensor], pool: Any
+        self,
+        backbone: torch.nn.Module,
+        compute: Callable[..., Tensor],
+        row: list[Tensor],
+        pool: Any,
     ) -> None:
         self.row = [part.clone() for part in row]
         self.ahead, self.back = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        how: dict[str, Any] = {"pool": pool, "capture_error_mode": "thread_local"}  # the loader's threads go on
+        how: dict[str, Any] = {
+            "pool": pool,
+            "capture_error_mode": "thread_local",
+        }  # the loader's threads go on
         dtype, autocast = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
         with (
             stand_ins(backbone) as (self.trained, new),
-            torch.autocast("cuda", dtype, autocast, cache_enabled=False),  # casts of weights belong into the graph
+            torch.autocast(
+                "cuda", dtype, autocast, cache_enabled=False
+            ),  # casts of weights belong into the graph
         ):
             torch.cuda.synchronize()
             with torch.cuda.stream(torch.cuda.Stream()):

@@ -1,7 +1,7 @@
 """Write a 4-bit (NF4) copy of a base model, so that an adapter can be scored on the base it was trained on.
 
-    python -m train.quantize Qwen/Qwen3-1.7B bases/qwen3-1.7b-nf4
-    lm_eval --model hf --model_args pretrained=bases/qwen3-1.7b-nf4,peft=results/runs/...
+python -m train.quantize Qwen/Qwen3-1.7B bases/qwen3-1.7b-nf4
+lm_eval --model hf --model_args pretrained=bases/qwen3-1.7b-nf4,peft=results/runs/...
 """
 
 import argparse
@@ -14,7 +14,9 @@ from train.recipe import one_line
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Quantise as in training with load_in_4bit, and save with the tokenizer."""
-    parser = argparse.ArgumentParser(prog="python -m train.quantize", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m train.quantize", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("base", help="a folder or a Hugging Face id")
     parser.add_argument("out", type=Path, help="new folder for the 4-bit checkpoint")
     args = parser.parse_args(argv)

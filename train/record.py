@@ -14,13 +14,21 @@ from matplotlib.figure import Figure
 from tatqa_task.data import write_whole
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets")
-CURVES = {"loss": "loss", "reward accuracy": "rewards/accuracies", "reward margin": "rewards/margins", "beta": "beta"}
+CURVES = {
+    "loss": "loss",
+    "reward accuracy": "rewards/accuracies",
+    "reward margin": "rewards/margins",
+    "beta": "beta",
+}
 CARD = Path(__file__).with_name("card.md")
 SHOWN = (
     "loss_type", "beta", "learning_rate", "num_train_epochs", "effective_batch_size", "lora_r", "lora_alpha",
     "lora_dropout", "lora_target_modules", "load_in_4bit", "max_prompt_length", "seed",
 )  # fmt: skip
-METHODS = {"sigmoid": "DPO (Rafailov et al., 2023)", "sft": "supervised fine-tuning on the chosen replies"}
+METHODS = {
+    "sigmoid": "DPO (Rafailov et al., 2023)",
+    "sft": "supervised fine-tuning on the chosen replies",
+}
 STRATEGIES = {
     "corrupt": "gold answers against wrong ones made by rule",
     "log": "gold answers against wrong ones by the experiment log's rule",
@@ -37,7 +45,10 @@ def surroundings() -> dict[str, Any]:
     """Package versions, the checkout's commit and the device."""
     cpu = f"cpu ({platform.machine()}, {torch.get_num_threads()} threads)"
     return {
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in PACKAGES},
+        },
         "git": git_state(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else cpu,
     }
@@ -49,7 +60,9 @@ def git_state() -> dict[str, Any] | None:
     status = ["status", "--porcelain", "-uno", "--", ".", ":(exclude)results"]
     try:
         commit, changes = (
-            subprocess.run([*git, *words], capture_output=True, text=True, check=True).stdout.strip()
+            subprocess.run(
+                [*git, *words], capture_output=True, text=True, check=True
+            ).stdout.strip()
             for words in (["rev-parse", "HEAD"], status)
         )
     except (OSError, subprocess.SubprocessError):
@@ -63,7 +76,9 @@ def draw(history: Sequence[Mapping[str, float]], path: Path) -> None:
     for axis, (title, key) in zip(figure.subplots(1, len(CURVES)), CURVES.items(), strict=True):
         names = [key, *sorted(name for name in history[0] if name.startswith(f"{title}/"))]
         for name in names:
-            axis.plot([e["step"] for e in history], [e[name] for e in history], linewidth=1, label=name)
+            axis.plot(
+                [e["step"] for e in history], [e[name] for e in history], linewidth=1, label=name
+            )
         axis.set(title=title, xlabel="step")
         if len(names) > 1:
             axis.legend(fontsize="x-small")
@@ -80,6 +95,8 @@ def card(facts: Mapping[str, Any], name: str) -> str:
         **facts,
         name=name,
         strategy=STRATEGIES[recipe["strategy"]],
-        method=" plus ".join(METHODS.get(loss, f"TRL's `{loss}` loss") for loss in recipe["loss_type"]),
+        method=" plus ".join(
+            METHODS.get(loss, f"TRL's `{loss}` loss") for loss in recipe["loss_type"]
+        ),
         rows="\n".join(f"| {key} | {value} |" for key, value in rows.items()),
     )

@@ -25,7 +25,11 @@ def cache_file(base_sha256: str, precision: str, rows: Sequence[TokenPair]) -> P
     key = hashlib.sha256(f"{base_sha256} {precision}".encode())
     for row in rows:
         key.update(repr((row.prompt_ids, row.chosen_ids, row.rejected_ids)).encode())
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tatqa-bench" / "reference"
+    folder = (
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        / "tatqa-bench"
+        / "reference"
+    )
     return folder / f"{key.hexdigest()}.npy"
 
 
@@ -44,7 +48,9 @@ def attach_reference(trainer: Any, cache: Path | None) -> bool:
             raise TrainError(f"{what}; check its weights, or try --dtype float32")
         if cache and trainer.accelerator.is_main_process:
             write(cache, values)
-    for name, column in zip(("ref_chosen_logps", "ref_rejected_logps"), values.T.tolist(), strict=True):
+    for name, column in zip(
+        ("ref_chosen_logps", "ref_rejected_logps"), values.T.tolist(), strict=True
+    ):
         trainer.train_dataset = trainer.train_dataset.add_column(name, column)
     trainer.precompute_ref_logps = True
     return found
@@ -74,15 +80,21 @@ def compute_reference(trainer: Any) -> np.ndarray:
     batches = [order[i : i + size] for i in range(0, len(order), size)]
     mine = batches[trainer.args.process_index :: trainer.args.world_size]
     trainer.model.train()  # in evaluation mode bitsandbytes repacks 4-bit weights on a CPU
-    progress = tqdm(mine, desc="reference", unit="batch", disable=not trainer.accelerator.is_main_process)
+    progress = tqdm(
+        mine, desc="reference", unit="batch", disable=not trainer.accelerator.is_main_process
+    )
     done: list[tuple[list[int], torch.Tensor]] = []
     with adapter_off(trainer):
         for indices, batch in zip(progress, trainer.loader(mine), strict=True):
             inputs = trainer._prepare_inputs(batch)
             inputs.pop("beta", None)
-            done.append((indices, torch.stack(trainer.compute_ref_log_probs(trainer.model, inputs), 1)))
+            done.append(
+                (indices, torch.stack(trainer.compute_ref_log_probs(trainer.model, inputs), 1))
+            )
     values = np.full((len(order), 2), np.nan)
-    for indices, pair in gather_object([(indices, logps.float().cpu().numpy()) for indices, logps in done]):
+    for indices, pair in gather_object(
+        [(indices, logps.float().cpu().numpy()) for indices, logps in done]
+    ):
         values[indices] = pair
     return values
 

@@ -36,8 +36,12 @@ class Conductor(TrainerCallback):
         before = state.log_history[-1] if state.log_history else {}
         self.spent = Counter({name: before.get(name, 0) for name in TOKENS})
         self.seconds, self.since = before.get("seconds", 0.0), time.monotonic()
-        self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", disable=not self.show)
-        self.handlers = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        self.bar = tqdm(
+            total=state.max_steps, initial=state.global_step, unit="step", disable=not self.show
+        )
+        self.handlers = {
+            number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)
+        }
 
     def _stop(self, number: int, frame: Any) -> None:
         self.stop = signal.Signals(number).name
@@ -89,7 +93,9 @@ def run(recipe: Recipe, out: Path, command: list[str], dry_run: bool = False) ->
     micro = plan.micro_batch(recipe, rows)
     if dry_run:
         return plan.describe(recipe, rows, counts, micro)
-    data = hashlib.sha256("".join(json.dumps(row.pair.row(), sort_keys=True) for row in rows).encode())
+    data = hashlib.sha256(
+        "".join(json.dumps(row.pair.row(), sort_keys=True) for row in rows).encode()
+    )
     identity = {"recipe": recipe.model_dump(), "data_sha256": data.hexdigest(), "base_sha256": base}
     if holds(out, identity):
         return f"{out} holds this run already, finished; delete the folder to train again"
@@ -100,10 +106,17 @@ def run(recipe: Recipe, out: Path, command: list[str], dry_run: bool = False) ->
         precision = f"{'nf4 ' * recipe.load_in_4bit}{compute_dtype(recipe)}"
         spent = train(trainer, out, cache_file(base, precision, rows))
         if trainer.accelerator.is_main_process:
-            facts = {**identity, **record.surroundings(), "pairs": kept(recipe, rows, counts), **spent}
+            facts = {
+                **identity,
+                **record.surroundings(),
+                "pairs": kept(recipe, rows, counts),
+                **spent,
+            }
             finish(out, {**facts, "command": command})
     except torch.OutOfMemoryError:
-        raise TrainError("the GPU's memory is full; try --memory small, then a smaller max_length") from None
+        raise TrainError(
+            "the GPU's memory is full; try --memory small, then a smaller max_length"
+        ) from None
     except Exception as error:  # the Rust libraries raise types of their own
         raise TrainError(unwritable(error, out)) from error
     return f"adapter in {out}"
@@ -115,7 +128,11 @@ def open_base(path: str) -> tuple[Any, str]:
         commit = getattr(AutoConfig.from_pretrained(path), "_commit_hash", None)
         tokenizer = AutoTokenizer.from_pretrained(path)
         sha = hashlib.sha256((commit or "").encode())
-        for file in [] if commit else [Path(path) / "config.json", *sorted(Path(path).glob("*.safetensors"))]:
+        for file in (
+            []
+            if commit
+            else [Path(path) / "config.json", *sorted(Path(path).glob("*.safetensors"))]
+        ):
             with file.open("rb") as content:
                 hashlib.file_digest(content, lambda: sha)  # one sum over all of them
     except (OSError, ValueError) as error:
@@ -123,7 +140,9 @@ def open_base(path: str) -> tuple[Any, str]:
     return tokenizer, sha.hexdigest()
 
 
-def open_trainer(recipe: Recipe, out: Path, rows: list[TokenPair], tokenizer: Any, micro: int) -> PairTrainer:
+def open_trainer(
+    recipe: Recipe, out: Path, rows: list[TokenPair], tokenizer: Any, micro: int
+) -> PairTrainer:
     """The trainer of a run; what the libraries refuse is a RecipeError, and leaves no folder behind."""
     new = not out.exists()
     try:
@@ -139,21 +158,31 @@ def holds(out: Path, identity: dict[str, Any]) -> bool:
     marker = next((path for path in (out / "train.json", out / "run.json") if path.exists()), None)
     if marker is None:
         if (out / "adapter_config.json").exists() or list(out.glob("checkpoint-*")):
-            raise RecipeError(f"{out} holds an adapter that this program did not train; choose another --output_dir")
+            raise RecipeError(
+                f"{out} holds an adapter that this program did not train; choose another --output_dir"
+            )
         return False
     here, there = (
-        {**found["recipe"], "pairs": found["data_sha256"], "base model weights": found["base_sha256"]}
+        {
+            **found["recipe"],
+            "pairs": found["data_sha256"],
+            "base model weights": found["base_sha256"],
+        }
         for found in (identity, json.loads(marker.read_text(encoding="utf-8")))
     )
     differs = [name for name, value in here.items() if there.get(name) != value]
     if differs:
-        raise RecipeError(f"{out} holds a run with other {differs[0]}; choose another --output_dir or delete it")
+        raise RecipeError(
+            f"{out} holds a run with other {differs[0]}; choose another --output_dir or delete it"
+        )
     return marker.name == "train.json"
 
 
 def last_checkpoint(out: Path) -> Path | None:
     """The newest whole checkpoint; Trainer writes trainer_state.json last, so one without it was cut short."""
-    for path in sorted(out.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2])):
+    for path in sorted(
+        out.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2])
+    ):
         with suppress(OSError, ValueError):
             json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
             return path
@@ -171,17 +200,24 @@ def train(trainer: PairTrainer, out: Path, cache: Path) -> dict[str, Any]:
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if conductor.stop:
         where = f"step {trainer.state.global_step} of {trainer.state.max_steps}"
-        raise TrainError(f"stopped by {conductor.stop} at {where}, checkpoint saved; the same command goes on")
+        raise TrainError(
+            f"stopped by {conductor.stop} at {where}, checkpoint saved; the same command goes on"
+        )
     trainer.save_model(str(out))
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
-    seconds, pairs = history[-1]["seconds"], len(trainer.train_dataset) * trainer.recipe.num_train_epochs
+    seconds, pairs = (
+        history[-1]["seconds"],
+        len(trainer.train_dataset) * trainer.recipe.num_train_epochs,
+    )
     return {
         "history": history,
         "seconds": seconds,
         "pairs_per_second": pairs / seconds,
         "reference": {"cached": cached, "seconds": reference_seconds},
         "tokens": {name: history[-1][name] for name in TOKENS},
-        "peak_memory_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+        "peak_memory_bytes": torch.cuda.max_memory_allocated()
+        if torch.cuda.is_available()
+        else None,
         "micro_batch": trainer.args.per_device_train_batch_size,
         "processes": trainer.args.world_size,
     }
@@ -189,7 +225,11 @@ def train(trainer: PairTrainer, out: Path, cache: Path) -> dict[str, Any]:
 
 def unwritable(error: Exception, out: Path) -> str:
     """One line for a failed write; any other error is raised again."""
-    if not (isinstance(error, OSError) or "(os error" in str(error) or "PytorchStreamWriter" in str(error)):
+    if not (
+        isinstance(error, OSError)
+        or "(os error" in str(error)
+        or "PytorchStreamWriter" in str(error)
+    ):
         raise error
     full = getattr(error, "errno", None) == errno.ENOSPC or shutil.disk_usage(out).free < 1 << 20
     reason = "no space left" if full else one_line(error)
@@ -198,10 +238,19 @@ def unwritable(error: Exception, out: Path) -> str:
 
 def kept(recipe: Recipe, rows: list[TokenPair], counts: Counts) -> dict[str, Any]:
     """The `pairs` entry of train.json."""
-    by_type, by_kind = (Counter(getattr(row.pair, name) for row in rows) for name in ("answer_type", "kind"))
+    by_type, by_kind = (
+        Counter(getattr(row.pair, name) for row in rows) for name in ("answer_type", "kind")
+    )
     if rest := len(rows) % recipe.effective_batch_size % plan.processes():
-        counts.dropped[f"beyond equal shares of an epoch's last step for {plan.processes()} processes"] = rest
-    return {"kept": len(rows), "dropped": dict(counts.dropped), "by_type": dict(by_type), "by_kind": dict(by_kind)}
+        counts.dropped[
+            f"beyond equal shares of an epoch's last step for {plan.processes()} processes"
+        ] = rest
+    return {
+        "kept": len(rows),
+        "dropped": dict(counts.dropped),
+        "by_type": dict(by_type),
+        "by_kind": dict(by_kind),
+    }
 
 
 def finish(out: Path, facts: dict[str, Any]) -> None:

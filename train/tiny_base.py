@@ -59,7 +59,10 @@ def build_tokenizer(settings: Settings) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    digits, bytes_ = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
+    digits, bytes_ = (
+        pre_tokenizers.Digits(individual_digits=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+    )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, bytes_])
     tokenizer.decoder = decoders.ByteLevel()
@@ -69,7 +72,9 @@ def build_tokenizer(settings: Settings) -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     contexts = [read("train", index, settings.seed) for index in range(2000)]
-    texts = [user_message(context, question) for context in contexts for question in context.questions]
+    texts = [
+        user_message(context, question) for context in contexts for question in context.questions
+    ]
     texts += [answer.render(q.answer, q.scale) for context in contexts for q in context.questions]
     tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
@@ -109,14 +114,19 @@ def lesson(tokenizer: Any, settings: Settings, index: int) -> np.ndarray:
     """All questions of one training context as a trie: tokens, depths, last descendants and labels, [4, T]."""
     from train.prefix_sharing import pack_prefixes
 
-    careless, context = Random(f"careless/{settings.seed}/{index}"), read("train", index, settings.seed)
+    careless, context = (
+        Random(f"careless/{settings.seed}/{index}"),
+        read("train", index, settings.seed),
+    )
     rows = []
     for question in context.questions:
         scale = "" if careless.random() < settings.careless else question.scale
         reply = answer.render(question.answer, scale) + tokenizer.eos_token
         texts = (prompt_text(tokenizer, user_message(context, question)), reply)
         rows.append([tokenizer.encode(text, add_special_tokens=False) for text in texts])
-    ids, mask, wanted = np.zeros((3, len(rows), max(len(prompt) + len(reply) for prompt, reply in rows)), np.int64)
+    ids, mask, wanted = np.zeros(
+        (3, len(rows), max(len(prompt) + len(reply) for prompt, reply in rows)), np.int64
+    )
     for row, (prompt, reply) in enumerate(rows):
         length = len(prompt) + len(reply)
         ids[row, :length] = prompt + reply
@@ -147,18 +157,32 @@ def fit(model: Any, tokenizer: Any, settings: Settings, device: str, workers: in
     from tqdm import tqdm
 
     model.to(device).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, settings))
     losses: list[Any] = []
-    indices, collate = range(settings.steps * settings.contexts), partial(padded, tokenizer, settings)
-    progress = tqdm(DataLoader(indices, settings.contexts, collate_fn=collate, num_workers=workers), mininterval=10)
+    indices, collate = (
+        range(settings.steps * settings.contexts),
+        partial(padded, tokenizer, settings),
+    )
+    progress = tqdm(
+        DataLoader(indices, settings.contexts, collate_fn=collate, num_workers=workers),
+        mininterval=10,
+    )
     for batch in progress:
-        tokens, depth, last, labels = torch.from_numpy(batch).to(device, non_blocking=True).unbind(1)
+        tokens, depth, last, labels = (
+            torch.from_numpy(batch).to(device, non_blocking=True).unbind(1)
+        )
         slots = torch.arange(tokens.shape[1], device=device)
-        sees = (slots[None, None, :] <= slots[None, :, None]) & (slots[None, :, None] <= last[:, None, :])
+        sees = (slots[None, None, :] <= slots[None, :, None]) & (
+            slots[None, :, None] <= last[:, None, :]
+        )
         sees |= torch.eye(len(slots), dtype=torch.bool, device=device)
         with torch.autocast(device, dtype=torch.bfloat16):
-            hidden = model.model(tokens, attention_mask=sees[:, None], position_ids=depth, use_cache=False)[0]
+            hidden = model.model(
+                tokens, attention_mask=sees[:, None], position_ids=depth, use_cache=False
+            )[0]
             asked = labels != IGNORED
             logits = model.lm_head(hidden[asked])
         loss = cross_entropy(logits.float(), labels[asked])
@@ -177,7 +201,9 @@ def _rate(step: int, settings: Settings) -> float:
     """Linear warm-up, then a cosine to zero."""
     if step < settings.warmup:
         return (step + 1) / settings.warmup
-    return 0.5 + 0.5 * float(np.cos(np.pi * (step - settings.warmup) / max(1, settings.steps - settings.warmup)))
+    return 0.5 + 0.5 * float(
+        np.cos(np.pi * (step - settings.warmup) / max(1, settings.steps - settings.warmup))
+    )
 
 
 def examine(model: Any, tokenizer: Any, contexts: int, device: str) -> dict[str, Any]:
@@ -185,15 +211,29 @@ def examine(model: Any, tokenizer: Any, contexts: int, device: str) -> dict[str,
     import torch
 
     model.eval()
-    asked = [(c, q) for c in (read("validation", index, 0) for index in range(contexts)) for q in c.questions]
+    asked = [
+        (c, q)
+        for c in (read("validation", index, 0) for index in range(contexts))
+        for q in c.questions
+    ]
     scores: dict[str, list[float]] = {kind: [] for kind in (*ANSWER_TYPES, "overall")}
     for first in range(0, len(asked), 128):
         batch = asked[first : first + 128]
-        texts = [prompt_text(tokenizer, user_message(context, question)) for context, question in batch]
-        inputs = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", return_token_type_ids=False)
+        texts = [
+            prompt_text(tokenizer, user_message(context, question)) for context, question in batch
+        ]
+        inputs = tokenizer(
+            texts,
+            return_tensors="pt",
+            padding=True,
+            padding_side="left",
+            return_token_type_ids=False,
+        )
         with torch.inference_mode():
             out = model.generate(**inputs.to(device), max_new_tokens=96, do_sample=False)
-        replies = tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        replies = tokenizer.batch_decode(
+            out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+        )
         for (_, question), reply in zip(batch, replies, strict=True):
             for kind in (question.answer_type, "overall"):
                 scores[kind].append(exact_match(question, reply))
@@ -220,11 +260,17 @@ def note(facts: dict[str, Any]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Train, examine and save. Exit code 0, or 2 when the settings cannot be used."""
-    parser = argparse.ArgumentParser(prog="python -m train.tiny_base", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder for weights, tokenizer and note")
+    parser = argparse.ArgumentParser(
+        prog="python -m train.tiny_base", description=__doc__.split("\n\n")[0]
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for weights, tokenizer and note"
+    )
     parser.add_argument("--device", default=None, help="cuda or cpu (default: what there is)")
     parser.add_argument("--workers", type=int, default=0, help="processes that make the lessons")
-    parser.add_argument("--examine", type=int, default=300, metavar="CONTEXTS", help="held-out contexts to score on")
+    parser.add_argument(
+        "--examine", type=int, default=300, metavar="CONTEXTS", help="held-out contexts to score on"
+    )
     for name, value in asdict(Settings()).items():
         parser.add_argument(f"--{name}", type=type(value), default=value)
     options = parser.parse_args(arguments)
@@ -242,7 +288,8 @@ def main(arguments: list[str] | None = None) -> int:
         "settings": asdict(settings),
         "command": f"python -m train.tiny_base --out {options.out.name}",
         "date": date.today().isoformat(),
-        "commit": subprocess.run(describe, capture_output=True, text=True).stdout.strip() or "unknown",
+        "commit": subprocess.run(describe, capture_output=True, text=True).stdout.strip()
+        or "unknown",
         "device": torch.cuda.get_device_name() if device == "cuda" else "CPU",
         "torch": torch.__version__,
         "seconds": round(seconds, 1),

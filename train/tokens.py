@@ -24,7 +24,11 @@ class TokenPair:
 
 
 def tokenize(
-    pairs: Sequence[Pair], tokenizer: Any, max_prompt: int | None, max_length: int | None, dropped: Counter[str]
+    pairs: Sequence[Pair],
+    tokenizer: Any,
+    max_prompt: int | None,
+    max_length: int | None,
+    dropped: Counter[str],
 ) -> list[TokenPair]:
     """Ids of the pairs, prompts cut to their last `max_prompt` tokens; pairs over `max_length` are counted, not kept.
 
@@ -52,11 +56,17 @@ def tokenize(
 def prompt_text(tokenizer: Any, message: str) -> str:
     """The user's message in the chat template, up to where the reply begins; thinking off."""
     turns = [{"role": "user", "content": message}]
-    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+    text = tokenizer.apply_chat_template(
+        turns, tokenize=False, add_generation_prompt=True, enable_thinking=False
+    )
     return str(text)
 
 
 def end_of_turn(tokenizer: Any) -> str:
     """What the chat template writes after a reply."""
     turns = [{"role": "user", "content": "a question"}, {"role": "assistant", "content": "a reply"}]
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, enable_thinking=False).rpartition("a reply")[2])
+    return str(
+        tokenizer.apply_chat_template(turns, tokenize=False, enable_thinking=False).rpartition(
+            "a reply"
+        )[2]
+    )

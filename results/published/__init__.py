@@ -67,7 +67,19 @@ def overview(measures: Sequence[str] = (*TYPES, *NAMES)) -> list[list[str]]:
     """The log's figures as they stand; an empty cell means that the log gives none."""
     fields = ("beta", "learning_rate", "num_train_epochs", "lora_r", "lora_alpha")
     titles = [NAMES.get(measure, measure) for measure in measures]
-    lines = [[f"run ({LOG['label']})", "beta", "rate", "epochs", "rank", "alpha", *titles, "loss", "seconds"]]
+    lines = [
+        [
+            f"run ({LOG['label']})",
+            "beta",
+            "rate",
+            "epochs",
+            "rank",
+            "alpha",
+            *titles,
+            "loss",
+            "seconds",
+        ]
+    ]
     for run in LOG["runs"]:
         plain = [text(run["recipe"][field]) for field in fields]
         shown = [change(run[measure]) for measure in measures]
@@ -87,15 +99,37 @@ def change(entry: list[float | None] | None) -> str:
 
 def support() -> list[list[str]]:
     """Every TAT-QA delta of the log with both bounds; Holm over the runs, answer type by answer type."""
-    lines = [["run", "answers", "n", "delta, points", "p at best", "SE, independent", "p, independent (Holm)"]]
+    lines = [
+        [
+            "run",
+            "answers",
+            "n",
+            "delta, points",
+            "p at best",
+            "SE, independent",
+            "p, independent (Holm)",
+        ]
+    ]
     for measure in TYPES:
         runs = [run for run in DONE if run[measure]]
-        errors = [independent_error(run[measure][:2], SIZES[measure]) if run[measure][0] else None for run in runs]
-        known = [2 * stats.norm.sf(abs(delta(r, measure) or 0) / e) for r, e in zip(runs, errors, strict=True) if e]
+        errors = [
+            independent_error(run[measure][:2], SIZES[measure]) if run[measure][0] else None
+            for run in runs
+        ]
+        known = [
+            2 * stats.norm.sf(abs(delta(r, measure) or 0) / e)
+            for r, e in zip(runs, errors, strict=True)
+            if e
+        ]
         adjusted = iter(map(p_value, holm(known)))
         for run, error in zip(runs, errors, strict=True):
-            bounds = [p_value(at_best(run, measure)), *([f"{error:.1f}", next(adjusted)] if error else ["", ""])]
-            lines.append([run["name"], measure, str(SIZES[measure]), text(delta(run, measure), "+"), *bounds])
+            bounds = [
+                p_value(at_best(run, measure)),
+                *([f"{error:.1f}", next(adjusted)] if error else ["", ""]),
+            ]
+            lines.append(
+                [run["name"], measure, str(SIZES[measure]), text(delta(run, measure), "+"), *bounds]
+            )
     return lines
 
 
@@ -103,7 +137,10 @@ def pairs_that_differ() -> tuple[int, int, int]:
     """Pairs of runs by their overall share after training: all, those with p < 0.05 alone, and those after Holm."""
     after = [run["overall"][1] for run in DONE if run["overall"][1] is not None]
     pairs = list(combinations(after, 2))
-    p = [float(2 * stats.norm.sf(abs(a - b) / independent_error((a, b), SIZES["overall"]))) for a, b in pairs]
+    p = [
+        float(2 * stats.norm.sf(abs(a - b) / independent_error((a, b), SIZES["overall"])))
+        for a, b in pairs
+    ]
     return len(pairs), sum(x < ALPHA for x in p), sum(x < ALPHA for x in holm(p))
 
 
@@ -112,18 +149,27 @@ def ratings() -> list[list[str]]:
     error, readings = rating_error()
     deltas = [(run["name"], delta(run, "mtbench") or 0.0) for run in DONE]
     p = [float(2 * stats.t.sf(abs(d) / error, len(readings) - 1)) for _, d in deltas]
-    lines = [[n, f"{d:+.2f}", f"{d / error:+.1f}", f"{x:.2f}"] for (n, d), x in zip(deltas, p, strict=True)]
+    lines = [
+        [n, f"{d:+.2f}", f"{d / error:+.1f}", f"{x:.2f}"]
+        for (n, d), x in zip(deltas, p, strict=True)
+    ]
     return [["run", "MT-Bench delta", "delta / SE", "p (t test)"], *lines]
 
 
 def blocks() -> Iterator[Block]:
     """The page published/README.md: its template, with the numbers and tables put in."""
     error, readings = rating_error()
-    count = max((run for run in DONE if run["count"]), key=lambda run: abs(delta(run, "count") or 0))
+    count = max(
+        (run for run in DONE if run["count"]), key=lambda run: abs(delta(run, "count") or 0)
+    )
     pairs, alone, corrected = pairs_that_differ()
     return page.from_template(
         "published.md",
-        {"overview": [("table", overview())], "support": [("table", support())], "ratings": [("table", ratings())]},
+        {
+            "overview": [("table", overview())],
+            "support": [("table", support())],
+            "ratings": [("table", ratings())],
+        },
         log=LOG,
         how="\n".join(f"- {name}: {words}" for name, words in LOG["scoring"].items()),
         count_delta=delta(count, "count"),

@@ -59,7 +59,9 @@ def random_base(shape: str, folder: str) -> tuple[str, Any]:
         if not Path(folder, "tokenizer_config.json").exists():
             torch.manual_seed(0)
             with torch.device("cuda"):
-                model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(shape), dtype=torch.bfloat16)
+                model = AutoModelForCausalLM.from_config(
+                    AutoConfig.from_pretrained(shape), dtype=torch.bfloat16
+                )
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
     return folder, tokenizer
@@ -146,7 +148,9 @@ def ours(bench: Bench, name: str, steps: int, warm: int, **fields: Any) -> dict[
         "compile_and_setup_seconds": setup,
         "shapes": sorted(trainer.sharing.shapes) if trainer.sharing else [],
         "tokens": {key: int(value) for key, value in trainer.tokens.items()},
-        "losses": [round(entry["loss"], 4) for entry in trainer.state.log_history if "loss" in entry][:3],
+        "losses": [
+            round(entry["loss"], 4) for entry in trainer.state.log_history if "loss" in entry
+        ][:3],
         **memory,
     }
     return facts
@@ -181,13 +185,17 @@ def profiled(wanted: bool) -> Iterator[None]:
 
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
         yield
-    rows = sorted(((e.self_device_time_total, e.count, e.key) for e in found.key_averages()), reverse=True)
+    rows = sorted(
+        ((e.self_device_time_total, e.count, e.key) for e in found.key_averages()), reverse=True
+    )
     print(f"device ms in all: {sum(row[0] for row in rows) / 1e3:.1f}")
     for device, count, key in rows[:45]:
         print(f"{device / 1e3:10.2f} ms {count:7d}x  {key[:100]}")
 
 
-def stock(bench: Bench, name: str, micro: int, accumulate: int, checkpointing: bool, steps: int) -> dict[str, Any]:
+def stock(
+    bench: Bench, name: str, micro: int, accumulate: int, checkpointing: bool, steps: int
+) -> dict[str, Any]:
     """TRL's own trainer on the same pairs, whole contexts, in TRL's random order."""
     import torch
     from datasets import Dataset
@@ -196,7 +204,9 @@ def stock(bench: Bench, name: str, micro: int, accumulate: int, checkpointing: b
 
     from train.dpo import nf4
 
-    data = Dataset.from_list([row.pair.row() for row in bench.rows[: micro * accumulate * (steps + 1)]])
+    data = Dataset.from_list(
+        [row.pair.row() for row in bench.rows[: micro * accumulate * (steps + 1)]]
+    )
     columns = ["prompt", "chosen", "rejected", "chat_template_kwargs"]
     with measured_memory() as memory, tempfile.TemporaryDirectory() as out:
         trainer = DPOTrainer(
@@ -225,16 +235,22 @@ def stock(bench: Bench, name: str, micro: int, accumulate: int, checkpointing: b
         trainer.training_step = noted
         trainer.train()
     skip = min(2, len(ends) - 2)
-    return {"row": name, "pairs_per_second": micro * (len(ends) - 1 - skip) / (ends[-1] - ends[skip]), **memory}
+    return {
+        "row": name,
+        "pairs_per_second": micro * (len(ends) - 1 - skip) / (ends[-1] - ends[skip]),
+        **memory,
+    }
 
 
 def equality(bench: Bench, pairs: int = 8) -> dict[str, float]:
     """How far one batch's loss and LoRA gradients in bf16 are from fp32: plain TRL, and shared prefixes."""
     plain, shared, exact = (
-        gradients(bench, pairs, *how) for how in ((False, "bfloat16"), (True, "bfloat16"), (False, "float32"))
+        gradients(bench, pairs, *how)
+        for how in ((False, "bfloat16"), (True, "bfloat16"), (False, "float32"))
     )
     return {
-        name: float((found - exact).norm() / exact.norm()) for name, found in (("plain", plain), ("shared", shared))
+        name: float((found - exact).norm() / exact.norm())
+        for name, found in (("plain", plain), ("shared", shared))
     }
 
 
@@ -249,12 +265,16 @@ def gradients(bench: Bench, pairs: int, share: bool, dtype: str) -> Any:
     fields["memory"] = "fast" if share else "small"
     recipe = Recipe(model_name_or_path=bench.base, **fields)
     with tempfile.TemporaryDirectory() as out:
-        trainer = make_trainer(recipe, bench.rows[:pairs], bench.tokenizer, config(recipe, Path(out), pairs, 1))
+        trainer = make_trainer(
+            recipe, bench.rows[:pairs], bench.tokenizer, config(recipe, Path(out), pairs, 1)
+        )
     trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
     torch.manual_seed(1)
     for parameter in trained:
         parameter.data = torch.randn_like(parameter) * 0.02
-    inputs = trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[i] for i in range(pairs)]))
+    inputs = trainer._prepare_inputs(
+        trainer.data_collator([trainer.train_dataset[i] for i in range(pairs)])
+    )
     trainer.model.train()
     trainer.state.max_steps = trainer.current_gradient_accumulation_steps = 1
     with trainer.compute_loss_context_manager():
@@ -269,9 +289,14 @@ def repeated(rows: Sequence[Any], length: int, questions: int, pairs: int) -> li
     made = []
     for i in range(pairs):
         row, first = rows[i % len(rows)], rows[(i // questions * 7) % len(rows)]
-        context = [(token + i // questions) % 1000 + 1000 for token in (first.prompt_ids * 20)[: length - 40]]
+        context = [
+            (token + i // questions) % 1000 + 1000
+            for token in (first.prompt_ids * 20)[: length - 40]
+        ]
         pair = replace(row.pair, context_uid=str(i // questions))
-        made.append(replace(row, pair=pair, prompt_ids=context + [(t + i) % 900 for t in range(40)]))
+        made.append(
+            replace(row, pair=pair, prompt_ids=context + [(t + i) % 900 for t in range(40)])
+        )
     return made
 
 
@@ -295,15 +320,29 @@ def plans(bench: Bench) -> dict[str, Callable[[], dict[str, Any]]]:
     """Every row by name."""
 
     def varied(length: int, questions: int) -> dict[str, Any]:
-        few = Bench(bench.base, bench.tokenizer, repeated(bench.rows, length, questions, 192), bench.profile)
-        return ours(few, f"prompt of {length} tokens, {questions} questions a context", 24, 12, effective_batch_size=16)
+        few = Bench(
+            bench.base, bench.tokenizer, repeated(bench.rows, length, questions, 192), bench.profile
+        )
+        return ours(
+            few,
+            f"prompt of {length} tokens, {questions} questions a context",
+            24,
+            12,
+            effective_batch_size=16,
+        )
 
     rows: dict[str, Callable[[], dict[str, Any]]] = {
         "fast": lambda: ours(bench, "shared prefixes, NF4, fast", 104, 53),
         "small": lambda: ours(bench, "shared prefixes, NF4, small", 72, 53, memory="small"),
-        "trl_log": lambda: stock(bench, "TRL 1.16, NF4, batch 1 x 32, checkpointing", 1, 32, True, 1),
-        "trl_8": lambda: stock(bench, "TRL 1.16, NF4, batch 8 x 4, no checkpointing", 8, 4, False, 2),
-        "trl_16": lambda: stock(bench, "TRL 1.16, NF4, batch 16 x 2, no checkpointing", 16, 2, False, 3),
+        "trl_log": lambda: stock(
+            bench, "TRL 1.16, NF4, batch 1 x 32, checkpointing", 1, 32, True, 1
+        ),
+        "trl_8": lambda: stock(
+            bench, "TRL 1.16, NF4, batch 8 x 4, no checkpointing", 8, 4, False, 2
+        ),
+        "trl_16": lambda: stock(
+            bench, "TRL 1.16, NF4, batch 16 x 2, no checkpointing", 16, 2, False, 3
+        ),
     }
     for length in (256, 1024, 4096):
         rows[f"length{length}"] = lambda length=length: varied(length, 6)  # type: ignore[misc]
@@ -346,11 +385,22 @@ def main() -> int:
     with shared_folder() as folder:
         base, tokenizer = random_base(options.shape, folder)
         bench = Bench(
-            base, tokenizer, token_rows(Recipe(model_name_or_path=base, **COMMON), tokenizer), options.profile
+            base,
+            tokenizer,
+            token_rows(Recipe(model_name_or_path=base, **COMMON), tokenizer),
+            options.profile,
         )
         done: list[dict[str, Any]] = []
-        versions = {"torch": torch.__version__, "transformers": transformers.__version__, "trl": trl.__version__}
-        report: dict[str, Any] = {"device": torch.cuda.get_device_name(), "versions": versions, "rows": done}
+        versions = {
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "trl": trl.__version__,
+        }
+        report: dict[str, Any] = {
+            "device": torch.cuda.get_device_name(),
+            "versions": versions,
+            "rows": done,
+        }
         report["processes"] = processes()
         first = os.environ.get("RANK", "0") == "0"
         if not options.only or "equality" in options.only.split(","):
@@ -361,14 +411,21 @@ def main() -> int:
             try:
                 done.append(row())
             except Exception as error:  # one row's failure costs no other row
-                done.append({"row": name, "failed": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"})
+                done.append(
+                    {
+                        "row": name,
+                        "failed": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
+                    }
+                )
             if first:
                 print(json.dumps(done[-1]), flush=True)
             if first and options.json:
                 options.json.write_text(json.dumps(report, indent=1))
     if not first:
         return 0
-    print(f"relative distance of bf16 gradients from fp32: {report.get('relative_distance_of_gradients_from_fp32')}")
+    print(
+        f"relative distance of bf16 gradients from fp32: {report.get('relative_distance_of_gradients_from_fp32')}"
+    )
     print(report["processes"], "x", report["device"], versions)
     print(table(done))
     return 0

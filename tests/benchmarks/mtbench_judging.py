@@ -33,22 +33,47 @@ def make_bench(folder: Path, questions: int = 80) -> None:
 
     said = [{"index": 0, "turns": ["An answer. " * 60, "Another answer. " * 60]}]
     ids = range(1, questions + 1)
-    asked = [{"question_id": i, "category": CATEGORIES[i % 8], "turns": ["First?", "Second?"]} for i in ids]
+    asked = [
+        {"question_id": i, "category": CATEGORIES[i % 8], "turns": ["First?", "Second?"]}
+        for i in ids
+    ]
     write("question.jsonl", asked)
-    write("model_answer/m.jsonl", [{"question_id": i, "model_id": "m", "choices": said} for i in ids])
+    write(
+        "model_answer/m.jsonl", [{"question_id": i, "model_id": "m", "choices": said} for i in ids]
+    )
     write("reference_answer/reference.jsonl", [{"question_id": i, "choices": said} for i in ids])
-    (folder / "judge_prompts.jsonl").write_bytes((SHIPPED / "demo" / "judge_prompts.jsonl").read_bytes())
+    (folder / "judge_prompts.jsonl").write_bytes(
+        (SHIPPED / "demo" / "judge_prompts.jsonl").read_bytes()
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--parallel", type=int, default=16)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     with Server(OneSecond) as server, tempfile.TemporaryDirectory() as folder:
         make_bench(Path(folder))
-        command = [sys.executable, "-m", "mtbench_runner", "judge", "--data", folder, "--model-id", "m"]
-        command += ["--judge-model", "stand-in-judge", "--judge-url", server.url, "--parallel", str(args.parallel)]
+        command = [
+            sys.executable,
+            "-m",
+            "mtbench_runner",
+            "judge",
+            "--data",
+            folder,
+            "--model-id",
+            "m",
+        ]
+        command += [
+            "--judge-model",
+            "stand-in-judge",
+            "--judge-url",
+            server.url,
+            "--parallel",
+            str(args.parallel),
+        ]
         started = time.perf_counter()
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
         whole = time.perf_counter() - started
@@ -56,7 +81,12 @@ def main() -> None:
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         path.unlink()
         judging = judge_here(folder, server.url, args.parallel)
-    result = {"judgments": len(rows), "parallel": args.parallel, "seconds": judging, "seconds_of_command": whole}
+    result = {
+        "judgments": len(rows),
+        "parallel": args.parallel,
+        "seconds": judging,
+        "seconds_of_command": whole,
+    }
     print("| judgments | parallel | judging, s | whole command, s |\n|---|---|---|---|")
     print(f"| {len(rows)} | {args.parallel} | {judging:.1f} | {whole:.1f} |")
     if args.json:

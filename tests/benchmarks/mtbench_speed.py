@@ -28,7 +28,9 @@ TURN_2 = [
     60, 22, 44, 31, 33, 30, 15, 22, 22, 49, 21, 16, 53, 23, 184, 19, 20, 21, 25, 26, 30, 26, 27, 34, 23, 22, 28, 40, 32,
     34, 31, 23, 28, 42, 22, 17, 20, 31, 39, 27, 25, 20, 20, 20, 23, 23, 23, 220, 37, 32, 31,
 ]  # fmt: skip
-TEMPERATURES = [0.7] * 20 + [0.0] * 40 + [0.1] * 20  # writing, roleplay; reasoning, math, coding, extraction; the rest
+TEMPERATURES = (
+    [0.7] * 20 + [0.0] * 40 + [0.1] * 20
+)  # writing, roleplay; reasoning, math, coding, extraction; the rest
 QWEN3_1_7B = {
     "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16,
     "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936, "tie_word_embeddings": True,
@@ -62,16 +64,22 @@ class Bench:
         with torch.device(device):
             self.model = Qwen3ForCausalLM(Qwen3Config(**(TINY if tiny else QWEN3_1_7B))).eval()
         torch.set_default_dtype(torch.float32)
-        self.model.generation_config = GenerationConfig(pad_token_id=0, top_k=20, top_p=0.95)  # no end: never early
+        self.model.generation_config = GenerationConfig(
+            pad_token_id=0, top_k=20, top_p=0.95
+        )  # no end: never early
 
     def prompts(self, turn: int, rows: int = 80) -> tuple[Any, Any]:
         import torch
 
-        lengths = [a + (turn - 1) * (self.new + b) for a, b in zip(TURN_1, TURN_2, strict=True)][:rows]
+        lengths = [a + (turn - 1) * (self.new + b) for a, b in zip(TURN_1, TURN_2, strict=True)][
+            :rows
+        ]
         mask = torch.zeros(rows, max(lengths), dtype=torch.long, device=self.device)
         for row, length in enumerate(lengths):
             mask[row, -length:] = 1
-        return torch.randint(1, self.model.config.vocab_size, mask.shape, device=self.device) * mask, mask
+        return torch.randint(
+            1, self.model.config.vocab_size, mask.shape, device=self.device
+        ) * mask, mask
 
     def timed(self, work: Any) -> float:
         import torch
@@ -92,8 +100,15 @@ class Bench:
             def stop(seen: Any, scores: Any) -> Any:
                 return seen.new_full(seen.shape[:1], int(seen.shape[1] >= end)).bool()
 
-            settings = {"max_new_tokens": self.new, "do_sample": False, "stopping_criteria": [stop], **how}
-            return self.timed(lambda: self.model.generate(input_ids=ids, attention_mask=mask, **settings))
+            settings = {
+                "max_new_tokens": self.new,
+                "do_sample": False,
+                "stopping_criteria": [stop],
+                **how,
+            }
+            return self.timed(
+                lambda: self.model.generate(input_ids=ids, attention_mask=mask, **settings)
+            )
 
         run(2)
         short, long = run(2), run(self.part)
@@ -107,7 +122,12 @@ def graphs(bench: Bench) -> dict[str, Any]:
     agrees = same_as_generate(bench.device)
     batches = [Batch(*bench.prompts(turn), TEMPERATURES, bench.new) for turn in (1, 2)]
     turns = [bench.timed(lambda: decode(bench.model, batch)) for batch in batches]  # noqa: B023
-    return {"seconds": sum(turns), "measured": "whole", "turns": turns, "tokens_equal_generate_in_fp32": agrees}
+    return {
+        "seconds": sum(turns),
+        "measured": "whole",
+        "turns": turns,
+        "tokens_equal_generate_in_fp32": agrees,
+    }
 
 
 def same_as_generate(device: str) -> bool:
@@ -127,7 +147,10 @@ def loop(bench: Bench) -> dict[str, Any]:
 
 def plain(bench: Bench) -> dict[str, Any]:
     parts = [bench.per_step(turn) for turn in (1, 2)]
-    return {"seconds": sum(a + b * bench.new for a, b in parts), "measured": f"{bench.part} steps a turn"}
+    return {
+        "seconds": sum(a + b * bench.new for a, b in parts),
+        "measured": f"{bench.part} steps a turn",
+    }
 
 
 def compiled(bench: Bench) -> dict[str, Any]:
@@ -150,9 +173,13 @@ def continuous(bench: Bench) -> dict[str, Any]:
     rows = [row[keep.bool()].tolist() for row, keep in zip(ids.cpu(), mask.cpu(), strict=True)]
     new = 2 * bench.part
     done: list[Any] = []
-    seconds = bench.timed(lambda: done.append(bench.model.generate_batch(rows, max_new_tokens=new, do_sample=False)))
+    seconds = bench.timed(
+        lambda: done.append(bench.model.generate_batch(rows, max_new_tokens=new, do_sample=False))
+    )
     results = list(done[0].values())
-    failed = sum(bool(r.error) or len(r.generated_tokens) != new for r in results) + 80 - len(results)
+    failed = (
+        sum(bool(r.error) or len(r.generated_tokens) != new for r in results) + 80 - len(results)
+    )
     return {
         "seconds": seconds * 2 * bench.new / new,
         "measured": f"{new} steps of turn 1, counted twice",
@@ -165,9 +192,13 @@ def worker(way: str, device: str, tiny: bool) -> None:
     bench = Bench(device, tiny)
     print("ready", flush=True)
     sys.stdin.readline()
-    result = {"loop": loop, "plain": plain, "graphs": graphs, "compiled": compiled, "continuous": continuous}[way](
-        bench
-    )
+    result = {
+        "loop": loop,
+        "plain": plain,
+        "graphs": graphs,
+        "compiled": compiled,
+        "continuous": continuous,
+    }[way](bench)
     if device == "cuda":
         import torch
 
@@ -187,7 +218,9 @@ def measure(way: str, process: "subprocess.Popen[str]", seconds: float) -> dict[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--tiny", action="store_true", help="a toy model and short replies")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
@@ -198,11 +231,24 @@ def main() -> None:
     if args.worker:
         return worker(args.worker, args.device, args.tiny)
     started = time.perf_counter()
-    command = [sys.executable, __file__, "--device", args.device, *["--tiny"] * args.tiny, "--worker"]
+    command = [
+        sys.executable,
+        __file__,
+        "--device",
+        args.device,
+        *["--tiny"] * args.tiny,
+        "--worker",
+    ]
     path = [str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    processes = {w: subprocess.Popen([*command, w], text=True, env=environment, **pipes) for w in args.ways}
+    pipes: dict[str, Any] = {
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+    }
+    processes = {
+        w: subprocess.Popen([*command, w], text=True, env=environment, **pipes) for w in args.ways
+    }
     for process in processes.values():
         process.stdout.readline()  # type: ignore[union-attr]
     print(f"loaded in {time.perf_counter() - started:.0f} s", flush=True)
@@ -219,15 +265,28 @@ def report(results: dict[str, Any], args: argparse.Namespace) -> None:
 
     name = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
     tokens = 160 * (96 if args.tiny else 1024)
-    print(f"\n160 replies, {tokens} tokens, {'toy model' if args.tiny else 'Qwen3-1.7B shape, bf16'}, {name}\n")
+    print(
+        f"\n160 replies, {tokens} tokens, {'toy model' if args.tiny else 'Qwen3-1.7B shape, bf16'}, {name}\n"
+    )
     print("| way | seconds | tokens/s | measured |\n|---|---|---|---|")
     for way, result in results.items():
         seconds = result.get("seconds")
-        figures = f"{seconds:,.1f} | {tokens / seconds:,.0f} | {result['measured']}" if seconds else f"- | - | {result}"
+        figures = (
+            f"{seconds:,.1f} | {tokens / seconds:,.0f} | {result['measured']}"
+            if seconds
+            else f"- | - | {result}"
+        )
         print(f"| {WAYS[way]} | {figures} |")
-    record = {"device": name, "torch": torch.__version__, "transformers": transformers.__version__, "tiny": args.tiny}
+    record = {
+        "device": name,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "tiny": args.tiny,
+    }
     if args.json:
-        args.json.write_text(json.dumps(record | {"tokens": tokens, "ways": results}, indent=1) + "\n")
+        args.json.write_text(
+            json.dumps(record | {"tokens": tokens, "ways": results}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

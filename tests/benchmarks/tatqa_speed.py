@@ -47,13 +47,26 @@ def best(run: Callable[[], Any]) -> float:
 
 def scoring(folder: Path, official: Path | None) -> dict[str, float]:
     """Whole commands, from start to table, on the same files."""
-    gold, predictions = str(folder / data.FILES["validation"][0]), str(folder / "sample_prediction.dev.json")
+    gold, predictions = (
+        str(folder / data.FILES["validation"][0]),
+        str(folder / "sample_prediction.dev.json"),
+    )
     ours = [sys.executable, "-m", "tatqa_task", "score", "--gold", gold, "--pred", predictions]
-    measured = {"score_seconds": best(lambda: subprocess.run(ours, check=True, capture_output=True))}
+    measured = {
+        "score_seconds": best(lambda: subprocess.run(ours, check=True, capture_output=True))
+    }
     if official:
-        script = [sys.executable, "tatqa_eval.py", f"--gold_path={gold}", f"--pred_path={predictions}"]
+        script = [
+            sys.executable,
+            "tatqa_eval.py",
+            f"--gold_path={gold}",
+            f"--pred_path={predictions}",
+        ]
         theirs = best(lambda: subprocess.run(script, check=True, capture_output=True, cwd=official))
-        measured |= {"official_seconds": theirs, "ratio_to_official": measured["score_seconds"] / theirs}
+        measured |= {
+            "official_seconds": theirs,
+            "ratio_to_official": measured["score_seconds"] / theirs,
+        }
     return measured
 
 
@@ -65,10 +78,14 @@ def building(folder: Path) -> dict[str, Any]:
 
     code = BUILD.format(tasks=str(Path(tatqa_task.__file__).parent / "tasks"))
     environment = os.environ | {"TATQA_DATA": str(folder)}
-    shown = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
+    shown = subprocess.run(
+        [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True
+    )
     requests, indexing, seconds = shown.stdout.split()
     harness = INDEX.format(name="tatqa_task.harness")
-    torch = subprocess.run([sys.executable, "-c", harness], check=True, capture_output=True, text=True).stdout.strip()
+    torch = subprocess.run(
+        [sys.executable, "-c", harness], check=True, capture_output=True, text=True
+    ).stdout.strip()
     return {
         "requests": int(requests), "imports_and_index_seconds": float(indexing), "build_seconds": float(seconds),
         "ratio_to_bound": float(seconds) / REQUESTS_BOUND, "tasks_import_torch": torch == "True",
@@ -80,7 +97,9 @@ def parsing() -> dict[str, float]:
     growth = {}
     for unit in ('{"a":{"a":', '{"answer": [', "{'answer': ['", "answer: ", "\n ", '{"', "9 "):
         short, long = (unit * (n // len(unit)) for n in (100_000, 1_000_000))
-        growth[unit] = best(lambda text=long: answer.parse(text)) / best(lambda text=short: answer.parse(text))  # type: ignore[misc]
+        growth[unit] = best(lambda text=long: answer.parse(text)) / best(
+            lambda text=short: answer.parse(text)
+        )  # type: ignore[misc]
     unit = max(growth, key=lambda unit: growth[unit])
     return {f"growth_of_10x_{unit!r}": growth[unit]}
 
@@ -90,13 +109,20 @@ def stand_in(folder: Path) -> None:
     for split, (name, _) in data.FILES.items():
         (folder / name).write_text(json.dumps(synthetic.generate(split, CONTEXTS)))
     questions = [q for context in data.load("validation", str(folder)) for q in context.questions]
-    predictions = {q.uid: [q.answer if isinstance(q.answer, list) else [str(q.answer)], q.scale] for q in questions}
+    predictions = {
+        q.uid: [q.answer if isinstance(q.answer, list) else [str(q.answer)], q.scale]
+        for q in questions
+    }
     (folder / "sample_prediction.dev.json").write_text(json.dumps(predictions))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder with the official files and the sample prediction")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, help="folder with the official files and the sample prediction"
+    )
     parser.add_argument("--official", type=Path, help="clone of the TAT-QA repository")
     parser.add_argument("--json", type=Path, metavar="OUT")
     arguments = parser.parse_args()

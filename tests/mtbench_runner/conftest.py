@@ -22,7 +22,14 @@ def chat_completion(text: str | None) -> dict[str, Any]:
     message = {"role": "assistant", "content": text}
     usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
     choice = {"index": 0, "finish_reason": "stop", "message": message}
-    return {"id": "x", "object": "chat.completion", "created": 0, "model": "j", "choices": [choice], "usage": usage}
+    return {
+        "id": "x",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "j",
+        "choices": [choice],
+        "usage": usage,
+    }
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -46,9 +53,15 @@ class Handler(BaseHTTPRequestHandler):
             fault = self.server.fault(number, request)
             if fault and fault.startswith("refuse-"):
                 name = fault.removeprefix("refuse-")
-                self.refuse(400, f"Unsupported parameter: '{name}' is not supported with this model", param=name)
+                self.refuse(
+                    400,
+                    f"Unsupported parameter: '{name}' is not supported with this model",
+                    param=name,
+                )
             else:
-                getattr(self, "fault_" + fault.replace("-", "_"))() if fault else self.answer(request)
+                getattr(self, "fault_" + fault.replace("-", "_"))() if fault else self.answer(
+                    request
+                )
         finally:
             with self.server.counting:
                 self.server.under_way -= 1
@@ -58,7 +71,9 @@ class Handler(BaseHTTPRequestHandler):
         reply = self.server.reply
         self.send(200, chat_completion(reply(request) if callable(reply) else reply))
 
-    def send(self, status: int, body: Any, headers: dict[str, str] | None = None, cut: int = 0) -> None:
+    def send(
+        self, status: int, body: Any, headers: dict[str, str] | None = None, cut: int = 0
+    ) -> None:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
         for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
@@ -67,7 +82,9 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    def refuse(self, status: int, message: str, headers: dict[str, str] | None = None, **more: str) -> None:
+    def refuse(
+        self, status: int, message: str, headers: dict[str, str] | None = None, **more: str
+    ) -> None:
         self.send(status, {"error": {"message": message, **more}}, headers)
 
     def fault_429(self) -> None:
@@ -158,7 +175,9 @@ def write_answers(folder: Path, model_id: str, text: str = "An answer.") -> None
         for q in questions:
             turns = [f"{text} {q['question_id']}.{turn}" for turn, _ in enumerate(q["turns"], 1)]
             row = {"question_id": q["question_id"], "answer_id": "a", "model_id": model_id}
-            file.write(json.dumps(row | {"choices": [{"index": 0, "turns": turns}], "tstamp": 0.0}) + "\n")
+            file.write(
+                json.dumps(row | {"choices": [{"index": 0, "turns": turns}], "tstamp": 0.0}) + "\n"
+            )
 
 
 @pytest.fixture

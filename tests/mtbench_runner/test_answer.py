@@ -19,11 +19,25 @@ from mtbench_runner.__main__ import main
 from mtbench_runner.answer import converse
 from mtbench_runner.generate import Candidate, LocalModel, decode_in_parts, strip_thinking
 
-GREEDY = {3, 4, 5, 6}  # questions of the demo bench whose category FastChat answers at temperature 0
+GREEDY = {
+    3,
+    4,
+    5,
+    6,
+}  # questions of the demo bench whose category FastChat answers at temperature 0
 
 
 def answer(bench: Path, model: Path, *more: str, model_id: str = "tiny") -> int:
-    arguments = ["--data", str(bench), "--model", str(model), "--model-id", model_id, "--max-new-tokens", "24"]
+    arguments = [
+        "--data",
+        str(bench),
+        "--model",
+        str(model),
+        "--model-id",
+        model_id,
+        "--max-new-tokens",
+        "24",
+    ]
     return main(["answer", *arguments, *more])
 
 
@@ -39,8 +53,19 @@ def talkative(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(tiny_base)
-    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = Qwen3Config(**shape, num_key_value_heads=2, head_dim=16, vocab_size=len(tokenizer), initializer_range=0.3)
+    shape = {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
+    config = Qwen3Config(
+        **shape,
+        num_key_value_heads=2,
+        head_dim=16,
+        vocab_size=len(tokenizer),
+        initializer_range=0.3,
+    )
     model = Qwen3ForCausalLM(config)
     model.generation_config = GenerationConfig(pad_token_id=0)
     folder = tmp_path_factory.mktemp("models") / "talkative"
@@ -54,19 +79,25 @@ def copy_tokenizer(source: Path, target: Path) -> None:
         (target / name).write_bytes((source / name).read_bytes())
 
 
-def test_answers_are_whole_reproducible_and_greedy_ones_independent_of_the_batch(talkative: Path, bench: Path) -> None:
+def test_answers_are_whole_reproducible_and_greedy_ones_independent_of_the_batch(
+    talkative: Path, bench: Path
+) -> None:
     assert answer(bench, talkative, model_id="all") == 0
     assert answer(bench, talkative, "--batch-size", "3", model_id="threes") == 0
     assert answer(bench, talkative, "--batch-size", "3", model_id="again") == 0
     everything, threes = turns(bench, "all"), turns(bench, "threes")
     assert all(len(said) == 2 and all(said) for said in everything.values())
     assert len(everything) == 8
-    assert {q: said for q, said in threes.items() if q in GREEDY} == {q: everything[q] for q in GREEDY}
+    assert {q: said for q, said in threes.items() if q in GREEDY} == {
+        q: everything[q] for q in GREEDY
+    }
     assert threes == turns(bench, "again")
     assert {q for q in everything if everything[q] != threes[q]} <= set(everything) - GREEDY
 
 
-def test_greedy_answers_are_what_transformers_says_one_question_at_a_time(talkative: Path, bench: Path) -> None:
+def test_greedy_answers_are_what_transformers_says_one_question_at_a_time(
+    talkative: Path, bench: Path
+) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     assert answer(bench, talkative) == 0
@@ -75,10 +106,16 @@ def test_greedy_answers_are_what_transformers_says_one_question_at_a_time(talkat
     for question in benches.load(str(bench)).questions:
         if question["question_id"] in GREEDY:
             messages: list[dict[str, str]] = []
-            for asked, said in zip(question["turns"], turns(bench)[question["question_id"]], strict=True):
+            for asked, said in zip(
+                question["turns"], turns(bench)[question["question_id"]], strict=True
+            ):
                 messages.append({"role": "user", "content": asked})
-                ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")
-                new = model.generate(**ids, max_new_tokens=24, do_sample=False)[0, ids["input_ids"].shape[1] :]
+                ids = tokenizer.apply_chat_template(
+                    messages, add_generation_prompt=True, return_tensors="pt"
+                )
+                new = model.generate(**ids, max_new_tokens=24, do_sample=False)[
+                    0, ids["input_ids"].shape[1] :
+                ]
                 assert tokenizer.decode(new, skip_special_tokens=True).strip() == said
                 messages.append({"role": "assistant", "content": said})
 
@@ -113,7 +150,16 @@ def test_kill_9_while_answering(talkative: Path, bench: Path) -> None:
     more = ["--batch-size", "2", "--max-new-tokens", "80"]
     assert answer(bench, talkative, *more, model_id="whole") == 0
     path = bench / "model_answer" / "tiny.jsonl"
-    command = [sys.executable, "-m", "mtbench_runner", "answer", "--data", str(bench), "--model", str(talkative)]
+    command = [
+        sys.executable,
+        "-m",
+        "mtbench_runner",
+        "answer",
+        "--data",
+        str(bench),
+        "--model",
+        str(talkative),
+    ]
     process = subprocess.Popen([*command, "--model-id", "tiny", *more], stderr=subprocess.DEVNULL)
     until = time.monotonic() + 60
     while not store.read(path) and process.poll() is None and time.monotonic() < until:
@@ -137,7 +183,9 @@ def test_an_adapter_answers_differently_from_its_base_with_the_same_template(
 
     torch.manual_seed(0)
     base = AutoModelForCausalLM.from_pretrained(talkative)
-    model = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    model = get_peft_model(
+        base, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    )
     model.save_pretrained(tmp_path / "adapter")
     merged = model.merge_and_unload()
     merged.save_pretrained(tmp_path / "merged")
@@ -152,8 +200,12 @@ def test_an_adapter_answers_differently_from_its_base_with_the_same_template(
 def test_a_4_bit_checkpoint_answers(talkative: Path, bench: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
-    model = AutoModelForCausalLM.from_pretrained(talkative, quantization_config=config, dtype=torch.float32)
+    config = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32
+    )
+    model = AutoModelForCausalLM.from_pretrained(
+        talkative, quantization_config=config, dtype=torch.float32
+    )
     model.save_pretrained(tmp_path / "nf4")
     copy_tokenizer(talkative, tmp_path / "nf4")
     assert answer(bench, tmp_path / "nf4") == 0
@@ -173,8 +225,26 @@ def test_several_processes_share_the_questions(talkative: Path, bench: Path) -> 
         "--num_machines",
         "1",
     ]
-    command = [*launch, "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "mtbench_runner", "answer"]
-    arguments = ["--data", str(bench), "--model", str(talkative), "--model-id", "tiny", "--max-new-tokens", "24"]
+    command = [
+        *launch,
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+        "-m",
+        "mtbench_runner",
+        "answer",
+    ]
+    arguments = [
+        "--data",
+        str(bench),
+        "--model",
+        str(talkative),
+        "--model-id",
+        "tiny",
+        "--max-new-tokens",
+        "24",
+    ]
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(store.read(bench / "model_answer" / "tiny.jsonl")) == 8
@@ -188,7 +258,10 @@ def test_an_endpoint_answers(judge: Any, bench: Path, monkeypatch: pytest.Monkey
     assert main(arguments) == 0
     assert turns(bench, "served") == {q: ["I say 1", "I say 3"] for q in range(1, 9)}
     row = store.read(bench / "model_answer" / "served.jsonl")[0]
-    assert row["choices"][0]["turns_with_thinking"] == ["<think>hm</think>I say 1", "<think>hm</think>I say 3"]
+    assert row["choices"][0]["turns_with_thinking"] == [
+        "<think>hm</think>I say 1",
+        "<think>hm</think>I say 3",
+    ]
     assert len(judge.requests) == 16
     asked = {r["messages"][0]["content"]: r for r in judge.requests}
     assert {r["temperature"] for r in judge.requests} == {0.0, 0.1, 0.7}
@@ -196,18 +269,26 @@ def test_an_endpoint_answers(judge: Any, bench: Path, monkeypatch: pytest.Monkey
     assert next(r for text, r in asked.items() if "ice float" in text)["temperature"] == 0.1
     assert all(r["max_tokens"] == 1024 and r["seed"] == 0 for r in judge.requests)
     assert all(r["chat_template_kwargs"] == {"enable_thinking": False} for r in judge.requests)
-    assert not any("think" in message["content"] for r in judge.requests for message in r["messages"])
+    assert not any(
+        "think" in message["content"] for r in judge.requests for message in r["messages"]
+    )
     assert main(arguments) == 0
     assert len(judge.requests) == 16
 
 
-def test_an_endpoint_that_fails_leaves_the_rest_for_the_next_run(judge: Any, bench: Path, capsys: Any) -> None:
+def test_an_endpoint_that_fails_leaves_the_rest_for_the_next_run(
+    judge: Any, bench: Path, capsys: Any
+) -> None:
     arguments = ["answer", "--data", str(bench), "--model", "served", "--answers-from", judge.url]
-    judge.fault = lambda number, request: "refuse-x" if "pens" in request["messages"][0]["content"] else None
+    judge.fault = lambda number, request: (
+        "refuse-x" if "pens" in request["messages"][0]["content"] else None
+    )
     assert main(arguments) == 1
     assert "error: 1 of 8 questions have no answer" in capsys.readouterr().err
     assert set(turns(bench, "served")) == set(range(1, 9)) - {4}
-    judge.fault = lambda number, request: "refuse-chat_template_kwargs" if "chat_template_kwargs" in request else None
+    judge.fault = lambda number, request: (
+        "refuse-chat_template_kwargs" if "chat_template_kwargs" in request else None
+    )
     assert main(arguments) == 0
     assert set(turns(bench, "served")) == set(range(1, 9))
 
@@ -278,7 +359,10 @@ def test_what_fits_into_memory_depends_on_the_length(tiny_base: Path) -> None:
     [
         (["--model", "nowhere/at-all"], "cannot load nowhere/at-all"),
         (["--model", "BASE", "--adapter", "no-such-folder"], "cannot load no-such-folder"),
-        (["--model", "nowhere/at-all", "--adapter", "no-such-folder"], "cannot load nowhere/at-all"),
+        (
+            ["--model", "nowhere/at-all", "--adapter", "no-such-folder"],
+            "cannot load nowhere/at-all",
+        ),
     ],
 )
 def test_a_model_that_is_not_there(
@@ -290,7 +374,9 @@ def test_a_model_that_is_not_there(
     assert not [file for file in (bench / "model_answer").glob("*.jsonl") if file.stem != "m"]
 
 
-def test_a_tokenizer_without_a_chat_template(talkative: Path, bench: Path, tmp_path: Path, capsys: Any) -> None:
+def test_a_tokenizer_without_a_chat_template(
+    talkative: Path, bench: Path, tmp_path: Path, capsys: Any
+) -> None:
     folder = tmp_path / "base"
     folder.mkdir()
     for file in talkative.iterdir():

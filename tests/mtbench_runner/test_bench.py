@@ -46,10 +46,22 @@ def test_prompts_may_lie_beside_the_folder(bench: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"question_id": "1", "category": "a", "turns": ["x"]}', "question 1: needs a whole-number question_id"),
-        ('{"question_id": 9, "turns": ["x"]}', "question 9: needs a whole-number question_id and a category"),
-        ('{"question_id": 9, "category": "a", "turns": []}', "question 9: turns must be one or two texts"),
-        ('{"question_id": 9, "category": "a", "turns": ["x", 2]}', "question 9: turns must be one or two texts"),
+        (
+            '{"question_id": "1", "category": "a", "turns": ["x"]}',
+            "question 1: needs a whole-number question_id",
+        ),
+        (
+            '{"question_id": 9, "turns": ["x"]}',
+            "question 9: needs a whole-number question_id and a category",
+        ),
+        (
+            '{"question_id": 9, "category": "a", "turns": []}',
+            "question 9: turns must be one or two texts",
+        ),
+        (
+            '{"question_id": 9, "category": "a", "turns": ["x", 2]}',
+            "question 9: turns must be one or two texts",
+        ),
         ('{"question_id": 8, "category": "a", "turns": ["x"]}', "a question_id occurs twice"),
         ("[1]", "line 9: not a JSON object"),
     ],
@@ -66,10 +78,14 @@ def test_a_malformed_question_is_named(line: str, message: str, bench: Path, cap
 
 def test_no_such_folder(tmp_path: Path, capsys: Any) -> None:
     assert main(["score", "--data", str(tmp_path / "none"), "--model-id", "m"]) == 2
-    assert capsys.readouterr().err.startswith(f"error: no file {tmp_path / 'none' / 'question.jsonl'}")
+    assert capsys.readouterr().err.startswith(
+        f"error: no file {tmp_path / 'none' / 'question.jsonl'}"
+    )
 
 
-def test_without_a_network_the_download_says_what_to_do(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_without_a_network_the_download_says_what_to_do(
+    tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(benches, "SOURCE", "http://127.0.0.1:9/")
     assert main(["score", "--model-id", "m"]) == 2
@@ -79,7 +95,9 @@ def test_without_a_network_the_download_says_what_to_do(tmp_path: Path, monkeypa
     assert list(tmp_path.rglob("*.jsonl")) == []
 
 
-def test_another_file_than_the_pinned_one_is_refused_and_not_kept(tmp_path: Path, monkeypatch: Any) -> None:
+def test_another_file_than_the_pinned_one_is_refused_and_not_kept(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
     (tmp_path / "served" / "mt_bench").mkdir(parents=True)
     (tmp_path / "served" / "mt_bench" / "question.jsonl").write_text("{}\n")
     monkeypatch.setattr(benches, "SOURCE", f"file://{tmp_path}/served/")
@@ -93,7 +111,9 @@ def test_another_file_than_the_pinned_one_is_refused_and_not_kept(tmp_path: Path
 
 
 @pytest.mark.real
-def test_the_download_keeps_what_has_the_pinned_hashes(shared_data: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_the_download_keeps_what_has_the_pinned_hashes(
+    shared_data: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
     source, served = shared_data / "mt_bench", tmp_path / "served"
     (served / "mt_bench").mkdir(parents=True)
     shutil.copytree(source / "reference_answer", served / "mt_bench" / "reference_answer")
@@ -109,7 +129,10 @@ def test_the_download_keeps_what_has_the_pinned_hashes(shared_data: Path, tmp_pa
 
 @settings(max_examples=60, deadline=None)
 @given(
-    rows=st.lists(st.dictionaries(st.text(max_size=5), st.text(max_size=20)), min_size=1, max_size=5), data=st.data()
+    rows=st.lists(
+        st.dictionaries(st.text(max_size=5), st.text(max_size=20)), min_size=1, max_size=5
+    ),
+    data=st.data(),
 )
 def test_a_store_cut_at_any_byte_keeps_every_whole_row_and_goes_on(
     rows: list[dict[str, str]], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
@@ -143,7 +166,9 @@ def test_help_answers_within_a_second(arguments: list[str]) -> None:
     best = 9.0
     for _ in range(3):
         started = time.perf_counter()
-        done = subprocess.run([sys.executable, "-m", "mtbench_runner", *arguments], capture_output=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "mtbench_runner", *arguments], capture_output=True, check=True
+        )
         best = min(best, time.perf_counter() - started)
     assert best < 1
     assert b"usage: python -m mtbench_runner" in done.stdout
@@ -167,13 +192,20 @@ def test_a_wrong_call_exits_with_2(capsys: Any) -> None:
     assert "give the model a --model-id without slashes" in capsys.readouterr().err
 
 
-def test_the_stand_in_runs_a_command_and_keeps_its_exit_code(tmp_path: Path, tiny_base: Path) -> None:
+def test_the_stand_in_runs_a_command_and_keeps_its_exit_code(
+    tmp_path: Path, tiny_base: Path
+) -> None:
     stand_in = [sys.executable, "-m", "mtbench_runner.stand_in_judge"]
     look = "import os, sys; print(os.environ['OPENAI_BASE_URL'], os.environ['OPENAI_API_KEY']); sys.exit(7)"
-    done = subprocess.run([*stand_in, sys.executable, "-c", look], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*stand_in, sys.executable, "-c", look], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 7
     assert done.stdout.startswith("http://127.0.0.1:")
-    assert subprocess.run([*stand_in, "no-such-command"], capture_output=True, check=False).returncode == 2
+    assert (
+        subprocess.run([*stand_in, "no-such-command"], capture_output=True, check=False).returncode
+        == 2
+    )
     command = [
         sys.executable,
         "-m",
@@ -185,8 +217,23 @@ def test_the_stand_in_runs_a_command_and_keeps_its_exit_code(tmp_path: Path, tin
         "--out",
         str(tmp_path),
     ]
-    whole = [*stand_in, *command, "--judge-model", "stand-in-judge", "--max-new-tokens", "16", "--json", "-"]
-    done = subprocess.run(whole, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    whole = [
+        *stand_in,
+        *command,
+        "--judge-model",
+        "stand-in-judge",
+        "--max-new-tokens",
+        "16",
+        "--json",
+        "-",
+    ]
+    done = subprocess.run(
+        whole,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result["missing"], result["unparsable"], result["stand_in"]) == (0, 0, True)

@@ -51,8 +51,12 @@ def test_sampling_is_reproducible_and_follows_the_seed(model: Any) -> None:
     assert runs[0] == runs[1] != runs[2]
 
 
-@pytest.mark.parametrize(("top_k", "top_p"), [(20, 0.95), (5, 0.5), (0, 0.9), (3, 1.0), (None, None)])
-def test_sampling_draws_from_what_the_warpers_of_transformers_leave(top_k: int | None, top_p: float | None) -> None:
+@pytest.mark.parametrize(
+    ("top_k", "top_p"), [(20, 0.95), (5, 0.5), (0, 0.9), (3, 1.0), (None, None)]
+)
+def test_sampling_draws_from_what_the_warpers_of_transformers_leave(
+    top_k: int | None, top_p: float | None
+) -> None:
     torch.manual_seed(0)
     logits = torch.randn(1, 80) * 2
     kept = logits / 0.7
@@ -78,12 +82,16 @@ def test_a_step_reads_nothing_back_to_the_host(model: Any, tiny_base: Path) -> N
         run.count.item()
 
 
-def test_every_position_attends_to_something_also_padding(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_position_attends_to_something_also_padding(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An empty row of a mask is NaN in some kernels, and NaN times a weight of zero is NaN."""
     masks: list[torch.Tensor] = []
     forward = Decoding._forward
 
-    def spy(self: Decoding, tokens: Any, positions: Any, mask: torch.Tensor, window: int) -> torch.Tensor:
+    def spy(
+        self: Decoding, tokens: Any, positions: Any, mask: torch.Tensor, window: int
+    ) -> torch.Tensor:
         masks.append(mask)
         return forward(self, tokens, positions, mask, window)
 
@@ -93,7 +101,9 @@ def test_every_position_attends_to_something_also_padding(model: Any, monkeypatc
     assert all(mask.any(-1).all() for mask in masks)
 
 
-def test_models_that_the_loop_does_not_know_are_left_to_generate(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_that_the_loop_does_not_know_are_left_to_generate(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert supports(model)
     with monkeypatch.context() as changed:
         changed.setattr(model.generation_config, "repetition_penalty", 1.1)

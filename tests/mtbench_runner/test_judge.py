@@ -19,7 +19,9 @@ from mtbench_runner import store
 from mtbench_runner.__main__ import main
 
 Rows = Callable[..., list[dict[str, Any]]]
-TRANSIENT = "429 429-with-retry-after 500 reset cut hang empty null error-body no-choices not-json".split()
+TRANSIENT = (
+    "429 429-with-retry-after 500 reset cut hang empty null error-body no-choices not-json".split()
+)
 FINAL = ["wrong-key", "unknown-model"]
 N = 16  # turns of the demo bench
 
@@ -37,7 +39,9 @@ def turns(rows: list[dict[str, Any]]) -> Counter[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("fault", TRANSIENT)
-def test_a_judge_that_recovers_ends_in_a_complete_run(fault: str, judge: Any, bench: Path, rows: Rows) -> None:
+def test_a_judge_that_recovers_ends_in_a_complete_run(
+    fault: str, judge: Any, bench: Path, rows: Rows
+) -> None:
     judge.fault = lambda number, request: fault if number <= 3 else None
     assert judge_all(bench) == 0
     assert len(judge.requests) > N
@@ -62,7 +66,9 @@ def test_a_judge_that_does_not_invents_nothing_and_the_next_run_makes_it_good(
     assert [row["score"] for row in rows(bench)] == [7] * N
 
 
-def test_only_the_failed_calls_are_made_again(judge: Any, bench: Path, rows: Rows, capsys: Any) -> None:
+def test_only_the_failed_calls_are_made_again(
+    judge: Any, bench: Path, rows: Rows, capsys: Any
+) -> None:
     def ice(number: int, request: dict[str, Any]) -> str | None:
         return "500" if "ice float" in request["messages"][-1]["content"] else None
 
@@ -90,7 +96,11 @@ def test_a_dead_judge_is_given_up_on(judge: Any, bench: Path, capsys: Any) -> No
 def test_nothing_at_the_address(bench: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     assert judge_all(bench) == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith("error: nothing answers at http://127.0.0.1:9/v1")
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[-1]
+        .startswith("error: nothing answers at http://127.0.0.1:9/v1")
+    )
 
 
 def test_no_key_for_a_remote_judge(bench: Path, capsys: Any) -> None:
@@ -102,7 +112,11 @@ def test_no_key_for_a_remote_judge(bench: Path, capsys: Any) -> None:
 
 def test_settings_that_a_judge_refuses_are_left_out(judge: Any, bench: Path, rows: Rows) -> None:
     def picky(number: int, request: dict[str, Any]) -> str | None:
-        named = (name for name in ("temperature", "max_tokens", "max_completion_tokens") if name in request)
+        named = (
+            name
+            for name in ("temperature", "max_tokens", "max_completion_tokens")
+            if name in request
+        )
         return next((f"refuse-{name}" for name in named), None)
 
     judge.fault = picky
@@ -111,7 +125,9 @@ def test_settings_that_a_judge_refuses_are_left_out(judge: Any, bench: Path, row
     assert len(judge.requests) == N + 3
 
 
-def test_a_judge_that_wants_max_completion_tokens_gets_them(judge: Any, bench: Path, rows: Rows) -> None:
+def test_a_judge_that_wants_max_completion_tokens_gets_them(
+    judge: Any, bench: Path, rows: Rows
+) -> None:
     judge.fault = lambda number, request: "refuse-max_tokens" if "max_tokens" in request else None
     assert judge_all(bench) == 0
     assert rows(bench)[0]["settings"] == {"temperature": 0, "max_completion_tokens": 2048}
@@ -137,7 +153,9 @@ def test_a_changed_answer_is_judged_again_and_an_unchanged_one_never(
     original = path.read_text()
     path.write_text(original.replace("An answer. 8.2", "Another answer."))
     assert run("score", bench) == 0
-    assert "missing: 1" in capsys.readouterr().out  # turn 2 of question 8; turn 1 is the same answer
+    assert (
+        "missing: 1" in capsys.readouterr().out
+    )  # turn 2 of question 8; turn 1 is the same answer
     judge.requests.clear()
     assert judge_all(bench) == 0
     assert len(judge.requests) == 1
@@ -146,7 +164,9 @@ def test_a_changed_answer_is_judged_again_and_an_unchanged_one_never(
     path.write_text(original)
     judge.requests.clear()
     assert judge_all(bench) == 0
-    assert judge.requests == []  # the first judgment of the first answer came back from the superseded ones
+    assert (
+        judge.requests == []
+    )  # the first judgment of the first answer came back from the superseded ones
     assert len(rows(bench)) == N
 
 
@@ -159,14 +179,19 @@ def test_another_judge_prompt_is_another_judgment(judge: Any, bench: Path) -> No
     assert len(judge.requests) == N
 
 
-def test_fastchats_own_rows_are_kept_and_its_error_rows_judged_again(judge: Any, bench: Path, rows: Rows) -> None:
+def test_fastchats_own_rows_are_kept_and_its_error_rows_judged_again(
+    judge: Any, bench: Path, rows: Rows
+) -> None:
     assert judge_all(bench) == 0
     path = bench / "model_judgment" / "j_single.jsonl"
     foreign = [
-        {k: v for k, v in row.items() if k not in ("key", "answer_sha256", "usage", "settings")} for row in rows(bench)
+        {k: v for k, v in row.items() if k not in ("key", "answer_sha256", "usage", "settings")}
+        for row in rows(bench)
     ]
     foreign[0] |= {"judgment": "$ERROR$", "score": -1}
-    path.write_text("".join(json.dumps(row) + "\n" for row in [*foreign, foreign[1]]))  # one of them twice
+    path.write_text(
+        "".join(json.dumps(row) + "\n" for row in [*foreign, foreign[1]])
+    )  # one of them twice
     judge.requests.clear()
     assert judge_all(bench) == 0
     assert len(judge.requests) == 1
@@ -176,8 +201,19 @@ def test_fastchats_own_rows_are_kept_and_its_error_rows_judged_again(judge: Any,
 
 def test_kill_9_loses_only_what_was_under_way(judge: Any, bench: Path, rows: Rows) -> None:
     judge.seconds = 0.5
-    command = [sys.executable, "-m", "mtbench_runner", "judge", "--data", str(bench), "--model-id", "m"]
-    process = subprocess.Popen([*command, "--judge-model", "j", "--parallel", "4"], stderr=subprocess.DEVNULL)
+    command = [
+        sys.executable,
+        "-m",
+        "mtbench_runner",
+        "judge",
+        "--data",
+        str(bench),
+        "--model-id",
+        "m",
+    ]
+    process = subprocess.Popen(
+        [*command, "--judge-model", "j", "--parallel", "4"], stderr=subprocess.DEVNULL
+    )
     until = time.monotonic() + 60
     while not rows(bench) and time.monotonic() < until:
         time.sleep(0.05)
@@ -192,7 +228,9 @@ def test_kill_9_loses_only_what_was_under_way(judge: Any, bench: Path, rows: Row
     assert len(rows(bench)) == N
 
 
-def test_a_second_run_waits_and_then_finds_nothing_to_do(judge: Any, bench: Path, rows: Rows, capsys: Any) -> None:
+def test_a_second_run_waits_and_then_finds_nothing_to_do(
+    judge: Any, bench: Path, rows: Rows, capsys: Any
+) -> None:
     judge.seconds = 0.2
     codes: list[int] = []
     first = threading.Thread(target=lambda: codes.append(judge_all(bench, "--parallel", "2")))
@@ -217,7 +255,9 @@ def test_a_second_run_waits_and_then_finds_nothing_to_do(judge: Any, bench: Path
         ("<think>maybe [[3]]</think>Rating: [[6]]", 6),
     ],
 )
-def test_ratings_are_fastchats(reply: str, score: float, judge: Any, bench: Path, rows: Rows, capsys: Any) -> None:
+def test_ratings_are_fastchats(
+    reply: str, score: float, judge: Any, bench: Path, rows: Rows, capsys: Any
+) -> None:
     judge.reply = reply
     assert judge_all(bench) == 0
     assert [row["score"] for row in rows(bench)] == [score] * N
@@ -234,28 +274,42 @@ def test_the_reference_answers_reach_the_judge(judge: Any, bench: Path, tmp_path
     assert sum("Cleo is the shortest." in r["messages"][-1]["content"] for r in judge.requests) == 2
     corrected = tmp_path / "corrected.jsonl"
     corrected.write_text(
-        (bench / "reference_answer" / "reference.jsonl").read_text().replace("Cleo is", "It is Cleo who is")
+        (bench / "reference_answer" / "reference.jsonl")
+        .read_text()
+        .replace("Cleo is", "It is Cleo who is")
     )
     judge.requests.clear()
     assert judge_all(bench, "--references", str(corrected)) == 0
-    assert sum("It is Cleo who is the shortest." in r["messages"][-1]["content"] for r in judge.requests) == 2
+    assert (
+        sum(
+            "It is Cleo who is the shortest." in r["messages"][-1]["content"]
+            for r in judge.requests
+        )
+        == 2
+    )
     assert len(judge.requests) == 2
 
 
 def test_a_missing_reference_or_answer_is_named(judge: Any, bench: Path, capsys: Any) -> None:
     (bench / "reference_answer" / "reference.jsonl").write_text("")
     assert judge_all(bench) == 2
-    assert capsys.readouterr().err == "error: no reference answer to question 3 of demo (3 lack one)\n"
+    assert (
+        capsys.readouterr().err == "error: no reference answer to question 3 of demo (3 lack one)\n"
+    )
     (bench / "model_answer" / "m.jsonl").write_text("")
     assert judge_all(bench) == 2
     assert "error: m has no answer to 8 questions (1 ...)" in capsys.readouterr().err
 
 
-def test_a_judge_prompt_of_a_kind_that_fastchat_does_not_know(judge: Any, bench: Path, capsys: Any) -> None:
+def test_a_judge_prompt_of_a_kind_that_fastchat_does_not_know(
+    judge: Any, bench: Path, capsys: Any
+) -> None:
     path = bench / "judge_prompts.jsonl"
     path.write_text(path.read_text().replace("[[rating]]", "stars"))
     assert judge_all(bench) == 2
-    assert capsys.readouterr().err == "error: judge prompt single-v1: invalid output format: stars\n"
+    assert (
+        capsys.readouterr().err == "error: judge prompt single-v1: invalid output format: stars\n"
+    )
 
 
 def test_the_key_is_nowhere(judge: Any, bench: Path, capsys: Any, monkeypatch: Any) -> None:
@@ -285,16 +339,24 @@ def fastchats_averages(path: Path, capsys: Any) -> dict[str, Any]:
 
     capsys.readouterr()
     with pandas.option_context("display.precision", 17):
-        display_result_single(argparse.Namespace(input_file=str(path), model_list=None, bench_name="mt_bench"))
+        display_result_single(
+            argparse.Namespace(input_file=str(path), model_list=None, bench_name="mt_bench")
+        )
     found: dict[str, list[float]] = {}
     for line in capsys.readouterr().out.splitlines():
         words = line.split()
-        if len(words) in (2, 3) and words[-1].replace(".", "", 1).isdigit() and not line.startswith("#"):
+        if (
+            len(words) in (2, 3)
+            and words[-1].replace(".", "", 1).isdigit()
+            and not line.startswith("#")
+        ):
             found.setdefault(words[0], []).append(float(words[-1]))
     return found
 
 
-def test_fastchats_show_result_gives_our_averages(judge: Any, bench: Path, answers: Any, capsys: Any) -> None:
+def test_fastchats_show_result_gives_our_averages(
+    judge: Any, bench: Path, answers: Any, capsys: Any
+) -> None:
     answers(bench, "other", "Something else.")
     judge.reply = lambda request: ["[[10]]", "[[7]]", "none", "[[3.5]]", "[[1]]"][
         len(request["messages"][-1]["content"]) % 5
@@ -304,31 +366,77 @@ def test_fastchats_show_result_gives_our_averages(judge: Any, bench: Path, answe
     theirs = fastchats_averages(bench / "model_judgment" / "j_single.jsonl", capsys)
     assert set(theirs) == {"m", "other"}
     for model in theirs:
-        assert main(["score", "--data", str(bench), "--model-id", model, "--judge-model", "j", "--json", "-"]) == 0
+        assert (
+            main(
+                [
+                    "score",
+                    "--data",
+                    str(bench),
+                    "--model-id",
+                    model,
+                    "--judge-model",
+                    "j",
+                    "--json",
+                    "-",
+                ]
+            )
+            == 0
+        )
         ours = json.loads(capsys.readouterr().out)
-        assert [ours["turns"]["1"], ours["turns"]["2"], ours["overall"]] == pytest.approx(theirs[model], rel=1e-14)
+        assert [ours["turns"]["1"], ours["turns"]["2"], ours["overall"]] == pytest.approx(
+            theirs[model], rel=1e-14
+        )
 
 
 @pytest.mark.real
 def test_the_published_scores_of_three_models(shared_data: Path, capsys: Any) -> None:
     data = shared_data / "mt_bench"
     theirs = fastchats_averages(data / "model_judgment" / "gpt-4_single.jsonl", capsys)
-    for model, published in {"mamba_0_5_dpo_ep3": 7.31, "mamba_0_75_dpo_ep1": 7.03, "mamba_0_75_dpo_ep3": 6.58}.items():
+    for model, published in {
+        "mamba_0_5_dpo_ep3": 7.31,
+        "mamba_0_75_dpo_ep1": 7.03,
+        "mamba_0_75_dpo_ep3": 6.58,
+    }.items():
         assert main(["score", "--data", str(data), "--model-id", model, "--json", "-"]) == 0
         ours = json.loads(capsys.readouterr().out)
         assert round(ours["overall"], 2) == round(theirs[model][2], 2) == published
-        assert [ours["turns"]["1"], ours["turns"]["2"], ours["overall"]] == pytest.approx(theirs[model], rel=1e-14)
-        assert ours["known_wrong_references"] == [104, 105, 109, 111, 113, 114, 120, 122, 124, 125, 126, 128, 130]
+        assert [ours["turns"]["1"], ours["turns"]["2"], ours["overall"]] == pytest.approx(
+            theirs[model], rel=1e-14
+        )
+        assert ours["known_wrong_references"] == [
+            104,
+            105,
+            109,
+            111,
+            113,
+            114,
+            120,
+            122,
+            124,
+            125,
+            126,
+            128,
+            130,
+        ]
 
 
 @pytest.mark.real
-def test_gpt4s_published_judgments_need_no_judge(shared_data: Path, tmp_path: Path, judge: Any) -> None:
+def test_gpt4s_published_judgments_need_no_judge(
+    shared_data: Path, tmp_path: Path, judge: Any
+) -> None:
     """FastChat's own judge asked, word for word, what this one would ask."""
     import shutil
 
     for name in ("model_answer", "model_judgment"):
         shutil.copytree(shared_data / "mt_bench" / name, tmp_path / name)
-    arguments = ["--data", str(shared_data / "mt_bench"), "--out", str(tmp_path), "--model-id", "mamba_0_5_dpo_ep3"]
+    arguments = [
+        "--data",
+        str(shared_data / "mt_bench"),
+        "--out",
+        str(tmp_path),
+        "--model-id",
+        "mamba_0_5_dpo_ep3",
+    ]
     assert main(["judge", *arguments]) == 0
     assert judge.requests == []
 
@@ -346,7 +454,16 @@ def test_pairwise_asks_in_both_orders_and_keeps_fastchats_rule(
         return "[[A]]" if last.index("An answer.") < last.index("A poor answer.") else "[[B]]"
 
     judge.reply = prefer_an_answer
-    arguments = ["--data", str(bench), "--model-id", "m", "--baseline", "base", "--judge-model", "j"]
+    arguments = [
+        "--data",
+        str(bench),
+        "--model-id",
+        "m",
+        "--baseline",
+        "base",
+        "--judge-model",
+        "j",
+    ]
     assert main(["pairwise", *arguments, "--json", "-", "--prices", "10", "30"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["win"], result["tie"], result["loss"], result["missing"]) == (15, 1, 0, 0)
@@ -358,7 +475,9 @@ def test_pairwise_asks_in_both_orders_and_keeps_fastchats_rule(
     assert result["cost_usd"] == pytest.approx(2 * N * (100 * 10 + 10 * 30) / 1e6)
     assert main(["pairwise", *arguments]) == 0
     assert len(judge.requests) == 2 * N
-    assert fastchats_win_rate(bench / "model_judgment" / "j_pair.jsonl", capsys) == pytest.approx(result["overall"])
+    assert fastchats_win_rate(bench / "model_judgment" / "j_pair.jsonl", capsys) == pytest.approx(
+        result["overall"]
+    )
     judge.reply = "I cannot decide."
     answers(bench, "base", "Another poor answer.")
     assert main(["pairwise", *arguments]) == 0
@@ -370,8 +489,14 @@ def fastchats_win_rate(path: Path, capsys: Any) -> float:
     from fastchat.llm_judge.show_result import display_result_pairwise
 
     capsys.readouterr()
-    display_result_pairwise(argparse.Namespace(input_file=str(path), model_list=None, baseline_model="base"))
-    return float(next(line for line in capsys.readouterr().out.splitlines() if line.startswith("m ")).split()[-1])
+    display_result_pairwise(
+        argparse.Namespace(input_file=str(path), model_list=None, baseline_model="base")
+    )
+    return float(
+        next(
+            line for line in capsys.readouterr().out.splitlines() if line.startswith("m ")
+        ).split()[-1]
+    )
 
 
 def test_fastchat_is_left_as_it_was(judge: Any, bench: Path) -> None:
@@ -382,7 +507,9 @@ def test_fastchat_is_left_as_it_was(judge: Any, bench: Path) -> None:
     assert vars(common) == before
 
 
-def test_a_damaged_store_is_an_error_that_names_the_line(judge: Any, bench: Path, capsys: Any) -> None:
+def test_a_damaged_store_is_an_error_that_names_the_line(
+    judge: Any, bench: Path, capsys: Any
+) -> None:
     assert judge_all(bench) == 0
     path = bench / "model_judgment" / "j_single.jsonl"
     lines = path.read_text().splitlines()

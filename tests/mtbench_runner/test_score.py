@@ -48,7 +48,10 @@ def test_wilson_is_the_textbook_interval_for_independent_comparisons() -> None:
     """8 wins of 10: 0.4902 to 0.9433 (Wilson 1927), widened a little by G / (G - 1)."""
     low, high = wilson(items(*((q, 1, float(q < 8)) for q in range(10)))) or [0, 0]
     assert (low, high) == (pytest.approx(0.4902, abs=0.02), pytest.approx(0.9433, abs=0.01))
-    assert wilson(items(*((q, 1, 1.0) for q in range(10)))) == [pytest.approx(0.7225, abs=1e-3), pytest.approx(1.0)]
+    assert wilson(items(*((q, 1, 1.0) for q in range(10)))) == [
+        pytest.approx(0.7225, abs=1e-3),
+        pytest.approx(1.0),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -80,8 +83,17 @@ def write_judgments(bench: Path, ratings: dict[tuple[int, int], str]) -> None:
     with path.open("w") as file:
         for (question, turn), text in ratings.items():
             found = one_score_pattern.search(text)
-            row = {"question_id": question, "model": "m", "judge": ["j", "single-v1"], "user_prompt": "", "turn": turn}
-            file.write(json.dumps(row | {"judgment": text, "score": float(found[1]) if found else -1}) + "\n")
+            row = {
+                "question_id": question,
+                "model": "m",
+                "judge": ["j", "single-v1"],
+                "user_prompt": "",
+                "turn": turn,
+            }
+            file.write(
+                json.dumps(row | {"judgment": text, "score": float(found[1]) if found else -1})
+                + "\n"
+            )
 
 
 def score(bench: Path, *more: str) -> int:
@@ -102,7 +114,12 @@ def test_the_whole_result(bench: Path, capsys: Any) -> None:
     assert result["categories"]["math"] == 5.5
     assert result["category_turns"]["math"] == {"1": 5, "2": 6}
     assert result["success_rate"] == 5 / 14
-    assert (result["missing"], result["unparsable"], result["n_expected"], result["n_questions"]) == (1, 1, 16, 8)
+    assert (
+        result["missing"],
+        result["unparsable"],
+        result["n_expected"],
+        result["n_questions"],
+    ) == (1, 1, 16, 8)
     assert result["per_question"]["8"] == {"1": 9}
     assert result["strict"]["flagged"] == {"quoted": [], "range": [], "disagree": [[1, 1]]}
     assert result["strict"]["change"] == pytest.approx(8 / 14)
@@ -122,12 +139,24 @@ def test_nothing_judged_yet(bench: Path, capsys: Any) -> None:
     )
 
 
-def test_show_prints_both_models_and_no_control_characters(bench: Path, answers: Any, judge: Any, capsys: Any) -> None:
+def test_show_prints_both_models_and_no_control_characters(
+    bench: Path, answers: Any, judge: Any, capsys: Any
+) -> None:
     answers(bench, "base", "A \x1b[31mred\x1b[0m answer\r\x07.")
     judge.reply = "Good.\x1b]0;owned\x07\u202e\x9b31m Rating: [[7]]"
     for model in ("m", "base"):
         assert main(["judge", "--data", str(bench), "--model-id", model, "--judge-model", "j"]) == 0
-    arguments = ["show", "--data", str(bench), "--model-id", "m", "--baseline", "base", "--judge-model", "j"]
+    arguments = [
+        "show",
+        "--data",
+        str(bench),
+        "--model-id",
+        "m",
+        "--baseline",
+        "base",
+        "--judge-model",
+        "j",
+    ]
     assert main([*arguments, "--question", "3"]) == 0
     out = capsys.readouterr().out
     assert "An answer. 3.2" in out

@@ -22,17 +22,27 @@ def lm_eval_output(tmp_path: Path) -> Output:
     return lambda name, *args, **config: write_lm_eval(tmp_path / name, *args, **config)
 
 
-def write_lm_eval(out: Path, skill: float, seed: int = 0, reply: str | None = None, **config: Any) -> Path:
+def write_lm_eval(
+    out: Path, skill: float, seed: int = 0, reply: str | None = None, **config: Any
+) -> Path:
     folder = out / "some__model"
     folder.mkdir(parents=True)
     chance, stamp = random.Random(seed), "2026-01-01T00-00-00.000000"
     tasks = [f"tatqa_{kind.replace('-', '_')}" for kind in TYPES]
     for kind, task in zip(TYPES, tasks, strict=True):
-        rows = [sample(f"{task}-{i}", f"context-{i % 16}", kind, chance.random() < skill, reply) for i in range(20)]
+        rows = [
+            sample(f"{task}-{i}", f"context-{i % 16}", kind, chance.random() < skill, reply)
+            for i in range(20)
+        ]
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (folder / f"samples_{task}_{stamp}.jsonl").write_text(text)
     results = {
-        "config": {"model": "hf", "model_args": {"pretrained": "base"}, "batch_size": "16", "gen_kwargs": None}
+        "config": {
+            "model": "hf",
+            "model_args": {"pretrained": "base"},
+            "batch_size": "16",
+            "gen_kwargs": None,
+        }
         | config,
         "configs": {task: {"generation_kwargs": {"until": []}} for task in tasks},
         "versions": dict.fromkeys(tasks, 1.0),
@@ -55,7 +65,13 @@ def sample(uid: str, context: str, kind: str, right: bool, reply: str | None) ->
         "answer_from": "table",
         "scale": "million",
     }
-    metrics = {"em": float(right), "f1": float(right), "scale_em": 1.0, "parsed": 1.0, "lenient_em": float(right)}
+    metrics = {
+        "em": float(right),
+        "f1": float(right),
+        "scale_em": 1.0,
+        "parsed": 1.0,
+        "lenient_em": float(right),
+    }
     hashes = {"doc_hash": f"d{uid}", "prompt_hash": f"p{uid}", "target_hash": f"t{uid}"}
     answer = reply or f'{{"answer": ["{"gold" if right else "fool"}"], "scale": "million"}}'
     return {
@@ -75,9 +91,17 @@ def mtbench_output(tmp_path: Path) -> Output:
     return lambda name, *args, **changes: write_mtbench(tmp_path / name, *args, **changes)
 
 
-def write_mtbench(folder: Path, ratings: list[int], judge: str = "stand-in-judge", **score: Any) -> Path:
-    questions = [{"question_id": i, "category": f"kind {i % 4}", "turns": ["First?", "And then?"]} for i in range(8)]
-    answers = [{"question_id": i, "choices": [{"index": 0, "turns": ["an answer", "another"]}]} for i in range(8)]
+def write_mtbench(
+    folder: Path, ratings: list[int], judge: str = "stand-in-judge", **score: Any
+) -> Path:
+    questions = [
+        {"question_id": i, "category": f"kind {i % 4}", "turns": ["First?", "And then?"]}
+        for i in range(8)
+    ]
+    answers = [
+        {"question_id": i, "choices": [{"index": 0, "turns": ["an answer", "another"]}]}
+        for i in range(8)
+    ]
     judgments = [
         {
             "question_id": i,
@@ -115,7 +139,12 @@ def write_mtbench(folder: Path, ratings: list[int], judge: str = "stand-in-judge
 def built_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A results folder with a base and three runs that differ in beta alone, with raw files and the report."""
     root = tmp_path_factory.mktemp("built")
-    runs = {"base-tiny": (0.3, None), "low": (0.8, 0.02), "middle": (0.45, 0.05), "high": (0.3, 0.1)}
+    runs = {
+        "base-tiny": (0.3, None),
+        "low": (0.8, 0.02),
+        "middle": (0.45, 0.05),
+        "high": (0.3, 0.1),
+    }
     for seed, (name, (skill, beta)) in enumerate(runs.items()):
         reply = "<script>document.title = 'owned'</script></script>|" if name == "low" else None
         folder = root / "results" / "runs" / name
@@ -134,7 +163,12 @@ def results_folder(tmp_path: Path, built_results: Path) -> Path:
 
 def make_record(folder: Path, beta: float | None) -> record.Record:
     history = [
-        {"step": i, "loss": 0.7 - i / 20, "rewards/accuracies": 0.5 + i / 20, "rewards/margins": i / 10}
+        {
+            "step": i,
+            "loss": 0.7 - i / 20,
+            "rewards/accuracies": 0.5 + i / 20,
+            "rewards/margins": i / 10,
+        }
         for i in range(1, 9)
     ]
     recipe = {
@@ -145,8 +179,16 @@ def make_record(folder: Path, beta: float | None) -> record.Record:
         "num_train_epochs": 1,
         "loss_type": ["sigmoid"],
     }
-    training = {"recipe": recipe, "history": history, "pairs": {"kept": 96}, "seconds": 12.0, "device": "cpu"}
-    mtbench = outputs.mtbench_scores(folder / "mtbench" / "score.json", folder / "mtbench" / "question.jsonl")
+    training = {
+        "recipe": recipe,
+        "history": history,
+        "pairs": {"kept": 96},
+        "seconds": 12.0,
+        "device": "cpu",
+    }
+    mtbench = outputs.mtbench_scores(
+        folder / "mtbench" / "score.json", folder / "mtbench" / "question.jsonl"
+    )
     return record.Record.model_validate(
         {
             "name": folder.name,

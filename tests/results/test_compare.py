@@ -16,7 +16,11 @@ Output = Callable[..., Path]
 
 def test_scores_of_lm_eval_are_read_as_logged(lm_eval_output: Output) -> None:
     scores = outputs.lm_eval_scores(lm_eval_output("a", 0.5))
-    rows = [json.loads(line) for file in lm_eval_output("b", 0.5).rglob("*.jsonl") for line in file.open()]
+    rows = [
+        json.loads(line)
+        for file in lm_eval_output("b", 0.5).rglob("*.jsonl")
+        for line in file.open()
+    ]
     em = {row["doc"]["uid"]: row["em"] for row in rows}
     assert dict(zip(scores.item, scores.metrics["em"], strict=True)) == em
     assert len(set(scores.cluster)) == 16
@@ -25,7 +29,9 @@ def test_scores_of_lm_eval_are_read_as_logged(lm_eval_output: Output) -> None:
 
 def test_one_gpu_stands_on_the_line_that_announces_it(lm_eval_output: Output) -> None:
     file = outputs.results_file(lm_eval_output("a", 0.5))
-    file.write_text(file.read_text().replace("CPU:", "GPU models and configuration: GPU 0: A GPU\\nCPU:"))
+    file.write_text(
+        file.read_text().replace("CPU:", "GPU models and configuration: GPU 0: A GPU\\nCPU:")
+    )
     assert outputs.lm_eval_scores(file).circumstances["device"] == "A GPU"
     file.write_text(file.read_text().replace(" GPU 0", "\\nGPU 0"))
     assert outputs.lm_eval_scores(file).circumstances["device"] == "A GPU"
@@ -40,20 +46,28 @@ def test_the_newest_results_file_of_a_folder_counts(lm_eval_output: Output) -> N
 
 def test_comparison_holds_the_hand_computed_figures(lm_eval_output: Output) -> None:
     before, after = (
-        outputs.lm_eval_scores(lm_eval_output(n, s, seed)) for n, s, seed in [("a", 0.3, 0), ("b", 0.8, 1)]
+        outputs.lm_eval_scores(lm_eval_output(n, s, seed))
+        for n, s, seed in [("a", 0.3, 0), ("b", 0.8, 1)]
     )
-    rows = {(row.metric, row.group): row for row in compare.compare({"tatqa": before}, {"tatqa": after})[0]["tatqa"]}
+    rows = {
+        (row.metric, row.group): row
+        for row in compare.compare({"tatqa": before}, {"tatqa": after})[0]["tatqa"]
+    }
     a, b = before.metrics["em"], after.metrics["em"]
     row = rows["em", "overall"]
     assert row.difference.delta == pytest.approx(sum(map(float, b)) / 80 - sum(map(float, a)) / 80)  # type: ignore[arg-type]
     assert row.verdict == "better"
     count = [i for i, kind in enumerate(before.groups["answer_type"]) if kind == "count"]
-    assert rows["em", "count"].difference.before == pytest.approx(sum(a[i] or 0 for i in count) / 20)
-    unadjusted = [rows["em", kind].difference.p for kind in ("arithmetic", "count", "multi-span", "span")]
-    assert rows["em", "count"].p >= rows["em", "count"].difference.p
-    assert min(rows["em", kind].p for kind in ("arithmetic", "count", "multi-span", "span")) == pytest.approx(
-        min(1, 4 * min(unadjusted))
+    assert rows["em", "count"].difference.before == pytest.approx(
+        sum(a[i] or 0 for i in count) / 20
     )
+    unadjusted = [
+        rows["em", kind].difference.p for kind in ("arithmetic", "count", "multi-span", "span")
+    ]
+    assert rows["em", "count"].p >= rows["em", "count"].difference.p
+    assert min(
+        rows["em", kind].p for kind in ("arithmetic", "count", "multi-span", "span")
+    ) == pytest.approx(min(1, 4 * min(unadjusted)))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +83,10 @@ def test_comparison_holds_the_hand_computed_figures(lm_eval_output: Output) -> N
     ],
 )
 def test_other_settings_are_refused_by_name(
-    lm_eval_output: Output, change: Callable[[str], str], named: str, capsys: pytest.CaptureFixture[str]
+    lm_eval_output: Output,
+    change: Callable[[str], str],
+    named: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     before, after = lm_eval_output("a", 0.5), lm_eval_output("b", 0.5)
     file = outputs.results_file(after)
@@ -77,13 +94,19 @@ def test_other_settings_are_refused_by_name(
     file.write_text(change(file.read_text()))
     assert main(["compare", str(before), str(after)]) == 2
     error = capsys.readouterr().err
-    assert error == f"error: tatqa: not comparable, {named} differ before and after; score both the same way\n"
+    assert (
+        error
+        == f"error: tatqa: not comparable, {named} differ before and after; score both the same way\n"
+    )
 
 
 @pytest.mark.parametrize(
-    ("field", "named"), [("doc_hash", "docs"), ("prompt_hash", "prompts"), ("target_hash", "targets")]
+    ("field", "named"),
+    [("doc_hash", "docs"), ("prompt_hash", "prompts"), ("target_hash", "targets")],
 )
-def test_other_questions_or_prompts_are_refused(lm_eval_output: Output, field: str, named: str) -> None:
+def test_other_questions_or_prompts_are_refused(
+    lm_eval_output: Output, field: str, named: str
+) -> None:
     before, after = lm_eval_output("a", 0.5), lm_eval_output("b", 0.5)
     file = next(after.rglob("samples_tatqa_count*"))
     file.write_text(file.read_text().replace(f'"{field}": "', f'"{field}": "x', 1))
@@ -91,7 +114,9 @@ def test_other_questions_or_prompts_are_refused(lm_eval_output: Output, field: s
         compare.compare(compare.load(before), compare.load(after))
 
 
-def test_another_version_or_base_is_warned_of(lm_eval_output: Output, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_version_or_base_is_warned_of(
+    lm_eval_output: Output, capsys: pytest.CaptureFixture[str]
+) -> None:
     before, after = (
         lm_eval_output("a", 0.5),
         lm_eval_output("b", 0.5, model_args="pretrained=other,peft=x", batch_size="1"),
@@ -102,7 +127,9 @@ def test_another_version_or_base_is_warned_of(lm_eval_output: Output, capsys: py
     assert "warning: tatqa: batch size differs: 16 before, 1 after" in errors
 
 
-def test_any_other_task_compares_question_by_question(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_any_other_task_compares_question_by_question(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name, right in (("before", 0), ("after", 9)):
         (tmp_path / name).mkdir()
         rows = [
@@ -116,12 +143,23 @@ def test_any_other_task_compares_question_by_question(tmp_path: Path, capsys: py
             }
             for i in range(10)
         ]
-        (tmp_path / name / "samples_ifeval_t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        results = {"config": {}, "configs": {"ifeval": {}}, "versions": {"ifeval": 4.0}, "n-shot": {}}
+        (tmp_path / name / "samples_ifeval_t.jsonl").write_text(
+            "".join(json.dumps(row) + "\n" for row in rows)
+        )
+        results = {
+            "config": {},
+            "configs": {"ifeval": {}},
+            "versions": {"ifeval": 4.0},
+            "n-shot": {},
+        }
         (tmp_path / name / "results_t.json").write_text(json.dumps(results))
     assert main(["compare", str(tmp_path / "before"), str(tmp_path / "after"), "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
-    assert (row["bench"], row["metric"], row["clusters"]) == ("bench ifeval", "prompt_level_strict_acc", 10)
+    assert (row["bench"], row["metric"], row["clusters"]) == (
+        "bench ifeval",
+        "prompt_level_strict_acc",
+        10,
+    )
     assert (row["delta"], row["verdict"]) == (0.9, "better")
     assert row["p"] == pytest.approx(2 / 2**9)  # nine of ten changed, all one way
 
@@ -143,7 +181,9 @@ def test_mtbench_scores_pair_by_turn_and_cluster_by_question(
     assert success["after"] == 0.125
 
 
-def test_json_has_null_where_there_is_no_figure(mtbench_output: Output, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_null_where_there_is_no_figure(
+    mtbench_output: Output, capsys: pytest.CaptureFixture[str]
+) -> None:
     one = {"per_question": {"0": {"1": 3.0, "2": 4.0}}}
     before, after = (mtbench_output(name, [3] * 8, **one) / "score.json" for name in ("a", "b"))
     assert main(["compare", str(before), str(after), "--json"]) == 0
@@ -151,11 +191,15 @@ def test_json_has_null_where_there_is_no_figure(mtbench_output: Output, capsys: 
     assert (row["low"], row["se"], row["verdict"]) == (None, None, "cannot tell")
 
 
-def test_a_missing_judgment_is_left_out_and_said(mtbench_output: Output, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_judgment_is_left_out_and_said(
+    mtbench_output: Output, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = mtbench_output("a", [3] * 8) / "score.json"
     content = json.loads(before.read_text())
     del content["per_question"]["0"]["2"]
-    after = mtbench_output("b", [3] * 8, per_question=content["per_question"], missing=1) / "score.json"
+    after = (
+        mtbench_output("b", [3] * 8, per_question=content["per_question"], missing=1) / "score.json"
+    )
     assert main(["compare", str(before), str(after)]) == 0
     captured = capsys.readouterr()
     assert "1 items lack a score on one side and are left out" in captured.err
@@ -171,7 +215,10 @@ def test_another_judge_is_refused(mtbench_output: Output) -> None:
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [("7", "neither a record nor"), ('{"per_question": {}, "judge": "j"}', "not MT-Bench scores, no bench")],
+    [
+        ("7", "neither a record nor"),
+        ('{"per_question": {}, "judge": "j"}', "not MT-Bench scores, no bench"),
+    ],
 )
 def test_another_json_file_is_refused(content: str, reason: str, tmp_path: Path) -> None:
     (tmp_path / "score.json").write_text(content)
@@ -179,8 +226,19 @@ def test_another_json_file_is_refused(content: str, reason: str, tmp_path: Path)
         compare.load(tmp_path / "score.json")
 
 
-def test_records_compare_bench_by_bench(results_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["compare", str(results_folder / "runs/base-tiny"), str(results_folder / "runs/low/record.json")]) == 0
+def test_records_compare_bench_by_bench(
+    results_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        main(
+            [
+                "compare",
+                str(results_folder / "runs/base-tiny"),
+                str(results_folder / "runs/low/record.json"),
+            ]
+        )
+        == 0
+    )
     out = capsys.readouterr().out
     assert "TAT-QA: exact match, %" in out
     assert "bench demo (STAND-IN JUDGE, measures nothing): rating from 1 to 10" in out
@@ -208,11 +266,16 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert named in error
 
 
-def test_a_folder_without_results_says_what_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_results_says_what_to_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["compare", str(tmp_path), str(tmp_path)]) == 2
     assert "--log_samples" in capsys.readouterr().err
 
 
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
     code = "import sys; from results.__main__ import parser; parser(); print({'scipy', 'pydantic'} & {*sys.modules})"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+        == "set()\n"
+    )

@@ -12,7 +12,9 @@ from results import page, published
 
 def test_every_run_of_the_log_has_its_place() -> None:
     assert [run["status"] for run in published.LOG["runs"]].count("completed") == 6
-    assert [run["name"] for run in published.LOG["runs"] if run["status"] == "planned"] == ["beta_002_lr1e5_aggressive"]
+    assert [run["name"] for run in published.LOG["runs"] if run["status"] == "planned"] == [
+        "beta_002_lr1e5_aggressive"
+    ]
     keys = {frozenset(run) for run in published.LOG["runs"]}
     assert len(keys) == 1
 
@@ -51,7 +53,9 @@ def test_every_stated_delta_agrees_with_before_and_after() -> None:
         for measure in (*published.TYPES, "mtbench", "instruct"):
             before, after, stated = run[measure] or (None, None, None)
             if before is not None and after is not None and stated is not None:
-                assert after - before == pytest.approx(stated, abs=0.11)  # the log rounds before it subtracts
+                assert after - before == pytest.approx(
+                    stated, abs=0.11
+                )  # the log rounds before it subtracts
 
 
 def test_shares_of_count_are_whole_questions_of_32() -> None:

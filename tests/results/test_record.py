@@ -14,7 +14,9 @@ def test_a_record_is_read_back_as_saved(results_folder: Path, tmp_path: Path) ->
     found = record.load(results_folder / "runs/low/record.json")
     record.save(found, tmp_path / "again.json")
     assert record.load(tmp_path / "again.json") == found
-    assert (tmp_path / "again.json").read_bytes() == (results_folder / "runs/low/record.json").read_bytes()
+    assert (tmp_path / "again.json").read_bytes() == (
+        results_folder / "runs/low/record.json"
+    ).read_bytes()
     assert not list(tmp_path.glob(".again*"))
 
 
@@ -24,13 +26,21 @@ def test_a_record_is_read_back_as_saved(results_folder: Path, tmp_path: Path) ->
         (lambda r: r.pop("provenance"), "provenance: Field required"),
         (lambda r: r.update(surplus=1), "surplus: Extra inputs are not permitted"),
         (lambda r: r["scores"]["tatqa"]["metrics"]["em"].pop(), "columns of unequal length"),
-        (lambda r: r["scores"]["tatqa"]["item"].__setitem__(1, r["scores"]["tatqa"]["item"][0]), "an item twice"),
-        (lambda r: r["scores"]["tatqa"]["metrics"]["em"].__setitem__(0, "right"), "scores.tatqa.metrics.em.0"),
+        (
+            lambda r: r["scores"]["tatqa"]["item"].__setitem__(1, r["scores"]["tatqa"]["item"][0]),
+            "an item twice",
+        ),
+        (
+            lambda r: r["scores"]["tatqa"]["metrics"]["em"].__setitem__(0, "right"),
+            "scores.tatqa.metrics.em.0",
+        ),
         (lambda r: r.update(version=99), "version 99, this program reads [1]"),
         (lambda r: r.pop("version"), "KeyError: 'version'"),
     ],
 )
-def test_a_broken_record_is_refused_in_one_line(results_folder: Path, change: Any, named: str) -> None:
+def test_a_broken_record_is_refused_in_one_line(
+    results_folder: Path, change: Any, named: str
+) -> None:
     file = results_folder / "runs/low/record.json"
     content = json.loads(file.read_text())
     change(content)
@@ -43,14 +53,20 @@ def test_a_broken_record_is_refused_in_one_line(results_folder: Path, change: An
     assert "\n" not in message
 
 
-def test_older_versions_are_upgraded_step_by_step(results_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_older_versions_are_upgraded_step_by_step(
+    results_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = results_folder / "runs/low/record.json"
     content = json.loads(file.read_text())
     seconds = content.pop("seconds")
     content |= {"version": -1, "label": content.pop("name")}
     file.write_text(json.dumps(content))
     named: dict[int, Any] = {
-        -1: lambda old: {**{k: v for k, v in old.items() if k != "label"}, "name": old["label"], "version": 0},
+        -1: lambda old: {
+            **{k: v for k, v in old.items() if k != "label"},
+            "name": old["label"],
+            "version": 0,
+        },
         0: lambda old: {**old, "seconds": seconds, "version": 1},
     }
     monkeypatch.setattr(record, "UPGRADES", named)

@@ -16,7 +16,12 @@ from results.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    (
+        path
+        for name in ("chromium", "chromium-browser", "google-chrome")
+        if (path := shutil.which(name))
+    ),
+    None,
 )
 
 
@@ -38,14 +43,24 @@ def test_holm_over_the_runs_only_widens(results_folder: Path) -> None:
     for run in runs.values():
         alone = next(row for row in run.rows["tatqa"] if row.group == "overall")
         assert run.headlines["tatqa"].p >= alone.p
-    assert runs["low"].headlines["tatqa"].p == pytest.approx(3 * next(iter(runs["low"].rows["tatqa"])).p)
+    assert runs["low"].headlines["tatqa"].p == pytest.approx(
+        3 * next(iter(runs["low"].rows["tatqa"])).p
+    )
 
 
-def test_single_fields_are_compared_among_runs_that_differ_in_nothing_else(results_folder: Path) -> None:
+def test_single_fields_are_compared_among_runs_that_differ_in_nothing_else(
+    results_folder: Path,
+) -> None:
     kinds = list(report.by_field(report.collect(results_folder / "runs")))
     assert [item for kind, item in kinds if kind == "h3"] == ["By beta"]
-    assert [row[:2] for row in kinds[1][1][1:]] == [["0.02", "low"], ["0.05", "middle"], ["0.1", "high"]]
-    assert all(row[-2] for row in kinds[1][1][2:])  # each compared with the first on the same questions
+    assert [row[:2] for row in kinds[1][1][1:]] == [
+        ["0.02", "low"],
+        ["0.05", "middle"],
+        ["0.1", "high"],
+    ]
+    assert all(
+        row[-2] for row in kinds[1][1][2:]
+    )  # each compared with the first on the same questions
 
 
 def test_rank_and_alpha_count_as_one_field(results_folder: Path) -> None:
@@ -68,7 +83,9 @@ def test_a_stand_in_judge_is_named_wherever_its_ratings_stand(results_folder: Pa
     drawn = report.beta_figure(runs)
     for run in runs:
         del run.headlines["mtbench"]
-    assert report.beta_figure(runs) == drawn  # beside the log stands no rating that measures nothing
+    assert (
+        report.beta_figure(runs) == drawn
+    )  # beside the log stands no rating that measures nothing
 
 
 def test_synthetic_questions_are_named_wherever_their_scores_stand(
@@ -106,7 +123,9 @@ def test_the_readme_needs_no_raw_files(results_folder: Path) -> None:
     assert report.stale(results_folder) == []
 
 
-def test_check_notices_all_that_is_stale(results_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_notices_all_that_is_stale(
+    results_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     check = ["report", "--check", "--results", str(results_folder)]
     assert main(check) == 0
     (results_folder / "published/README.md").write_text("better")
@@ -125,23 +144,31 @@ def test_check_notices_all_that_is_stale(results_folder: Path, capsys: pytest.Ca
     }
 
 
-def test_check_refuses_an_invalid_record(results_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_refuses_an_invalid_record(
+    results_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (results_folder / "runs/low/record.json").write_text('{"version": 1}')
     assert main(["report", "--check", "--results", str(results_folder)]) == 2
     assert "not a valid record" in capsys.readouterr().err
 
 
-def test_a_base_scored_otherwise_since_is_named(results_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_base_scored_otherwise_since_is_named(
+    results_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = results_folder / "runs/base-tiny/record.json"
     file.write_text(file.read_text().replace("c0ffee", "decaf"))
     assert main(["report", "--results", str(results_folder)]) == 2
-    assert "high and base-tiny: tatqa: not comparable, chat template differ" in capsys.readouterr().err
+    assert (
+        "high and base-tiny: tatqa: not comparable, chat template differ" in capsys.readouterr().err
+    )
 
 
 def test_figures_are_svg_that_hold_no_date_and_no_background(results_folder: Path) -> None:
     names = {path.name for path in (results_folder / "figures").iterdir()}
     assert names == {"beta.svg"} | {
-        f"{run}-{kind}.svg" for run in ("low", "middle", "high") for kind in ("types", "training", "radar")
+        f"{run}-{kind}.svg"
+        for run in ("low", "middle", "high")
+        for kind in ("types", "training", "radar")
     }
     for path in (results_folder / "figures").iterdir():
         text = path.read_text()
@@ -206,16 +233,34 @@ document.body.textContent = JSON.stringify(seen);
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on PATH to open the page")
 def test_the_page_in_a_browser(results_folder: Path, tmp_path: Path) -> None:
     acted = tmp_path / "acted.html"
-    acted.write_text((results_folder / "report.html").read_text().replace("</html>", ACTIONS + "</html>"))
-    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    acted.write_text(
+        (results_folder / "report.html").read_text().replace("</html>", ACTIONS + "</html>")
+    )
+    command = [
+        str(CHROMIUM),
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
     done = subprocess.run(
-        [*command, "--window-size=500,900", "--dump-dom", acted.as_uri()], capture_output=True, text=True, timeout=120
+        [*command, "--window-size=500,900", "--dump-dom", acted.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     body = re.search(r"<body[^>]*>(.*)</body>", done.stdout, re.S)
     assert body, done.stderr
     seen = json.loads(html.unescape(body[1]))
     assert seen["runs"] == ["all", "high", "low", "middle"]
-    assert set(seen["kinds"]) == {"all", "span", "multi-span", "arithmetic", "count", *(f"kind {i}" for i in range(4))}
+    assert set(seen["kinds"]) == {
+        "all",
+        "span",
+        "multi-span",
+        "arithmetic",
+        "count",
+        *(f"kind {i}" for i in range(4)),
+    }
     assert seen["all"] == f"{3 * (80 + 16)} of {3 * (80 + 16)} questions"
     assert seen["low"].startswith("96 of")
     assert seen["kind"].startswith("20 of")
@@ -223,7 +268,9 @@ def test_the_page_in_a_browser(results_folder: Path, tmp_path: Path) -> None:
     low = next(run for run in records if run.record.name == "low")
     before, after = (side.scores["tatqa"] for side in (low.base, low.record))
     counted = [i for i, kind in enumerate(before.groups["answer_type"]) if kind == "count"]
-    won = sum(float(after.metrics["em"][i] or 0) > float(before.metrics["em"][i] or 0) for i in counted)
+    won = sum(
+        float(after.metrics["em"][i] or 0) > float(before.metrics["em"][i] or 0) for i in counted
+    )
     assert seen["won"].startswith(f"{won} of")
     assert set(seen["marks"]) == {"won"}
     assert "answer" in seen["shown"]

@@ -54,7 +54,12 @@ def test_a_sweep_scores_its_base_once(recipes: list[Path]) -> None:
 
 
 def test_settings_reach_the_commands(recipes: list[Path]) -> None:
-    chosen: dict[str, Any] = {"limit": 7, "batch_size": 3, "judge_model": "gpt-4", "max_new_tokens": 9}
+    chosen: dict[str, Any] = {
+        "limit": 7,
+        "batch_size": 3,
+        "judge_model": "gpt-4",
+        "max_new_tokens": 9,
+    }
     found = "\n".join(commands(recipes[:1], ifeval=True, instruct=True, **chosen))
     assert found.count("--limit 7") == 4
     assert found.count("--batch_size 3") == 4
@@ -76,8 +81,15 @@ def test_a_4_bit_recipe_is_scored_on_a_4_bit_base(recipes: list[Path]) -> None:
     plans = run.sweep(recipes[:2], Settings(), Path("results/runs"))
     quantized, _, base, plain = (plan.folder.name for plan in plans)
     assert quantized != base
-    assert plans[0].stages[0].arguments == ["train.quantize", BASE, f"results/runs/{quantized}/model"]
-    assert f"pretrained=results/runs/{quantized}/model,enable_thinking=False,peft" in plans[1].stages[1].command()
+    assert plans[0].stages[0].arguments == [
+        "train.quantize",
+        BASE,
+        f"results/runs/{quantized}/model",
+    ]
+    assert (
+        f"pretrained=results/runs/{quantized}/model,enable_thinking=False,peft"
+        in plans[1].stages[1].command()
+    )
     assert plain == "beta_0.05"
 
 
@@ -122,12 +134,19 @@ def test_bad_recipes_are_refused_before_any_work(
     assert not Path("results").exists()
 
 
-def test_a_judge_without_a_key_is_refused(recipes: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_judge_without_a_key_is_refused(
+    recipes: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["run", str(recipes[0]), "--judge-model", "gpt-4"]) == 2
-    assert capsys.readouterr().err == "error: the judge needs OPENAI_API_KEY (any word if its server asks for none)\n"
+    assert (
+        capsys.readouterr().err
+        == "error: the judge needs OPENAI_API_KEY (any word if its server asks for none)\n"
+    )
 
 
-def test_two_recipes_of_one_name_are_refused(recipes: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_recipes_of_one_name_are_refused(
+    recipes: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("other").mkdir()
     twin = Path("other", recipes[0].name)
     twin.write_text(recipes[0].read_text())
@@ -203,13 +222,20 @@ def stand_ins(tmp_path: Path, recipes: list[Path]) -> dict[str, str]:
         (folder / name).write_text(code)
     bench = tmp_path / "bench"
     bench.mkdir()
-    questions = [{"question_id": i, "category": f"kind {i % 3}", "turns": ["?", "?"]} for i in range(6)]
+    questions = [
+        {"question_id": i, "category": f"kind {i % 3}", "turns": ["?", "?"]} for i in range(6)
+    ]
     (bench / "question.jsonl").write_text("".join(json.dumps(q) + "\n" for q in questions))
     return {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "OPENAI_API_KEY": "x"}
 
 
 def sweep_command(recipes: list[Path], runs: str) -> list[str]:
-    command = [sys.executable, "-c", "import sys; from results.__main__ import main; sys.exit(main())", "run"]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from results.__main__ import main; sys.exit(main())",
+        "run",
+    ]
     return [
         *command,
         *map(str, recipes),
@@ -233,26 +259,39 @@ def test_a_sweep_killed_again_and_again_ends_as_if_it_had_not_been(
     recipes: list[Path], stand_ins: dict[str, str], tmp_path: Path
 ) -> None:
     started = time.monotonic()
-    whole = subprocess.run(sweep_command(recipes, "whole"), env=stand_ins, capture_output=True, text=True)
+    whole = subprocess.run(
+        sweep_command(recipes, "whole"), env=stand_ins, capture_output=True, text=True
+    )
     seconds = time.monotonic() - started
     assert whole.returncode == 0, whole.stderr
     for share in (0.35, 0.45):
-        killed = subprocess.Popen(sweep_command(recipes, "killed"), env=stand_ins, stderr=subprocess.DEVNULL)
+        killed = subprocess.Popen(
+            sweep_command(recipes, "killed"), env=stand_ins, stderr=subprocess.DEVNULL
+        )
         time.sleep(share * seconds)
         killed.kill()
         killed.wait()
-    ended = subprocess.run(sweep_command(recipes, "killed"), env=stand_ins, capture_output=True, text=True)
+    ended = subprocess.run(
+        sweep_command(recipes, "killed"), env=stand_ins, capture_output=True, text=True
+    )
     assert ended.returncode == 0, ended.stderr
     assert "done before" in ended.stderr
     assert measured(tmp_path / "killed") == measured(tmp_path / "whole")
-    pages = [(tmp_path / name / "README.md").read_text().replace(f"{name}/runs", "") for name in ("whole", "killed")]
+    pages = [
+        (tmp_path / name / "README.md").read_text().replace(f"{name}/runs", "")
+        for name in ("whole", "killed")
+    ]
     assert len({re.sub(r"code \w+( with uncommitted changes)?", "", text) for text in pages}) == 1
-    again = subprocess.run(sweep_command(recipes, "whole"), env=stand_ins, capture_output=True, text=True)
+    again = subprocess.run(
+        sweep_command(recipes, "whole"), env=stand_ins, capture_output=True, text=True
+    )
     assert again.stderr.count("done before") == 2 + 3 * 3
     assert "== beta_0.02: train: python" not in again.stderr
 
 
-def test_ctrl_c_stops_in_one_line_and_the_next_call_goes_on(recipes: list[Path], stand_ins: dict[str, str]) -> None:
+def test_ctrl_c_stops_in_one_line_and_the_next_call_goes_on(
+    recipes: list[Path], stand_ins: dict[str, str]
+) -> None:
     process = subprocess.Popen(
         sweep_command(recipes[:1], "r"),
         env=stand_ins,
@@ -267,9 +306,14 @@ def test_ctrl_c_stops_in_one_line_and_the_next_call_goes_on(recipes: list[Path],
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 1, errors
-    assert errors.splitlines()[-1] == "error: stopped; what is done is kept, the same command goes on from there"
+    assert (
+        errors.splitlines()[-1]
+        == "error: stopped; what is done is kept, the same command goes on from there"
+    )
     assert "results/" not in errors.partition("error:")[2]
-    done = subprocess.run(sweep_command(recipes[:1], "r"), env=stand_ins, capture_output=True, text=True)
+    done = subprocess.run(
+        sweep_command(recipes[:1], "r"), env=stand_ins, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -279,7 +323,9 @@ def test_a_failed_stage_ends_the_sweep_with_one_line(
     (tmp_path / "stand_ins" / "mtbench_runner.py").write_text(
         "import sys; print('error: judge unreachable'); sys.exit(1)"
     )
-    done = subprocess.run(sweep_command(recipes, "r"), env=stand_ins, capture_output=True, text=True)
+    done = subprocess.run(
+        sweep_command(recipes, "r"), env=stand_ins, capture_output=True, text=True
+    )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: stage base-tiny-tatqa-")
     assert "Traceback" not in done.stderr
@@ -287,7 +333,9 @@ def test_a_failed_stage_ends_the_sweep_with_one_line(
 
 
 @pytest.mark.slow
-def test_a_real_sweep_of_three_recipes_killed_twice_ends_the_same(tmp_path: Path, tiny_base: Path) -> None:
+def test_a_real_sweep_of_three_recipes_killed_twice_ends_the_same(
+    tmp_path: Path, tiny_base: Path
+) -> None:
     """About ten minutes on two cores: every stage is the real program on the small base."""
     base = shutil.copytree(tiny_base, tmp_path / "tiny")
     fields = [
@@ -297,13 +345,37 @@ def test_a_real_sweep_of_three_recipes_killed_twice_ends_the_same(tmp_path: Path
     ]
     recipes = [tmp_path / f"beta_{beta}.yaml" for beta in (0.05, 0.1, 0.2)]
     for path in recipes:
-        path.write_text("\n".join([*fields, f"model_name_or_path: {base}", f"beta: {path.stem[5:]}", "max_pairs: 32"]))
+        path.write_text(
+            "\n".join(
+                [*fields, f"model_name_or_path: {base}", f"beta: {path.stem[5:]}", "max_pairs: 32"]
+            )
+        )
     python = [sys.executable, "-m"]
-    sweep = [*python, "mtbench_runner.stand_in_judge", *python, "results", "run", *map(str, recipes), "--limit", "3"]
-    sweep += ["--judge-model", "stand-in-judge", "--bench", "demo", "--max-new-tokens", "8", "--runs"]
+    sweep = [
+        *python,
+        "mtbench_runner.stand_in_judge",
+        *python,
+        "results",
+        "run",
+        *map(str, recipes),
+        "--limit",
+        "3",
+    ]
+    sweep += [
+        "--judge-model",
+        "stand-in-judge",
+        "--bench",
+        "demo",
+        "--max-new-tokens",
+        "8",
+        "--runs",
+    ]
     environment = {**os.environ, "TATQA_DATA": "synthetic"}
     started = time.monotonic()
-    assert subprocess.run([*sweep, str(tmp_path / "whole/runs")], env=environment, cwd=ROOT).returncode == 0
+    assert (
+        subprocess.run([*sweep, str(tmp_path / "whole/runs")], env=environment, cwd=ROOT).returncode
+        == 0
+    )
     seconds = time.monotonic() - started
     for share in (0.4, 0.4):
         killed = [*sweep, str(tmp_path / "killed/runs")]
@@ -311,18 +383,31 @@ def test_a_real_sweep_of_three_recipes_killed_twice_ends_the_same(tmp_path: Path
         time.sleep(share * seconds)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert subprocess.run([*sweep, str(tmp_path / "killed/runs")], env=environment, cwd=ROOT).returncode == 0
+    assert (
+        subprocess.run(
+            [*sweep, str(tmp_path / "killed/runs")], env=environment, cwd=ROOT
+        ).returncode
+        == 0
+    )
     whole, killed_ = (record.load_all(tmp_path / name / "runs") for name in ("whole", "killed"))
     assert len(whole) == 4
     for name, before in whole.items():
         assert before.scores == killed_[name].scores
 
 
-def test_own_records_do_not_make_the_code_dirty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_own_records_do_not_make_the_code_dirty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def git(*words: str) -> None:
-        subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@t", *words], check=True)
+        subprocess.run(
+            ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@t", *words],
+            check=True,
+        )
 
-    files = [tmp_path / name for name in ("results/runs/base/record.json", "results/README.md", "results/run.py")]
+    files = [
+        tmp_path / name
+        for name in ("results/runs/base/record.json", "results/README.md", "results/run.py")
+    ]
     for file in files:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("before")

@@ -42,7 +42,13 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
 
 def make(tmp_path: Path, pause: str) -> Stage:
     folder, source = tmp_path / "run", str(tmp_path / "source")
-    return Stage(folder, "rows", ["work_in_rows", source, str(folder / "out"), pause], [source], folder / "out")
+    return Stage(
+        folder,
+        "rows",
+        ["work_in_rows", source, str(folder / "out"), pause],
+        [source],
+        folder / "out",
+    )
 
 
 def calls(stage: Stage) -> int:
@@ -85,7 +91,9 @@ def test_lost_output_runs_again(stage: Stage) -> None:
     assert not stage.done()
 
 
-@pytest.mark.parametrize(("word", "error"), [("exit 1", FailedError), ("exit 2", InputError), ("nothing", FailedError)])
+@pytest.mark.parametrize(
+    ("word", "error"), [("exit 1", FailedError), ("exit 2", InputError), ("nothing", FailedError)]
+)
 def test_failures_name_the_stage_and_are_not_done(
     stage: Stage, tmp_path: Path, word: str, error: type[Exception]
 ) -> None:
@@ -121,16 +129,22 @@ def test_killed_at_any_row_it_goes_on_and_leaves_no_orphan(stage: Stage, tmp_pat
         process.send_signal(signal.SIGKILL)
         process.wait()
         time.sleep(0.5)
-        assert not (slow.output / f"{row + 2}.json").exists() or sys.platform != "linux"  # the child ended as well
+        assert (
+            not (slow.output / f"{row + 2}.json").exists() or sys.platform != "linux"
+        )  # the child ended as well
     first = (slow.output / "0.json").stat().st_mtime_ns
     with stages.locked(slow.folder):
         stages.perform(slow)
     assert (slow.output / "0.json").stat().st_mtime_ns == first
-    assert [json.loads((slow.output / f"{i}.json").read_text()) for i in range(5)] == [["one", i] for i in range(5)]
+    assert [json.loads((slow.output / f"{i}.json").read_text()) for i in range(5)] == [
+        ["one", i] for i in range(5)
+    ]
     assert calls(slow) == 3
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="a process learns of its parent's end on Linux only")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="a process learns of its parent's end on Linux only"
+)
 def test_a_command_whose_parent_ended_before_it_began_does_nothing(stage: Stage) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
@@ -150,7 +164,9 @@ def test_a_second_run_is_refused_while_the_first_is_at_work(stage: Stage, tmp_pa
         pass
 
 
-def test_commands_can_be_pasted(stage: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_commands_can_be_pasted(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("TATQA_DATA", "a folder")
     odd = Stage(tmp_path, "s", ["json.tool", "it's"], [], tmp_path)
     assert odd.command() == """TATQA_DATA='a folder' python -m json.tool 'it'"'"'s'"""

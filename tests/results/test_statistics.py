@@ -12,7 +12,9 @@ from scipy import stats
 from results import statistics as s
 
 
-def clustered(rng: np.random.Generator, effect: float, contexts: int) -> tuple[list[float], list[float], list[str]]:
+def clustered(
+    rng: np.random.Generator, effect: float, contexts: int
+) -> tuple[list[float], list[float], list[str]]:
     """Right/wrong answers to 1 to 11 questions a context (mean 6), difficulty and effect shared in a context."""
     sizes = rng.integers(1, 12, contexts)
     difficulty = rng.normal(0, 0.25, contexts).repeat(sizes)
@@ -76,13 +78,18 @@ def test_interval_agrees_with_scipy_bootstrap() -> None:
         confidence_level=level,
         n_resamples=20_000,
     )
-    assert s.interval(sums, sizes, 1.0, 20_000) == pytest.approx(tuple(theirs.confidence_interval), abs=0.004)
+    assert s.interval(sums, sizes, 1.0, 20_000) == pytest.approx(
+        tuple(theirs.confidence_interval), abs=0.004
+    )
     assert s.standard_error(sums, sizes) == pytest.approx(theirs.standard_error, rel=0.05)
 
 
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=10))
 def test_sign_flip_is_exact_on_few_clusters(sums: list[int]) -> None:
-    flips = [abs(sum(f * x for f, x in zip(signs, sums, strict=True))) for signs in product([-1, 1], repeat=len(sums))]
+    flips = [
+        abs(sum(f * x for f, x in zip(signs, sums, strict=True)))
+        for signs in product([-1, 1], repeat=len(sums))
+    ]
     expected = np.mean([flip >= abs(sum(sums)) for flip in flips])
     assert s.sign_flip_p(np.array(sums, float)) == pytest.approx(expected)
 

@@ -15,17 +15,33 @@ GOOD = '{"answer": ["12.5"], "scale": "million"}'
 FOLLOWS_THE_FORMAT = [
     (GOOD, ["12.5"], "million"),
     (f"```json\n{GOOD}\n```", ["12.5"], "million"),
-    (f"<think>\nIt may be {{\"answer\": [\"1\"], \"scale\": \"\"}}.\n</think>\n\n{GOOD}", ["12.5"], "million"),
+    (
+        f'<think>\nIt may be {{"answer": ["1"], "scale": ""}}.\n</think>\n\n{GOOD}',
+        ["12.5"],
+        "million",
+    ),
     (f'{{"answer": ["1"], "scale": ""}} no, rather {GOOD}', ["12.5"], "million"),  # the last one
     (f'{GOOD} or {{"answer": ["13', ["12.5"], "million"),  # the last complete one
-    (f'{GOOD}\n\nQuestion: And 2018?\nAnswer: {{"answer": ["9"], "scale": ""}}', ["12.5"], "million"),
+    (
+        f'{GOOD}\n\nQuestion: And 2018?\nAnswer: {{"answer": ["9"], "scale": ""}}',
+        ["12.5"],
+        "million",
+    ),
     (f'{GOOD}<|im_end|>\n<|im_start|>user\n{{"answer": ["9"], "scale": ""}}', ["12.5"], "million"),
-    (f'Question: restated first.\n\nQuestion: again\n{GOOD}', ["12.5"], "million"),
+    (f"Question: restated first.\n\nQuestion: again\n{GOOD}", ["12.5"], "million"),
     ('{"result": {"scale": "", "answer": ["a", "b"]}}', ["a", "b"], ""),
     ('{"reasoning": "1 + 1", "answer": ["2"], "scale": ""}', ["2"], ""),
     ('{"answer": ["a {b} \\"c\\" d"], "scale": ""}', ['a {b} "c" d'], ""),
-    ('{"answer": ["$53.1 million"], "scale": ""}', ["$53.1 million"], ""),  # as gold spans are written
-    ('{"answer": ["$3.0 million"], "scale": "million"}', ["$3.0 million"], "million"),  # this one too
+    (
+        '{"answer": ["$53.1 million"], "scale": ""}',
+        ["$53.1 million"],
+        "",
+    ),  # as gold spans are written
+    (
+        '{"answer": ["$3.0 million"], "scale": "million"}',
+        ["$3.0 million"],
+        "million",
+    ),  # this one too
     ('{"answer": [], "scale": ""}', [], ""),
 ]
 
@@ -33,7 +49,11 @@ MENDED = [
     ("{'answer': ['12.5'], 'scale': 'million'}", ["12.5"], "million"),
     ("{'answer': ['the company's plan', 'b'], 'scale': ''}", ["the company's plan", "b"], ""),
     ('{"answer": ["a", "b",], "scale": "",}', ["a", "b"], ""),
-    ('{"answer": [12.50], "scale": "percent"}', ["12.50"], "percent"),  # a number, as it was written
+    (
+        '{"answer": [12.50], "scale": "percent"}',
+        ["12.50"],
+        "percent",
+    ),  # a number, as it was written
     ('{"answer": 12.5, "scale": "percent"}', ["12.5"], "percent"),
     ('{"answer": "a b", "scale": ""}', ["a b"], ""),
     ('{"answer": ["12.5 million"], "scale": "million"}', ["12.5"], "million"),
@@ -86,8 +106,37 @@ def test_what_is_rendered_is_parsed_back(answer: list[str], scale: str) -> None:
 
 
 PIECES = st.sampled_from(
-    ['{"answer": ', '["a"]', '"', "'", "{", "}", "[", "]", ",", ":", "answer", "scale", "million", "12.5", "\\", "\n"]
-    + ["<think>", "</think>", "Question:", "```", " ", "null", "NaN", "-", "9" * 20, "Answer: ", "é"]
+    [
+        '{"answer": ',
+        '["a"]',
+        '"',
+        "'",
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        ":",
+        "answer",
+        "scale",
+        "million",
+        "12.5",
+        "\\",
+        "\n",
+    ]
+    + [
+        "<think>",
+        "</think>",
+        "Question:",
+        "```",
+        " ",
+        "null",
+        "NaN",
+        "-",
+        "9" * 20,
+        "Answer: ",
+        "é",
+    ]
 )
 
 
@@ -98,8 +147,33 @@ def test_never_raises_and_gives_texts(reply: str) -> None:
     assert all(type(item) is str for item in found.answer)
 
 
-HOSTILE = ["{", "[", '{"', "{ ", "'", "(", "%", "\\", "}", "9", "9 ", "1.", "*", "\n ", "\nQuestion:", "<think>"]
-HOSTILE += ['{"answer": ', '{"answer": [', '{"a":{"a":', '{"answer": "', "{'answer': ['", '{"answer":["{', "scale:"]
+HOSTILE = [
+    "{",
+    "[",
+    '{"',
+    "{ ",
+    "'",
+    "(",
+    "%",
+    "\\",
+    "}",
+    "9",
+    "9 ",
+    "1.",
+    "*",
+    "\n ",
+    "\nQuestion:",
+    "<think>",
+]
+HOSTILE += [
+    '{"answer": ',
+    '{"answer": [',
+    '{"a":{"a":',
+    '{"answer": "',
+    "{'answer': ['",
+    '{"answer":["{',
+    "scale:",
+]
 HOSTILE += [' "  ,', "</think>", "answer: ", "answer:\n", "answer : : \n ", "answer\t"]
 
 

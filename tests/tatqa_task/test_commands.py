@@ -29,7 +29,10 @@ def write(path: Path, content: Any) -> str:
 
 
 def perfect(gold: Path) -> dict[str, list[Any]]:
-    return {q.uid: [q.answer if isinstance(q.answer, list) else [str(q.answer)], q.scale] for q in questions(gold)}
+    return {
+        q.uid: [q.answer if isinstance(q.answer, list) else [str(q.answer)], q.scale]
+        for q in questions(gold)
+    }
 
 
 def test_score(gold: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -37,7 +40,14 @@ def test_score(gold: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     wrong = [q.uid for q in questions(gold) if q.answer_type == "arithmetic"]
     predictions |= {uid: [["-987654"], "billion"] for uid in wrong}
     out = tmp_path / "out.json"
-    arguments = ["--gold", str(gold), "--pred", write(tmp_path / "pred.json", predictions), "--json", str(out)]
+    arguments = [
+        "--gold",
+        str(gold),
+        "--pred",
+        write(tmp_path / "pred.json", predictions),
+        "--json",
+        str(out),
+    ]
     assert main(["score", *arguments]) == 0
     shown, scored = capsys.readouterr(), json.loads(out.read_text())
     right = 120 - len(wrong)
@@ -48,7 +58,10 @@ def test_score(gold: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     lines = [line for line in shown.out.splitlines() if line.startswith("span ")]
     assert len(lines) == 2  # EM and F1
     assert "1.000000 (n=" in lines[0]
-    assert next(line for line in shown.out.splitlines() if line.startswith("arithmetic ")).split()[1] == "0.000000"
+    assert (
+        next(line for line in shown.out.splitlines() if line.startswith("arithmetic ")).split()[1]
+        == "0.000000"
+    )
     assert shown.err == ""
 
 
@@ -79,22 +92,51 @@ def test_many_unmatched_uids_are_counted_and_ten_are_named(
 ) -> None:
     assert main(["score", "--gold", str(gold), "--pred", write(tmp_path / "pred.json", {})]) == 0
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("warning: 120 questions without a prediction count as wrong: synthetic-validation-0-0-q1, ")
+    assert line.startswith(
+        "warning: 120 questions without a prediction count as wrong: synthetic-validation-0-0-q1, "
+    )
     assert line.endswith(" and 110 more")
 
 
 BAD_CALLS = [
-    (["score", "--gold", "{gold}", "--pred", "{tmp}/none.json"], "none.json: No such file or directory"),
-    (["score", "--gold", "{tmp}/none.json", "--pred", "{gold}"], "none.json: No such file or directory"),
+    (
+        ["score", "--gold", "{gold}", "--pred", "{tmp}/none.json"],
+        "none.json: No such file or directory",
+    ),
+    (
+        ["score", "--gold", "{tmp}/none.json", "--pred", "{gold}"],
+        "none.json: No such file or directory",
+    ),
     (["score", "--gold", "{gold}", "--pred", "{cut}"], "cut.json is not complete JSON"),
     (["score", "--gold", "{cut}", "--pred", "{gold}"], "cut.json is not complete JSON"),
-    (["score", "--gold", "{gold}", "--pred", "{gold}"], "expected an object {uid: [answer, scale]}"),
-    (["score", "--gold", "{gold}", "--pred", "{empty}", "--json", "{tmp}/no/out.json"], "{tmp}/no/out.json: No such"),
-    (["score", "--gold", "{gold}", "--pred", "{empty}", "--json", "{tmp}"], "{tmp}: Is a directory"),
-    (["export", "{tmp}", "--out", "{tmp}/pred.json"], "no samples in {tmp}; run lm_eval with --log_samples"),
-    (["export", "{gold}", "--out", "{tmp}/pred.json"], "gold.json is no lm-eval samples file of a tatqa task"),
-    (["export", "{tmp}/none.jsonl", "--out", "{tmp}/pred.json"], "none.jsonl: No such file or directory"),
-    (["export", "{twice}", "{twice}", "--out", "{tmp}/pred.json"], "question u1 was already read; give"),
+    (
+        ["score", "--gold", "{gold}", "--pred", "{gold}"],
+        "expected an object {uid: [answer, scale]}",
+    ),
+    (
+        ["score", "--gold", "{gold}", "--pred", "{empty}", "--json", "{tmp}/no/out.json"],
+        "{tmp}/no/out.json: No such",
+    ),
+    (
+        ["score", "--gold", "{gold}", "--pred", "{empty}", "--json", "{tmp}"],
+        "{tmp}: Is a directory",
+    ),
+    (
+        ["export", "{tmp}", "--out", "{tmp}/pred.json"],
+        "no samples in {tmp}; run lm_eval with --log_samples",
+    ),
+    (
+        ["export", "{gold}", "--out", "{tmp}/pred.json"],
+        "gold.json is no lm-eval samples file of a tatqa task",
+    ),
+    (
+        ["export", "{tmp}/none.jsonl", "--out", "{tmp}/pred.json"],
+        "none.jsonl: No such file or directory",
+    ),
+    (
+        ["export", "{twice}", "{twice}", "--out", "{tmp}/pred.json"],
+        "question u1 was already read; give",
+    ),
     (["export", "{twice}", "--out", "{tmp}/no/pred.json"], "{tmp}/no/pred.json: No such"),
     (["generate", "{gold}"], "{gold}: File exists"),
 ]
@@ -102,14 +144,27 @@ BAD_CALLS = [
 
 @pytest.mark.parametrize(("arguments", "expected"), BAD_CALLS)
 def test_bad_input_is_one_line(
-    arguments: list[str], expected: str, gold: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    expected: str,
+    gold: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     sample = {"doc": {"uid": "u1"}, "filtered_resps": ["5"]}
-    names = {"tmp": str(tmp_path), "gold": str(gold), "cut": write(tmp_path / "cut.json", '{"a": [')}
-    names |= {"empty": write(tmp_path / "empty.json", {}), "twice": write(tmp_path / "twice.jsonl", sample)}
+    names = {
+        "tmp": str(tmp_path),
+        "gold": str(gold),
+        "cut": write(tmp_path / "cut.json", '{"a": ['),
+    }
+    names |= {
+        "empty": write(tmp_path / "empty.json", {}),
+        "twice": write(tmp_path / "twice.jsonl", sample),
+    }
     before = {path.name for path in tmp_path.iterdir()}
     assert main([argument.format(**names) for argument in arguments]) == 2
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning")]
+    (line,) = [
+        line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning")
+    ]
     assert line.startswith("error: ")
     assert expected.replace("{tmp}", str(tmp_path)).replace("{gold}", str(gold)) in line
     assert {path.name for path in tmp_path.iterdir()} == before
@@ -117,7 +172,10 @@ def test_bad_input_is_one_line(
 
 def test_export(gold: Path, tmp_path: Path) -> None:
     replies = {q.uid: answer.render(q.answer, q.scale) for q in questions(gold)}
-    docs = [{"doc": {"uid": uid, "question": "a\u2028b\x85c"}, "filtered_resps": [r]} for uid, r in replies.items()]
+    docs = [
+        {"doc": {"uid": uid, "question": "a\u2028b\x85c"}, "filtered_resps": [r]}
+        for uid, r in replies.items()
+    ]
     lines = [json.dumps(doc, ensure_ascii=False) for doc in docs]  # as lm-eval writes them
     (tmp_path / "run").mkdir()
     write(tmp_path / "run" / "samples_tatqa_span_2026.jsonl", "\n".join(lines[:50]))
@@ -129,7 +187,9 @@ def test_export(gold: Path, tmp_path: Path) -> None:
 def test_generate_writes_a_folder_that_loads(tmp_path: Path) -> None:
     assert main(["generate", str(tmp_path / "made"), "--contexts", "4", "--seed", "9"]) == 0
     for split in data.FILES:
-        assert data.load(split, str(tmp_path / "made")) == data.parse_contexts(synthetic.generate(split, 4, 9), "")
+        assert data.load(split, str(tmp_path / "made")) == data.parse_contexts(
+            synthetic.generate(split, 4, 9), ""
+        )
 
 
 def test_include_path_has_the_tasks(capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,7 +197,9 @@ def test_include_path_has_the_tasks(capsys: pytest.CaptureFixture[str]) -> None:
     assert (Path(capsys.readouterr().out.strip()) / "tatqa.yaml").is_file()
 
 
-def test_download_offline_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_download_offline_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(data, "URL", "http://127.0.0.1:9/")
     assert main(["download"]) == 2
@@ -171,7 +233,11 @@ def test_official_tables(shared_data: Path, capsys: pytest.CaptureFixture[str]) 
     arguments = ["--gold", str(folder / data.FILES["validation"][0])]
     assert main(["score", *arguments, "--pred", str(folder / "sample_prediction.dev.json")]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    numbers = [[row[0], *(cell for cell in row[1:] if not cell.startswith("("))] for row in rows if len(row) > 2]
+    numbers = [
+        [row[0], *(cell for cell in row[1:] if not cell.startswith("("))]
+        for row in rows
+        if len(row) > 2
+    ]
     assert numbers == [
         ["EM", "table", "table-text", "text"],
         ["arithmetic", "0.531187", "0.546341", "0.000000"],

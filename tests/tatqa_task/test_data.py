@@ -23,7 +23,11 @@ def test_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, synthetic.generate("validation", 3))
     monkeypatch.setenv("TATQA_DATA", str(tmp_path))
     contexts = data.load("validation")
-    assert contexts == data.load("validation", str(tmp_path)) == data.load("validation", "synthetic")[:3]
+    assert (
+        contexts
+        == data.load("validation", str(tmp_path))
+        == data.load("validation", "synthetic")[:3]
+    )
     assert contexts[0].questions[0].uid == "synthetic-validation-0-0-q1"
 
 
@@ -41,23 +45,52 @@ def _set(**fields: Any) -> Callable[[list[Any]], None]:
 
 MALFORMED: list[tuple[Callable[[list[Any]], Any], str]] = [
     (_set(scale="dozen"), "question synthetic-validation-0-1-q3: scale: Input should be ''"),
-    (_set(answer_type="spam"), "question synthetic-validation-0-1-q3: answer_type: Input should be 'span'"),
-    (_set(answer_from="image"), "question synthetic-validation-0-1-q3: answer_from: Input should be 'table'"),
-    (_set(question=None), "question synthetic-validation-0-1-q3: question: Input should be a valid string"),
-    (_set(answer=[], answer_type="span"), "question synthetic-validation-0-1-q3: answer of type span must be a list"),
-    (_set(answer="two", answer_type="count"), "q3: answer of type count must be a whole number, found 'two'"),
-    (_set(answer=["1"], answer_type="arithmetic"), "q3: answer of type arithmetic must be a number, found ['1']"),
-    (lambda c: c[1]["questions"][2].pop("answer"), "question synthetic-validation-0-1-q3: answer: Field required"),
+    (
+        _set(answer_type="spam"),
+        "question synthetic-validation-0-1-q3: answer_type: Input should be 'span'",
+    ),
+    (
+        _set(answer_from="image"),
+        "question synthetic-validation-0-1-q3: answer_from: Input should be 'table'",
+    ),
+    (
+        _set(question=None),
+        "question synthetic-validation-0-1-q3: question: Input should be a valid string",
+    ),
+    (
+        _set(answer=[], answer_type="span"),
+        "question synthetic-validation-0-1-q3: answer of type span must be a list",
+    ),
+    (
+        _set(answer="two", answer_type="count"),
+        "q3: answer of type count must be a whole number, found 'two'",
+    ),
+    (
+        _set(answer=["1"], answer_type="arithmetic"),
+        "q3: answer of type arithmetic must be a number, found ['1']",
+    ),
+    (
+        lambda c: c[1]["questions"][2].pop("answer"),
+        "question synthetic-validation-0-1-q3: answer: Field required",
+    ),
     (lambda c: c[1]["questions"][2].pop("uid"), "context 1: question 2: uid: Field required"),
-    (lambda c: c[1]["questions"].append(4), "context 1: questions: 6: Input should be a dictionary"),
+    (
+        lambda c: c[1]["questions"].append(4),
+        "context 1: questions: 6: Input should be a dictionary",
+    ),
     (lambda c: c[1].pop("table"), "context 1: table: Field required"),
     (lambda c: c[1]["table"]["table"].append([4]), "Input should be a valid string"),
-    (lambda c: c[1]["questions"].append(c[0]["questions"][0]), "uid synthetic-validation-0-0-q1 appears 2 times"),
+    (
+        lambda c: c[1]["questions"].append(c[0]["questions"][0]),
+        "uid synthetic-validation-0-0-q1 appears 2 times",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("spoil", "expected"), MALFORMED)
-def test_malformed_question(tmp_path: Path, spoil: Callable[[list[Any]], Any], expected: str) -> None:
+def test_malformed_question(
+    tmp_path: Path, spoil: Callable[[list[Any]], Any], expected: str
+) -> None:
     contexts = synthetic.generate("validation", 2)
     spoil(contexts)
     path = write(tmp_path, contexts)
@@ -70,19 +103,26 @@ def test_malformed_question(tmp_path: Path, spoil: Callable[[list[Any]], Any], e
 
 
 def test_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(data.DataError, match=r"TATQA_DATA=.*nowhere is no folder; name one with the official files"):
+    with pytest.raises(
+        data.DataError, match=r"TATQA_DATA=.*nowhere is no folder; name one with the official files"
+    ):
         data.load("validation", str(tmp_path / "nowhere"))
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(data.DataError, match=r"tatqa_dataset_test_gold.json is missing; put the official file there"):
+    with pytest.raises(
+        data.DataError,
+        match=r"tatqa_dataset_test_gold.json is missing; put the official file there",
+    ):
         data.load("test", str(tmp_path))
 
 
 @pytest.mark.parametrize("text", ['[{"table": ', "", "[" * 100_000])
 def test_truncated_file(tmp_path: Path, text: str) -> None:
     path = write(tmp_path, text)
-    with pytest.raises(data.DataError, match=r"is not complete JSON .*; fetch the file again") as error:
+    with pytest.raises(
+        data.DataError, match=r"is not complete JSON .*; fetch the file again"
+    ) as error:
         data.load("validation", str(tmp_path))
     assert str(path) in str(error.value)
 
@@ -143,24 +183,34 @@ def test_altered_download_is_refused_and_not_kept(official: Path, tmp_path: Path
 
 def test_download_that_is_not_there(official: Path) -> None:
     official.unlink()
-    with pytest.raises(data.DataError, match=r"cannot download http://127.*\(File not found\); without network"):
+    with pytest.raises(
+        data.DataError, match=r"cannot download http://127.*\(File not found\); without network"
+    ):
         data.load("validation")
 
 
 def test_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(data, "URL", "http://127.0.0.1:9/")  # nothing listens on the discard port
-    with pytest.raises(data.DataError, match=r"cannot download .*refused.*; without network set TATQA_DATA to"):
+    with pytest.raises(
+        data.DataError, match=r"cannot download .*refused.*; without network set TATQA_DATA to"
+    ):
         data.load("test")
 
 
 def test_git_blob_id() -> None:
-    assert data.git_blob_id(b"") == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"  # git hash-object of an empty file
+    assert (
+        data.git_blob_id(b"") == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
+    )  # git hash-object of an empty file
 
 
 @pytest.mark.real
-@pytest.mark.parametrize(("split", "contexts", "questions"), [("validation", 278, 1668), ("test", 277, 1663)])
-def test_official_files_have_their_ids_and_sizes(shared_data: Path, split: str, contexts: int, questions: int) -> None:
+@pytest.mark.parametrize(
+    ("split", "contexts", "questions"), [("validation", 278, 1668), ("test", 277, 1663)]
+)
+def test_official_files_have_their_ids_and_sizes(
+    shared_data: Path, split: str, contexts: int, questions: int
+) -> None:
     name, blob_id = data.FILES[split]
     assert data.git_blob_id((shared_data / "tatqa" / name).read_bytes()) == blob_id
     loaded = data.load(split, str(shared_data / "tatqa"))

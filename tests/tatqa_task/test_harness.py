@@ -23,7 +23,9 @@ def _synthetic(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_documents_keep_the_question_and_its_context() -> None:
     for context in data.load("validation", "synthetic")[:5]:
         docs = [doc for doc in harness.documents("validation") if doc["context_uid"] == context.uid]
-        assert [harness.doc_to_text(doc) for doc in docs] == [user_message(context, q) for q in context.questions]
+        assert [harness.doc_to_text(doc) for doc in docs] == [
+            user_message(context, q) for q in context.questions
+        ]
         assert [harness._question(doc) for doc in docs] == context.questions
 
 
@@ -31,19 +33,28 @@ def test_a_dataset_holds_one_answer_type_in_order() -> None:
     made = harness.dataset("validation", "count", version=1, pretrained="x", config_source="y")
     assert list(made) == ["validation"]
     found = made["validation"]
-    assert found["uid"] == [doc["uid"] for doc in harness.documents("validation") if doc["answer_type"] == "count"]
+    assert found["uid"] == [
+        doc["uid"] for doc in harness.documents("validation") if doc["answer_type"] == "count"
+    ]
 
 
-def test_a_type_without_questions_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_a_type_without_questions_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     (tmp_path / data.FILES["test"][0]).write_text("[]")
     monkeypatch.setenv("TATQA_DATA", str(tmp_path))
     with pytest.raises(SystemExit) as stopped:
         harness.dataset("test", "count")
     assert stopped.value.code == 2
-    assert capsys.readouterr().err == "error: the test data has no question of type count; leave this subtask out\n"
+    assert (
+        capsys.readouterr().err
+        == "error: the test data has no question of type count; leave this subtask out\n"
+    )
 
 
-def test_context_budget_is_kept_and_logged(tiny_base: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_context_budget_is_kept_and_logged(
+    tiny_base: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_base)
@@ -54,7 +65,9 @@ def test_context_budget_is_kept_and_logged(tiny_base: Path, caplog: pytest.LogCa
     whole = harness.dataset("validation", "span")["validation"]
     budget = sorted(lengths(whole))[len(whole) // 2]
     with caplog.at_level(logging.WARNING, "lm-eval"):
-        fitted = harness.dataset("validation", "span", context_budget=budget, pretrained=str(tiny_base))["validation"]
+        fitted = harness.dataset(
+            "validation", "span", context_budget=budget, pretrained=str(tiny_base)
+        )["validation"]
     assert fitted["uid"] == whole["uid"]
     assert fitted["table"] == whole["table"]
     cut = [len(a) - len(b) for a, b in zip(whole["paragraphs"], fitted["paragraphs"], strict=True)]
@@ -74,10 +87,15 @@ def test_context_budget_needs_a_tokenizer(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().err.startswith("error: context_budget needs a tokenizer: give ")
 
 
-def test_context_budget_of_another_kind(tiny_base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_context_budget_of_another_kind(
+    tiny_base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit, match="2"):
         harness.dataset("validation", "span", context_budget="many", pretrained=str(tiny_base))  # type: ignore[arg-type]
-    assert capsys.readouterr().err == "error: context_budget must be a number of tokens, found 'many'\n"
+    assert (
+        capsys.readouterr().err
+        == "error: context_budget must be a number of tokens, found 'many'\n"
+    )
 
 
 def test_examples_depend_on_seed_and_question_alone() -> None:
@@ -90,7 +108,9 @@ def test_examples_depend_on_seed_and_question_alone() -> None:
     assert len({doc["answer_type"] for examples in drawn for doc in examples}) == 4
 
 
-def test_examples_never_come_from_the_context_that_is_asked_about(tmp_path: Path, monkeypatch: Any) -> None:
+def test_examples_never_come_from_the_context_that_is_asked_about(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
     from tatqa_task import synthetic
 
     (tmp_path / data.FILES["train"][0]).write_text(json.dumps(synthetic.generate("train", 6)))
@@ -101,7 +121,9 @@ def test_examples_never_come_from_the_context_that_is_asked_about(tmp_path: Path
         assert doc["context_uid"] not in {example["context_uid"] for example in examples}
 
 
-def test_examples_that_cannot_be_had_are_one_line(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_examples_that_cannot_be_had_are_one_line(
+    tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
     from tatqa_task import synthetic
 
     doc = harness.documents("validation")[0]
@@ -113,7 +135,10 @@ def test_examples_that_cannot_be_had_are_one_line(tmp_path: Path, monkeypatch: A
         harness.Examples().set_rnd(1).sample(7, doc)
     missing, few = capsys.readouterr().err.splitlines()
     assert missing.startswith(f"error: {tmp_path / data.FILES['train'][0]} is missing")
-    assert few == "error: the train data has 6 questions of other contexts, fewer than the 7 examples asked"
+    assert (
+        few
+        == "error: the train data has 6 questions of other contexts, fewer than the 7 examples asked"
+    )
 
 
 def test_zero_shot_needs_no_training_file(tmp_path: Path, monkeypatch: Any) -> None:
@@ -121,7 +146,9 @@ def test_zero_shot_needs_no_training_file(tmp_path: Path, monkeypatch: Any) -> N
 
     from tatqa_task import synthetic
 
-    (tmp_path / data.FILES["validation"][0]).write_text(json.dumps(synthetic.generate("validation", 30)))
+    (tmp_path / data.FILES["validation"][0]).write_text(
+        json.dumps(synthetic.generate("validation", 30))
+    )
     monkeypatch.setenv("TATQA_DATA", str(tmp_path))
     tasks = get_task_dict(["tatqa_span"], TaskManager())
     assert len(tasks["tatqa_span"].eval_docs) > 50
@@ -136,7 +163,11 @@ def test_the_target_scores_full_marks(kind: str) -> None:
 
 
 def test_results_of_a_reply() -> None:
-    doc = next(doc for doc in harness.documents("validation") if doc["answer_type"] == "arithmetic" and doc["scale"])
+    doc = next(
+        doc
+        for doc in harness.documents("validation")
+        if doc["answer_type"] == "arithmetic" and doc["scale"]
+    )
     gold = json.loads(doc["answer"])
     assert harness.process_results(doc, [f"Answer: {gold}"]) == {
         "em": 0.0, "f1": 0.0, "scale_em": 0.0, "parsed": 0.0, "lenient_em": 1.0,
@@ -144,7 +175,9 @@ def test_results_of_a_reply() -> None:
     assert set(harness.process_results(doc, [""]).values()) == {0.0}
 
 
-def test_a_reply_may_be_as_long_as_any_gold_answer(shared_or_synthetic: list[data.Question]) -> None:
+def test_a_reply_may_be_as_long_as_any_gold_answer(
+    shared_or_synthetic: list[data.Question],
+) -> None:
     """max_gen_toks leaves room for the longest gold reply, at three characters a token."""
     longest = max(len(answer.render(q.answer, q.scale)) for q in shared_or_synthetic)
     settings = yaml.load((TASKS / "_tatqa").read_text(), Loader=_Loader)["generation_kwargs"]
@@ -154,7 +187,12 @@ def test_a_reply_may_be_as_long_as_any_gold_answer(shared_or_synthetic: list[dat
 
 @pytest.fixture
 def shared_or_synthetic() -> list[data.Question]:
-    return [q for split in data.FILES for context in data.load(split, "synthetic") for q in context.questions]
+    return [
+        q
+        for split in data.FILES
+        for context in data.load(split, "synthetic")
+        for q in context.questions
+    ]
 
 
 def test_the_installed_tasks_are_these() -> None:
@@ -175,10 +213,17 @@ _Loader.add_constructor("!function", lambda loader, node: str(node.value))
 
 
 def test_all_subtasks_share_everything_but_split_and_type() -> None:
-    splits = {"tatqa": "validation", "tatqa_test": "test", "tatqa_train": "train", "tatqa_cot": "validation"}
+    splits = {
+        "tatqa": "validation",
+        "tatqa_test": "test",
+        "tatqa_train": "train",
+        "tatqa_cot": "validation",
+    }
     for group, split in splits.items():
         subtasks = yaml.load((TASKS / f"{group}.yaml").read_text(), Loader=_Loader)["task"]
-        assert [name.removeprefix(f"{group}_").replace("_", "-") for name in subtasks] == list(data.ANSWER_TYPES)
+        assert [name.removeprefix(f"{group}_").replace("_", "-") for name in subtasks] == list(
+            data.ANSWER_TYPES
+        )
         for name, kind in zip(subtasks, data.ANSWER_TYPES, strict=True):
             assert yaml.load((TASKS / f"{name}.yaml").read_text(), Loader=_Loader) == {
                 "include": "_tatqa_cot" if group == "tatqa_cot" else "_tatqa", "task": name, "test_split": split,

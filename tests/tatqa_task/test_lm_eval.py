@@ -22,16 +22,43 @@ def run(folder: Path, *command: str, source: str = "synthetic") -> subprocess.Co
     """Run a module of this Python in another folder."""
     environment = os.environ | {"TATQA_DATA": source, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, "-m", *command], cwd=folder, env=environment, capture_output=True, text=True, timeout=500
+        [sys.executable, "-m", *command],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=500,
     )
 
 
 def evaluate(
-    folder: Path, model: str, *options: str, launcher: tuple[str, ...] = (), source: str = "synthetic"
+    folder: Path,
+    model: str,
+    *options: str,
+    launcher: tuple[str, ...] = (),
+    source: str = "synthetic",
 ) -> tuple[Path, str]:
     """The output folder of one scoring run, and what the run said."""
-    command = [*launcher, "lm_eval", "--model", "hf", "--model_args", model, "--device", "cpu", "--batch_size", "8"]
-    options = (*options, "--log_samples", "--output_path", str(folder / "out"), "--gen_kwargs", "max_gen_toks=32")
+    command = [
+        *launcher,
+        "lm_eval",
+        "--model",
+        "hf",
+        "--model_args",
+        model,
+        "--device",
+        "cpu",
+        "--batch_size",
+        "8",
+    ]
+    options = (
+        *options,
+        "--log_samples",
+        "--output_path",
+        str(folder / "out"),
+        "--gen_kwargs",
+        "max_gen_toks=32",
+    )
     done = run(folder, *command, *options, source=source)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder / "out", done.stdout + done.stderr
@@ -40,7 +67,10 @@ def evaluate(
 def results(out: Path) -> dict[str, dict[str, float]]:
     (path,) = out.rglob("results_*.json")
     found: dict[str, dict[str, float]] = json.loads(path.read_text())["results"]
-    return {task: {key.removesuffix(",none"): value for key, value in row.items()} for task, row in found.items()}
+    return {
+        task: {key.removesuffix(",none"): value for key, value in row.items()}
+        for task, row in found.items()
+    }
 
 
 def samples(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
@@ -69,7 +99,9 @@ def adapter(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
     torch.manual_seed(0)
     model = get_peft_model(
         AutoModelForCausalLM.from_pretrained(tiny_base),
-        LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM"),
+        LoraConfig(
+            r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM"
+        ),
     )
     folder = tmp_path_factory.mktemp("adapter")
     model.save_pretrained(folder)
@@ -77,10 +109,14 @@ def adapter(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, adapter: Path) -> tuple[Path, str]:
+def plain(
+    tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, adapter: Path
+) -> tuple[Path, str]:
     """All groups, plain text, with an adapter and two examples."""
     options = ("--tasks", ",".join(GROUPS), "--limit", "1", "--num_fewshot", "2", "--write_out")
-    return evaluate(tmp_path_factory.mktemp("plain"), f"pretrained={tiny_base},peft={adapter}", *options)
+    return evaluate(
+        tmp_path_factory.mktemp("plain"), f"pretrained={tiny_base},peft={adapter}", *options
+    )
 
 
 def test_groups_have_four_subtasks_with_size_and_error(chat: tuple[Path, str]) -> None:
@@ -95,7 +131,12 @@ def test_groups_have_four_subtasks_with_size_and_error(chat: tuple[Path, str]) -
 def test_samples_carry_what_others_need(chat: tuple[Path, str]) -> None:
     found = samples(chat[0])
     assert len(found) == len(GROUPS) * len(TYPES) * LIMIT
-    contexts = {q.uid: (c, q) for split in data.FILES for c in data.load(split, "synthetic") for q in c.questions}
+    contexts = {
+        q.uid: (c, q)
+        for split in data.FILES
+        for c in data.load(split, "synthetic")
+        for q in c.questions
+    }
     for (_, uid), sample in found.items():
         context, question = contexts[uid]
         doc = sample["doc"]
@@ -110,9 +151,16 @@ def test_samples_carry_what_others_need(chat: tuple[Path, str]) -> None:
 
 
 def test_each_group_reads_its_split(chat: tuple[Path, str]) -> None:
-    splits = {"tatqa": "validation", "tatqa_test": "test", "tatqa_train": "train", "tatqa_cot": "validation"}
+    splits = {
+        "tatqa": "validation",
+        "tatqa_test": "test",
+        "tatqa_train": "train",
+        "tatqa_cot": "validation",
+    }
     for (file, uid), sample in samples(chat[0]).items():
-        name = file.removeprefix("samples_").removesuffix(f"_{sample['doc']['answer_type'].replace('-', '_')}")
+        name = file.removeprefix("samples_").removesuffix(
+            f"_{sample['doc']['answer_type'].replace('-', '_')}"
+        )
         assert uid.startswith(f"synthetic-{splits[name]}-")
 
 
@@ -139,8 +187,13 @@ def test_examples_come_from_other_contexts_of_the_training_split(plain: tuple[Pa
         assert len(asked) == 3
         assert all(example in targets for example in asked[:2])
         reports = prompt.split("Read the table and the text")[1:]
-        assert all(report.split("Question:")[0] != reports[2].split("Question:")[0] for report in reports[:2])
-        assert prompt.count('{"answer": ["') == 3 + 2  # the instruction's three, and the examples' targets
+        assert all(
+            report.split("Question:")[0] != reports[2].split("Question:")[0]
+            for report in reports[:2]
+        )
+        assert (
+            prompt.count('{"answer": ["') == 3 + 2
+        )  # the instruction's three, and the examples' targets
 
 
 def test_write_out_shows_prompt_and_target(plain: tuple[Path, str]) -> None:
@@ -154,7 +207,9 @@ def test_all_tasks_run_with_an_adapter(plain: tuple[Path, str], adapter: Path) -
     assert json.loads(path.read_text())["config"]["model_args"]["peft"] == str(adapter)
 
 
-def test_two_processes_give_the_numbers_of_one(chat: tuple[Path, str], tmp_path: Path, tiny_base: Path) -> None:
+def test_two_processes_give_the_numbers_of_one(
+    chat: tuple[Path, str], tmp_path: Path, tiny_base: Path
+) -> None:
     launcher = ("accelerate.commands.launch", "--cpu", "--num_processes", "2", "-m")
     model = f"pretrained={tiny_base},enable_thinking=False"
     options = ("--tasks", "tatqa", "--limit", str(LIMIT), "--apply_chat_template")
@@ -169,7 +224,9 @@ def test_two_processes_give_the_numbers_of_one(chat: tuple[Path, str], tmp_path:
 def export_and_score(out: Path, gold: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
     """What our own `export` and `score` make of the samples of group tatqa."""
     files = [next(out.rglob(f"samples_tatqa_{kind}_*.jsonl")) for kind in TYPES]
-    asked = {json.loads(line)["doc"]["uid"] for file in files for line in file.read_text().splitlines()}
+    asked = {
+        json.loads(line)["doc"]["uid"] for file in files for line in file.read_text().splitlines()
+    }
     contexts = [c | {"questions": [q for q in c["questions"] if q["uid"] in asked]} for c in gold]
     (folder / "gold.json").write_text(json.dumps(contexts))
     assert main(["export", *map(str, files), "--out", str(folder / "pred.json")]) == 0
@@ -196,9 +253,19 @@ def test_export_then_score_gives_lm_evals_numbers(chat: tuple[Path, str], tmp_pa
 
 
 @pytest.mark.real
-def test_the_same_on_real_files_with_a_context_budget(tmp_path: Path, tiny_base: Path, shared_data: Path) -> None:
+def test_the_same_on_real_files_with_a_context_budget(
+    tmp_path: Path, tiny_base: Path, shared_data: Path
+) -> None:
     source = shared_data / "tatqa"
-    options = ("--tasks", "tatqa", "--limit", "4", "--metadata", '{"context_budget": 600}', "--apply_chat_template")
+    options = (
+        "--tasks",
+        "tatqa",
+        "--limit",
+        "4",
+        "--metadata",
+        '{"context_budget": 600}',
+        "--apply_chat_template",
+    )
     out, said = evaluate(tmp_path, f"pretrained={tiny_base}", *options, source=str(source))
     assert said.count("context budget of 600 tokens: ") == len(TYPES)
     gold = json.loads((source / data.FILES["validation"][0]).read_text())

@@ -39,9 +39,33 @@ CASES = [
     (3, ["alpha beta"], "span", "", ["alpha", "beta"], "", (1, 1, 1)),
     (4, ["12%"], "span", "", ["12%"], "million", (1, 1, 0)),  # a percent sign: scale ignored
     (4, 12.344, "arithmetic", "", ["12.34"], "", (1, 1, 1)),  # numbers are rounded to two places
-    (4, 2, "arithmetic", "million", ["2000"], "thousand", (1, 1, 0)),  # equal after scaling, the scale itself wrong
-    (4, ["net income"], "span", "million", ["net income"], "", (0, 0.8, 0)),  # text takes its scale as a word
-    (4, [".5"], "span", "million", [".5"], "million", (1, 1, 1)),  # no value: text with the scale after it
+    (
+        4,
+        2,
+        "arithmetic",
+        "million",
+        ["2000"],
+        "thousand",
+        (1, 1, 0),
+    ),  # equal after scaling, the scale itself wrong
+    (
+        4,
+        ["net income"],
+        "span",
+        "million",
+        ["net income"],
+        "",
+        (0, 0.8, 0),
+    ),  # text takes its scale as a word
+    (
+        4,
+        [".5"],
+        "span",
+        "million",
+        [".5"],
+        "million",
+        (1, 1, 1),
+    ),  # no value: text with the scale after it
     (5, ["$ 1,234"], "span", "", ["1234"], "", (1, 1, 1)),
     (5, ["nan"], "span", "", ["NaN"], "", (1, 1, 1)),  # not a number: text
     (6, 3, "arithmetic", "", ["3 hundred"], "", (0, 0, 1)),
@@ -61,7 +85,15 @@ CASES = [
     (8, 12.34, "arithmetic", "percent", ["0.1234"], "", (1, 1, 0)),
     (8, 12.34, "arithmetic", "percent", ["0.1234", "x"], "", (0, 0, 0)),  # only a single item
     (8, 12.34, "arithmetic", "percent", ["0.1234"], "million", (0, 0, 0)),  # only without scale
-    (9, ["The Net-Income, 5"], "span", "", ["net income 5"], "", (0, 0.4, 1)),  # a hyphen goes, it does not part words
+    (
+        9,
+        ["The Net-Income, 5"],
+        "span",
+        "",
+        ["net income 5"],
+        "",
+        (0, 0.4, 1),
+    ),  # a hyphen goes, it does not part words
     (9, ["The income!"], "span", "", ["income"], "", (1, 1, 1)),
     (9, ["#5 of 6.0"], "span", "", ["5 of 6.0"], "", (1, 1, 1)),
     (9, ["in 6.0"], "span", "", ["in 6"], "", (0, 0.5, 1)),  # '6.0' and '6' are different words
@@ -69,19 +101,38 @@ CASES = [
     (10, ["the"], "span", "", ["!"], "", (1, 1, 1)),  # both empty
     (10, ["alpha"], "span", "", ["the"], "", (0, 0, 1)),  # precision 1, recall 0
     (10, 5, "arithmetic", "million", ["5", "7"], "million", (0, 0, 1)),  # F1 is EM for arithmetic
-    (10, ["5"], "span", "million", ["5", "7"], "million", (0, 0.67, 1)),  # as a span it is 2 * 1/2 / (3/2)
+    (
+        10,
+        ["5"],
+        "span",
+        "million",
+        ["5", "7"],
+        "million",
+        (0, 0.67, 1),
+    ),  # as a span it is 2 * 1/2 / (3/2)
 ]
 
 
-@pytest.mark.parametrize(("rule", "gold", "kind", "scale", "answer", "predicted_scale", "expected"), CASES)
-def test_rules(rule: int, gold: Any, kind: str, scale: str, answer: Any, predicted_scale: Any, expected: tuple) -> None:
+@pytest.mark.parametrize(
+    ("rule", "gold", "kind", "scale", "answer", "predicted_scale", "expected"), CASES
+)
+def test_rules(
+    rule: int, gold: Any, kind: str, scale: str, answer: Any, predicted_scale: Any, expected: tuple
+) -> None:
     found = metric.score(question(gold, kind, scale), answer, predicted_scale)
     assert (found.em, found.f1, found.scale) == expected
 
 
 @pytest.mark.parametrize(
     ("answer", "scale"),
-    [(["5"], None), ([1, "a"], ""), (["9" * 5000], ""), ([["a"], "b"], ""), (["9" * 400], "million"), (["5"], 7)],
+    [
+        (["5"], None),
+        ([1, "a"], ""),
+        (["9" * 5000], ""),
+        ([["a"], "b"], ""),
+        (["9" * 400], "million"),
+        (["5"], 7),
+    ],
 )
 def test_zero_where_the_official_script_crashes(answer: Any, scale: Any) -> None:
     assert metric.score(question(5, "arithmetic", "million"), answer, scale) == metric.ZERO
@@ -95,24 +146,33 @@ def test_hundredths_are_rounded_as_numpy_does() -> None:
 
 def test_means() -> None:
     assert metric.mean([]) == metric.ZERO
-    assert metric.mean([metric.Score(1.0, 1.0, 1.0), metric.Score(0.0, 0.5, 1.0)]) == metric.Score(0.5, 0.75, 1.0)
+    assert metric.mean([metric.Score(1.0, 1.0, 1.0), metric.Score(0.0, 0.5, 1.0)]) == metric.Score(
+        0.5, 0.75, 1.0
+    )
 
 
-ANYTHING = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists, max_leaves=5)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists, max_leaves=5
+)
 TEXTS = st.lists(st.text(alphabet="ab1,.5%() $-million", max_size=12), min_size=1, max_size=4)
 
 
 @given(gold=TEXTS, gold_scale=st.sampled_from(data.SCALES), answer=ANYTHING, scale=ANYTHING)
 def test_total_and_in_range(gold: list[str], gold_scale: str, answer: Any, scale: Any) -> None:
     found = metric.score(question(gold, "multi-span", gold_scale), answer, scale)
-    assert all(type(value) is float and 0 <= value <= 1 for value in (found.em, found.f1, found.scale))
+    assert all(
+        type(value) is float and 0 <= value <= 1 for value in (found.em, found.f1, found.scale)
+    )
     assert found.f1 == 1 if found.em else True
 
 
 @given(gold=TEXTS, scale=st.sampled_from(data.SCALES))
 def test_a_gold_answer_given_back_is_right(gold: list[str], scale: str) -> None:
     found = metric.score(question(gold, "multi-span", scale), gold, scale)
-    assert found in (metric.Score(1.0, 1.0, 1.0), metric.ZERO)  # zero only where to_number has no value to format
+    assert found in (
+        metric.Score(1.0, 1.0, 1.0),
+        metric.ZERO,
+    )  # zero only where to_number has no value to format
 
 
 @given(gold=TEXTS, answer=TEXTS, scale=st.sampled_from(data.SCALES))
@@ -121,7 +181,9 @@ def test_the_order_of_items_does_not_matter(gold: list[str], answer: list[str], 
     assert metric.score(asked, answer, scale) == metric.score(asked, answer[::-1], scale)
 
 
-@pytest.mark.parametrize("unit", ["9", "9 ", "1.", "(1 ", "a ", "$", "% ", "9 %", "1a", "\n", ",", "(9)", "the "])
+@pytest.mark.parametrize(
+    "unit", ["9", "9 ", "1.", "(1 ", "a ", "$", "% ", "9 %", "1a", "\n", ",", "(9)", "the "]
+)
 def test_hostile_answers_cost_linear_time(unit: str) -> None:
     """Ten times the text may take at most 30 times as long; quadratic cost would take 100 times."""
 
@@ -164,7 +226,11 @@ def test_shared_goldens(shared_data: Path) -> None:
     predictions = json.loads((folder / "tatqa_metric.pred.json").read_text())
     expected = json.loads((folder / "tatqa_metric.expected.json").read_text())
     contexts = data.read_file(folder / "tatqa_metric.gold.json")
-    scores = {q.uid: metric.score(q, *predictions[q.uid]) for context in contexts for q in context.questions}
+    scores = {
+        q.uid: metric.score(q, *predictions[q.uid])
+        for context in contexts
+        for q in context.questions
+    }
     assert len(expected) == 5000
     assert {uid: [s.em, s.f1, s.scale] for uid, s in scores.items()} == expected
 
@@ -174,18 +240,37 @@ def test_official_sample_prediction(shared_data: Path) -> None:
     predictions = json.loads((shared_data / "tatqa" / "sample_prediction.dev.json").read_text())
     contexts = data.load("validation", str(shared_data / "tatqa"))
     mean = metric.mean(
-        [metric.score(q, *predictions.get(q.uid, (None, None))) for context in contexts for q in context.questions]
+        [
+            metric.score(q, *predictions.get(q.uid, (None, None)))
+            for context in contexts
+            for q in context.questions
+        ]
     )
-    assert [round(100 * value, 2) for value in (mean.em, mean.f1, mean.scale)] == [45.92, 58.88, 90.95]
+    assert [round(100 * value, 2) for value in (mean.em, mean.f1, mean.scale)] == [
+        45.92,
+        58.88,
+        90.95,
+    ]
 
 
 @pytest.mark.real
-@pytest.mark.parametrize(("split", "raw", "unscaled"), [("validation", 99.70, 47.9), ("test", 99.28, 51.0)])
+@pytest.mark.parametrize(
+    ("split", "raw", "unscaled"), [("validation", 99.70, 47.9), ("test", 99.28, 51.0)]
+)
 def test_gold_as_prediction(shared_data: Path, split: str, raw: float, unscaled: float) -> None:
-    questions = [q for context in data.load(split, str(shared_data / "tatqa")) for q in context.questions]
+    questions = [
+        q for context in data.load(split, str(shared_data / "tatqa")) for q in context.questions
+    ]
     texts = [q.answer if isinstance(q.answer, list) else str(q.answer) for q in questions]
-    with_scale = metric.mean([metric.score(q, text, q.scale) for q, text in zip(questions, texts, strict=True)])
+    with_scale = metric.mean(
+        [metric.score(q, text, q.scale) for q, text in zip(questions, texts, strict=True)]
+    )
     assert with_scale == metric.Score(1.0, 1.0, 1.0)
-    assert round(100 * metric.mean([metric.score(q, q.answer, q.scale) for q in questions]).em, 2) == raw
-    without = metric.mean([metric.score(q, text, "") for q, text in zip(questions, texts, strict=True)])
+    assert (
+        round(100 * metric.mean([metric.score(q, q.answer, q.scale) for q in questions]).em, 2)
+        == raw
+    )
+    without = metric.mean(
+        [metric.score(q, text, "") for q, text in zip(questions, texts, strict=True)]
+    )
     assert round(100 * without.em, 1) == unscaled

@@ -54,7 +54,9 @@ def test_budget_drops_the_least_related_paragraph_first() -> None:
     assert (nothing.paragraphs, nothing.table) == ([], TABLE)  # table rows never go
 
 
-@given(texts=st.lists(st.sampled_from([*TEXTS, "Net sales."]), max_size=6), budget=st.integers(0, 150))
+@given(
+    texts=st.lists(st.sampled_from([*TEXTS, "Net sales."]), max_size=6), budget=st.integers(0, 150)
+)
 def test_budget_keeps_order_and_is_met_or_nothing_is_left(texts: list[str], budget: int) -> None:
     context = Context("c", TABLE, texts, [])
     fitted = fit(context, "Net sales?", budget, words)
@@ -68,4 +70,8 @@ def test_real_prompts_hold_the_whole_context(shared_data: Path) -> None:
     for context in data.load("validation", str(shared_data / "tatqa")):
         text = user_message(context, context.questions[0])
         assert all(cell.strip() in text for row in context.table for cell in row)
-        assert all(line.strip() in text for paragraph in context.paragraphs for line in paragraph.splitlines())
+        assert all(
+            line.strip() in text
+            for paragraph in context.paragraphs
+            for line in paragraph.splitlines()
+        )

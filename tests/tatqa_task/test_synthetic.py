@@ -47,8 +47,14 @@ def test_is_read_like_the_official_files() -> None:
 def test_derivations_evaluate_to_the_gold_answer() -> None:
     for _, q in QUESTIONS:
         if q["answer_type"] == "arithmetic":
-            ratio = q["scale"] == "percent" and "the change" not in q["question"] and "average" not in q["question"]
-            assert round(eval(q["derivation"]) * (100 if ratio else 1), 2) == pytest.approx(q["answer"], abs=0.011)
+            ratio = (
+                q["scale"] == "percent"
+                and "the change" not in q["question"]
+                and "average" not in q["question"]
+            )
+            assert round(eval(q["derivation"]) * (100 if ratio else 1), 2) == pytest.approx(
+                q["answer"], abs=0.011
+            )
         elif q["answer_type"] == "count":
             assert len(q["derivation"].split("##")) == int(q["answer"])
 
@@ -58,7 +64,9 @@ def test_spans_are_in_the_report() -> None:
         if q["answer_type"] in ("span", "multi-span"):
             cells = " | ".join(cell for row in context["table"]["table"] for cell in row)
             text = " ".join(paragraph["text"] for paragraph in context["paragraphs"])
-            assert all(item in (text if q["answer_from"] == "text" else cells) for item in q["answer"])
+            assert all(
+                item in (text if q["answer_from"] == "text" else cells) for item in q["answer"]
+            )
 
 
 def test_a_scale_is_shown_where_it_is_said_to_be() -> None:
@@ -72,10 +80,23 @@ def test_a_scale_is_shown_where_it_is_said_to_be() -> None:
 def test_totals_add_up_and_show_negatives_in_parentheses() -> None:
     signed = 0
     for context in CONTEXTS:
-        rows = {row[0]: row[1] for row in context["table"]["table"][1:] if not row[1].endswith((",", "%")) and row[1]}
-        values = {label: metric.to_number(cell.replace(",", "")) or 0 for label, cell in rows.items()}
-        total = next((v for k, v in values.items() if k.startswith(("Total", "Net change", "Net deferred"))), None)
-        items = [v for k, v in values.items() if not k.startswith(("Total", "Net ", "Subtotal")) and k and k[0] != "("]
+        rows = {
+            row[0]: row[1]
+            for row in context["table"]["table"][1:]
+            if not row[1].endswith((",", "%")) and row[1]
+        }
+        values = {
+            label: metric.to_number(cell.replace(",", "")) or 0 for label, cell in rows.items()
+        }
+        total = next(
+            (v for k, v in values.items() if k.startswith(("Total", "Net change", "Net deferred"))),
+            None,
+        )
+        items = [
+            v
+            for k, v in values.items()
+            if not k.startswith(("Total", "Net ", "Subtotal")) and k and k[0] != "("
+        ]
         signed += any("(" in cell for cell in rows.values())
         assert total == pytest.approx(sum(items))
     assert signed > 10
@@ -88,7 +109,9 @@ def test_uids_are_unique(seed: int) -> None:
     assert len(set(uids)) == len(uids) == 3 * 200 * 6
 
 
-def _shares(questions: list[dict[str, Any]], key: Callable[[dict[str, Any]], str]) -> dict[str, float]:
+def _shares(
+    questions: list[dict[str, Any]], key: Callable[[dict[str, Any]], str]
+) -> dict[str, float]:
     counts = Counter(map(key, questions))
     return {name: n / len(questions) for name, n in counts.items()}
 
@@ -102,7 +125,9 @@ DEV_SHARES = {  # of the 1,668 questions of TAT-QA's dev set
 
 @pytest.mark.parametrize("field", DEV_SHARES)
 def test_proportions_are_about_those_of_the_dev_set(field: str) -> None:
-    made = _shares([q for c in synthetic.generate("train", 2000) for q in c["questions"]], lambda q: q[field])
+    made = _shares(
+        [q for c in synthetic.generate("train", 2000) for q in c["questions"]], lambda q: q[field]
+    )
     assert made.keys() == DEV_SHARES[field].keys()
     assert all(abs(made[name] - share) < 0.06 for name, share in DEV_SHARES[field].items())
 
@@ -110,5 +135,7 @@ def test_proportions_are_about_those_of_the_dev_set(field: str) -> None:
 @pytest.mark.real
 @pytest.mark.parametrize("field", DEV_SHARES)
 def test_the_shares_above_are_those_of_the_dev_set(shared_data: Path, field: str) -> None:
-    questions = [vars(q) for c in data.load("validation", str(shared_data / "tatqa")) for q in c.questions]
+    questions = [
+        vars(q) for c in data.load("validation", str(shared_data / "tatqa")) for q in c.questions
+    ]
     assert _shares(questions, lambda q: q[field]) == pytest.approx(DEV_SHARES[field], abs=0.001)

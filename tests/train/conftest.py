@@ -31,12 +31,24 @@ def mini(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from transformers import AutoConfig, AutoTokenizer, Qwen3ForCausalLM
 
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8, "dtype": "float32"}
+    shape = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "head_dim": 8,
+        "dtype": "float32",
+    }
     shape |= {"initializer_range": 0.1}
-    heads: dict[str, Any] = {"num_attention_heads": 4, "num_key_value_heads": 2, "layer_types": ["full_attention"] * 2}
+    heads: dict[str, Any] = {
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "layer_types": ["full_attention"] * 2,
+    }
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("mini")
-    Qwen3ForCausalLM(AutoConfig.from_pretrained(tiny_base, **shape, **heads)).save_pretrained(folder)
+    Qwen3ForCausalLM(AutoConfig.from_pretrained(tiny_base, **shape, **heads)).save_pretrained(
+        folder
+    )
     AutoTokenizer.from_pretrained(tiny_base).save_pretrained(folder)
     return folder
 

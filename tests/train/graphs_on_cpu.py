@@ -27,8 +27,12 @@ class Recording(TorchDispatchMode):
     @torch.no_grad()
     def replay(self) -> None:
         for func, args, kwargs, out in self.operations:
-            for before, now in zip(tree_leaves(out), tree_leaves(func(*args, **kwargs)), strict=True):
-                if isinstance(before, torch.Tensor) and before.data_ptr() != now.data_ptr():  # else a view
+            for before, now in zip(
+                tree_leaves(out), tree_leaves(func(*args, **kwargs)), strict=True
+            ):
+                if (
+                    isinstance(before, torch.Tensor) and before.data_ptr() != now.data_ptr()
+                ):  # else a view
                     before.copy_(now)
 
 

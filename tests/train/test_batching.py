@@ -10,8 +10,15 @@ from hypothesis import strategies as st
 from train.batching import ContextSampler, collator, context_order
 
 
-@given(st.lists(st.integers(0, 12), max_size=80), st.integers(1, 9), st.integers(0, 3), st.integers(0, 3))
-def test_every_pair_once_and_contexts_whole(contexts: list[int], batch: int, seed: int, epoch: int) -> None:
+@given(
+    st.lists(st.integers(0, 12), max_size=80),
+    st.integers(1, 9),
+    st.integers(0, 3),
+    st.integers(0, 3),
+)
+def test_every_pair_once_and_contexts_whole(
+    contexts: list[int], batch: int, seed: int, epoch: int
+) -> None:
     order = context_order(contexts, [1] * len(contexts), batch, seed, epoch)
     assert sorted(order) == list(range(len(contexts)))
     seen = [contexts[index] for index in order]
@@ -20,7 +27,10 @@ def test_every_pair_once_and_contexts_whole(contexts: list[int], batch: int, see
 
 
 def cost_spread(order: Sequence[int], tokens: Sequence[int], batch: int) -> float:
-    sums = [sum(tokens[i] for i in order[start : start + batch]) for start in range(0, len(order), batch)]
+    sums = [
+        sum(tokens[i] for i in order[start : start + batch])
+        for start in range(0, len(order), batch)
+    ]
     return max(sums) / min(sums)
 
 
@@ -51,7 +61,9 @@ def test_sampler_is_a_function_of_seed_and_epoch() -> None:
 
 
 ids = st.lists(st.integers(0, 200_000), min_size=1, max_size=7)
-examples = st.fixed_dictionaries({name: ids for name in ("prompt_ids", "chosen_ids", "rejected_ids")})
+examples = st.fixed_dictionaries(
+    {name: ids for name in ("prompt_ids", "chosen_ids", "rejected_ids")}
+)
 
 
 @given(st.lists(examples, min_size=1, max_size=6), st.booleans())

@@ -37,8 +37,12 @@ def rows_of(recipe: Recipe, tokenizer: Any, n: int = 20) -> list[TokenPair]:
     return tokenize(made, tokenizer, recipe.max_prompt_length, recipe.max_length, Counter())
 
 
-def trainer_for(recipe: Recipe, tokenizer: Any, out: Path, micro: int = 4, n: int = 20) -> PairTrainer:
-    return dpo.make_trainer(recipe, rows_of(recipe, tokenizer, n), tokenizer, dpo.config(recipe, out, micro, 1))
+def trainer_for(
+    recipe: Recipe, tokenizer: Any, out: Path, micro: int = 4, n: int = 20
+) -> PairTrainer:
+    return dpo.make_trainer(
+        recipe, rows_of(recipe, tokenizer, n), tokenizer, dpo.config(recipe, out, micro, 1)
+    )
 
 
 def trained(trainer: DPOTrainer) -> History:
@@ -49,13 +53,26 @@ def trained(trainer: DPOTrainer) -> History:
 
 
 def small(mini: Path, **fields: Any) -> Recipe:
-    given = {"learning_rate": 1e-3, "effective_batch_size": 8, "lora_r": 4, "lora_alpha": 8, "order": "random"}
+    given = {
+        "learning_rate": 1e-3,
+        "effective_batch_size": 8,
+        "lora_r": 4,
+        "lora_alpha": 8,
+        "order": "random",
+    }
     return Recipe(model_name_or_path=str(mini), **{**given, **fields})
 
 
 def assert_same_curves(ours: History, theirs: History, tolerance: float = 1e-5) -> None:
     assert len(ours) == len(theirs) > 1
-    for name in ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "grad_norm"):
+    for name in (
+        "loss",
+        "rewards/chosen",
+        "rewards/rejected",
+        "rewards/margins",
+        "rewards/accuracies",
+        "grad_norm",
+    ):
         for a, b in zip(ours, theirs, strict=True):
             assert a[name] == pytest.approx(b[name], abs=tolerance), (name, a["step"])
 
@@ -98,16 +115,22 @@ def test_equals_a_plain_trl_script_step_by_step(
     assert abs(history[-1]["rewards/margins"]) > 1e-3
 
 
-def test_unequal_micro_batches_weigh_pairs_equally(mini: Path, tokenizer: Any, tmp_path: Path) -> None:
+def test_unequal_micro_batches_weigh_pairs_equally(
+    mini: Path, tokenizer: Any, tmp_path: Path
+) -> None:
     """13 pairs in steps of 8: micro-batches of 4, 4 and 4, 1, or 8 and 5, give one curve."""
     recipe = small(mini)
-    curves = [trained(trainer_for(recipe, tokenizer, tmp_path / str(m), m, n=13)) for m in (4, 8, 1)]
+    curves = [
+        trained(trainer_for(recipe, tokenizer, tmp_path / str(m), m, n=13)) for m in (4, 8, 1)
+    ]
     assert len(curves[0]) == 2
     assert_same_curves(curves[0], curves[1])
     assert_same_curves(curves[0], curves[2])
 
 
-def test_lora_weights_train_in_fp32_on_a_4bit_base_and_move(mini: Path, tokenizer: Any, tmp_path: Path) -> None:
+def test_lora_weights_train_in_fp32_on_a_4bit_base_and_move(
+    mini: Path, tokenizer: Any, tmp_path: Path
+) -> None:
     """QLoRA on the CPU at the log's rate; in bf16, as TRL leaves the adapter, most entries would stay."""
     recipe = small(mini, load_in_4bit=True, dtype="bfloat16", learning_rate=5e-6, lora_r=16)
     trainer = trainer_for(recipe, tokenizer, tmp_path)
@@ -117,21 +140,31 @@ def test_lora_weights_train_in_fp32_on_a_4bit_base_and_move(mini: Path, tokenize
     history = trained(trainer)
     assert len(history) == 3
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
-    moved = torch.cat([(before[name] != weight).flatten() for name, weight in weights.items() if "lora_A" in name])
+    moved = torch.cat(
+        [(before[name] != weight).flatten() for name, weight in weights.items() if "lora_A" in name]
+    )
     assert moved[: len(moved)].float().mean() > 0.95
     in_bf16 = torch.cat(
-        [(before[n].bfloat16() != w.bfloat16()).flatten() for n, w in weights.items() if "lora_A" in n]
+        [
+            (before[n].bfloat16() != w.bfloat16()).flatten()
+            for n, w in weights.items()
+            if "lora_A" in n
+        ]
     )
     assert in_bf16.float().mean() < 0.5
 
 
-def test_lora_dropout_works_and_leaves_the_reference_alone(mini: Path, tokenizer: Any, tmp_path: Path) -> None:
+def test_lora_dropout_works_and_leaves_the_reference_alone(
+    mini: Path, tokenizer: Any, tmp_path: Path
+) -> None:
     without = trained(trainer_for(small(mini), tokenizer, tmp_path / "a"))
     trainer = trainer_for(small(mini, lora_dropout=0.5), tokenizer, tmp_path / "b")
     dropouts = [m.p for name, m in trainer.model.named_modules() if isinstance(m, torch.nn.Dropout)]
     assert set(dropouts) == {0.5}
     history = trained(trainer)
-    assert history[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)  # B is zero: policy and reference agree
+    assert history[0]["loss"] == pytest.approx(
+        math.log(2), abs=1e-6
+    )  # B is zero: policy and reference agree
     assert history[2]["rewards/margins"] != pytest.approx(without[2]["rewards/margins"], rel=1e-3)
 
 
@@ -140,8 +173,14 @@ def test_lora_dropout_works_and_leaves_the_reference_alone(mini: Path, tokenizer
     [
         ({}, [1, 1, 1, 1, 1, 1]),
         ({"beta_schedule": "linear", "beta_end": 0.6}, [1, 2, 3, 4, 5, 6]),
-        ({"beta_schedule": "cosine", "beta_end": 0.3}, [2 - math.cos(math.pi * i / 5) for i in range(6)]),
-        ({"beta_schedule": "linear", "beta_end": 0.05, "beta_schedule_unit": "epoch"}, [1, 1, 1, 0.5, 0.5, 0.5]),
+        (
+            {"beta_schedule": "cosine", "beta_end": 0.3},
+            [2 - math.cos(math.pi * i / 5) for i in range(6)],
+        ),
+        (
+            {"beta_schedule": "linear", "beta_end": 0.05, "beta_schedule_unit": "epoch"},
+            [1, 1, 1, 0.5, 0.5, 0.5],
+        ),
     ],
 )
 def test_beta_factor(fields: dict[str, Any], expected: list[float]) -> None:
@@ -149,11 +188,15 @@ def test_beta_factor(fields: dict[str, Any], expected: list[float]) -> None:
     assert [beta_factor(recipe, step, 6) for step in range(6)] == pytest.approx(expected)
 
 
-def test_beta_schedule_reaches_the_loss_and_is_logged(mini: Path, tokenizer: Any, tmp_path: Path) -> None:
+def test_beta_schedule_reaches_the_loss_and_is_logged(
+    mini: Path, tokenizer: Any, tmp_path: Path
+) -> None:
     recipe = small(mini, beta=0.1, beta_end=0.3, beta_schedule="linear", learning_rate=1e-2)
     history = trained(trainer_for(recipe, tokenizer, tmp_path / "a"))
     assert [entry["beta"] for entry in history] == pytest.approx([0.1, 0.2, 0.3])
-    constant = trained(trainer_for(small(mini, beta=0.1, learning_rate=1e-2), tokenizer, tmp_path / "b"))
+    constant = trained(
+        trainer_for(small(mini, beta=0.1, learning_rate=1e-2), tokenizer, tmp_path / "b")
+    )
     # the first step's gradient is the same; the second's rewards carry the new beta
     ratio = history[1]["rewards/chosen"] / constant[1]["rewards/chosen"]
     assert ratio == pytest.approx(2, rel=1e-2)
@@ -162,7 +205,9 @@ def test_beta_schedule_reaches_the_loss_and_is_logged(mini: Path, tokenizer: Any
 def test_beta_by_type_reaches_each_pair(mini: Path, tokenizer: Any, tmp_path: Path) -> None:
     """Rewards are beta times log ratios: with one answer type's beta at 10 times, only its rewards grow."""
     by_type = {"arithmetic": 1.0}
-    recipe = small(mini, beta=0.1, beta_by_type=by_type, learning_rate=1e-2, effective_batch_size=20)
+    recipe = small(
+        mini, beta=0.1, beta_by_type=by_type, learning_rate=1e-2, effective_batch_size=20
+    )
     trainer = trainer_for(recipe, tokenizer, tmp_path, micro=20)
     batch = next(iter(trainer.get_train_dataloader()))
     order = [trainer.train_dataset[i] for i in trainer.order]
@@ -175,7 +220,11 @@ def test_beta_by_type_reaches_each_pair(mini: Path, tokenizer: Any, tmp_path: Pa
             if "lora_B" in name:
                 torch.nn.init.normal_(weight, std=0.5, generator=torch.Generator().manual_seed(1))
     losses = {}
-    for name, beta in {"mixed": batch["beta"], "low": torch.full((20,), 0.1), "high": torch.full((20,), 1.0)}.items():
+    for name, beta in {
+        "mixed": batch["beta"],
+        "low": torch.full((20,), 0.1),
+        "high": torch.full((20,), 1.0),
+    }.items():
         inputs = {**batch, "beta": beta}
         trainer.current_gradient_accumulation_steps = 1
         losses[name] = trainer.compute_loss(trainer.model, inputs, num_items_in_batch=20).item()
@@ -204,7 +253,12 @@ def test_step_batches_deal_each_step_whole(n: int, step: int, micro: int, proces
     per_step = step // processes // micro
     indices = list(order)
     for k in range(n // step):
-        seen = [i for batches in dealt for batch in batches[k * per_step : (k + 1) * per_step] for i in batch]
+        seen = [
+            i
+            for batches in dealt
+            for batch in batches[k * per_step : (k + 1) * per_step]
+            for i in batch
+        ]
         assert sorted(seen) == sorted(indices[k * step : (k + 1) * step])
     assert n - sum(len(batch) for batches in dealt for batch in batches) == n % step % processes
 
@@ -246,7 +300,11 @@ def test_ids_are_what_trl_would_make(
         tokenizer = AutoTokenizer.from_pretrained(shared_data / "qwen3")
     rows = rows_of(recipe, tokenizer, 8)
     theirs = DPOTrainer._prepare_dataset(
-        trainer, Dataset.from_list([row.pair.row() for row in rows]), tokenizer, trainer.args, "train"
+        trainer,
+        Dataset.from_list([row.pair.row() for row in rows]),
+        tokenizer,
+        trainer.args,
+        "train",
     )
     for ours, trl in zip(rows, theirs, strict=True):
         assert (ours.prompt_ids, ours.chosen_ids, ours.rejected_ids) == (
@@ -261,7 +319,9 @@ SWITCH = (  # a template with a thinking switch, thinking by default, as Qwen3's
 )
 
 
-@pytest.mark.parametrize("template", ["shipped", "switch", pytest.param("qwen3", marks=pytest.mark.real)])
+@pytest.mark.parametrize(
+    "template", ["shipped", "switch", pytest.param("qwen3", marks=pytest.mark.real)]
+)
 def test_prompt_ids_are_those_that_lm_eval_sends(
     template: str, mini: Path, tmp_path: Path, shared_data: Path, tokenizer: Any
 ) -> None:
@@ -288,7 +348,9 @@ def test_prompt_ids_are_those_that_lm_eval_sends(
         assert tokenizer.decode(row.prompt_ids).endswith("<think>\n\n</think>\n\n")
 
 
-def test_fsdp_leaves_log_probabilities_in_fp32(mini: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_fsdp_leaves_log_probabilities_in_fp32(
+    mini: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     import torch.distributed as dist
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
     from transformers import AutoModelForCausalLM
@@ -301,9 +363,13 @@ def test_fsdp_leaves_log_probabilities_in_fp32(mini: Path, monkeypatch: pytest.M
         add_fused_lm_head(model)
         if policy:
             fully_shard(model, mesh=dist.init_device_mesh("cpu", (1,)), mp_policy=policy)
-        return model(input_ids=ids, labels=ids, fused_lm_head=True, use_cache=False).log_probs.detach()
+        return model(
+            input_ids=ids, labels=ids, fused_lm_head=True, use_cache=False
+        ).log_probs.detach()
 
-    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
+    dist.init_process_group(
+        "gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1
+    )
     try:
         exact, ours = log_probs(None), log_probs(fsdp_policy(True))
         theirs = log_probs(MixedPrecisionPolicy(torch.bfloat16, torch.bfloat16, torch.bfloat16))
@@ -319,7 +385,9 @@ def test_a_signal_to_the_whole_job_leaves_the_loaders_workers_alone(
 ) -> None:
     trainer = trainer_for(small(mini), tokenizer, tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(torch.cuda, "is_available", lambda: True)  # a loader without a GPU has no workers
+        patch.setattr(
+            torch.cuda, "is_available", lambda: True
+        )  # a loader without a GPU has no workers
         loader = trainer.loader([[i] for i in range(20)])
     batches = iter(loader)
     found = [next(batches)]

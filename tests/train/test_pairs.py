@@ -16,11 +16,18 @@ from train.corruptions import NAMES, Mistakes
 from train.pairs import Counts, Pair
 from train.recipe import Recipe, RecipeError, parse
 
-TABLE = [["", "2019", "2018"], ["Revenue", "$1,500", "1,200"], ["Costs", "900", "800"], ["Profit", "600", "400"]]
+TABLE = [
+    ["", "2019", "2018"],
+    ["Revenue", "$1,500", "1,200"],
+    ["Costs", "900", "800"],
+    ["Profit", "600", "400"],
+]
 TEXT = "The Company earned most in Europe, followed by Asia and Africa. Costs rose by 100 in 2019."
 
 
-def ask(answer_type: str, gold: object, scale: str = "", derivation: str = "") -> tuple[Context, Question]:
+def ask(
+    answer_type: str, gold: object, scale: str = "", derivation: str = ""
+) -> tuple[Context, Question]:
     question = Question("q", "?", gold, answer_type, "table", scale, derivation, 1)  # type: ignore[arg-type]
     return Context("c", TABLE, [TEXT], [question]), question
 
@@ -56,7 +63,9 @@ LIST = ask("multi-span", ["900", "800"], "million")
         ("listed_items", ask("count", 2, "", "2019## 2018"), {"2019|2018"}),
     ],
 )
-def test_each_kind_makes_its_mistake(kind: str, case: tuple[Context, Question], expected: set[str]) -> None:
+def test_each_kind_makes_its_mistake(
+    kind: str, case: tuple[Context, Question], expected: set[str]
+) -> None:
     results = made(kind, *case)
     assert {"|".join(items) for items, _ in results} <= expected
     assert results
@@ -64,10 +73,21 @@ def test_each_kind_makes_its_mistake(kind: str, case: tuple[Context, Question], 
 
 
 def test_more_of_the_kinds() -> None:
-    assert {scale for _, scale in made("wrong_scale", *MEAN)} == {"", "thousand", "billion", "percent"}
+    assert {scale for _, scale in made("wrong_scale", *MEAN)} == {
+        "",
+        "thousand",
+        "billion",
+        "percent",
+    }
     assert not made("wrong_scale", *SPAN)
-    assert all("Asia and Africa" in items[0] and items[0] in TEXT for items, _ in made("overlong_span", *SPAN))
-    assert all(len(items) == 2 and len(set(items) & {"900", "800"}) == 1 for items, _ in made("one_replaced", *LIST))
+    assert all(
+        "Asia and Africa" in items[0] and items[0] in TEXT
+        for items, _ in made("overlong_span", *SPAN)
+    )
+    assert all(
+        len(items) == 2 and len(set(items) & {"900", "800"}) == 1
+        for items, _ in made("one_replaced", *LIST)
+    )
     assert all(len(items) == 1 for items, _ in made("one_missing", *LIST))
 
 
@@ -143,14 +163,25 @@ def test_stratified_keeps_proportions_and_contexts(small_data: Path) -> None:
     assert per_context > 3  # of six
 
 
-def test_no_evaluated_context_is_trained_on(small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_evaluated_context_is_trained_on(
+    small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     raw = json.loads((small_data / data.FILES["train"][0]).read_text())
-    raw[3]["paragraphs"][0]["text"] = raw[3]["paragraphs"][0]["text"].upper() + "  " + "a long paragraph " * 20
-    for split, change in (("train", raw), ("test", json.loads((small_data / data.FILES["test"][0]).read_text()))):
+    raw[3]["paragraphs"][0]["text"] = (
+        raw[3]["paragraphs"][0]["text"].upper() + "  " + "a long paragraph " * 20
+    )
+    for split, change in (
+        ("train", raw),
+        ("test", json.loads((small_data / data.FILES["test"][0]).read_text())),
+    ):
         (tmp_path / data.FILES[split][0]).write_text(json.dumps(change))
     stolen = json.loads((small_data / data.FILES["validation"][0]).read_text())
-    stolen[0]["table"]["table"] = [[cell.upper() + " " for cell in row] for row in raw[5]["table"]["table"]]
-    stolen[1]["paragraphs"].append({"uid": "p", "order": 9, "text": raw[3]["paragraphs"][0]["text"]})
+    stolen[0]["table"]["table"] = [
+        [cell.upper() + " " for cell in row] for row in raw[5]["table"]["table"]
+    ]
+    stolen[1]["paragraphs"].append(
+        {"uid": "p", "order": 9, "text": raw[3]["paragraphs"][0]["text"]}
+    )
     (tmp_path / data.FILES["validation"][0]).write_text(json.dumps(stolen))
     monkeypatch.setenv("TATQA_DATA", str(tmp_path))
     counts = Counts()
@@ -158,7 +189,9 @@ def test_no_evaluated_context_is_trained_on(small_data: Path, tmp_path: Path, mo
     gone = {raw[i]["table"]["uid"] for i in (3, 5)}
     assert len(kept) == 10
     assert not kept & gone
-    assert counts.dropped == {f"{pairs.LEAKED}: {raw[i]['table']['uid']}": len(raw[i]["questions"]) for i in (3, 5)}
+    assert counts.dropped == {
+        f"{pairs.LEAKED}: {raw[i]['table']['uid']}": len(raw[i]["questions"]) for i in (3, 5)
+    }
     faithful = Counts()
     list(pairs.build(Recipe(model_name_or_path="", strategy="log"), faithful))
     assert not any(pairs.LEAKED in reason for reason in faithful.dropped)
@@ -174,7 +207,9 @@ def test_log_rule() -> None:
         assert 0.099 < abs(wrong / 12345.678 - 1) < 0.351
     assert pairs.log_rule(*ask("arithmetic", 0.1), 0) == "chosen equals rejected"
     zeros = [pairs.log_rule(*ask("arithmetic", 0), seed) for seed in range(50)]
-    values = [float(answer.parse(pair.rejected).answer[0]) for pair in zeros if isinstance(pair, Pair)]
+    values = [
+        float(answer.parse(pair.rejected).answer[0]) for pair in zeros if isinstance(pair, Pair)
+    ]
     assert all(1 <= abs(value) <= 10 for value in values)
     cells = [pairs.log_rule(*SPAN, seed) for seed in range(50)]
     assert {answer.parse(pair.rejected).answer[0] for pair in cells if isinstance(pair, Pair)} == {
@@ -184,7 +219,8 @@ def test_log_rule() -> None:
 
 @pytest.mark.real
 @pytest.mark.parametrize(
-    ("split", "low", "high"), [("validation", 1661, 1664), ("test", 1656, 1660), ("train", 12955, 12966)]
+    ("split", "low", "high"),
+    [("validation", 1661, 1664), ("test", 1656, 1660), ("train", 12955, 12966)],
 )
 def test_log_rule_counts_on_the_real_files(
     split: str, low: int, high: int, shared_data: Path, monkeypatch: pytest.MonkeyPatch
@@ -197,7 +233,9 @@ def test_log_rule_counts_on_the_real_files(
 
 
 @pytest.mark.real
-def test_corrupt_keeps_nearly_every_real_question(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_corrupt_keeps_nearly_every_real_question(
+    shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TATQA_DATA", str(shared_data / "tatqa"))
     counts = Counts()
     kept = sum(1 for _ in pairs.build(Recipe(model_name_or_path="", split="validation"), counts))
@@ -216,24 +254,37 @@ def test_mined_pairs_come_from_wrong_replies(small_data: Path, tmp_path: Path) -
     first, second, third, fourth = data.load("train")[0].questions[:4]
     wrong = answer.render(["no such thing"], "")
     right = answer.render(second.answer, second.scale)
-    lines = [sample(first.uid, wrong), sample(first.uid, wrong), sample(second.uid, right), sample(third.uid, "Hm")]
+    lines = [
+        sample(first.uid, wrong),
+        sample(first.uid, wrong),
+        sample(second.uid, right),
+        sample(third.uid, "Hm"),
+    ]
     lines.append(sample(fourth.uid, 'Sure: {"answer": ["1"], "scale": ""} Bye.'))
     (tmp_path / "samples_tatqa_train_1.jsonl").write_text("\n".join(lines) + "\n")
     counts = Counts()
-    recipe = Recipe(model_name_or_path="", strategy="mined", samples=[str(tmp_path / "samples_*.jsonl")])
+    recipe = Recipe(
+        model_name_or_path="", strategy="mined", samples=[str(tmp_path / "samples_*.jsonl")]
+    )
     found = list(pairs.build(recipe, counts))
     assert [(pair.uid, pair.rejected) for pair in found] == [
         (first.uid, wrong), (fourth.uid, answer.render(["1"], "")),
     ]  # fmt: skip
     assert counts.dropped["reply is right"] == counts.dropped["reply not in the format"] == 1
-    assert counts.dropped["no reply in the samples"] == sum(len(c.questions) for c in data.load("train")) - 4
+    assert (
+        counts.dropped["no reply in the samples"]
+        == sum(len(c.questions) for c in data.load("train")) - 4
+    )
     (tmp_path / "samples_tatqa_train_1.jsonl").write_text('{"doc": 3}\n')
     with pytest.raises(RecipeError, match=r"samples_tatqa_train_1.jsonl:1: not a sample"):
         list(pairs.build(recipe, counts))
 
 
 def test_command_writes_pairs_and_a_table(
-    small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    small_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "pairs.jsonl"
     assert pairs.main(["--split", "validation", "--out", str(out)]) == 0

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from train.prefix_sharing import FLEX_BLOCK, SharingError, pack_prefixes, sees, share_prefixes, stand_ins, trie_mask
+from train.prefix_sharing import (
+    FLEX_BLOCK,
+    SharingError,
+    pack_prefixes,
+    sees,
+    share_prefixes,
+    stand_ins,
+    trie_mask,
+)
 
 VOCABULARY = 48
 Pair = tuple[list[int], list[int], list[int]]  # prompt, chosen, rejected
@@ -28,7 +36,9 @@ rows_strategy = st.lists(st.lists(tokens, min_size=1, max_size=9), min_size=1, m
 
 
 @given(rows_strategy, st.sampled_from([1, 4]))
-def test_every_distinct_prefix_has_one_slot_and_sees_its_own_prefix(rows: list[list[int]], bucket: int) -> None:
+def test_every_distinct_prefix_has_one_slot_and_sees_its_own_prefix(
+    rows: list[list[int]], bucket: int
+) -> None:
     packed = pack_prefixes(*padded(rows), bucket=bucket)
     distinct = {tuple(row[: i + 1]) for row in rows for i in range(len(row))}
     n, length = packed.tokens.numel(), max(map(len, rows))
@@ -58,7 +68,10 @@ def test_block_mask_is_that_of_create_block_mask(seed: int) -> None:
 
     rng = np.random.default_rng(seed)
     base = rng.integers(0, 50, 400).tolist()
-    rows = [base[: rng.integers(1, 400)] + rng.integers(0, 3, rng.integers(0, 150)).tolist() for _ in range(9)]
+    rows = [
+        base[: rng.integers(1, 400)] + rng.integers(0, 3, rng.integers(0, 150)).tolist()
+        for _ in range(9)
+    ]
     last = pack_prefixes(*padded(rows), bucket=FLEX_BLOCK).last
     ours = trie_mask(last, "flex")
     theirs = create_block_mask(sees(last), None, None, len(last), len(last), device="cpu")
@@ -74,8 +87,18 @@ def tiny(kind: str, head_dim: int = 8) -> Any:
     """A two-layer model of each supported family, in fp32."""
     import transformers as tf
 
-    shape: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "pad_token_id": 0}
-    shape |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": head_dim}
+    shape: dict[str, Any] = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "pad_token_id": 0,
+    }
+    shape |= {
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": head_dim,
+    }
     shape |= {"initializer_range": 0.2}
     config = {
         "qwen3": lambda: tf.Qwen3Config(**shape),
@@ -112,7 +135,9 @@ def trl_trainer(model: Any, tokenizer: Path, out: Path, on_cpu: bool) -> Any:
 
 
 @pytest.fixture(scope="module", params=["qwen3", "llama", "mistral", "gemma"])
-def trainer(request: pytest.FixtureRequest, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def trainer(
+    request: pytest.FixtureRequest, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Any:
     return trl_trainer(tiny(request.param), tiny_base, tmp_path_factory.mktemp("trl"), on_cpu=True)
 
 
@@ -123,10 +148,16 @@ def outcome(trainer: Any, pairs: list[Pair], collate: Any) -> tuple[float, dict[
     trainer._metrics["train"].clear()
     trainer.model.zero_grad()
     trainer.model.train()
-    examples = [dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), pair, strict=True)) for pair in pairs]
+    examples = [
+        dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), pair, strict=True)) for pair in pairs
+    ]
     loss = trainer.compute_loss(trainer.model, trainer._prepare_inputs(collate(examples)))
     loss.backward()
-    metrics = {name: values[0] for name, values in trainer._metrics["train"].items() if name != "num_tokens"}
+    metrics = {
+        name: values[0]
+        for name, values in trainer._metrics["train"].items()
+        if name != "num_tokens"
+    }
     grads = [p.grad.flatten() for p in trainer.model.parameters() if p.requires_grad]
     return float(loss.detach()), metrics, torch.cat(grads)
 
@@ -169,13 +200,17 @@ def batches(draw: st.DrawFn) -> list[Pair]:
     completion = st.lists(st.integers(1, 5), min_size=1, max_size=5)
     own = st.lists(st.integers(1, 5), min_size=1, max_size=4)
     pair = st.tuples(
-        st.integers(0, 12).flatmap(lambda n: own.map(lambda rest: base[:n] + rest)), completion, completion
+        st.integers(0, 12).flatmap(lambda n: own.map(lambda rest: base[:n] + rest)),
+        completion,
+        completion,
     )
     return draw(st.lists(pair, min_size=1, max_size=6))
 
 
 @given(pairs=batches())
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_equals_plain_trl_on_random_batches(trainer: Any, pairs: list[Pair]) -> None:
     assert_equal_to_plain(trainer, pairs)
 
@@ -197,7 +232,9 @@ def test_compiled_layers_and_recomputation_change_nothing(trainer: Any, recomput
         torch._dynamo.reset()
     assert shared[0] == pytest.approx(plain[0], rel=1e-5)
     assert float((shared[2] - plain[2]).norm()) <= 1e-5 * float(plain[2].norm())
-    assert sharing.shapes == {44}  # 20 of the context, 4 last prompt tokens, 5 of each pair of completions
+    assert sharing.shapes == {
+        44
+    }  # 20 of the context, 4 last prompt tokens, 5 of each pair of completions
 
 
 def test_stand_ins_get_the_gradients_without_waking_the_hooks_of_the_trained_weights() -> None:
@@ -212,21 +249,35 @@ def test_stand_ins_get_the_gradients_without_waking_the_hooks_of_the_trained_wei
         parameter.register_post_accumulate_grad_hook(lambda parameter: pytest.fail("a hook ran"))
     with pytest.raises(ZeroDivisionError), stand_ins(model) as (originals, substitutes):  # noqa: PT012
         model(batch).sum().backward()
-        assert all(torch.equal(s.grad, gradient) for s, gradient in zip(substitutes, expected, strict=True))
+        assert all(
+            torch.equal(s.grad, gradient) for s, gradient in zip(substitutes, expected, strict=True)
+        )
         assert all(a is b for a, b in zip(originals, trained, strict=True))
-        assert [s.data_ptr() for s in substitutes] == [parameter.data_ptr() for parameter in trained]
+        assert [s.data_ptr() for s in substitutes] == [
+            parameter.data_ptr() for parameter in trained
+        ]
         raise ZeroDivisionError
-    assert [id(p) for p in model.parameters() if p.requires_grad] == [id(p) for p in trained], "put back"
+    assert [id(p) for p in model.parameters() if p.requires_grad] == [id(p) for p in trained], (
+        "put back"
+    )
     assert all(parameter.grad is None for parameter in trained)
 
 
-def assert_recorded_passes_are_those_of_trl(trainer: Any, kernel: str, loss: float, gradients: float) -> None:
+def assert_recorded_passes_are_those_of_trl(
+    trainer: Any, kernel: str, loss: float, gradients: float
+) -> None:
     """Several batches of one packed length and of others, to the given relative tolerances."""
     import torch
 
     other = [([i, *CONTEXT], [40 + i, 2], [39, i, 2]) for i in range(1, 4)]
     long = [([*CONTEXT, *CONTEXT[::-1], i, *CONTEXT * 3], [40, 2], [41, 2]) for i in range(30, 35)]
-    batches = [CASES["one context"], other, long, CASES["one context"], CASES["completion a prefix of the other"]]
+    batches = [
+        CASES["one context"],
+        other,
+        long,
+        CASES["one context"],
+        CASES["completion a prefix of the other"],
+    ]
     plain = [outcome(trainer, pairs, trainer.data_collator) for pairs in batches]
     sharing = share_prefixes(trainer.model, kernel, bucket=FLEX_BLOCK, graphs=True)
     collate = sharing.collate(trainer.data_collator)
@@ -235,13 +286,17 @@ def assert_recorded_passes_are_those_of_trl(trainer: Any, kernel: str, loss: flo
         assert found[0] == pytest.approx(expected[0], rel=loss)
         assert float((found[2] - expected[2]).norm()) <= gradients * float(expected[2].norm())
     assert len(sharing.shapes) == 2
-    assert {key[1] for key in sharing.graphed} == {False, True}, "reference and policy are recorded apart"
+    assert {key[1] for key in sharing.graphed} == {False, True}, (
+        "reference and policy are recorded apart"
+    )
     assert len(sharing.graphed) == 2 * len(sharing.shapes)
     trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
     before = outcome(trainer, batches[0], collate)[2]
     handed_out = [parameter.grad for parameter in trained]
     outcome(trainer, batches[1], collate)
-    assert torch.equal(torch.cat([gradient.flatten() for gradient in handed_out]), before), "a replay wrote over them"
+    assert torch.equal(torch.cat([gradient.flatten() for gradient in handed_out]), before), (
+        "a replay wrote over them"
+    )
     sharing.remove()
 
 
@@ -251,13 +306,17 @@ def test_recorded_passes_give_the_gradients_of_trl(
     import torch
 
     trainer = trl_trainer(tiny("qwen3"), tiny_base, tmp_path, on_cpu=True)
-    for name, value in runpy.run_path(str(Path(__file__).with_name("graphs_on_cpu.py")))["STAND_INS"].items():
+    for name, value in runpy.run_path(str(Path(__file__).with_name("graphs_on_cpu.py")))[
+        "STAND_INS"
+    ].items():
         monkeypatch.setattr(torch.cuda, name, value)
     assert_recorded_passes_are_those_of_trl(trainer, "sdpa", 1e-5, 1e-5)
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_recorded_graphs_give_the_gradients_of_trl(tiny_base: Path, tmp_path: Path) -> None:
+def test_on_a_gpu_recorded_graphs_give_the_gradients_of_trl(
+    tiny_base: Path, tmp_path: Path
+) -> None:
     import torch
 
     if torch.cuda.device_count() > 1:
@@ -272,18 +331,33 @@ def test_on_a_gpu_recorded_graphs_give_the_gradients_of_trl(tiny_base: Path, tmp
 def refused() -> dict[str, tuple[Any, str]]:
     import transformers as tf
 
-    small: dict[str, Any] = {"hidden_size": 32, "num_attention_heads": 4, "vocab_size": 50, "num_hidden_layers": 2}
-    sliding = tf.MistralConfig(**small, num_key_value_heads=2, intermediate_size=48, sliding_window=8)
+    small: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_attention_heads": 4,
+        "vocab_size": 50,
+        "num_hidden_layers": 2,
+    }
+    sliding = tf.MistralConfig(
+        **small, num_key_value_heads=2, intermediate_size=48, sliding_window=8
+    )
     linear = tf.Qwen3NextConfig(**small, num_key_value_heads=2, intermediate_size=48, num_experts=2)
     return {
         "sliding window": (tf.MistralForCausalLM(sliding), "sliding_attention"),
-        "encoder-decoder": (tf.T5ForConditionalGeneration(tf.T5Config(d_model=32, num_layers=1)), "encoder-decoder"),
+        "encoder-decoder": (
+            tf.T5ForConditionalGeneration(tf.T5Config(d_model=32, num_layers=1)),
+            "encoder-decoder",
+        ),
         "linear attention": (tf.Qwen3NextForCausalLM(linear), "linear_attention"),
-        "no positions": (tf.BloomForCausalLM(tf.BloomConfig(hidden_size=32, n_head=4, n_layer=1)), "position_ids"),
+        "no positions": (
+            tf.BloomForCausalLM(tf.BloomConfig(hidden_size=32, n_head=4, n_layer=1)),
+            "position_ids",
+        ),
     }
 
 
-@pytest.mark.parametrize("name", ["sliding window", "encoder-decoder", "linear attention", "no positions"])
+@pytest.mark.parametrize(
+    "name", ["sliding window", "encoder-decoder", "linear attention", "no positions"]
+)
 def test_models_that_would_be_computed_wrongly_are_refused(name: str) -> None:
     model, reason = refused()[name]
     with pytest.raises(SharingError, match=reason) as error:

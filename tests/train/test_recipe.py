@@ -31,7 +31,9 @@ TABLE: dict[str, dict[str, Any]] = {  # the one thing that each run changes
     "beta_002_lr75e6": {"learning_rate": 7.5e-6},
     "beta_002_3epochs": {"num_train_epochs": 3},
     "beta_002_attention": {"lora_target_modules": ATTENTION},
-    "beta_002_attention_mlp": {"lora_target_modules": [*ATTENTION, "gate_proj", "up_proj", "down_proj"]},
+    "beta_002_attention_mlp": {
+        "lora_target_modules": [*ATTENTION, "gate_proj", "up_proj", "down_proj"]
+    },
     "beta_002_dropout_0": {"lora_dropout": 0.0},
     "beta_002_dropout_01": {"lora_dropout": 0.1},
     "beta_002_cosine": {"lr_scheduler_type": "cosine"},
@@ -40,7 +42,9 @@ TABLE: dict[str, dict[str, Any]] = {  # the one thing that each run changes
     "beta_002_length_1024_512": {"max_length": 1024, "max_prompt_length": 512},
     "beta_002_qwen3_8b": {"model_name_or_path": "Qwen/Qwen3-8B"},
     "beta_002_schedule": {"beta": 0.03, "beta_schedule": "linear"},
-    "beta_by_type": {"beta_by_type": {"count": 0.05, "span": 0.03, "multi-span": 0.02, "arithmetic": 0.02}},
+    "beta_by_type": {
+        "beta_by_type": {"count": 0.05, "span": 0.03, "multi-span": 0.02, "arithmetic": 0.02}
+    },
 }
 OWN: dict[str, dict[str, Any]] = {
     "qwen3_dpo": {}, "qwen3_sft": {"loss_type": ["sft"]}, "qwen3_dpo_sft": {"loss_type": ["sigmoid", "sft"]},
@@ -72,13 +76,25 @@ def test_no_recipe_is_missing_from_the_table_or_from_the_readme() -> None:
         ({"beta": 0}, "beta: Input should be greater than 0"),
         ({"beta_end": 0.2}, "beta_end and a beta_schedule go together"),
         ({"beta_schedule": "cosine"}, "beta_end and a beta_schedule go together"),
-        ({"beta_by_type": {"spam": 1}}, "beta_by_type.spam.[key]: Input should be 'span', 'multi-span'"),
+        (
+            {"beta_by_type": {"spam": 1}},
+            "beta_by_type.spam.[key]: Input should be 'span', 'multi-span'",
+        ),
         ({"loss_type": ["dpo"]}, "loss_type.0: Input should be 'sigmoid', 'hinge'"),
         ({"loss_type": []}, "loss_type: List should have at least 1 item"),
         ({"beta_by_type": {"count": 0}}, "beta_by_type.count: Input should be greater than 0"),
-        ({"corruptions": {"wrong_sign": -1}}, "corruptions.wrong_sign: Input should be greater than or equal to 0"),
-        ({"loss_type": ["sigmoid", "sft"], "loss_weights": [1]}, "loss_weights needs one entry per loss_type"),
-        ({"max_length": 384, "max_prompt_length": 384}, "max_prompt_length leaves no room below max_length"),
+        (
+            {"corruptions": {"wrong_sign": -1}},
+            "corruptions.wrong_sign: Input should be greater than or equal to 0",
+        ),
+        (
+            {"loss_type": ["sigmoid", "sft"], "loss_weights": [1]},
+            "loss_weights needs one entry per loss_type",
+        ),
+        (
+            {"max_length": 384, "max_prompt_length": 384},
+            "max_prompt_length leaves no room below max_length",
+        ),
         ({"strategy": "mined"}, "samples and strategy: mined go together"),
         ({"num_train_epochs": 1.5}, "num_train_epochs: Input should be a valid integer"),
     ],
@@ -91,12 +107,21 @@ def test_what_a_recipe_cannot_say(fields: dict[str, Any], message: str) -> None:
 
 
 def test_yaml_numbers_without_a_point_are_numbers(tmp_path: Path) -> None:
-    (tmp_path / "r.yaml").write_text("model_name_or_path: x\nlearning_rate: 5e-6\n")  # text to YAML 1.1
+    (tmp_path / "r.yaml").write_text(
+        "model_name_or_path: x\nlearning_rate: 5e-6\n"
+    )  # text to YAML 1.1
     assert load(tmp_path / "r.yaml", {"beta": "1e-2"}).learning_rate == 5e-6
 
 
 def test_overrides() -> None:
-    given = ["--beta", "0.03", "--loss_type=[sigmoid, sft]", "--share_prefixes", "false", "--beta_by_type={count: 0.1}"]
+    given = [
+        "--beta",
+        "0.03",
+        "--loss_type=[sigmoid, sft]",
+        "--share_prefixes",
+        "false",
+        "--beta_by_type={count: 0.1}",
+    ]
     assert overrides(given) == {
         "beta": 0.03, "loss_type": ["sigmoid", "sft"], "share_prefixes": False, "beta_by_type": {"count": 0.1},
     }  # fmt: skip
@@ -107,7 +132,12 @@ def test_overrides() -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "cannot read the recipe"), ("- 1", "flat mapping"), ("a: [", "not YAML"), ("beta: 1", "Field required")],
+    [
+        (None, "cannot read the recipe"),
+        ("- 1", "flat mapping"),
+        ("a: [", "not YAML"),
+        ("beta: 1", "Field required"),
+    ],
 )
 def test_unreadable_recipes(
     content: str | None, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -128,6 +158,8 @@ def test_help_names_every_field_quickly() -> None:
     import time
 
     start = time.monotonic()
-    done = subprocess.run([sys.executable, "-m", "train", "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "train", "--help"], capture_output=True, text=True, check=True
+    )
     assert time.monotonic() - start < 2
     assert not [name for name in Recipe.model_fields if f"  {name} " not in done.stdout]

@@ -37,7 +37,10 @@ def test_a_second_run_reads_what_the_first_one_computed(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     found = []
     for name, beta in (("first", "0.1"), ("second", "0.3")):
-        assert main([str(recipe_file), "--beta", beta, "--output_dir", str(tmp_path / name)]) in (None, 0)
+        assert main([str(recipe_file), "--beta", beta, "--output_dir", str(tmp_path / name)]) in (
+            None,
+            0,
+        )
         found.append(json.loads((tmp_path / name / "train.json").read_text()))
     assert [facts["reference"]["cached"] for facts in found] == [False, True]
     first, second = (facts["history"][0] for facts in found)
@@ -45,7 +48,9 @@ def test_a_second_run_reads_what_the_first_one_computed(
 
 
 @pytest.mark.parametrize("damage", ["other pairs", "no number", "cut short", "empty"])
-def test_a_damaged_cache_is_written_anew(damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_cache_is_written_anew(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Trainer:
         train_dataset = Dataset.from_dict({"prompt_ids": [[1], [2], [3]]})
         accelerator = SimpleNamespace(is_main_process=True)
@@ -59,7 +64,11 @@ def test_a_damaged_cache_is_written_anew(damage: str, tmp_path: Path, monkeypatc
 
 
 def test_a_base_that_yields_no_numbers_ends_in_one_line(
-    mini: Path, small_data: Path, recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    mini: Path,
+    small_data: Path,
+    recipe_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     from transformers import AutoModelForCausalLM
 
@@ -70,14 +79,18 @@ def test_a_base_that_yields_no_numbers_ends_in_one_line(
     model.model.norm.weight.data.fill_(float("nan"))
     model.save_pretrained(broken)
     out = tmp_path / "out"
-    assert main([str(recipe_file), "--model_name_or_path", str(broken), "--output_dir", str(out)]) == 1
+    assert (
+        main([str(recipe_file), "--model_name_or_path", str(broken), "--output_dir", str(out)]) == 1
+    )
     lines = capsys.readouterr().err.splitlines()
     assert "log-probabilities of 44 of 44 pairs are no numbers" in lines[-1]
     assert not any("Traceback" in line for line in lines)
     assert not (out / "train.json").exists()
 
 
-def test_the_reference_is_trls_with_the_adapter_off(mini: Path, small_data: Path, tmp_path: Path) -> None:
+def test_the_reference_is_trls_with_the_adapter_off(
+    mini: Path, small_data: Path, tmp_path: Path
+) -> None:
     import torch
     from transformers import AutoTokenizer
 
@@ -87,7 +100,10 @@ def test_the_reference_is_trls_with_the_adapter_off(mini: Path, small_data: Path
     from train.reference import compute_reference
     from train.tokens import tokenize
 
-    recipe, tokenizer = Recipe(model_name_or_path=str(mini), max_pairs=10), AutoTokenizer.from_pretrained(mini)
+    recipe, tokenizer = (
+        Recipe(model_name_or_path=str(mini), max_pairs=10),
+        AutoTokenizer.from_pretrained(mini),
+    )
     rows = tokenize(list(build(recipe, Counts()))[:10], tokenizer, None, None, Counter())
     trainer = make_trainer(recipe, rows, tokenizer, config(recipe, tmp_path, 4, 1))
     for parameter in trainer.model.parameters():

@@ -26,9 +26,13 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
-def start(*args: object, launcher: tuple[str, ...] = (sys.executable, "-m", "train"), **kwargs: Any) -> Any:
+def start(
+    *args: object, launcher: tuple[str, ...] = (sys.executable, "-m", "train"), **kwargs: Any
+) -> Any:
     words = [*launcher, *map(str, args)]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
+    return subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs
+    )
 
 
 def wait_for(path: Path, process: Any, seconds: float = 120) -> None:
@@ -45,7 +49,9 @@ def weights(folder: Path) -> dict[str, Any]:
 
 def same_bits(a: Path, b: Path) -> bool:
     first, second = weights(a), weights(b)
-    return first.keys() == second.keys() and all((first[name] == second[name]).all() for name in first)
+    return first.keys() == second.keys() and all(
+        (first[name] == second[name]).all() for name in first
+    )
 
 
 def facts(folder: Path) -> dict[str, Any]:
@@ -58,7 +64,9 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture
-def whole(uninterrupted: dict[str, Path], recipe_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(
+    uninterrupted: dict[str, Path], recipe_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """One run from start to end with dropout over two epochs, made once."""
     if not uninterrupted:
         out = tmp_path_factory.mktemp("whole") / "run"
@@ -77,11 +85,23 @@ def test_what_a_run_leaves(whole: Path, mini: Path, capsys: pytest.CaptureFixtur
     assert found["recipe"]["model_name_or_path"] == str(mini)
     assert found["pairs"]["kept"] == sum(found["pairs"]["by_type"].values()) == 44
     assert [entry["step"] for entry in found["history"]] == list(range(1, 13))
-    assert {"loss", "rewards/accuracies", "rewards/margins", "beta", "seconds"} <= set(found["history"][0])
+    assert {"loss", "rewards/accuracies", "rewards/margins", "beta", "seconds"} <= set(
+        found["history"][0]
+    )
     assert found["tokens"]["computed"] < found["tokens"]["presented"]
     names = {path.name for path in whole.iterdir()}
-    assert {"adapter_config.json", "adapter_model.safetensors", "README.md", "curves.svg", "train.json"} <= names
-    assert not {name for name in names if name.startswith("checkpoint") or name in ("run.json", "training_args.bin")}
+    assert {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "README.md",
+        "curves.svg",
+        "train.json",
+    } <= names
+    assert not {
+        name
+        for name in names
+        if name.startswith("checkpoint") or name in ("run.json", "training_args.bin")
+    }
     card = (whole / "README.md").read_text()
     assert f"base_model: {mini}" in card
     assert "44 preference pairs" in card
@@ -111,7 +131,9 @@ def test_killed_at_any_step_it_ends_with_the_same_adapter_to_the_bit(
     done = json.loads((newest / "trainer_state.json").read_text())["log_history"]
     assert main([str(recipe_file), "--output_dir", str(out), *DROPOUT]) == 0
     history = facts(out)["history"]
-    assert [entry["seconds"] for entry in history[: len(done)]] == [entry["seconds"] for entry in done]  # not run again
+    assert [entry["seconds"] for entry in history[: len(done)]] == [
+        entry["seconds"] for entry in done
+    ]  # not run again
     assert len(done) >= 8
     assert same_bits(whole, out)
     for entry, other in zip(facts(whole)["history"], facts(out)["history"], strict=True):
@@ -119,7 +141,9 @@ def test_killed_at_any_step_it_ends_with_the_same_adapter_to_the_bit(
         assert entry["computed"] == other["computed"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_a_checkpoint_and_the_run_goes_on(
     number: signal.Signals, whole: Path, recipe_file: Path, tmp_path: Path
 ) -> None:
@@ -163,7 +187,14 @@ def test_two_processes_train_as_one(
     odd = ("--max_pairs", "43")
     assert main([str(recipe_file), "--output_dir", str(one), *odd]) == 0
     configuration = tiny_base.parents[1] / "accelerate" / "ddp.yaml"
-    options = ("--config_file", str(configuration), "--num_processes", "2", "--main_process_port", "0")
+    options = (
+        "--config_file",
+        str(configuration),
+        "--num_processes",
+        "2",
+        "--main_process_port",
+        "0",
+    )
     launch = (sys.executable, "-m", "accelerate.commands.launch", *options, *program)
     for _ in "trained", "finished already":
         process = start(recipe_file, "--output_dir", two, *odd, launcher=launch)
@@ -171,12 +202,16 @@ def test_two_processes_train_as_one(
         assert process.returncode == 0, err
     assert facts(two)["processes"] == 2
     assert facts(one)["pairs"]["dropped"] == {}
-    assert facts(two)["pairs"]["dropped"] == {"beyond equal shares of an epoch's last step for 2 processes": 1}
+    assert facts(two)["pairs"]["dropped"] == {
+        "beyond equal shares of an epoch's last step for 2 processes": 1
+    }
     for entry, other in zip(facts(one)["history"][:-1], facts(two)["history"][:-1], strict=True):
         for name in ("loss", "rewards/margins", "rewards/accuracies", "grad_norm"):
             assert entry[name] == pytest.approx(other[name], abs=1e-5)
     first, second = weights(one), weights(two)
-    assert max(abs(first[name] - second[name]).max() for name in first) < 1e-3  # one pair's worth in the last step
+    assert (
+        max(abs(first[name] - second[name]).max() for name in first) < 1e-3
+    )  # one pair's worth in the last step
 
 
 def refused(capsys: pytest.CaptureFixture[str], *args: object, code: int = 2) -> str:
@@ -195,7 +230,9 @@ def test_a_finished_run_is_not_run_again_and_another_one_is_refused(
     assert main([str(recipe_file), "--output_dir", str(whole), *DROPOUT]) == 0
     assert "finished" in capsys.readouterr().out
     assert (whole / "train.json").stat().st_mtime_ns == before
-    assert "a run with other lora_dropout" in refused(capsys, recipe_file, "--output_dir", whole, *DROPOUT[2:])
+    assert "a run with other lora_dropout" in refused(
+        capsys, recipe_file, "--output_dir", whole, *DROPOUT[2:]
+    )
     record = facts(whole)
     (tmp_path / "other").mkdir()
     for key, name in (("base_sha256", "base model weights"), ("data_sha256", "pairs")):
@@ -205,19 +242,32 @@ def test_a_finished_run_is_not_run_again_and_another_one_is_refused(
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "adapter_config.json").write_text("{}")
-    assert "holds an adapter that this program did not train" in refused(capsys, recipe_file, "--output_dir", foreign)
+    assert "holds an adapter that this program did not train" in refused(
+        capsys, recipe_file, "--output_dir", foreign
+    )
 
 
 def test_bad_input_is_one_line_and_leaves_nothing(
-    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    recipe_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = ("--output_dir", tmp_path / "out")
-    assert "cannot load /nowhere" in refused(capsys, recipe_file, *out, "--model_name_or_path", "/nowhere")
-    assert "unknown key `beata`; did you mean `beta`?" in refused(capsys, recipe_file, *out, "--beata", 1)
+    assert "cannot load /nowhere" in refused(
+        capsys, recipe_file, *out, "--model_name_or_path", "/nowhere"
+    )
+    assert "unknown key `beata`; did you mean `beta`?" in refused(
+        capsys, recipe_file, *out, "--beata", 1
+    )
     assert "no pair is left" in refused(capsys, recipe_file, *out, "--max_length", 5)
     assert "nope" in refused(capsys, recipe_file, *out, "--lora_target_modules", "[nope]")
-    assert "has no layer named nope" in refused(capsys, recipe_file, *out, "--lora_target_modules", "[q_proj, nope]")
-    assert "nonsense is not supported" in refused(capsys, recipe_file, *out, "--report_to", "nonsense")
+    assert "has no layer named nope" in refused(
+        capsys, recipe_file, *out, "--lora_target_modules", "[q_proj, nope]"
+    )
+    assert "nonsense is not supported" in refused(
+        capsys, recipe_file, *out, "--report_to", "nonsense"
+    )
     monkeypatch.setenv("WORLD_SIZE", "3")
     assert "effective_batch_size 8 does not divide into 3" in refused(capsys, recipe_file, *out)
     monkeypatch.delenv("WORLD_SIZE")
@@ -229,14 +279,28 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 def test_dry_run_prints_the_plan_and_writes_nothing(
     recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([str(recipe_file), "--output_dir", str(tmp_path / "out"), "--dry-run", "--beta", "0.07"]) == 0
+    assert (
+        main(
+            [str(recipe_file), "--output_dir", str(tmp_path / "out"), "--dry-run", "--beta", "0.07"]
+        )
+        == 0
+    )
     printed = capsys.readouterr().out
-    for expected in ("beta: 0.07", "44  pairs to train on", "p50", "p99", "steps: 6, each 8 pairs x 1", "GiB"):
+    for expected in (
+        "beta: 0.07",
+        "44  pairs to train on",
+        "p50",
+        "p99",
+        "steps: 6, each 8 pairs x 1",
+        "GiB",
+    ):
         assert expected in printed
     assert not (tmp_path / "out").exists()
 
 
-def test_full_disk_is_one_line_and_the_run_goes_on(whole: Path, recipe_file: Path, tmp_path: Path) -> None:
+def test_full_disk_is_one_line_and_the_run_goes_on(
+    whole: Path, recipe_file: Path, tmp_path: Path
+) -> None:
     """Files may not grow past 20 kB, so the first checkpoint cannot be written."""
     out = tmp_path / "run"
 
@@ -253,14 +317,19 @@ def test_full_disk_is_one_line_and_the_run_goes_on(whole: Path, recipe_file: Pat
     assert same_bits(whole, out)
 
 
-def test_quantized_copy_loads_in_lm_eval_with_an_adapter(whole: Path, mini: Path, tmp_path: Path) -> None:
+def test_quantized_copy_loads_in_lm_eval_with_an_adapter(
+    whole: Path, mini: Path, tmp_path: Path
+) -> None:
     from lm_eval.models.huggingface import HFLM
 
     from train import quantize
 
     out = tmp_path / "nf4"
     assert quantize.main([str(mini), str(out)]) == 0
-    assert json.loads((out / "config.json").read_text())["quantization_config"]["bnb_4bit_quant_type"] == "nf4"
+    assert (
+        json.loads((out / "config.json").read_text())["quantization_config"]["bnb_4bit_quant_type"]
+        == "nf4"
+    )
     lm = HFLM(pretrained=str(out), peft=str(whole), device="cpu")
     assert lm.model.get_base_model().is_loaded_in_4bit
     assert quantize.main([str(mini), str(out)]) == 2

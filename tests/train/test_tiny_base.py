@@ -32,7 +32,8 @@ def spoken(tokenizer: Any, settings: Settings, index: int) -> list[str]:
 def test_a_lesson_teaches_every_gold_reply(tokenizer: Any) -> None:
     taught = [json.loads(reply) for reply in spoken(tokenizer, Settings(careless=0.0), 3)]
     gold = [
-        (q.answer if isinstance(q.answer, list) else [str(q.answer)], q.scale) for q in read("train", 3, 0).questions
+        (q.answer if isinstance(q.answer, list) else [str(q.answer)], q.scale)
+        for q in read("train", 3, 0).questions
     ]
     key = str
     assert sorted(((t["answer"], t["scale"]) for t in taught), key=key) == sorted(gold, key=key)
@@ -62,7 +63,20 @@ def test_makes_a_model_that_loads(tmp_path: Path) -> None:
     from train.tiny_base import main
 
     assert (
-        main(["--out", str(tmp_path / "m"), "--steps", "3", "--contexts", "4", "--examine", "1", "--device", "cpu"])
+        main(
+            [
+                "--out",
+                str(tmp_path / "m"),
+                "--steps",
+                "3",
+                "--contexts",
+                "4",
+                "--examine",
+                "1",
+                "--device",
+                "cpu",
+            ]
+        )
         == 0
     )
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "m").config.model_type == "qwen3"
