@@ -75,7 +75,9 @@ def compare_command(args: argparse.Namespace) -> int:
 
 
 def run_command(args: argparse.Namespace) -> int:
-    from results import compare, report, run
+    from results import compare
+    from results.report import sections as report
+    from results.sweep import plan as run
 
     if args.judge_model and not os.environ.get("OPENAI_API_KEY"):
         raise InputError("the judge needs OPENAI_API_KEY (any word if its server asks for none)")
@@ -107,7 +109,7 @@ def run_command(args: argparse.Namespace) -> int:
 
 
 def report_command(args: argparse.Namespace) -> int:
-    from results import report
+    from results.report import sections as report
 
     if args.check:
         stale = report.stale(args.results)

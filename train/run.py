@@ -16,12 +16,13 @@ from tqdm import tqdm
 from transformers import AutoConfig, AutoTokenizer, TrainerCallback
 
 from tatqa_task.data import write_whole
-from train import plan, record
-from train.dpo import PairTrainer, TrainError, compute_dtype, config, make_trainer
-from train.pairs import Counts, build, stratified
+from train import record
+from train.pairs.build import Counts, build, stratified
+from train.pairs.tokens import TokenPair, tokenize
 from train.recipe import Recipe, RecipeError, one_line
-from train.reference import attach_reference, cache_file
-from train.tokens import TokenPair, tokenize
+from train.trainer import plan
+from train.trainer.pair_trainer import PairTrainer, TrainError, compute_dtype, config, make_trainer
+from train.trainer.reference import attach_reference, cache_file
 
 TOKENS = ("presented", "real", "computed")  # padded, without padding, run through the backbone
 

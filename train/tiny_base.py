@@ -24,8 +24,8 @@ import numpy as np
 from tatqa_task import answer, synthetic
 from tatqa_task.data import ANSWER_TYPES, Context, parse_contexts
 from tatqa_task.prompt import user_message
-from train.pairs import exact_match
-from train.tokens import prompt_text
+from train.pairs.build import exact_match
+from train.pairs.tokens import prompt_text
 
 IGNORED = -100  # label of a position that no loss is taken at
 CHAT_TEMPLATE = (
@@ -112,7 +112,7 @@ def build_model(settings: Settings, tokenizer: Any) -> Any:
 
 def lesson(tokenizer: Any, settings: Settings, index: int) -> np.ndarray:
     """All questions of one training context as a trie: tokens, depths, last descendants and labels, [4, T]."""
-    from train.prefix_sharing import pack_prefixes
+    from train.sharing.prefix_sharing import pack_prefixes
 
     careless, context = (
         Random(f"careless/{settings.seed}/{index}"),

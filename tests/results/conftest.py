@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from results import outputs, record, report
+from results import outputs, record
+from results.report import sections as report
 
 TYPES = ("span", "multi-span", "arithmetic", "count")
 Output = Callable[..., Path]

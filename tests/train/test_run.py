@@ -175,7 +175,7 @@ def test_killed_between_the_last_step_and_the_record(
     )
 
 
-GRAPHS = Path(__file__).with_name("graphs_on_cpu.py")
+GRAPHS = Path(__file__).parent / "sharing" / "graphs_on_cpu.py"
 
 
 @pytest.mark.parametrize("program", [("-m", "train"), (str(GRAPHS),)], ids=["plain", "recorded"])

@@ -1,0 +1,435 @@
+"""Pairs per second of shared-prefix DPO against stock TRL, side by side in one run, on one CUDA GPU.
+
+    python benchmarks/dpo_throughput.py --shape SHAPE --data FOLDER --json out.json
+
+SHAPE: a folder with a model's config.json and tokenizer (weights are drawn at random: speed and memory do not depend on
+them), or a Hugging Face id. FOLDER: TAT-QA's files (or `synthetic`). Rows are timed on steps that compile nothing;
+compilation is reported apart. `--only fast,trl_log` runs some rows, `--profile` prints the kernels of a few steps.
+On several GPUs: `accelerate launch --num_processes 2 benchmarks/dpo_throughput.py --only fast ...`.
+"""
+
+import argparse
+import contextlib
+import gc
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+
+EPOCH = 13_176  # pairs, as in the experiment log
+COMMON: dict[str, Any] = {
+    "strategy": "log",
+    "split": "validation",
+    "beta": 0.02,
+    "learning_rate": 5e-6,
+    "load_in_4bit": True,
+    "lora_r": 16,
+    "lora_alpha": 32,
+    "lora_dropout": 0.05,
+    "lora_target_modules": ["q_proj", "v_proj"],
+}
+
+
+@dataclass
+class Bench:
+    """What every row needs: the random-weight base, its tokenizer and the pairs as token ids."""
+
+    base: str
+    tokenizer: Any
+    rows: list[Any]
+    profile: bool
+
+
+def random_base(shape: str, folder: str) -> tuple[str, Any]:
+    """Write a model of the given shape with random bf16 weights, once; returns its folder and tokenizer."""
+    import torch
+    from accelerate import PartialState
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(shape)
+    with PartialState().main_process_first():
+        if not Path(folder, "tokenizer_config.json").exists():
+            torch.manual_seed(0)
+            with torch.device("cuda"):
+                model = AutoModelForCausalLM.from_config(
+                    AutoConfig.from_pretrained(shape), dtype=torch.bfloat16
+                )
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+    return folder, tokenizer
+
+
+def token_rows(recipe: Any, tokenizer: Any) -> list[Any]:
+    """The recipe's pairs as token ids; this benchmark alone trains on the validation split."""
+    from collections import Counter
+
+    from train.pairs.build import Counts, build
+    from train.pairs.tokens import tokenize
+
+    return tokenize(list(build(recipe, Counts())), tokenizer, None, None, Counter())
+
+
+class Clock:
+    """Notes the end of every step of a trainer."""
+
+    def __init__(self, trainer: Any) -> None:
+        from transformers import TrainerCallback
+
+        self.ends: list[float] = []
+        ends = self.ends
+
+        class Callback(TrainerCallback):
+            def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+                ends.append(_now())
+
+        trainer.add_callback(Callback())
+
+    def mean(self, warm: int) -> float:
+        """Mean seconds of the steps after the first `warm`, in which every shape was met and compiled."""
+        return (self.ends[-1] - self.ends[warm - 1]) / (len(self.ends) - warm)
+
+
+def _now() -> float:
+    import torch
+
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+@contextlib.contextmanager
+def measured_memory() -> Iterator[dict[str, float]]:
+    """Peak GiB that PyTorch allocated inside the block, and that it reserved."""
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    found: dict[str, float] = {}
+    yield found
+    found["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+    found["reserved_gib"] = torch.cuda.max_memory_reserved() / 2**30
+
+
+def ours(bench: Bench, name: str, steps: int, warm: int, **fields: Any) -> dict[str, Any]:
+    """Train with the product's own trainer; `pairs_per_second` is of a run whose reference was cached."""
+    from train.recipe import Recipe
+    from train.trainer.pair_trainer import config, make_trainer
+    from train.trainer.plan import processes
+    from train.trainer.reference import attach_reference
+
+    recipe = Recipe(model_name_or_path=bench.base, **{**COMMON, **fields})
+    rows = bench.rows
+    with measured_memory() as memory, tempfile.TemporaryDirectory() as out:
+        started = time.perf_counter()
+        args = config(recipe, Path(out), recipe.effective_batch_size // processes(), processes())
+        args.max_steps, args.save_strategy = steps, "no"
+        trainer = make_trainer(recipe, rows, bench.tokenizer, args)
+        attach_reference(trainer, None)
+        reference = reference_seconds(trainer)
+        clock = Clock(trainer)
+        with profiled(bench.profile):
+            trainer.train()
+    mean, pairs = clock.mean(warm), recipe.effective_batch_size
+    setup = time.perf_counter() - started - reference * len(rows) - mean * steps
+    facts = {
+        "row": name,
+        "pairs_per_second": pairs / mean,
+        "first_run_pairs_per_second": 1 / (mean / pairs + reference),
+        "reference_pairs_per_second": 1 / reference,
+        "timed_steps": steps - warm,
+        "compile_and_setup_seconds": setup,
+        "shapes": sorted(trainer.sharing.shapes) if trainer.sharing else [],
+        "tokens": {key: int(value) for key, value in trainer.tokens.items()},
+        "losses": [
+            round(entry["loss"], 4) for entry in trainer.state.log_history if "loss" in entry
+        ][:3],
+        **memory,
+    }
+    return facts
+
+
+def reference_seconds(trainer: Any, warm: int = 4) -> float:
+    """Seconds a pair of a second reference pass, in which nothing is compiled, after its first `warm` batches."""
+    from train.trainer.reference import compute_reference
+
+    starts: list[float] = []
+    inner = trainer.compute_ref_log_probs
+
+    def noted(*args: Any) -> Any:
+        starts.append(time.perf_counter() if len(starts) != warm else _now())
+        return inner(*args)
+
+    trainer.compute_ref_log_probs = noted
+    compute_reference(trainer)
+    seconds = _now() - starts[warm]
+    trainer.compute_ref_log_probs = inner
+    batch = trainer.args.per_device_train_batch_size * trainer.args.world_size
+    return seconds / (len(trainer.train_dataset) - warm * batch)
+
+
+@contextlib.contextmanager
+def profiled(wanted: bool) -> Iterator[None]:
+    """Print the kernels of the block, by device time."""
+    if not wanted:
+        yield
+        return
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
+        yield
+    rows = sorted(
+        ((e.self_device_time_total, e.count, e.key) for e in found.key_averages()), reverse=True
+    )
+    print(f"device ms in all: {sum(row[0] for row in rows) / 1e3:.1f}")
+    for device, count, key in rows[:45]:
+        print(f"{device / 1e3:10.2f} ms {count:7d}x  {key[:100]}")
+
+
+def stock(
+    bench: Bench, name: str, micro: int, accumulate: int, checkpointing: bool, steps: int
+) -> dict[str, Any]:
+    """TRL's own trainer on the same pairs, whole contexts, in TRL's random order."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from trl import DPOConfig, DPOTrainer
+
+    from train.trainer.pair_trainer import nf4
+
+    data = Dataset.from_list(
+        [row.pair.row() for row in bench.rows[: micro * accumulate * (steps + 1)]]
+    )
+    columns = ["prompt", "chosen", "rejected", "chat_template_kwargs"]
+    with measured_memory() as memory, tempfile.TemporaryDirectory() as out:
+        trainer = DPOTrainer(
+            model=bench.base,
+            args=DPOConfig(
+                output_dir=out, per_device_train_batch_size=micro, gradient_accumulation_steps=accumulate,
+                max_steps=steps, learning_rate=5e-6, beta=0.02, max_length=None, bf16=True, report_to="none",
+                gradient_checkpointing=checkpointing, save_strategy="no", logging_steps=1, disable_tqdm=True,
+                model_init_kwargs={"dtype": "bfloat16", "device_map": {"": 0}},
+            ),
+            train_dataset=data.select_columns(columns),
+            processing_class=bench.tokenizer,
+            quantization_config=nf4("bfloat16"),
+            peft_config=LoraConfig(
+                r=16, lora_alpha=32, lora_dropout=0.05, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"
+            ),
+        )  # fmt: skip
+        ends: list[float] = []
+        inner = trainer.training_step
+
+        def noted(*args: Any, **kwargs: Any) -> torch.Tensor:
+            loss = inner(*args, **kwargs)
+            ends.append(_now())
+            return loss
+
+        trainer.training_step = noted
+        trainer.train()
+    skip = min(2, len(ends) - 2)
+    return {
+        "row": name,
+        "pairs_per_second": micro * (len(ends) - 1 - skip) / (ends[-1] - ends[skip]),
+        **memory,
+    }
+
+
+def equality(bench: Bench, pairs: int = 8) -> dict[str, float]:
+    """How far one batch's loss and LoRA gradients in bf16 are from fp32: plain TRL, and shared prefixes."""
+    plain, shared, exact = (
+        gradients(bench, pairs, *how)
+        for how in ((False, "bfloat16"), (True, "bfloat16"), (False, "float32"))
+    )
+    return {
+        name: float((found - exact).norm() / exact.norm())
+        for name, found in (("plain", plain), ("shared", shared))
+    }
+
+
+def gradients(bench: Bench, pairs: int, share: bool, dtype: str) -> Any:
+    """The gradients of every LoRA weight, flattened, in fp32."""
+    import torch
+
+    from train.recipe import Recipe
+    from train.trainer.pair_trainer import config, make_trainer
+
+    fields = {**COMMON, "lora_dropout": 0.0, "share_prefixes": share, "dtype": dtype}
+    fields["memory"] = "fast" if share else "small"
+    recipe = Recipe(model_name_or_path=bench.base, **fields)
+    with tempfile.TemporaryDirectory() as out:
+        trainer = make_trainer(
+            recipe, bench.rows[:pairs], bench.tokenizer, config(recipe, Path(out), pairs, 1)
+        )
+    trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
+    torch.manual_seed(1)
+    for parameter in trained:
+        parameter.data = torch.randn_like(parameter) * 0.02
+    inputs = trainer._prepare_inputs(
+        trainer.data_collator([trainer.train_dataset[i] for i in range(pairs)])
+    )
+    trainer.model.train()
+    trainer.state.max_steps = trainer.current_gradient_accumulation_steps = 1
+    with trainer.compute_loss_context_manager():
+        trainer.compute_loss(trainer.model, inputs, num_items_in_batch=pairs).backward()
+    return torch.cat([parameter.grad.flatten().float() for parameter in trained])
+
+
+def repeated(rows: Sequence[Any], length: int, questions: int, pairs: int) -> list[Any]:
+    """Pairs with prompts of `length` tokens of which all but the last 40 are shared by `questions` neighbours."""
+    from dataclasses import replace
+
+    made = []
+    for i in range(pairs):
+        row, first = rows[i % len(rows)], rows[(i // questions * 7) % len(rows)]
+        context = [
+            (token + i // questions) % 1000 + 1000
+            for token in (first.prompt_ids * 20)[: length - 40]
+        ]
+        pair = replace(row.pair, context_uid=str(i // questions))
+        made.append(
+            replace(row, pair=pair, prompt_ids=context + [(t + i) % 900 for t in range(40)])
+        )
+    return made
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as Markdown."""
+    head = "| trainer | pairs/s | epoch of 13,176 | with reference pass | peak GiB | reserved GiB |"
+    lines = [head, "|---|---|---|---|---|---|"]
+    for row in rows:
+        if "failed" in row:
+            lines.append(f"| {row['row']} | {row['failed']} | | | | |")
+            continue
+        rate, first = row["pairs_per_second"], row.get("first_run_pairs_per_second")
+        lines.append(
+            f"| {row['row']} | {rate:.1f} | {EPOCH / rate:,.0f} s | {f'{first:.1f} pairs/s' if first else 'included'} "
+            f"| {row['peak_gib']:.1f} | {row['reserved_gib']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def plans(bench: Bench) -> dict[str, Callable[[], dict[str, Any]]]:
+    """Every row by name."""
+
+    def varied(length: int, questions: int) -> dict[str, Any]:
+        few = Bench(
+            bench.base, bench.tokenizer, repeated(bench.rows, length, questions, 192), bench.profile
+        )
+        return ours(
+            few,
+            f"prompt of {length} tokens, {questions} questions a context",
+            24,
+            12,
+            effective_batch_size=16,
+        )
+
+    rows: dict[str, Callable[[], dict[str, Any]]] = {
+        "fast": lambda: ours(bench, "shared prefixes, NF4, fast", 104, 53),
+        "small": lambda: ours(bench, "shared prefixes, NF4, small", 72, 53, memory="small"),
+        "trl_log": lambda: stock(
+            bench, "TRL 1.16, NF4, batch 1 x 32, checkpointing", 1, 32, True, 1
+        ),
+        "trl_8": lambda: stock(
+            bench, "TRL 1.16, NF4, batch 8 x 4, no checkpointing", 8, 4, False, 2
+        ),
+        "trl_16": lambda: stock(
+            bench, "TRL 1.16, NF4, batch 16 x 2, no checkpointing", 16, 2, False, 3
+        ),
+    }
+    for length in (256, 1024, 4096):
+        rows[f"length{length}"] = lambda length=length: varied(length, 6)  # type: ignore[misc]
+    for questions in (1, 3, 12):
+        rows[f"questions{questions}"] = lambda questions=questions: varied(512, questions)  # type: ignore[misc]
+    return rows
+
+
+@contextlib.contextmanager
+def shared_folder() -> Iterator[str]:
+    """A temporary folder that all processes of this launch know."""
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    with tempfile.TemporaryDirectory() as folder:
+        name = [folder]
+        if PartialState().num_processes > 1:
+            broadcast_object_list(name)
+        yield name[0]
+        PartialState().wait_for_everyone()
+
+
+def main() -> int:
+    """Run the rows; print one table last."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else "")
+    parser.add_argument("--shape", default="Qwen/Qwen3-1.7B")
+    parser.add_argument("--data", default="synthetic")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--only", help="rows, separated by commas")
+    parser.add_argument("--profile", action="store_true")
+    options = parser.parse_args()
+    os.environ["TATQA_DATA"] = options.data
+    import torch
+    import transformers
+    import trl
+
+    from train.recipe import Recipe
+    from train.trainer.plan import processes
+
+    with shared_folder() as folder:
+        base, tokenizer = random_base(options.shape, folder)
+        bench = Bench(
+            base,
+            tokenizer,
+            token_rows(Recipe(model_name_or_path=base, **COMMON), tokenizer),
+            options.profile,
+        )
+        done: list[dict[str, Any]] = []
+        versions = {
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "trl": trl.__version__,
+        }
+        report: dict[str, Any] = {
+            "device": torch.cuda.get_device_name(),
+            "versions": versions,
+            "rows": done,
+        }
+        report["processes"] = processes()
+        first = os.environ.get("RANK", "0") == "0"
+        if not options.only or "equality" in options.only.split(","):
+            report["relative_distance_of_gradients_from_fp32"] = equality(bench)
+        for name, row in plans(bench).items():
+            if options.only and name not in options.only.split(","):
+                continue
+            try:
+                done.append(row())
+            except Exception as error:  # one row's failure costs no other row
+                done.append(
+                    {
+                        "row": name,
+                        "failed": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
+                    }
+                )
+            if first:
+                print(json.dumps(done[-1]), flush=True)
+            if first and options.json:
+                options.json.write_text(json.dumps(report, indent=1))
+    if not first:
+        return 0
+    print(
+        f"relative distance of bf16 gradients from fp32: {report.get('relative_distance_of_gradients_from_fp32')}"
+    )
+    print(report["processes"], "x", report["device"], versions)
+    print(table(done))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""How fast 160 turns are judged by a judge that takes a second: at 16 in parallel the limit is 10 seconds.
+
+    python benchmarks/mtbench_judging.py --json judging.json
+
+80 questions of two turns with made-up answers, judged over real HTTP on 127.0.0.1. Timed twice: the judging alone, and
+the whole command with Python's start and FastChat's import (which brings torch and transformers with it).
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from mtbench_runner.bench import SHIPPED
+from mtbench_runner.stand_in_judge import Handler, Server
+
+CATEGORIES = "writing roleplay reasoning math coding extraction stem humanities".split()
+
+
+class OneSecond(Handler):
+    def do_POST(self) -> None:
+        time.sleep(1)
+        super().do_POST()
+
+
+def make_bench(folder: Path, questions: int = 80) -> None:
+    def write(name: str, rows: list[dict[str, object]]) -> None:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    said = [{"index": 0, "turns": ["An answer. " * 60, "Another answer. " * 60]}]
+    ids = range(1, questions + 1)
+    asked = [
+        {"question_id": i, "category": CATEGORIES[i % 8], "turns": ["First?", "Second?"]}
+        for i in ids
+    ]
+    write("question.jsonl", asked)
+    write(
+        "model_answer/m.jsonl", [{"question_id": i, "model_id": "m", "choices": said} for i in ids]
+    )
+    write("reference_answer/reference.jsonl", [{"question_id": i, "choices": said} for i in ids])
+    (folder / "judge_prompts.jsonl").write_bytes(
+        (SHIPPED / "demo" / "judge_prompts.jsonl").read_bytes()
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--parallel", type=int, default=16)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    with Server(OneSecond) as server, tempfile.TemporaryDirectory() as folder:
+        make_bench(Path(folder))
+        command = [
+            sys.executable,
+            "-m",
+            "mtbench_runner",
+            "judge",
+            "--data",
+            folder,
+            "--model-id",
+            "m",
+        ]
+        command += [
+            "--judge-model",
+            "stand-in-judge",
+            "--judge-url",
+            server.url,
+            "--parallel",
+            str(args.parallel),
+        ]
+        started = time.perf_counter()
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+        whole = time.perf_counter() - started
+        path = Path(folder) / "model_judgment" / "stand-in-judge_single.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        path.unlink()
+        judging = judge_here(folder, server.url, args.parallel)
+    result = {
+        "judgments": len(rows),
+        "parallel": args.parallel,
+        "seconds": judging,
+        "seconds_of_command": whole,
+    }
+    print("| judgments | parallel | judging, s | whole command, s |\n|---|---|---|---|")
+    print(f"| {len(rows)} | {args.parallel} | {judging:.1f} | {whole:.1f} |")
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def judge_here(folder: str, url: str, parallel: int) -> float:
+    """Seconds of the stage itself, FastChat imported before."""
+    import fastchat.llm_judge.gen_judgment  # noqa: F401
+
+    from mtbench_runner import bench
+    from mtbench_runner.endpoint import Endpoint
+    from mtbench_runner.judge import judge
+
+    started = time.perf_counter()
+    judge(bench.load(folder), "m", Endpoint("stand-in-judge", url, "none", parallel))
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,287 @@
+"""The report: what it says, that it follows from the records alone, that --check notices, and the page in a browser."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from results import outputs
+from results.__main__ import main
+from results.report import page
+from results.report import sections as report
+
+ROOT = Path(__file__).resolve().parents[3]
+CHROMIUM = next(
+    (
+        path
+        for name in ("chromium", "chromium-browser", "google-chrome")
+        if (path := shutil.which(name))
+    ),
+    None,
+)
+
+
+def test_the_verdict_table_of_all_runs_comes_first(results_folder: Path) -> None:
+    text = (results_folder / "README.md").read_text()
+    table = [line for line in text.split("\n\n")[1].splitlines()]
+    assert table[0].startswith("| run | bench | verdict | delta (95 % interval) |")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
+    assert [row[0] for row in rows] == ["high", "high", "low", "low", "middle", "middle"]
+    low = next(row for row in rows if row[:2] == ["low", "TAT-QA: exact match, %"])
+    assert low[2] == "better"
+    before, after, delta = float(low[4]), float(low[5]), float(low[3].split(" ")[0])
+    assert after - before == pytest.approx(delta, abs=0.11)
+    assert "- low. TAT-QA, exact match, %: better" in text
+
+
+def test_holm_over_the_runs_only_widens(results_folder: Path) -> None:
+    runs = {run.record.name: run for run in report.collect(results_folder / "runs")}
+    for run in runs.values():
+        alone = next(row for row in run.rows["tatqa"] if row.group == "overall")
+        assert run.headlines["tatqa"].p >= alone.p
+    assert runs["low"].headlines["tatqa"].p == pytest.approx(
+        3 * next(iter(runs["low"].rows["tatqa"])).p
+    )
+
+
+def test_single_fields_are_compared_among_runs_that_differ_in_nothing_else(
+    results_folder: Path,
+) -> None:
+    kinds = list(report.by_field(report.collect(results_folder / "runs")))
+    assert [item for kind, item in kinds if kind == "h3"] == ["By beta"]
+    assert [row[:2] for row in kinds[1][1][1:]] == [
+        ["0.02", "low"],
+        ["0.05", "middle"],
+        ["0.1", "high"],
+    ]
+    assert all(
+        row[-2] for row in kinds[1][1][2:]
+    )  # each compared with the first on the same questions
+
+
+def test_rank_and_alpha_count_as_one_field(results_folder: Path) -> None:
+    for name, rank in (("low", 16), ("middle", 32)):
+        file = results_folder / "runs" / name / "record.json"
+        content = json.loads(file.read_text())
+        content["training"]["recipe"] |= {"beta": 0.1, "lora_r": rank, "lora_alpha": 2 * rank}
+        file.write_text(json.dumps(content))
+    shutil.rmtree(results_folder / "runs" / "high")
+    kinds = list(report.by_field(report.collect(results_folder / "runs")))
+    assert [item for kind, item in kinds if kind == "h3"] == ["By LoRA rank and alpha"]
+
+
+def test_a_stand_in_judge_is_named_wherever_its_ratings_stand(results_folder: Path) -> None:
+    content = list(report.blocks(report.collect(results_folder / "runs")))
+    rated = [line for line in page.markdown(content).splitlines() if "rating from 1 to 10" in line]
+    assert len(rated) == 4 * 3  # verdict table, sentence twice, own table
+    assert all("STAND-IN JUDGE, measures nothing" in line for line in rated)
+    runs = report.collect(results_folder / "runs")
+    drawn = report.beta_figure(runs)
+    for run in runs:
+        del run.headlines["mtbench"]
+    assert (
+        report.beta_figure(runs) == drawn
+    )  # beside the log stands no rating that measures nothing
+
+
+def test_synthetic_questions_are_named_wherever_their_scores_stand(
+    results_folder: Path, lm_eval_output: Callable[..., Path]
+) -> None:
+    made = lm_eval_output("made", 0.5)
+    for file in made.rglob("samples_*"):
+        file.write_text(file.read_text().replace('"uid": "', '"uid": "synthetic-'))
+    assert not outputs.lm_eval_scores(lm_eval_output("real", 0.5)).stand_in
+    assert outputs.lm_eval_scores(made).stand_in
+    runs = report.collect(results_folder / "runs")
+    points = report.beta_figure(runs)
+    for file in (results_folder / "runs").glob("*/record.json"):
+        content = json.loads(file.read_text())
+        content["scores"]["tatqa"]["stand_in"] = True
+        file.write_text(json.dumps(content))
+    synthetic = report.collect(results_folder / "runs")
+    lines = page.markdown(list(report.blocks(synthetic))).splitlines()
+    named = [line for line in lines if "exact match, %" in line]
+    assert len(named) == 4 * 3
+    assert all("TAT-QA (SYNTHETIC QUESTIONS, no TAT-QA figure)" in line for line in named)
+    assert report.beta_figure(synthetic) != points
+
+
+def test_the_same_records_give_the_same_bytes(results_folder: Path) -> None:
+    first = {path: path.read_bytes() for path in results_folder.rglob("*") if path.is_file()}
+    report.write(results_folder)
+    assert {path: path.read_bytes() for path in first} == first
+    assert report.stale(results_folder) == []
+
+
+def test_the_readme_needs_no_raw_files(results_folder: Path) -> None:
+    for raw in [*results_folder.glob("runs/*/tatqa"), *results_folder.glob("runs/*/mtbench")]:
+        shutil.rmtree(raw)
+    assert report.stale(results_folder) == []
+
+
+def test_check_notices_all_that_is_stale(
+    results_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check = ["report", "--check", "--results", str(results_folder)]
+    assert main(check) == 0
+    (results_folder / "report/log/README.md").write_text("better")
+    (results_folder / "figures/low-types.svg").unlink()
+    (results_folder / "figures/wish.svg").write_text("<svg/>")
+    file = results_folder / "runs/high/record.json"
+    content = json.loads(file.read_text())
+    content["scores"]["tatqa"]["metrics"]["em"] = [0.0] * 80
+    file.write_text(json.dumps(content))
+    assert main(check) == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert all(re.fullmatch(r"error: .*; run python -m results report", line) for line in errors)
+    stale = {str(Path(line.split(" ")[1]).relative_to(results_folder)) for line in errors}
+    assert stale == {"README.md", "report/log/README.md"} | {
+        f"figures/{name}.svg" for name in ("beta", "low-types", "high-types", "wish")
+    }
+
+
+def test_check_refuses_an_invalid_record(
+    results_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (results_folder / "runs/low/record.json").write_text('{"version": 1}')
+    assert main(["report", "--check", "--results", str(results_folder)]) == 2
+    assert "not a valid record" in capsys.readouterr().err
+
+
+def test_a_base_scored_otherwise_since_is_named(
+    results_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = results_folder / "runs/base-tiny/record.json"
+    file.write_text(file.read_text().replace("c0ffee", "decaf"))
+    assert main(["report", "--results", str(results_folder)]) == 2
+    assert (
+        "high and base-tiny: tatqa: not comparable, chat template differ" in capsys.readouterr().err
+    )
+
+
+def test_figures_are_svg_that_hold_no_date_and_no_background(results_folder: Path) -> None:
+    names = {path.name for path in (results_folder / "figures").iterdir()}
+    assert names == {"beta.svg"} | {
+        f"{run}-{kind}.svg"
+        for run in ("low", "middle", "high")
+        for kind in ("types", "training", "radar")
+    }
+    for path in (results_folder / "figures").iterdir():
+        text = path.read_text()
+        ET.fromstring(text)
+        assert "dc:date" not in text
+        assert "#ffffff" not in text
+        assert "#000000" not in text
+
+
+def test_no_run_yet_is_a_page_too(tmp_path: Path) -> None:
+    assert main(["report", "--results", str(tmp_path)]) == 0
+    assert "No run is recorded yet" in (tmp_path / "README.md").read_text()
+
+
+def test_markdown_cells_cannot_break_the_table() -> None:
+    text = page.markdown([("table", [["a", "b"], ["x|y", "<b>"]])])
+    assert text == "| a | b |\n| --- | --- |\n| x\\|y | \\<b> |\n"
+
+
+def test_the_committed_report_is_what_the_records_say() -> None:
+    assert report.stale(ROOT / "results") == []
+
+
+def test_model_output_cannot_end_the_embedded_data(results_folder: Path) -> None:
+    text = (results_folder / "report.html").read_text()
+    assert text.count("</script>") == 2
+    assert "owned" in text
+    links = re.findall(r'(?:src|href)=\\?"([^"\\]*)', text)
+    assert all(link.startswith("#") for link in links)  # nothing is fetched: it works from a file
+
+
+# What a person would do on the page, and what then stands there.
+ACTIONS = """
+<script>
+const options = name => [...form[name].options].map(o => o.value);
+const choose = (name, value) => { form[name].value = value; form[name].dispatchEvent(new Event("change")); };
+const count = () => document.getElementById("count").textContent;
+const seen = {all: count(), runs: options("run"), kinds: options("type or category")};
+choose("run", "low"); seen.low = count();
+choose("type or category", "count"); seen.kind = count();
+choose("outcome", "won"); seen.won = count();
+seen.marks = [...document.querySelectorAll("#list summary span")].map(n => n.textContent);
+seen.shown = document.querySelector("#list pre").textContent;
+seen.text = document.querySelector("#list summary").textContent;
+choose("outcome", "all"); choose("type or category", "all"); choose("bench", "mtbench"); seen.judged = count();
+seen.judge = document.querySelector("#list em + pre").textContent;
+form.text.value = "And then"; form.text.dispatchEvent(new Event("input")); seen.search = count();
+form.text.value = ""; choose("bench", "all"); choose("run", "all");
+const before = document.querySelectorAll("#list details").length;
+document.getElementById("more").click();
+seen.more = [before, document.querySelectorAll("#list details").length];
+seen.title = document.title;
+seen.scripts = document.querySelectorAll("#list script, #report script").length;
+seen.wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+seen.focusable = [...document.querySelectorAll("select, input, summary, button")].every(n => n.tabIndex === 0);
+seen.labels = [...form.elements].every(n => n.labels.length === 1);
+document.body.textContent = JSON.stringify(seen);
+</script>
+"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on PATH to open the page")
+def test_the_page_in_a_browser(results_folder: Path, tmp_path: Path) -> None:
+    acted = tmp_path / "acted.html"
+    acted.write_text(
+        (results_folder / "report.html").read_text().replace("</html>", ACTIONS + "</html>")
+    )
+    command = [
+        str(CHROMIUM),
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
+    done = subprocess.run(
+        [*command, "--window-size=500,900", "--dump-dom", acted.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    body = re.search(r"<body[^>]*>(.*)</body>", done.stdout, re.S)
+    assert body, done.stderr
+    seen = json.loads(html.unescape(body[1]))
+    assert seen["runs"] == ["all", "high", "low", "middle"]
+    assert set(seen["kinds"]) == {
+        "all",
+        "span",
+        "multi-span",
+        "arithmetic",
+        "count",
+        *(f"kind {i}" for i in range(4)),
+    }
+    assert seen["all"] == f"{3 * (80 + 16)} of {3 * (80 + 16)} questions"
+    assert seen["low"].startswith("96 of")
+    assert seen["kind"].startswith("20 of")
+    records = report.collect(results_folder / "runs")
+    low = next(run for run in records if run.record.name == "low")
+    before, after = (side.scores["tatqa"] for side in (low.base, low.record))
+    counted = [i for i, kind in enumerate(before.groups["answer_type"]) if kind == "count"]
+    won = sum(
+        float(after.metrics["em"][i] or 0) > float(before.metrics["em"][i] or 0) for i in counted
+    )
+    assert seen["won"].startswith(f"{won} of")
+    assert set(seen["marks"]) == {"won"}
+    assert "answer" in seen["shown"]
+    assert seen["judged"].startswith("16 of")
+    assert seen["judge"].startswith("stand-in-judge")
+    assert seen["search"].startswith("8 of")
+    assert seen["more"] == [20, 70]
+    assert seen["title"] == "Before and after"  # the reply's script did not run
+    assert seen["scripts"] == 0
+    assert seen["wide"] <= 0
+    assert seen["focusable"]
+    assert seen["labels"]

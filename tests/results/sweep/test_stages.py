@@ -1,0 +1,185 @@
+"""Stages with real processes: skipped by content, resumed after kill -9, never two at once, never an orphan."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from results import FailedError, InputError
+from results.sweep import stages
+from results.sweep.stages import Stage
+
+ROOT = Path(__file__).resolve().parents[3]
+# counts its runs, writes rows one at a time, goes on where it stopped, fails if told so
+WORK = """
+import json, pathlib, sys, time
+source, out, pause = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), float(sys.argv[3])
+word = source.read_text()
+if word.startswith("exit"): sys.exit(int(word.split()[1]))
+if word == "nothing": sys.exit(0)
+out.mkdir(exist_ok=True)
+with (out.parent / "calls").open("a") as calls: calls.write("x")
+for i in range(5):
+    file = out / f"{i}.json"
+    if not file.exists():
+        time.sleep(pause)
+        file.write_text(json.dumps([word, i]))
+"""
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    (tmp_path / "work_in_rows.py").write_text(WORK)
+    (tmp_path / "source").write_text("one")
+    (tmp_path / "run").mkdir()
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+    return make(tmp_path, "0")
+
+
+def make(tmp_path: Path, pause: str) -> Stage:
+    folder, source = tmp_path / "run", str(tmp_path / "source")
+    return Stage(
+        folder,
+        "rows",
+        ["work_in_rows", source, str(folder / "out"), pause],
+        [source],
+        folder / "out",
+    )
+
+
+def calls(stage: Stage) -> int:
+    return len((stage.folder / "calls").read_text())
+
+
+def test_a_done_stage_is_not_run_again(stage: Stage) -> None:
+    stages.perform(stage)
+    stages.perform(stage)
+    assert calls(stage) == 1
+    assert stage.note()["done"] is True
+
+
+def test_changed_input_runs_again_and_old_output_goes(stage: Stage, tmp_path: Path) -> None:
+    stages.perform(stage)
+    (tmp_path / "source").write_text("two")
+    assert not stage.done()
+    stages.perform(stage)
+    assert calls(stage) == 2
+    assert json.loads((stage.output / "0.json").read_text()) == ["two", 0]
+
+
+def test_touching_an_input_changes_nothing(stage: Stage, tmp_path: Path) -> None:
+    stages.perform(stage)
+    os.utime(tmp_path / "source", (1, 1))
+    assert stage.done()
+
+
+@pytest.mark.parametrize("name", ["TATQA_DATA"])
+def test_other_data_runs_again(stage: Stage, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages.perform(stage)
+    monkeypatch.setenv(name, "synthetic")
+    assert not stage.done()
+
+
+def test_lost_output_runs_again(stage: Stage) -> None:
+    stages.perform(stage)
+    for file in stage.output.iterdir():
+        file.unlink()
+    assert not stage.done()
+
+
+@pytest.mark.parametrize(
+    ("word", "error"), [("exit 1", FailedError), ("exit 2", InputError), ("nothing", FailedError)]
+)
+def test_failures_name_the_stage_and_are_not_done(
+    stage: Stage, tmp_path: Path, word: str, error: type[Exception]
+) -> None:
+    (tmp_path / "source").write_text(word)
+    with pytest.raises(error, match="run: rows"):
+        stages.perform(stage)
+    assert not stage.done()
+
+
+def start(tmp_path: Path, pause: str) -> "subprocess.Popen[str]":
+    code = (
+        "import sys; from pathlib import Path; from results.sweep import stages; sys.path.insert(0, %r); "
+        "stage = stages.Stage(Path(%r), 'rows', %r, [%r], Path(%r))\n"
+        "with stages.locked(stage.folder): stages.perform(stage)"
+    )
+    s = make(tmp_path, pause)
+    filled = code % (str(ROOT), str(s.folder), s.arguments, s.inputs[0], str(s.output))
+    return subprocess.Popen([sys.executable, "-c", filled], stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} never came"
+        time.sleep(0.01)
+
+
+def test_killed_at_any_row_it_goes_on_and_leaves_no_orphan(stage: Stage, tmp_path: Path) -> None:
+    slow = make(tmp_path, "0.3")
+    for row in (0, 2):
+        process = start(tmp_path, "0.3")
+        wait_for(slow.output / f"{row}.json")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        time.sleep(0.5)
+        assert (
+            not (slow.output / f"{row + 2}.json").exists() or sys.platform != "linux"
+        )  # the child ended as well
+    first = (slow.output / "0.json").stat().st_mtime_ns
+    with stages.locked(slow.folder):
+        stages.perform(slow)
+    assert (slow.output / "0.json").stat().st_mtime_ns == first
+    assert [json.loads((slow.output / f"{i}.json").read_text()) for i in range(5)] == [
+        ["one", i] for i in range(5)
+    ]
+    assert calls(slow) == 3
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="a process learns of its parent's end on Linux only"
+)
+def test_a_command_whose_parent_ended_before_it_began_does_nothing(stage: Stage) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    orphan = [sys.executable, "-c", stages.MODULE, str(gone.pid), *stage.arguments]
+    assert subprocess.run(orphan, capture_output=True).returncode == 1
+    assert not stage.output.exists()
+
+
+def test_a_second_run_is_refused_while_the_first_is_at_work(stage: Stage, tmp_path: Path) -> None:
+    process = start(tmp_path, "0.5")
+    wait_for(stage.output / "0.json")
+    with pytest.raises(FailedError, match="another run is at work"), stages.locked(stage.folder):
+        pass
+    process.kill()
+    process.communicate()
+    with stages.locked(stage.folder):
+        pass
+
+
+def test_commands_can_be_pasted(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TATQA_DATA", "a folder")
+    odd = Stage(tmp_path, "s", ["json.tool", "it's"], [], tmp_path)
+    assert odd.command() == """TATQA_DATA='a folder' python -m json.tool 'it'"'"'s'"""
+
+
+def test_content_of_a_folder_counts_names_and_bytes(tmp_path: Path) -> None:
+    folder = tmp_path / "f"
+    folder.mkdir()
+    (folder / "a").write_text("1")
+    before = stages.content(str(folder))
+    (folder / "a").rename(folder / "b")
+    renamed = stages.content(str(folder))
+    (folder / "b").write_text("2")
+    assert len({before, renamed, stages.content(str(folder))}) == 3
+    assert stages.content("Qwen/Qwen3-1.7B") == "Qwen/Qwen3-1.7B"

@@ -1,0 +1,366 @@
+"""Shared prefixes against the plain forward: TRL's own loss, rewards and gradients, in fp32."""
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from train.sharing.prefix_sharing import (
+    FLEX_BLOCK,
+    SharingError,
+    pack_prefixes,
+    sees,
+    share_prefixes,
+    stand_ins,
+    trie_mask,
+)
+
+VOCABULARY = 48
+Pair = tuple[list[int], list[int], list[int]]  # prompt, chosen, rejected
+
+# --- the layout ---
+
+
+def padded(rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    length = max(map(len, rows))
+    ids = np.array([row + [0] * (length - len(row)) for row in rows])
+    return ids, np.array([[1] * len(row) + [0] * (length - len(row)) for row in rows])
+
+
+tokens = st.integers(0, 3)  # few, so that rows share prefixes by chance too
+rows_strategy = st.lists(st.lists(tokens, min_size=1, max_size=9), min_size=1, max_size=8)
+
+
+@given(rows_strategy, st.sampled_from([1, 4]))
+def test_every_distinct_prefix_has_one_slot_and_sees_its_own_prefix(
+    rows: list[list[int]], bucket: int
+) -> None:
+    packed = pack_prefixes(*padded(rows), bucket=bucket)
+    distinct = {tuple(row[: i + 1]) for row in rows for i in range(len(row))}
+    n, length = packed.tokens.numel(), max(map(len, rows))
+    assert n == -(-len(distinct) // bucket) * bucket
+    assert packed.sizes.tolist() == [len(rows) * length, sum(map(len, rows))]
+    mask = trie_mask(packed.last, "sdpa")[0, 0]
+    slot_of = dict(zip(packed.positions.tolist(), packed.slots.tolist(), strict=True))
+    assert set(slot_of) == {r * length + c for r, row in enumerate(rows) for c in range(len(row))}
+    for r, row in enumerate(rows):
+        for c in range(len(row)):
+            slot = slot_of[r * length + c]
+            assert packed.depth[slot] == c
+            assert packed.tokens[mask[slot]].tolist() == row[: c + 1]
+    assert mask[len(distinct) :].sum() == n - len(distinct), "padding sees itself alone"
+
+
+def test_rows_padded_on_the_left_are_refused() -> None:
+    with pytest.raises(SharingError, match="right-padded"):
+        pack_prefixes(np.array([[0, 5], [6, 7]]), np.array([[0, 1], [1, 1]]))
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=10, deadline=None)
+def test_block_mask_is_that_of_create_block_mask(seed: int) -> None:
+    import torch
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    rng = np.random.default_rng(seed)
+    base = rng.integers(0, 50, 400).tolist()
+    rows = [
+        base[: rng.integers(1, 400)] + rng.integers(0, 3, rng.integers(0, 150)).tolist()
+        for _ in range(9)
+    ]
+    last = pack_prefixes(*padded(rows), bucket=FLEX_BLOCK).last
+    ours = trie_mask(last, "flex")
+    theirs = create_block_mask(sees(last), None, None, len(last), len(last), device="cpu")
+    for name in ("kv_num_blocks", "full_kv_num_blocks", "q_num_blocks", "full_q_num_blocks"):
+        assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
+    assert torch.equal(ours.to_dense(), theirs.to_dense())
+
+
+# --- TRL on top of it ---
+
+
+def tiny(kind: str, head_dim: int = 8) -> Any:
+    """A two-layer model of each supported family, in fp32."""
+    import transformers as tf
+
+    shape: dict[str, Any] = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "pad_token_id": 0,
+    }
+    shape |= {
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": head_dim,
+    }
+    shape |= {"initializer_range": 0.2}
+    config = {
+        "qwen3": lambda: tf.Qwen3Config(**shape),
+        "llama": lambda: tf.LlamaConfig(**shape),
+        "mistral": lambda: tf.MistralConfig(**shape, sliding_window=None),
+        "gemma": lambda: tf.GemmaConfig(**shape),
+    }[kind]()
+    return tf.AutoModelForCausalLM.from_config(config)
+
+
+def trl_trainer(model: Any, tokenizer: Path, out: Path, on_cpu: bool) -> Any:
+    """TRL's DPOTrainer over a LoRA model whose policy already differs from its reference."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoTokenizer
+    from trl import DPOConfig, DPOTrainer
+
+    torch.manual_seed(0)
+    made = DPOTrainer(
+        model=model,
+        args=DPOConfig(
+            output_dir=str(out), use_cpu=on_cpu, bf16=False, report_to="none", max_length=None, beta=0.3,
+            gradient_checkpointing=False,
+        ),
+        train_dataset=Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}]),
+        processing_class=AutoTokenizer.from_pretrained(tokenizer),
+        peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM"),
+    )  # fmt: skip
+    for parameter in made.model.parameters():
+        if parameter.requires_grad:
+            parameter.data = 0.3 * torch.randn_like(parameter)
+    return made
+
+
+@pytest.fixture(scope="module", params=["qwen3", "llama", "mistral", "gemma"])
+def trainer(
+    request: pytest.FixtureRequest, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Any:
+    return trl_trainer(tiny(request.param), tiny_base, tmp_path_factory.mktemp("trl"), on_cpu=True)
+
+
+def outcome(trainer: Any, pairs: list[Pair], collate: Any) -> tuple[float, dict[str, float], Any]:
+    """Loss, logged metrics and all LoRA gradients of one batch."""
+    import torch
+
+    trainer._metrics["train"].clear()
+    trainer.model.zero_grad()
+    trainer.model.train()
+    examples = [
+        dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), pair, strict=True)) for pair in pairs
+    ]
+    loss = trainer.compute_loss(trainer.model, trainer._prepare_inputs(collate(examples)))
+    loss.backward()
+    metrics = {
+        name: values[0]
+        for name, values in trainer._metrics["train"].items()
+        if name != "num_tokens"
+    }
+    grads = [p.grad.flatten() for p in trainer.model.parameters() if p.requires_grad]
+    return float(loss.detach()), metrics, torch.cat(grads)
+
+
+def assert_equal_to_plain(trainer: Any, pairs: list[Pair]) -> None:
+    """With and without the collator's packing, everything is TRL's to 1e-5."""
+    collator = trainer.data_collator
+    plain = outcome(trainer, pairs, collator)
+    for pack in (False, True):
+        sharing = share_prefixes(trainer.model, "sdpa")
+        shared = outcome(trainer, pairs, sharing.collate(collator) if pack else collator)
+        sharing.remove()
+        assert shared[0] == pytest.approx(plain[0], rel=1e-5)
+        assert shared[1] == pytest.approx(plain[1], rel=1e-4, abs=1e-5)
+        assert float((shared[2] - plain[2]).norm()) <= 1e-5 * float(plain[2].norm()) + 1e-6
+
+
+CONTEXT = list(range(1, 21))
+CASES: dict[str, list[Pair]] = {
+    "one context": [(CONTEXT + [30 + i], [40, 41, 2], [40, 42, 2]) for i in range(4)],
+    "nothing shared": [([i, 7, 8], [9 + i, 2], [20 + i, 21, 2]) for i in range(1, 4)],
+    "one pair": [(CONTEXT, [40, 2], [41, 2])],
+    "duplicated pairs": [(CONTEXT, [40, 2], [41, 2])] * 3,
+    "completion a prefix of the other": [(CONTEXT, [40, 41], [40, 41, 42, 2])],
+    "completions of one token": [(CONTEXT, [40], [41]), (CONTEXT[:4], [2], [3])],
+    "prompt a prefix of another": [(CONTEXT[:5], [40, 2], [41, 2]), (CONTEXT, [40, 2], [41, 2])],
+    "prompts cut from the left": [(CONTEXT[i:], [40, 2], [41, 2]) for i in range(4)],
+    "prompts of one token": [([5], [40, 2], [41, 42, 2]), ([6], [40], [41])],
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_equals_plain_trl(trainer: Any, case: str) -> None:
+    assert_equal_to_plain(trainer, CASES[case])
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> list[Pair]:
+    base = draw(st.lists(st.integers(1, VOCABULARY - 1), min_size=12, max_size=12))
+    completion = st.lists(st.integers(1, 5), min_size=1, max_size=5)
+    own = st.lists(st.integers(1, 5), min_size=1, max_size=4)
+    pair = st.tuples(
+        st.integers(0, 12).flatmap(lambda n: own.map(lambda rest: base[:n] + rest)),
+        completion,
+        completion,
+    )
+    return draw(st.lists(pair, min_size=1, max_size=6))
+
+
+@given(pairs=batches())
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_equals_plain_trl_on_random_batches(trainer: Any, pairs: list[Pair]) -> None:
+    assert_equal_to_plain(trainer, pairs)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_compiled_layers_and_recomputation_change_nothing(trainer: Any, recompute: bool) -> None:
+    import torch
+
+    layers = trainer.model.get_base_model().model.layers
+    plain = outcome(trainer, CASES["one context"], trainer.data_collator)
+    sharing = share_prefixes(trainer.model, "sdpa", compile_layers=True, recompute=recompute)
+    try:
+        shared = outcome(trainer, CASES["one context"], sharing.collate(trainer.data_collator))
+    finally:
+        sharing.remove()
+        for layer in layers:
+            del layer.forward
+        trainer.model.get_base_model().get_input_embeddings()._forward_hooks.clear()
+        torch._dynamo.reset()
+    assert shared[0] == pytest.approx(plain[0], rel=1e-5)
+    assert float((shared[2] - plain[2]).norm()) <= 1e-5 * float(plain[2].norm())
+    assert sharing.shapes == {
+        44
+    }  # 20 of the context, 4 last prompt tokens, 5 of each pair of completions
+
+
+def test_stand_ins_get_the_gradients_without_waking_the_hooks_of_the_trained_weights() -> None:
+    import torch
+
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 2))
+    model[0].bias.requires_grad_(False)
+    trained = [model[0].weight, model[1].weight, model[1].bias]
+    batch = torch.ones(1, 3)
+    expected = torch.autograd.grad(model(batch).sum(), trained)
+    for parameter in trained:
+        parameter.register_post_accumulate_grad_hook(lambda parameter: pytest.fail("a hook ran"))
+    with pytest.raises(ZeroDivisionError), stand_ins(model) as (originals, substitutes):  # noqa: PT012
+        model(batch).sum().backward()
+        assert all(
+            torch.equal(s.grad, gradient) for s, gradient in zip(substitutes, expected, strict=True)
+        )
+        assert all(a is b for a, b in zip(originals, trained, strict=True))
+        assert [s.data_ptr() for s in substitutes] == [
+            parameter.data_ptr() for parameter in trained
+        ]
+        raise ZeroDivisionError
+    assert [id(p) for p in model.parameters() if p.requires_grad] == [id(p) for p in trained], (
+        "put back"
+    )
+    assert all(parameter.grad is None for parameter in trained)
+
+
+def assert_recorded_passes_are_those_of_trl(
+    trainer: Any, kernel: str, loss: float, gradients: float
+) -> None:
+    """Several batches of one packed length and of others, to the given relative tolerances."""
+    import torch
+
+    other = [([i, *CONTEXT], [40 + i, 2], [39, i, 2]) for i in range(1, 4)]
+    long = [([*CONTEXT, *CONTEXT[::-1], i, *CONTEXT * 3], [40, 2], [41, 2]) for i in range(30, 35)]
+    batches = [
+        CASES["one context"],
+        other,
+        long,
+        CASES["one context"],
+        CASES["completion a prefix of the other"],
+    ]
+    plain = [outcome(trainer, pairs, trainer.data_collator) for pairs in batches]
+    sharing = share_prefixes(trainer.model, kernel, bucket=FLEX_BLOCK, graphs=True)
+    collate = sharing.collate(trainer.data_collator)
+    for pairs, expected in zip(batches, plain, strict=True):
+        found = outcome(trainer, pairs, collate)
+        assert found[0] == pytest.approx(expected[0], rel=loss)
+        assert float((found[2] - expected[2]).norm()) <= gradients * float(expected[2].norm())
+    assert len(sharing.shapes) == 2
+    assert {key[1] for key in sharing.graphed} == {False, True}, (
+        "reference and policy are recorded apart"
+    )
+    assert len(sharing.graphed) == 2 * len(sharing.shapes)
+    trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
+    before = outcome(trainer, batches[0], collate)[2]
+    handed_out = [parameter.grad for parameter in trained]
+    outcome(trainer, batches[1], collate)
+    assert torch.equal(torch.cat([gradient.flatten() for gradient in handed_out]), before), (
+        "a replay wrote over them"
+    )
+    sharing.remove()
+
+
+def test_recorded_passes_give_the_gradients_of_trl(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    trainer = trl_trainer(tiny("qwen3"), tiny_base, tmp_path, on_cpu=True)
+    for name, value in runpy.run_path(str(Path(__file__).with_name("graphs_on_cpu.py")))[
+        "STAND_INS"
+    ].items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    assert_recorded_passes_are_those_of_trl(trainer, "sdpa", 1e-5, 1e-5)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_recorded_graphs_give_the_gradients_of_trl(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    import torch
+
+    if torch.cuda.device_count() > 1:
+        pytest.skip("TRL takes one visible GPU a process: set CUDA_VISIBLE_DEVICES=0")
+    trainer = trl_trainer(tiny("qwen3", head_dim=16), tiny_base, tmp_path, on_cpu=False)
+    assert_recorded_passes_are_those_of_trl(trainer, "flex", 1e-3, 5e-3)
+
+
+# --- what is refused ---
+
+
+def refused() -> dict[str, tuple[Any, str]]:
+    import transformers as tf
+
+    small: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_attention_heads": 4,
+        "vocab_size": 50,
+        "num_hidden_layers": 2,
+    }
+    sliding = tf.MistralConfig(
+        **small, num_key_value_heads=2, intermediate_size=48, sliding_window=8
+    )
+    linear = tf.Qwen3NextConfig(**small, num_key_value_heads=2, intermediate_size=48, num_experts=2)
+    return {
+        "sliding window": (tf.MistralForCausalLM(sliding), "sliding_attention"),
+        "encoder-decoder": (
+            tf.T5ForConditionalGeneration(tf.T5Config(d_model=32, num_layers=1)),
+            "encoder-decoder",
+        ),
+        "linear attention": (tf.Qwen3NextForCausalLM(linear), "linear_attention"),
+        "no positions": (
+            tf.BloomForCausalLM(tf.BloomConfig(hidden_size=32, n_head=4, n_layer=1)),
+            "position_ids",
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["sliding window", "encoder-decoder", "linear attention", "no positions"]
+)
+def test_models_that_would_be_computed_wrongly_are_refused(name: str) -> None:
+    model, reason = refused()[name]
+    with pytest.raises(SharingError, match=reason) as error:
+        share_prefixes(model)
+    assert "share_prefixes: false" in str(error.value)
+    assert "\n" not in str(error.value)

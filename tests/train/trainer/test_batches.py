@@ -1,0 +1,80 @@
+"""Order by context: a permutation, contexts together, batches of even cost, another order every epoch."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from train.trainer.batches import ContextSampler, collator, context_order
+
+
+@given(
+    st.lists(st.integers(0, 12), max_size=80),
+    st.integers(1, 9),
+    st.integers(0, 3),
+    st.integers(0, 3),
+)
+def test_every_pair_once_and_contexts_whole(
+    contexts: list[int], batch: int, seed: int, epoch: int
+) -> None:
+    order = context_order(contexts, [1] * len(contexts), batch, seed, epoch)
+    assert sorted(order) == list(range(len(contexts)))
+    seen = [contexts[index] for index in order]
+    changes = sum(a != b for a, b in zip(seen, seen[1:], strict=False))
+    assert changes == max(0, len(set(contexts)) - 1)
+
+
+def cost_spread(order: Sequence[int], tokens: Sequence[int], batch: int) -> float:
+    sums = [
+        sum(tokens[i] for i in order[start : start + batch])
+        for start in range(0, len(order), batch)
+    ]
+    return max(sums) / min(sums)
+
+
+def test_long_contexts_are_spread_over_the_batches() -> None:
+    contexts = [i // 6 for i in range(960)]
+    tokens = [200 + 40 * (context * 37 % 50) for context in contexts]
+    balanced = context_order(contexts, tokens, 32, seed=0, epoch=0)
+    unbalanced = context_order(contexts, [1] * 960, 32, seed=0, epoch=0)
+    assert cost_spread(balanced, tokens, 32) < 1.45 < 1.8 < cost_spread(unbalanced, tokens, 32)
+
+
+def test_sampler_is_a_function_of_seed_and_epoch() -> None:
+    contexts = [i // 6 for i in range(120)]
+
+    def orders(seed: int) -> list[list[int]]:
+        sampler = ContextSampler(contexts, [1] * 120, 32, seed)
+        found = []
+        for epoch in (0, 1, 0):
+            sampler.set_epoch(epoch)
+            found.append(list(sampler))
+        return found
+
+    first, second, again = orders(1)
+    assert first == again
+    assert first != second
+    assert first != orders(2)[0]
+    assert len(ContextSampler(contexts, [1] * 120, 32, 0)) == 120
+
+
+ids = st.lists(st.integers(0, 200_000), min_size=1, max_size=7)
+examples = st.fixed_dictionaries(
+    {name: ids for name in ("prompt_ids", "chosen_ids", "rejected_ids")}
+)
+
+
+@given(st.lists(examples, min_size=1, max_size=6), st.booleans())
+def test_the_batch_is_that_of_trl(pairs: list[dict[str, Any]], referenced: bool) -> None:
+    from trl.trainer.dpo_trainer import DataCollatorForPreference
+
+    references = {"ref_chosen_logps": -3.5, "ref_rejected_logps": -70.25} if referenced else {}
+    pairs = [{**pair, **references, "beta": 0.1 + i} for i, pair in enumerate(pairs)]
+    theirs, ours = DataCollatorForPreference(pad_token_id=9)(pairs), collator(9)(pairs)
+    assert ours.pop("beta").tolist() == torch.tensor([pair["beta"] for pair in pairs]).tolist()
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert torch.equal(ours[name], tensor), name
+        assert ours[name].dtype == tensor.dtype, name

@@ -1,0 +1,102 @@
+"""What a run will take, before it starts: micro-batch, steps, tokens, memory. `--dry-run` shows it."""
+
+import os
+from collections.abc import Sequence
+from itertools import pairwise
+from os.path import commonprefix
+
+import torch
+import yaml
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from train.pairs.build import Counts
+from train.pairs.tokens import TokenPair
+from train.recipe import Recipe, RecipeError
+from train.trainer.pair_trainer import StepBatches, compute_dtype, pair_order
+
+USABLE = 0.85  # share of the free memory that the estimate may fill
+CPU_MICRO = 8  # pairs; more only makes the dense attention mask larger
+
+
+def processes() -> int:
+    """How many processes train together, as accelerate launch and torchrun say."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def micro_batch(recipe: Recipe, rows: Sequence[TokenPair]) -> int:
+    """Pairs per forward pass: the largest divisor of a process's share of a step that the memory should hold."""
+    share, rest = divmod(recipe.effective_batch_size, processes())
+    if rest or not share:
+        batch = f"effective_batch_size {recipe.effective_batch_size}"
+        raise RecipeError(
+            f"{batch} does not divide into {processes()} processes; start as many as divide it"
+        )
+    sizes = [n for n in range(share, 0, -1) if share % n == 0]
+    if not torch.cuda.is_available():
+        return next(n for n in sizes if n <= CPU_MICRO)
+    free = USABLE * torch.cuda.mem_get_info()[0]
+    return next((n for n in sizes if memory(recipe, rows, n) <= free), 1)
+
+
+def memory(recipe: Recipe, rows: Sequence[TokenPair], micro: int) -> float:
+    """Estimated peak bytes of one process: weights, trained parameters with gradient and Adam's moments, activations.
+
+    Activations are those of the micro-batch with the most tokens in the first epoch, counting what a Llama-like layer
+    keeps for its backward pass (18 hidden and 4 intermediate vectors a token, uncompiled).
+    """
+    size = 2 if compute_dtype(recipe) == "bfloat16" else 4
+    shape = AutoConfig.from_pretrained(recipe.model_name_or_path).get_text_config()
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(shape)
+    linear = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    }
+    targets = [
+        module
+        for name, module in linear.items()
+        if name.rpartition(".")[2] in recipe.lora_target_modules
+    ]
+    trained = recipe.lora_r * sum(module.in_features + module.out_features for module in targets)
+    packed = sum(module.weight.numel() for name, module in linear.items() if "lm_head" not in name)
+    packed *= recipe.load_in_4bit and recipe.memory == "small"  # fast keeps them dequantized
+    weights = size * (model.num_parameters() - packed) + 0.52 * packed
+    batches = StepBatches(
+        pair_order(recipe, rows), recipe.effective_batch_size, micro, 0, processes()
+    )
+    tokens = max(
+        (computed_tokens([rows[i] for i in batch], recipe.share_prefixes) for batch in batches),
+        default=0,
+    )
+    layer = size * (18 * shape.hidden_size + 4 * shape.intermediate_size)
+    kept = shape.num_hidden_layers * (
+        size * shape.hidden_size if recipe.memory == "small" else layer
+    )
+    return weights + 16 * trained + tokens * (kept + layer)
+
+
+def computed_tokens(rows: Sequence[TokenPair], share: bool) -> int:
+    """Tokens that one forward pass over these pairs computes: distinct prefixes, or all with padding."""
+    if not share:
+        return 2 * len(rows) * max(row.length for row in rows)
+    sequences = sorted(
+        row.prompt_ids + reply for row in rows for reply in (row.chosen_ids, row.rejected_ids)
+    )
+    shared = sum(len(commonprefix([a, b])) for a, b in pairwise(sequences))
+    return sum(map(len, sequences)) - shared
+
+
+def describe(recipe: Recipe, rows: Sequence[TokenPair], counts: Counts, micro: int) -> str:
+    """The dry run's text: resolved recipe, pairs, token lengths, steps, memory."""
+    steps = -(-len(rows) // recipe.effective_batch_size) * recipe.num_train_epochs
+    accumulation = recipe.effective_batch_size // (micro * processes())
+    lengths = sorted(row.length for row in rows)
+    percentiles = (f"p{p} {lengths[(len(lengths) - 1) * p // 100]:,}" for p in (0, 50, 90, 99, 100))
+    return (
+        f"{yaml.safe_dump(recipe.model_dump(), sort_keys=False)}{counts.table()}\n"
+        f"{len(rows):>8,}  pairs to train on\n"
+        f"tokens of prompt and longer reply: {', '.join(percentiles)}\n"
+        f"steps: {steps:,}, each {micro} pairs x {accumulation} micro-batches x {processes()} processes\n"
+        f"memory, estimated: {memory(recipe, rows, micro) / 2**30:.1f} GiB a process"
+    )

@@ -1,0 +1,110 @@
+"""Reference log-probabilities: computed once for all pairs, and kept for every run that shares them.
+
+They depend on the base model, its quantization and the token ids; not on beta, learning rate, rank or seed. So a sweep
+over those computes them once, in its first run, and epochs after the first do not compute them again.
+"""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from tqdm import tqdm
+
+from train.pairs.tokens import TokenPair
+from train.trainer.pair_trainer import TrainError
+
+
+def cache_file(base_sha256: str, precision: str, rows: Sequence[TokenPair]) -> Path:
+    """Where the log-probabilities of these pairs under this base are kept: a file named by all they depend on."""
+    key = hashlib.sha256(f"{base_sha256} {precision}".encode())
+    for row in rows:
+        key.update(repr((row.prompt_ids, row.chosen_ids, row.rejected_ids)).encode())
+    folder = (
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        / "tatqa-bench"
+        / "reference"
+    )
+    return folder / f"{key.hexdigest()}.npy"
+
+
+def attach_reference(trainer: Any, cache: Path | None) -> bool:
+    """Give the trainer's dataset the columns that TRL reads; True if they came from the cache.
+
+    A cache file that is damaged or of other pairs is written anew. Raises TrainError for a base that yields no numbers.
+    """
+    pairs = len(trainer.train_dataset)
+    values = read(cache, pairs)
+    found = values is not None
+    if values is None:
+        values = compute_reference(trainer)
+        if bad := int((~np.isfinite(values)).any(1).sum()):
+            what = f"the base model's log-probabilities of {bad} of {pairs} pairs are no numbers"
+            raise TrainError(f"{what}; check its weights, or try --dtype float32")
+        if cache and trainer.accelerator.is_main_process:
+            write(cache, values)
+    for name, column in zip(
+        ("ref_chosen_logps", "ref_rejected_logps"), values.T.tolist(), strict=True
+    ):
+        trainer.train_dataset = trainer.train_dataset.add_column(name, column)
+    trainer.precompute_ref_logps = True
+    return found
+
+
+def read(cache: Path | None, pairs: int) -> np.ndarray | None:
+    """What the file holds if it holds finite log-probabilities [pairs, 2]."""
+    try:
+        values = np.load(cache) if cache else np.empty(0)
+    except (OSError, ValueError, EOFError):
+        return None
+    return values if values.shape == (pairs, 2) and np.isfinite(values).all() else None
+
+
+def write(cache: Path, values: np.ndarray) -> None:
+    """Write the file whole."""
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    whole = cache.with_name(f".{os.getpid()}.npy")
+    np.save(whole, values)
+    whole.replace(cache)
+
+
+def compute_reference(trainer: Any) -> np.ndarray:
+    """Log-probabilities [pairs, 2] of chosen and rejected by TRL's own reference pass, over this and all processes."""
+    order = list(trainer.order)
+    size = trainer.args.per_device_train_batch_size
+    batches = [order[i : i + size] for i in range(0, len(order), size)]
+    mine = batches[trainer.args.process_index :: trainer.args.world_size]
+    trainer.model.train()  # in evaluation mode bitsandbytes repacks 4-bit weights on a CPU
+    progress = tqdm(
+        mine, desc="reference", unit="batch", disable=not trainer.accelerator.is_main_process
+    )
+    done: list[tuple[list[int], torch.Tensor]] = []
+    with adapter_off(trainer):
+        for indices, batch in zip(progress, trainer.loader(mine), strict=True):
+            inputs = trainer._prepare_inputs(batch)
+            inputs.pop("beta", None)
+            done.append(
+                (indices, torch.stack(trainer.compute_ref_log_probs(trainer.model, inputs), 1))
+            )
+    values = np.full((len(order), 2), np.nan)
+    for indices, pair in gather_object(
+        [(indices, logps.float().cpu().numpy()) for indices, logps in done]
+    ):
+        values[indices] = pair
+    return values
+
+
+@contextlib.contextmanager
+def adapter_off(trainer: Any) -> Iterator[None]:
+    """Switch the adapter off once; TRL would do it for every batch, which can take as long as the batch."""
+    with trainer.model.disable_adapter():
+        trainer.ref_model = trainer.model
+        try:
+            yield
+        finally:
+            trainer.ref_model = None
