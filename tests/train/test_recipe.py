@@ -96,6 +96,54 @@ def test_no_recipe_is_missing_from_the_table_or_from_the_readme() -> None:
             "max_prompt_length leaves no room below max_length",
         ),
         ({"strategy": "mined"}, "samples and strategy: mined go together"),
+        ({"learning_rate": True}, "learning_rate: true and false have no meaning here, found True"),
+        ({"lora_r": True}, "lora_r: true and false have no meaning here"),
+        ({"loss_type": ["sft"], "loss_weights": [True]}, "loss_weights: true and false"),
+        ({"beta_by_type": {"count": True}}, "beta_by_type: true and false have no meaning here"),
+        ({"load_in_4bit": 1}, "load_in_4bit: true or false is needed, found 1"),
+        ({"share_prefixes": "no"}, "share_prefixes: true or false is needed, found 'no'"),
+        ({"learning_rate": float("inf")}, "learning_rate: Input should be a finite number"),
+        ({"beta": float("nan")}, "beta: Input should be a finite number"),
+        ({"corruptions": {"wrong_sign": float("inf")}}, "corruptions.wrong_sign: Input should be"),
+        ({"beta_by_type": {"count": float("nan")}}, "beta_by_type.count: Input should be"),
+        (
+            {"loss_type": ["sigmoid", "sft"], "loss_weights": [1, float("inf")]},
+            "loss_weights.1: Input should be a finite number",
+        ),
+        (
+            {"loss_type": ["sigmoid", "sft"], "loss_weights": [1, -0.2]},
+            "loss_weights.1: Input should be greater than or equal to 0",
+        ),
+        ({"loss_weights": [0]}, "loss_weights are all 0"),
+        ({"loss_weights": []}, "loss_weights needs one entry per loss_type"),
+        ({"loss_type": ["robust"]}, "loss_type robust needs a label_smoothing above 0"),
+        ({"loss_type": ["exo_pair"]}, "loss_type exo_pair needs a label_smoothing above 0"),
+        ({"label_smoothing": 0.1}, "label_smoothing is for robust and exo_pair alone"),
+        (
+            {"loss_type": ["robust"], "label_smoothing": 0.5},
+            "label_smoothing: Input should be less than 0.5",
+        ),
+        (
+            {"lora_target_modules": ["q_proj", "model.embed_tokens"]},
+            "lora_target_modules: model.embed_tokens is an embedding; lm-eval cannot load",
+        ),
+        ({"lora_target_modules": ["lm_head"]}, "lora_target_modules: lm_head is an embedding"),
+        (
+            {"lora_target_modules": "q_proj.*"},
+            "lora_target_modules: q_proj.* is no name of a layer",
+        ),
+        ({"lora_target_modules": []}, "lora_target_modules: no layer is named"),
+        ({"lora_target_modules": 3}, "lora_target_modules: names of layers in a list"),
+        ({"form": "calc", "strategy": "log"}, "strategy: log has no form: calc"),
+        ({"max_pairs_per_question": 2}, "max_pairs_per_question is for strategy: mined alone"),
+        (
+            {"strategy": "log", "corruptions": {"wrong_sign": 1}},
+            "corruptions are for strategy: corrupt alone",
+        ),
+        ({"pairs": "p.jsonl", "form": "calc"}, "pairs and form exclude each other"),
+        ({"pairs": "p.jsonl", "scale_markers": True}, "pairs and scale_markers exclude each other"),
+        ({"pairs": ""}, "pairs: String should have at least 1 character"),
+        ({"max_grad_norm": -1}, "max_grad_norm: Input should be greater than or equal to 0"),
         ({"num_train_epochs": 1.5}, "num_train_epochs: Input should be a valid integer"),
     ],
 )
@@ -111,6 +159,32 @@ def test_yaml_numbers_without_a_point_are_numbers(tmp_path: Path) -> None:
         "model_name_or_path: x\nlearning_rate: 5e-6\n"
     )  # text to YAML 1.1
     assert load(tmp_path / "r.yaml", {"beta": "1e-2"}).learning_rate == 5e-6
+
+
+def test_a_single_text_is_a_list_of_one() -> None:
+    recipe = parse({"model_name_or_path": "x", "loss_type": "sft", "lora_target_modules": "q"}, "")
+    assert recipe.loss_type == ["sft"]
+    assert recipe.lora_target_modules == ["q"]
+
+
+@pytest.mark.parametrize("written", ["all-linear", ["all-linear"]])
+def test_all_linear_layers_are_named_as_in_peft(written: object) -> None:
+    recipe = parse({"model_name_or_path": "x", "lora_target_modules": written}, "")
+    assert recipe.lora_target_modules == "all-linear"
+
+
+def test_losses_that_read_label_smoothing_get_it() -> None:
+    for loss in ("robust", "exo_pair"):
+        fields = {"model_name_or_path": "x", "loss_type": loss, "label_smoothing": 0.1}
+        assert parse(fields, "").label_smoothing == 0.1
+
+
+def test_a_recipe_written_out_is_read_back_the_same(tmp_path: Path) -> None:
+    import yaml
+
+    recipe = load(FOLDER / "demo.yaml")
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe.model_dump()))
+    assert load(tmp_path / "r.yaml") == recipe
 
 
 def test_overrides() -> None:
@@ -137,6 +211,13 @@ def test_overrides() -> None:
         ("- 1", "flat mapping"),
         ("a: [", "not YAML"),
         ("beta: 1", "Field required"),
+        (
+            "beta: 1\nmodel_name_or_path: x\nbeta: 2",
+            "`beta` stands twice, the second time in line 3",
+        ),
+        ("model_name_or_path: x\ncorruptions: {wrong_sign: 1, wrong_sign: 2}", "stands twice"),
+        ("beta: 2001-13-45", "not YAML"),
+        ("[" * 5000, "not YAML"),
     ],
 )
 def test_unreadable_recipes(
@@ -152,14 +233,11 @@ def test_unreadable_recipes(
     assert err.count("\n") == 1
 
 
-def test_help_names_every_field_quickly() -> None:
+def test_help_names_every_field() -> None:
     import subprocess
     import sys
-    import time
 
-    start = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "train", "--help"], capture_output=True, text=True, check=True
     )
-    assert time.monotonic() - start < 2
     assert not [name for name in Recipe.model_fields if f"  {name} " not in done.stdout]
