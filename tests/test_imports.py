@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = {"tatqa_task": set(), "mtbench_runner": set(), "train": {"tatqa_task"}, "results": set()}
+ROOMS: dict[str, set[str]] = {
+    "tatqa_task": set(),
+    "mtbench_runner": set(),
+    "train": {"tatqa_task"},
+    "results": set(),
+    "tatqa_bench": set(),  # finds the mains by their names
+}
 AT_THE_EDGE = {
     "lm_eval": {"tatqa_task/harness.py"},
     "fastchat": {"mtbench_runner/answer.py", "mtbench_runner/judge.py"},

@@ -13,13 +13,14 @@ import yaml
 
 from tatqa_task.data import DataError
 from train.recipe import Recipe, RecipeError, load
+from train.shipped import recipe_file
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, run, and turn expected failures into one line and an exit code."""
     args, rest = parser().parse_known_args(argv)
     try:
-        recipe = load(args.recipe, overrides(rest))
+        recipe = load(recipe_file(args.recipe), overrides(rest))
         quiet_libraries()
         from train import run
     except RecipeError as error:

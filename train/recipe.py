@@ -23,6 +23,8 @@ from pydantic import (
     model_validator,
 )
 
+from train.shipped import base_model
+
 Loss = Literal[
     "sigmoid",
     "hinge",
@@ -325,4 +327,7 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
         raise RecipeError(f"{path}: not YAML: {one_line(error)}") from None
     if not isinstance(mapping, dict):
         raise RecipeError(f"{path}: a recipe is a flat mapping of field to value")
-    return parse({**mapping, **(overrides or {})}, str(path))
+    fields = {**mapping, **(overrides or {})}
+    if isinstance(fields.get("model_name_or_path"), str):
+        fields["model_name_or_path"] = base_model(fields["model_name_or_path"])
+    return parse(fields, str(path))

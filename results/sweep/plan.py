@@ -11,7 +11,7 @@ import yaml
 
 from results import InputError, outputs, record
 from results.record import Provenance, Record, Scores, Training
-from results.sweep import stages
+from results.sweep import shipped, stages
 from results.sweep.stages import Stage
 
 WRITTEN = ("README.md", "figures", "runs")  # under results/, by this program
@@ -42,7 +42,10 @@ class Plan:
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """A recipe; only its base model is looked at here, `python -m train` checks the rest. Raises InputError."""
+    """A recipe; only its base model is looked at here, `python -m train` checks the rest.
+
+    A base that ships with the project is named by its folder. Raises InputError.
+    """
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
@@ -52,6 +55,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     model = recipe.get("model_name_or_path") if isinstance(recipe, dict) else None
     if not isinstance(model, str):
         raise InputError(f"{path}: a recipe needs model_name_or_path; see train/recipes/")
+    model = recipe["model_name_or_path"] = shipped.base_model(model)
     if not Path(model).is_dir() and not re.fullmatch(r"\w[\w.-]*/[\w.-]+", model):
         raise InputError(f"{path}: no model folder {model} here, nor is that a hub id (owner/name)")
     return recipe
@@ -59,6 +63,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 def sweep(recipes: list[Path], settings: Settings, runs: Path) -> list[Plan]:
     """Plans in the order of work, each base before its first run. Raises InputError before any work."""
+    recipes = [shipped.recipe_file(path) for path in recipes]
     if len({path.stem for path in recipes}) < len(recipes):
         raise InputError("two recipes have the same file name; a run is named after its recipe")
     plans: dict[Path, Plan] = {}

@@ -50,7 +50,9 @@ if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, 9)
     if os.getppid() != int(sys.argv[1]):
         sys.exit("the program that started this stage is gone")
-del sys.argv[:2]
+if sys.argv[2] not in sys.path:
+    sys.path.insert(0, sys.argv[2])
+del sys.argv[:3]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)"""
 
 
@@ -162,7 +164,9 @@ def perform(stage: Stage) -> None:
 
 def call(arguments: list[str], title: str) -> None:
     """Run `python -m ARGUMENTS` with its output on the terminal. Raises FailedError or InputError."""
-    code = subprocess.run([sys.executable, "-c", MODULE, str(os.getpid()), *arguments]).returncode
+    ours = [sys.executable, "-c", MODULE, str(os.getpid()), str(ROOT)]
+    safe = os.environ | {"PYTHONSAFEPATH": "1"}  # a train.py in the working folder is not ours
+    code = subprocess.run([*ours, *arguments], env=safe).returncode
     if code == 2:
         raise InputError(
             f"stage {title}: its input is refused, see above; put it right and run the same command again"

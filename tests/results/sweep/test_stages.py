@@ -149,7 +149,7 @@ def test_killed_at_any_row_it_goes_on_and_leaves_no_orphan(stage: Stage, tmp_pat
 def test_a_command_whose_parent_ended_before_it_began_does_nothing(stage: Stage) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    orphan = [sys.executable, "-c", stages.MODULE, str(gone.pid), *stage.arguments]
+    orphan = [sys.executable, "-c", stages.MODULE, str(gone.pid), str(ROOT), *stage.arguments]
     assert subprocess.run(orphan, capture_output=True).returncode == 1
     assert not stage.output.exists()
 
@@ -183,3 +183,12 @@ def test_content_of_a_folder_counts_names_and_bytes(tmp_path: Path) -> None:
     (folder / "b").write_text("2")
     assert len({before, renamed, stages.content(str(folder))}) == 3
     assert stages.content("Qwen/Qwen3-1.7B") == "Qwen/Qwen3-1.7B"
+
+
+def test_a_module_of_the_users_in_the_working_folder_is_not_run_in_place_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tatqa_task.py").write_text("open('stolen', 'w')")
+    stages.call(["tatqa_task", "include-path"], "title")
+    assert not Path("stolen").exists()

@@ -1,0 +1,68 @@
+"""The recipes that ship with the project: `tatqa-bench recipes ls`, `tatqa-bench recipes cp NAME [FILE]`."""
+
+import argparse
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def folder() -> Path:
+    """Where the installed `train` package keeps its recipes."""
+    package = importlib.util.find_spec("train")
+    if package is None or package.origin is None:
+        raise RuntimeError("the package `train` is not installed")
+    return Path(package.origin).parent / "recipes"
+
+
+def summary(recipe: Path) -> str:
+    """The first sentence of the comment that a recipe opens with."""
+    words = []
+    for line in recipe.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        words.append(line.lstrip("# "))
+    return " ".join(words).partition(". ")[0].rstrip(".")
+
+
+def list_recipes() -> int:
+    """Print each recipe's name and what it is."""
+    for recipe in sorted(folder().glob("*.yaml")):
+        print(f"{recipe.stem:36} {summary(recipe)}")
+    return 0
+
+
+def copy_recipe(name: str, target: Path | None) -> int:
+    """Copy a recipe for editing; nothing is overwritten."""
+    known = {recipe.stem: recipe for recipe in folder().glob("*.yaml")}
+    if name not in known:
+        print(f"error: no recipe {name!r}; see tatqa-bench recipes ls", file=sys.stderr)
+        return 2
+    file = target or Path(f"{name}.yaml")
+    if file.is_dir():
+        file = file / f"{name}.yaml"
+    try:
+        with file.open("x", encoding="utf-8") as copy:
+            copy.write(known[name].read_text(encoding="utf-8"))
+    except FileExistsError:
+        print(f"error: {file} exists; name another file", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: cannot write {file}: {error.strerror}", file=sys.stderr)
+        return 2
+    print(file)
+    return 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """List or copy. Exit code 0, or 2 for an unknown name or a file in the way."""
+    parser = argparse.ArgumentParser(prog="tatqa-bench recipes", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("ls", help="print the names")
+    copying = commands.add_parser("cp", help="copy one, to edit it")
+    copying.add_argument("name")
+    copying.add_argument("file", type=Path, nargs="?", help="default: NAME.yaml in this folder")
+    chosen = parser.parse_args(arguments)
+    if chosen.command == "ls":
+        return list_recipes()
+    return copy_recipe(chosen.name, chosen.file)

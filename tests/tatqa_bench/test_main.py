@@ -1,0 +1,130 @@
+"""The console script: each word reaches its room's own main, and nothing heavy is imported on the way."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tatqa_bench import demo
+from tatqa_bench.__main__ import COMMANDS, main
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("torch", "transformers", "datasets", "lm_eval", "fastchat", "matplotlib", "scipy")
+
+
+@pytest.mark.parametrize(
+    ("command", "usage"),
+    [
+        ("run", "RECIPE"),
+        ("train", "RECIPE.yaml"),
+        ("pairs", "--strategy"),
+        ("compare", "before"),
+        ("report", "--check"),
+        ("score", "--gold"),
+        ("mtbench", "pairwise"),
+        ("recipes", "cp"),
+        ("demo", "--out"),
+    ],
+)
+def test_a_command_is_its_rooms_own(
+    command: str, usage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert usage in capsys.readouterr().out
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for command in COMMANDS:
+        assert f"\n  {command} " in shown
+
+
+def test_nothing_is_a_wrong_call(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "usage: tatqa-bench" in capsys.readouterr().out
+
+
+def test_a_typo_is_answered_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trian"]) == 2
+    expected = "error: tatqa-bench has no command 'trian'; did you mean train?\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_the_exit_code_is_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "no-such-recipe"]) == 2
+    assert capsys.readouterr().err.startswith("error: no-such-recipe: cannot read the recipe")
+
+
+def test_the_script_runs_in_a_folder_with_modules_of_the_users(tmp_path: Path) -> None:
+    for name in ("train", "results", "tatqa_task", "mtbench_runner"):
+        (tmp_path / f"{name}.py").write_text("open('stolen', 'w')")
+    script = tmp_path / "bin" / "tatqa-bench"  # as pip writes it
+    script.parent.mkdir()
+    script.write_text("import sys; from tatqa_bench.__main__ import main; sys.exit(main())")
+    words = [sys.executable, str(script), "train", "no-such-recipe"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "cannot read the recipe" in done.stderr
+    assert not (tmp_path / "stolen").exists()
+
+
+def test_answers_come_without_heavy_imports() -> None:
+    code = f"""
+import sys
+from tatqa_bench.__main__ import COMMANDS, main
+for command in COMMANDS:
+    try:
+        main([command, "--help"])
+    except SystemExit:
+        pass
+print(*[name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "\n"
+
+
+def test_recipes_are_listed_and_copied_and_nothing_is_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["recipes", "ls"]) == 0
+    assert "\ndemo " in capsys.readouterr().out
+    assert main(["recipes", "cp", "demo"]) == 0
+    shipped = ROOT / "train" / "recipes" / "demo.yaml"
+    assert Path("demo.yaml").read_text() == shipped.read_text()
+    Path("demo.yaml").write_text("mine")
+    assert main(["recipes", "cp", "demo"]) == 2
+    assert Path("demo.yaml").read_text() == "mine"
+    assert main(["recipes", "cp", "demo", "no/such/folder.yaml"]) == 2
+    assert main(["recipes", "cp", "../demo"]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 3
+    assert all(line.startswith("error: ") for line in errors)
+
+
+def test_the_demo_compares_with_the_committed_record() -> None:
+    runs = ROOT / "results" / "runs"
+    base = json.loads((runs / "demo" / "record.json").read_text())["base"]
+    assert f"{demo.exact_match(runs / 'demo' / 'record.json'):.1f}" == "40.7"
+    assert f"{demo.exact_match(runs / base / 'record.json'):.1f}" == "31.8"
+    assert demo.COMMITTED == {"before": 31.8, "after": 40.7}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "code", "words"),
+    [
+        (31.83, 40.67, 0, "as in the committed record"),
+        (31.8, 42.7, 0, "other rounding"),
+        (31.8, 42.8, 1, "does not work"),
+        (29.7, 40.7, 1, "does not work"),
+    ],
+)
+def test_the_demos_verdict(before: float, after: float, code: int, words: str) -> None:
+    found_code, sentence = demo.verdict({"before": before, "after": after})
+    assert found_code == code
+    assert words in sentence
