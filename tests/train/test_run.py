@@ -198,7 +198,7 @@ def test_two_processes_train_as_one(
     launch = (sys.executable, "-m", "accelerate.commands.launch", *options, *program)
     for _ in "trained", "finished already":
         process = start(recipe_file, "--output_dir", two, *odd, launcher=launch)
-        _, err = process.communicate(timeout=180)
+        _, err = process.communicate()
         assert process.returncode == 0, err
     assert facts(two)["processes"] == 2
     assert facts(one)["pairs"]["dropped"] == {}
@@ -206,7 +206,10 @@ def test_two_processes_train_as_one(
         "beyond equal shares of an epoch's last step for 2 processes": 1
     }
     for entry, other in zip(facts(one)["history"][:-1], facts(two)["history"][:-1], strict=True):
-        for name in ("loss", "rewards/margins", "rewards/accuracies", "grad_norm"):
+        names = ["loss", "rewards/margins", "grad_norm"]
+        if abs(entry["rewards/margins"]) > 1e-5:  # at a margin of 0, rounding decides who is right
+            names.append("rewards/accuracies")
+        for name in names:
             assert entry[name] == pytest.approx(other[name], abs=1e-5)
     first, second = weights(one), weights(two)
     assert (
