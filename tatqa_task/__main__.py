@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tatqa_task import answer, data, metric, synthetic
+from tatqa_task import answer, data, download, metric, synthetic
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,7 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "download", help="fetch and verify the official files, print where they are"
     )
-    command.set_defaults(run=lambda _: [print(data.download(split)) for split in data.FILES])
+    command.set_defaults(
+        run=lambda _: [print(download.official_file(split)) for split in data.FILES]
+    )
 
     command = commands.add_parser(
         "generate", help="write a folder of synthetic data that TATQA_DATA can name"
@@ -171,7 +173,11 @@ def _replies(file: Path) -> list[tuple[str, answer.Reply]]:
             json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line
         ]
         return [
-            (sample["doc"]["uid"], answer.parse(sample["filtered_resps"][0])) for sample in samples
+            (
+                sample["doc"]["uid"],
+                answer.parse(sample["filtered_resps"][0], sample["doc"].get("form", "direct")),
+            )
+            for sample in samples
         ]
     except (ValueError, LookupError, TypeError) as error:
         raise data.DataError(

@@ -15,15 +15,23 @@ import re
 from itertools import chain
 from typing import Any, NamedTuple
 
-from tatqa_task.data import SCALES
+from tatqa_task import calculator
+from tatqa_task.types import SCALES, Form, Question
+from tatqa_task.typography import plain
 
 
 class Reply(NamedTuple):
-    """What a reply says; `parsed`: whether it followed the format."""
+    """What a reply says, and how it was said.
+
+    `parsed`: what counts followed the format, nothing was mended. `strict`: the reply holds nothing else
+    (but reasoning, where it was asked for). `calc_used`: the answer is an expression that was worked out.
+    """
 
     answer: list[str]
     scale: str
     parsed: bool
+    strict: bool = False
+    calc_used: bool = False
 
 
 NOTHING = Reply([], "", False)
@@ -57,15 +65,70 @@ def render(answer: list[str] | int | float | str, scale: str) -> str:
     return json.dumps({"answer": items, "scale": scale}, ensure_ascii=False)
 
 
-def parse(reply: str) -> Reply:
+def gold_reply(question: Question, form: Form = "direct") -> str:
+    """The reply that scores full marks, in the form that is asked for.
+
+    `calc`: an expression made of the derivation where its value scores EM 1, else as `direct`;
+    `cot`: the derivation, where there is one, before the line.
+    """
+    if form == "calc":
+        written = calculator.expression(question)
+        if written is not None:
+            return render([written], question.scale)
+    line = render(question.answer, question.scale)
+    if form == "cot" and question.derivation:
+        return f"{question.derivation}\n{line}"
+    return line
+
+
+def parse(reply: str, form: Form = "direct") -> Reply:
     """The answer and scale of a reply; an empty answer if it says nothing. Never raises; linear time."""
+    found = _read(reply)
+    if found.parsed:
+        found = found._replace(strict=_is_nothing_else(reply, form))
+    return _worked_out(found) if form == "calc" else found
+
+
+def _is_nothing_else(reply: str, form: Form) -> bool:
+    """Whether the reply is one JSON object, after reasoning where that was asked for."""
+    line = reply.rpartition("</think>")[2].strip()
+    if form == "cot":
+        line = line.rpartition("\n")[2].strip()
+    try:
+        return len(line) <= _LONGEST_OBJECT and isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+_PERIOD = re.compile(r"""
+    (?:19|20)\d\d \s*[-/]\s* (?:(?:19|20)?\d\d)  # 2018/2019, 2018-19
+  | \d\d?/\d\d?/\d\d(?:\d\d)?                    # 12/31/2019
+  | [\d.]+\s*% \s*-\s* [\d.]+\s*%                 # 1.74% - 1.94%
+""", re.VERBOSE)  # fmt: skip
+_OPERATION = re.compile(r"[\d)\]}%]\s*(?:[-+*/x]|\\times|\\div|\\cdot)")
+
+
+def _worked_out(reply: Reply) -> Reply:
+    """The reply with the value of its expression, if its one item is one."""
+    if len(reply.answer) != 1:
+        return reply
+    text = plain(reply.answer[0]).strip()
+    if not _OPERATION.search(text) or _PERIOD.fullmatch(text):
+        return reply
+    value = calculator.evaluate(text)
+    if value is None:
+        return reply
+    return reply._replace(answer=[calculator.rounded(value)], calc_used=True)
+
+
+def _read(reply: str) -> Reply:
     _, closed, after_thinking = reply.rpartition("</think>")
     if "<think>" in reply and not closed:
         return NOTHING
     parts = _NEXT_TURN.split(after_thinking)
     found = filter(None, (_valid(part) or _mended(part) for part in parts))
-    plain = (_plain(part) for part in parts if part.strip())
-    return next(chain(found, plain), NOTHING)
+    plain_texts = (_plain(part) for part in parts if part.strip())
+    return next(chain(found, plain_texts), NOTHING)
 
 
 def _valid(text: str) -> Reply | None:

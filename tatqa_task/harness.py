@@ -16,12 +16,18 @@ from typing import Any, NoReturn
 from lm_eval.api.samplers import ContextSampler
 
 from tatqa_task import answer, data, metric, prompt
+from tatqa_task.log_rule import lenient_match
+from tatqa_task.types import Form
 
 Doc = dict[str, Any]
 
 
 def dataset(
-    split: str, answer_type: str, context_budget: int | None = None, **model_args: Any
+    split: str,
+    answer_type: str,
+    form: Form = "direct",
+    context_budget: int | None = None,
+    **model_args: Any,
 ) -> dict[str, Any]:
     """The `datasets.Dataset` of one answer type's questions, one document each, under the name of their split.
 
@@ -30,7 +36,7 @@ def dataset(
     """
     from datasets import Dataset
 
-    docs = [doc for doc in documents(split) if doc["answer_type"] == answer_type]
+    docs = [doc | {"form": form} for doc in documents(split) if doc["answer_type"] == answer_type]
     if not docs:
         _stop(f"the {split} data has no question of type {answer_type}; leave this subtask out")
     if context_budget is not None:
@@ -68,7 +74,8 @@ def _within(docs: list[Doc], budget: int, count_tokens: Callable[[str], int]) ->
     if not isinstance(budget, int) or budget < 1:
         _stop(f"context_budget must be a number of tokens, found {budget!r}")
     kept = [
-        prompt.fit(_context(doc), doc["question"], budget, count_tokens).paragraphs for doc in docs
+        prompt.fit(_context(doc), doc["question"], budget, count_tokens, _form(doc)).paragraphs
+        for doc in docs
     ]
     dropped = [
         len(doc["paragraphs"]) - len(paragraphs) for doc, paragraphs in zip(docs, kept, strict=True)
@@ -101,34 +108,37 @@ def _question(doc: Doc) -> data.Question:
     return data.Question(**gold | {"answer": json.loads(doc["answer"])})
 
 
+def _form(doc: Doc) -> Form:
+    form: Form = doc.get("form", "direct")
+    return form
+
+
 def doc_to_text(doc: Doc) -> str:
-    """The user turn."""
-    return prompt.user_message(_context(doc), doc["question"])
-
-
-def doc_to_text_cot(doc: Doc) -> str:
-    """The user turn that asks for reasoning before the JSON line."""
-    return prompt.user_message(_context(doc), doc["question"], reasoning=True)
+    """The user turn that asks for the task's form of reply."""
+    return prompt.user_message(_context(doc), doc["question"], _form(doc))
 
 
 def doc_to_target(doc: Doc) -> str:
-    """The gold reply: the JSON line."""
-    return answer.render(json.loads(doc["answer"]), doc["scale"])
-
-
-def doc_to_target_cot(doc: Doc) -> str:
-    """The gold reply after its derivation, where the data has one."""
-    return "\n".join(filter(None, [doc["derivation"], doc_to_target(doc)]))
+    """The gold reply in the task's form."""
+    return answer.gold_reply(_question(doc), _form(doc))
 
 
 def process_results(doc: Doc, results: list[str]) -> dict[str, float]:
-    """The official metrics of one reply, whether it followed the format, and the experiment log's own rule."""
-    reply = answer.parse(results[0])
+    """The official metrics of one reply, how it was written, and the experiment log's own rule."""
+    form = _form(doc)
+    reply = answer.parse(results[0], form)
     score = metric.score(_question(doc), reply.answer, reply.scale)
-    lenient = metric.lenient_match(_question(doc), results[0])
-    return {
-        "em": score.em, "f1": score.f1, "scale_em": score.scale, "parsed": float(reply.parsed), "lenient_em": lenient,
-    }  # fmt: skip
+    found = {
+        "em": score.em,
+        "em_strict": score.em if reply.strict else 0.0,
+        "f1": score.f1,
+        "scale_em": score.scale,
+        "parsed": float(reply.parsed),
+        "lenient_em": lenient_match(_question(doc), results[0]),
+    }
+    if form == "calc":
+        found["calc_used"] = float(reply.calc_used)
+    return found
 
 
 class Examples(ContextSampler):
@@ -153,7 +163,7 @@ class Examples(ContextSampler):
             _stop(
                 f"the train data has {len(others)} questions of other contexts, fewer than the {n} examples asked"
             )
-        return others[:n]
+        return [doc | {"form": _form(eval_doc)} for doc in others[:n]]
 
 
 def no_documents(docs: Any) -> list[Doc]:

@@ -9,7 +9,7 @@ import string
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from tatqa_task.data import Question
+from tatqa_task.types import Question
 
 _DROPPED_IN_NUMBERS = str.maketrans("", "", "'\"\\$€£¥%(),[]")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -27,7 +27,6 @@ _WORD_AFTER_DIGITS = re.compile(r"[\d.]\s?([a-zA-Z]+)")
 _PARENTHESISED = re.compile(r"\([\d.\s]+\)")
 _PERCENT = re.compile(r"[\d.\s]%")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
-_FIRST_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 
 class Score(NamedTuple):
@@ -149,24 +148,3 @@ def _compare(predicted: str, gold: str) -> tuple[float, float]:
     return float(predicted == gold), round(
         f1 * 100
     ) / 100  # as numpy rounds: half of an even hundredth goes down
-
-
-def lenient_match(question: Question, reply: str) -> float:
-    """1.0 if the reply is right by the experiment log's own rule, else 0.0; never the headline.
-
-    Arithmetic: the reply's first number is within max(0.5, 5 %) of the gold one, whatever the scale. Other types: the
-    reply contains any one gold text, both lower-cased and without punctuation.
-    """
-    if question.answer_type == "arithmetic":
-        found, gold = _FIRST_NUMBER.search(reply), _FIRST_NUMBER.search(str(question.answer))
-        if not (found and gold):
-            return 0.0
-        value, target = (float(match.group().replace(",", "")) for match in (found, gold))
-        return float(abs(value - target) <= max(0.5, 0.05 * abs(target)))
-    golds = question.answer if isinstance(question.answer, list) else [str(question.answer)]
-    text = _plain_words(reply)
-    return float(any(words in text for words in map(_plain_words, golds) if words))
-
-
-def _plain_words(text: str) -> str:
-    return " ".join(text.lower().translate(_PUNCTUATION).split())

@@ -1,13 +1,23 @@
 """The one user turn: instruction, then the report (table and paragraphs), then the question.
 
-The same text is trained on and scored. The question comes last, so that the questions of a context share a prefix.
+The same text is trained on and scored. The question comes last, so that the questions of a context
+share a prefix.
 """
 
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
-from tatqa_task.data import Context, Question
+from tatqa_task.types import Context, Form, Question
+
+
+class Wording(NamedTuple):
+    """What stands before the report, and the cue after the question."""
+
+    instruction: str
+    cue: str
+
 
 INSTRUCTION = """\
 Read the table and the text of a company's report and answer the question with one line of JSON:
@@ -15,35 +25,52 @@ Read the table and the text of a company's report and answer the question with o
 The answer is a list of texts copied from the report, or one calculated number, rounded to two decimals, without unit. \
 The scale is the unit of a number: "thousand", "million", "billion", "percent", or "" if there is none."""
 REASONING = "Think step by step first; the line of JSON comes last."
+CALCULATION = """\
+Read the table and the text of a company's report and answer the question with one line of JSON:
+{"answer": ["..."], "scale": "..."}
+The answer is a list of texts copied from the report. If it must be calculated, do not work it out: write the calculation \
+with numbers of the report, + - * / and brackets, as one text. A percentage is multiplied by 100. \
+The scale is the unit of a number: "thousand", "million", "billion", "percent", or "" if there is none."""
+
+WORDINGS: dict[Form, Wording] = {
+    "direct": Wording(INSTRUCTION, "Answer:"),
+    "cot": Wording(f"{INSTRUCTION}\n{REASONING}", "Reasoning:"),
+    "calc": Wording(CALCULATION, "Answer:"),
+}
 
 
-def user_message(context: Context, question: Question | str, reasoning: bool = False) -> str:
-    """The user turn that asks one question about the whole context; it ends with `Answer:` (or `Reasoning:`).
+def user_message(context: Context, question: Question | str, form: Form = "direct") -> str:
+    """The user turn that asks one question about the whole context; it ends with the form's cue.
 
     The table has one line a row, with cells parted by ` | `; then comes one line a paragraph.
     """
+    return worded(WORDINGS[form], context, question)
+
+
+def worded(wording: Wording, context: Context, question: Question | str) -> str:
+    """The user turn with this wording."""
     asked = question if isinstance(question, str) else question.question
     table = "\n".join(" | ".join(map(_one_line, row)) for row in context.table)
     text = "\n".join(map(_one_line, context.paragraphs))
-    instruction, cue = (
-        (f"{INSTRUCTION}\n{REASONING}", "Reasoning:") if reasoning else (INSTRUCTION, "Answer:")
-    )
-    return "\n\n".join(
-        filter(None, [instruction, table, text, f"Question: {asked.strip()}\n{cue}"])
-    )
+    turn = f"Question: {asked.strip()}\n{wording.cue}"
+    return "\n\n".join(filter(None, [wording.instruction, table, text, turn]))
 
 
 def fit(
-    context: Context, question: str, budget: int, count_tokens: Callable[[str], int]
+    context: Context,
+    question: str,
+    budget: int,
+    count_tokens: Callable[[str], int],
+    form: Form = "direct",
 ) -> Context:
     """The context without the paragraphs that keep the user turn above `budget` tokens.
 
-    Whole paragraphs go, those that share the fewest words with the question first, of equals the last. Table rows
-    never go, so the result may still be too long.
+    Whole paragraphs go, those that share the fewest words with the question first, of equals the
+    last. Table rows never go, so the result may still be too long.
     """
     texts, asked = context.paragraphs, _words(question)
     kept = sorted(range(len(texts)), key=lambda i: -len(asked & _words(texts[i])))
-    while kept and count_tokens(user_message(context, question)) > budget:
+    while kept and count_tokens(user_message(context, question, form)) > budget:
         kept.pop()
         context = replace(context, paragraphs=[texts[i] for i in sorted(kept)])
     return context

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tatqa_task import answer, data, synthetic
+from tatqa_task import answer, data, download, synthetic
 from tatqa_task.__main__ import main
 
 
@@ -201,7 +201,7 @@ def test_download_offline_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(data, "URL", "http://127.0.0.1:9/")
+    monkeypatch.setattr(download, "URL", "http://127.0.0.1:9/")
     assert main(["download"]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert line.startswith("error: cannot download http://127.0.0.1:9/tatqa_dataset_train.json")
@@ -223,7 +223,7 @@ import tatqa_task.harness, tatqa_task.__main__ as m
 index = TaskIndex.build([Path(m.__file__).parent / "tasks"])
 print(len([name for name in index if name.startswith("tatqa")]), "torch" in sys.modules)"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "20 False\n"
+    assert done.stdout == "45 False\n"
 
 
 @pytest.mark.real

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tatqa_task import data, synthetic
+from tatqa_task import data, download, synthetic
 
 
 def write(folder: Path, contexts: Any, split: str = "validation") -> Path:
@@ -76,7 +76,7 @@ MALFORMED: list[tuple[Callable[[list[Any]], Any], str]] = [
     (lambda c: c[1]["questions"][2].pop("uid"), "context 1: question 2: uid: Field required"),
     (
         lambda c: c[1]["questions"].append(4),
-        "context 1: questions: 6: Input should be a dictionary",
+        "context 1: questions: 6: Input should be a valid dictionary",
     ),
     (lambda c: c[1].pop("table"), "context 1: table: Field required"),
     (lambda c: c[1]["table"]["table"].append([4]), "Input should be a valid string"),
@@ -153,10 +153,14 @@ def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder.mkdir()
     path = write(folder, synthetic.generate("validation", 5))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setitem(data.FILES, "validation", (name, data.git_blob_id(path.read_bytes())))
+    monkeypatch.setitem(
+        data.FILES,
+        "validation",
+        download.OfficialFile(name, download.git_blob_id(path.read_bytes())),
+    )
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setattr(data, "URL", f"http://127.0.0.1:{server.server_port}/")
+    monkeypatch.setattr(download, "URL", f"http://127.0.0.1:{server.server_port}/")
     yield path
     server.shutdown()
 
@@ -169,7 +173,7 @@ def test_download_once_then_from_the_cache(official: Path) -> None:
 
 
 def test_a_damaged_cache_is_fetched_again(official: Path) -> None:
-    cached = data.download("validation")
+    cached = download.official_file("validation")
     cached.write_text("[]")
     assert len(data.load("validation")) == 5
 
@@ -191,7 +195,9 @@ def test_download_that_is_not_there(official: Path) -> None:
 
 def test_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(data, "URL", "http://127.0.0.1:9/")  # nothing listens on the discard port
+    monkeypatch.setattr(
+        download, "URL", "http://127.0.0.1:9/"
+    )  # nothing listens on the discard port
     with pytest.raises(
         data.DataError, match=r"cannot download .*refused.*; without network set TATQA_DATA to"
     ):
@@ -200,7 +206,7 @@ def test_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_git_blob_id() -> None:
     assert (
-        data.git_blob_id(b"") == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
+        download.git_blob_id(b"") == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
     )  # git hash-object of an empty file
 
 
@@ -212,6 +218,6 @@ def test_official_files_have_their_ids_and_sizes(
     shared_data: Path, split: str, contexts: int, questions: int
 ) -> None:
     name, blob_id = data.FILES[split]
-    assert data.git_blob_id((shared_data / "tatqa" / name).read_bytes()) == blob_id
+    assert download.git_blob_id((shared_data / "tatqa" / name).read_bytes()) == blob_id
     loaded = data.load(split, str(shared_data / "tatqa"))
     assert (len(loaded), sum(len(context.questions) for context in loaded)) == (contexts, questions)

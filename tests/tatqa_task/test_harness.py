@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 import tatqa_task
-from tatqa_task import answer, data, harness
+from tatqa_task import answer, data, harness, task_files
 from tatqa_task.prompt import user_message
+from tatqa_task.types import FORMS
 
 TASKS = Path(tatqa_task.__file__).parent / "tasks"
 
@@ -157,9 +158,12 @@ def test_zero_shot_needs_no_training_file(tmp_path: Path, monkeypatch: Any) -> N
 @pytest.mark.parametrize("kind", ["span", "multi-span", "arithmetic", "count"])
 def test_the_target_scores_full_marks(kind: str) -> None:
     for doc in harness.dataset("validation", kind)["validation"]:
-        for target in (harness.doc_to_target(doc), harness.doc_to_target_cot(doc)):
-            found = harness.process_results(doc, [target])
-            assert [found[name] for name in ("em", "f1", "scale_em", "parsed")] == [1, 1, 1, 1]
+        for form in FORMS:
+            asked = doc | {"form": form}
+            found = harness.process_results(asked, [harness.doc_to_target(asked)])
+            names = ("em", "em_strict", "f1", "scale_em", "parsed")
+            assert [found[name] for name in names] == [1, 1, 1, 1, 1]
+            assert found.get("calc_used", 0) == (form == "calc" and kind == "arithmetic")
 
 
 def test_results_of_a_reply() -> None:
@@ -170,7 +174,7 @@ def test_results_of_a_reply() -> None:
     )
     gold = json.loads(doc["answer"])
     assert harness.process_results(doc, [f"Answer: {gold}"]) == {
-        "em": 0.0, "f1": 0.0, "scale_em": 0.0, "parsed": 0.0, "lenient_em": 1.0,
+        "em": 0.0, "em_strict": 0.0, "f1": 0.0, "scale_em": 0.0, "parsed": 0.0, "lenient_em": 1.0,
     }  # fmt: skip
     assert set(harness.process_results(doc, [""]).values()) == {0.0}
 
@@ -180,9 +184,7 @@ def test_a_reply_may_be_as_long_as_any_gold_answer(
 ) -> None:
     """max_gen_toks leaves room for the longest gold reply, at three characters a token."""
     longest = max(len(answer.render(q.answer, q.scale)) for q in shared_or_synthetic)
-    settings = yaml.load((TASKS / "_tatqa").read_text(), Loader=_Loader)["generation_kwargs"]
-    assert settings["max_gen_toks"] > longest / 3
-    assert settings["until"] == []
+    assert task_files.MAX_GEN_TOKS["direct"] > longest / 3
 
 
 @pytest.fixture
@@ -212,20 +214,29 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_constructor("!function", lambda loader, node: str(node.value))
 
 
-def test_all_subtasks_share_everything_but_split_and_type() -> None:
-    splits = {
-        "tatqa": "validation",
-        "tatqa_test": "test",
-        "tatqa_train": "train",
-        "tatqa_cot": "validation",
+def test_the_task_files_are_those_of_the_table() -> None:
+    assert {file.name: file.read_text() for file in TASKS.iterdir()} == task_files.files()
+
+
+def test_a_group_has_a_task_for_each_type() -> None:
+    group = yaml.safe_load((TASKS / "tatqa_calc_test.yaml").read_text())
+    assert group["task"] == [
+        "tatqa_calc_test_span",
+        "tatqa_calc_test_multi_span",
+        "tatqa_calc_test_arithmetic",
+        "tatqa_calc_test_count",
+    ]
+    assert [row["metric"] for row in group["aggregate_metric_list"]] == [
+        "em", "em_strict", "f1", "scale_em", "parsed", "lenient_em", "calc_used",
+    ]  # fmt: skip
+    assert yaml.safe_load((TASKS / "tatqa_calc_test_multi_span.yaml").read_text()) == {
+        "include": "_tatqa_calc",
+        "task": "tatqa_calc_test_multi_span",
+        "test_split": "test",
+        "fewshot_split": "test",
+        "dataset_kwargs": {"split": "test", "answer_type": "multi-span", "form": "calc"},
     }
-    for group, split in splits.items():
-        subtasks = yaml.load((TASKS / f"{group}.yaml").read_text(), Loader=_Loader)["task"]
-        assert [name.removeprefix(f"{group}_").replace("_", "-") for name in subtasks] == list(
-            data.ANSWER_TYPES
-        )
-        for name, kind in zip(subtasks, data.ANSWER_TYPES, strict=True):
-            assert yaml.load((TASKS / f"{name}.yaml").read_text(), Loader=_Loader) == {
-                "include": "_tatqa_cot" if group == "tatqa_cot" else "_tatqa", "task": name, "test_split": split,
-                "fewshot_split": split, "dataset_kwargs": {"split": split, "answer_type": kind},
-            }  # fmt: skip
+    common = yaml.load((TASKS / "_tatqa_calc").read_text(), Loader=_Loader)
+    assert [row["metric"] for row in common["metric_list"]] == [
+        row["metric"] for row in group["aggregate_metric_list"]
+    ]

@@ -12,9 +12,9 @@ import pytest
 from tatqa_task import answer, data, metric, synthetic
 from tatqa_task.__main__ import main
 
-GROUPS = ("tatqa", "tatqa_test", "tatqa_train", "tatqa_cot")
+GROUPS = ("tatqa", "tatqa_test", "tatqa_train", "tatqa_cot", "tatqa_calc")
 TYPES = ("span", "multi_span", "arithmetic", "count")
-METRICS = ("em", "f1", "scale_em", "parsed", "lenient_em")
+METRICS = ("em", "em_strict", "f1", "scale_em", "parsed", "lenient_em")
 LIMIT = 3
 
 
@@ -145,9 +145,9 @@ def test_samples_carry_what_others_need(chat: tuple[Path, str]) -> None:
         assert [doc["answer_type"], doc["answer_from"], doc["scale"]] == [
             question.answer_type, question.answer_from, question.scale,
         ]  # fmt: skip
-        reply = answer.parse(sample["filtered_resps"][0])
+        reply = answer.parse(sample["filtered_resps"][0], doc["form"])
         assert sample["em"] == metric.score(question, reply.answer, reply.scale).em
-        assert sample["target"].endswith(answer.render(question.answer, question.scale))
+        assert sample["target"] == answer.gold_reply(question, doc["form"])
 
 
 def test_each_group_reads_its_split(chat: tuple[Path, str]) -> None:
@@ -156,6 +156,7 @@ def test_each_group_reads_its_split(chat: tuple[Path, str]) -> None:
         "tatqa_test": "test",
         "tatqa_train": "train",
         "tatqa_cot": "validation",
+        "tatqa_calc": "validation",
     }
     for (file, uid), sample in samples(chat[0]).items():
         name = file.removeprefix("samples_").removesuffix(

@@ -35,7 +35,7 @@ def test_questions_of_a_context_share_everything_up_to_the_question() -> None:
 
 
 def test_reasoning() -> None:
-    text = user_message(CONTEXT, "A?", reasoning=True)
+    text = user_message(CONTEXT, "A?", form="cot")
     assert REASONING in text
     assert text.endswith("Question: A?\nReasoning:")
 

@@ -1,0 +1,241 @@
+"""The calculator of `tatqa_calc`: the value of one arithmetic expression of a reply, or None.
+
+    >>> evaluate("($1,496.5 - 1,202.9) / 1,202.9 * 100")
+    24.407681436528374
+
+It reads numbers as reports write them, `+ - * /` and brackets. It knows nothing of the gold answer,
+and multiplies by 100 only where the expression says so. It is total (None for anything else, for a
+division by zero, for a result that is too large), has no powers, and reads each character once.
+
+| written | read as |
+|---|---|
+| `1,496.5`, `$1,496.5`, `USD 1,496.5`, `.5` | 1496.5 and 0.5: separators and currency are dropped |
+| `(134)`, `$(134)`, `(12.5%)` | -134 and -0.125: one number in round brackets is negative |
+| `12.5%` | 0.125 |
+| `a / b * 100%` | `a / b * 100`: nobody multiplies by one |
+| `[...]`, `{...}` | brackets |
+| `−`, `–`, `×`, `x`, `·`, `÷`, full-width characters | `-`, `-`, `*`, `*`, `*`, `/`, ASCII |
+"""
+
+import math
+import operator
+import re
+from collections.abc import Callable, Iterator
+
+from tatqa_task import metric
+from tatqa_task.types import Question
+from tatqa_task.typography import plain
+
+LONGEST = 2_000  # characters of an expression that is worked out
+LARGEST = 1e18  # absolute value of a result
+
+_TOKEN = re.compile(
+    r"""
+    (?P<number> \d+(?:,\d+)*(?:\.\d+)? | \.\d+ )
+  | (?P<operator> [-+*/x] | \\(?:times|cdot|div)\b )
+  | (?P<open> [(\[{] )
+  | (?P<close> [)\]}] )
+  | (?P<percent> \\?% )
+  | (?P<dropped> \s+ | (?:US|HK|NT|AU|CA|[ACSR])?\\?\$ | [€£¥₹₩]
+      | \b(?:USD|EUR|GBP|JPY|CNY|RMB|INR|AUD|CAD|CHF|HKD|SGD|NTD|Rs\.?)(?![a-z]) )
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+_SIGNS = {"x": "*", "X": "*", r"\times": "*", r"\cdot": "*", r"\div": "/"}
+_BRACKETS = {"(": ")", "[": "]", "{": "}"}
+_OPERATIONS: dict[str, Callable[[float, float], float]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+}
+_PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2, "negative": 3}
+
+Token = tuple[str, str]  # kind, text
+
+
+class _NotAnExpression(Exception):
+    """The text is no arithmetic expression of numbers."""
+
+
+def evaluate(text: str) -> float | None:
+    """The value of an arithmetic expression; None if it is none, or none that can be worked out."""
+    if len(text) > LONGEST:
+        return None
+    try:
+        value = _value(_tokens(plain(text).strip()))
+    except (_NotAnExpression, ZeroDivisionError, OverflowError):
+        return None
+    return value if math.isfinite(value) and abs(value) <= LARGEST else None
+
+
+def rounded(value: float) -> str:
+    """A value as an answer: two decimals at most, without exponent: `293.6`, `-12`."""
+    text = f"{value:.2f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+def _tokens(text: str) -> list[Token]:
+    """Numbers, operators, brackets and percent signs; raises where anything else stands."""
+    tokens = []
+    at = 0
+    while at < len(text):
+        found = _TOKEN.match(text, at)
+        if found is None:
+            raise _NotAnExpression
+        at = found.end()
+        kind = str(found.lastgroup)
+        if kind != "dropped":
+            tokens.append((kind, _SIGNS.get(found.group(), found.group())))
+    if [kind for kind, _ in tokens[-3:]] == ["operator", "number", "percent"]:
+        if tokens[-3][1] == "*" and tokens[-2][1] == "100":
+            tokens.pop()
+    return tokens
+
+
+class _Stacks:
+    """Dijkstra's shunting yard: values that are known, and operators that wait for their right side."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+        self.waiting: list[str] = []
+
+    def push_operator(self, sign: str) -> None:
+        """Work out what binds at least as strongly, then wait."""
+        while self.waiting and _PRECEDENCE.get(self.waiting[-1], 0) >= _PRECEDENCE[sign]:
+            self.apply()
+        self.waiting.append(sign)
+
+    def apply(self) -> None:
+        """Work out the operator that waits last."""
+        sign = self.waiting.pop()
+        if sign == "negative":
+            self.values.append(-self.values.pop())
+            return
+        if sign not in _OPERATIONS:
+            raise _NotAnExpression  # a bracket that is never closed
+        right, left = self.values.pop(), self.values.pop()
+        self.values.append(_OPERATIONS[sign](left, right))
+
+    def close(self, bracket: str) -> None:
+        """Work out everything since the bracket that this one closes."""
+        while self.waiting and self.waiting[-1] not in _BRACKETS:
+            self.apply()
+        if not self.waiting or _BRACKETS[self.waiting.pop()] != bracket:
+            raise _NotAnExpression
+
+
+def _value(tokens: list[Token]) -> float:
+    """The value of the whole expression. Raises _NotAnExpression, ZeroDivisionError."""
+    stacks = _Stacks()
+    operand_next = True
+    for i, (kind, text) in enumerate(tokens):
+        if operand_next:
+            operand_next = _operand(stacks, kind, text)
+        else:
+            operand_next = _after_operand(stacks, kind, text, _is_accounting(tokens, i))
+    if operand_next:
+        raise _NotAnExpression
+    while stacks.waiting:
+        stacks.apply()
+    return stacks.values.pop()
+
+
+def _operand(stacks: _Stacks, kind: str, text: str) -> bool:
+    """Take a token where an operand may begin; whether one is still to come."""
+    if kind == "number":
+        stacks.values.append(float(text.replace(",", "")))
+        return False
+    if kind == "open":
+        stacks.waiting.append(text)
+    elif text == "-":
+        stacks.waiting.append("negative")
+    elif text != "+":
+        raise _NotAnExpression
+    return True
+
+
+def _after_operand(stacks: _Stacks, kind: str, text: str, accounting: bool) -> bool:
+    """Take a token after an operand; whether another operand must follow."""
+    if kind == "operator":
+        stacks.push_operator(text)
+        return True
+    if kind == "percent":
+        stacks.values[-1] /= 100
+    elif kind == "close":
+        stacks.close(text)
+        if accounting:
+            stacks.values[-1] *= -1
+    else:
+        raise _NotAnExpression
+    return False
+
+
+def _is_accounting(tokens: list[Token], at: int) -> bool:
+    """Whether the bracket closed here holds one number without a sign, as in `(134)` or `(12.5%)`."""
+    before = tokens[max(0, at - 3) : at + 1]
+    if len(before) == 4 and before[2][0] == "percent":
+        del before[2]
+    return [kind for kind, _ in before[-3:]] == ["open", "number", "close"] and before[-1][1] == ")"
+
+
+# --- expressions as training targets ---
+
+
+def expression(question: Question) -> str | None:
+    """The gold answer as an expression made of its derivation; None where that is not possible.
+
+    Numbers stay as the report writes them. A percentage is multiplied by 100 where the derivation
+    leaves that out. The expression is used only if its value scores EM 1 by the official metric.
+    """
+    if question.answer_type != "arithmetic":
+        return None
+    for candidate in _candidates(question):
+        value = evaluate(candidate)
+        if value is not None:
+            if metric.score(question, [rounded(value)], question.scale).em == 1:
+                return candidate
+    return None
+
+
+def _candidates(question: Question) -> Iterator[str]:
+    """The derivation, written plainly; then times 100 for a percentage."""
+    written = _written(question.derivation)
+    if written is None:
+        return
+    yield written
+    if question.scale == "percent":
+        yield _times_100(written)
+
+
+def _written(derivation: str) -> str | None:
+    """The derivation without currency and with one space around operators; None if it has none."""
+    try:
+        tokens = _tokens(plain(derivation).strip())
+    except _NotAnExpression:
+        return None
+    text = ""
+    operand_next = True
+    operators = 0
+    for kind, token in tokens:
+        if kind == "operator" and not operand_next:
+            text += f" {token} "
+            operators += 1
+        else:
+            text += token
+        operand_next = kind in ("operator", "open")
+    return text if operators else None
+
+
+def _times_100(text: str) -> str:
+    """The expression times 100, in brackets where it is a sum."""
+    depth = 0
+    is_sum = False
+    for i, sign in enumerate(text):
+        if sign in _BRACKETS:
+            depth += 1
+        elif sign in _BRACKETS.values():
+            depth -= 1
+        elif depth == 0 and text[i - 1 : i + 2] in (" + ", " - "):
+            is_sum = True
+    return f"({text}) * 100" if is_sum else f"{text} * 100"

@@ -1,0 +1,36 @@
+"""Files read and written whole, with errors of one line."""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+class DataError(Exception):
+    """Data that cannot be used; the message is the one line a user needs."""
+
+
+def read_json(path: Path, remedy: str, **options: Any) -> Any:
+    """What a JSON file holds, by json.loads with these options.
+
+    A byte-order mark is skipped. Raises DataError, which ends with the remedy.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"), **options)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not complete JSON ({error}); {remedy}") from error
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all. Raises OSError with its name."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from None

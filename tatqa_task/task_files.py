@@ -1,0 +1,115 @@
+"""The YAML files of the tasks, made from one table: `python -m tatqa_task.task_files` writes `tasks/` anew.
+
+Every group has four subtasks, one an answer type. After a change, `pip install --no-deps
+--no-build-isolation -e .` places the files beside lm-eval's own tasks.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from tatqa_task.types import ANSWER_TYPES, FORMS, Form
+
+FOLDER = Path(__file__).parent / "tasks"
+METRICS = ("em", "em_strict", "f1", "scale_em", "parsed", "lenient_em")
+MAX_GEN_TOKS: dict[Form, int] = {"direct": 256, "cot": 1024, "calc": 256}
+VERSION = "2.0"
+
+
+class Group(NamedTuple):
+    """A group of four tasks: the split its questions come from, and the form of reply asked for."""
+
+    split: str
+    form: Form
+
+
+SUFFIXES = {"": "validation", "_test": "test", "_train": "train"}
+NAMES: dict[Form, str] = {"direct": "tatqa", "cot": "tatqa_cot", "calc": "tatqa_calc"}
+GROUPS = {
+    NAMES[form] + suffix: Group(split, form) for form in FORMS for suffix, split in SUFFIXES.items()
+}
+
+
+def metrics(form: Form) -> tuple[str, ...]:
+    """The names of a task's metrics, the headline first."""
+    return (*METRICS, "calc_used") if form == "calc" else METRICS
+
+
+def common(form: Form) -> str:
+    """What all tasks of a form share; its file has no .yaml ending, so it is no task of its own."""
+    lines = "".join(
+        f"  - {{metric: {name}, aggregation: mean, higher_is_better: true}}\n"
+        for name in metrics(form)
+    )
+    return f"""\
+# Written by tatqa_task/task_files.py. A file without the .yaml ending is no task of its own.
+custom_dataset: !function tatqa_task.harness.dataset
+output_type: generate_until
+doc_to_text: !function tatqa_task.harness.doc_to_text
+doc_to_target: !function tatqa_task.harness.doc_to_target
+process_results: !function tatqa_task.harness.process_results
+# Examples come from the training split, read only when asked for. lm-eval tells the sampler which
+# question is asked only if the few-shot split has the name of the evaluated one.
+fewshot_config:
+  sampler: !function tatqa_task.harness.Examples
+  process_docs: !function tatqa_task.harness.no_documents
+generation_kwargs:
+  until: []
+  do_sample: false
+  max_gen_toks: {MAX_GEN_TOKS[form]}
+metric_list:
+{lines}metadata:
+  version: {VERSION}
+"""
+
+
+def task(name: str, group: Group, answer_type: str) -> str:
+    """One subtask."""
+    return f"""\
+include: _{NAMES[group.form]}
+task: {name}
+test_split: {group.split}
+fewshot_split: {group.split}
+dataset_kwargs: {{split: {group.split}, answer_type: {answer_type}, form: {group.form}}}
+"""
+
+
+def group_file(name: str, group: Group) -> str:
+    """A group, with means weighted by size."""
+    subtasks = "".join(f"  - {subtask(name, answer_type)}\n" for answer_type in ANSWER_TYPES)
+    lines = "".join(
+        f"  - {{metric: {metric}, aggregation: mean, weight_by_size: true}}\n"
+        for metric in metrics(group.form)
+    )
+    return f"""\
+group: {name}
+task:
+{subtasks}aggregate_metric_list:
+{lines}metadata:
+  version: {VERSION}
+"""
+
+
+def subtask(group: str, answer_type: str) -> str:
+    """The name of a group's task for one answer type."""
+    return f"{group}_{answer_type.replace('-', '_')}"
+
+
+def files() -> dict[str, str]:
+    """All task files: name and content."""
+    made = {f"_{name}": common(form) for form, name in NAMES.items()}
+    for name, group in GROUPS.items():
+        made[f"{name}.yaml"] = group_file(name, group)
+        for answer_type in ANSWER_TYPES:
+            task_name = subtask(name, answer_type)
+            made[f"{task_name}.yaml"] = task(task_name, group, answer_type)
+    return made
+
+
+def main() -> None:
+    """Write the files."""
+    for name, content in files().items():
+        (FOLDER / name).write_text(content, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
