@@ -71,7 +71,8 @@ def test_a_lost_manifest_loses_nothing(tmp_path: Path) -> None:
 def test_a_kill_between_two_files_leaves_them_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, calls = files.write_whole, []
+    whole = files.write_whole
+    calls: list[Path] = []
     Manifest(tmp_path).write({"a": "1", "b": "1", "c": "1"})
     for last in range(1, 4):  # killed before the first file, the second, and the last manifest
 
