@@ -7,6 +7,7 @@ zeros where it crashes. Pure: no torch, no numpy, and linear in the length of th
 import re
 import string
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from tatqa_task.types import Question
@@ -101,6 +102,7 @@ def scale_factor(text: str) -> float:
     return next((factor for word, factor in _FACTORS.items() if word in lowered), 1)
 
 
+@lru_cache(maxsize=1 << 16)
 def is_number(text: str) -> bool:
     """Whether the metric reads the text as a number: `1,023`, `$ (12.5)`, `3 million`."""
     words = [word for word in (w.translate(_DROPPED_IN_NUMBERS) for w in text.split()) if word]
@@ -111,6 +113,7 @@ def is_number(text: str) -> bool:
     return value == value and (len(words) < 2 or scale_factor(words[1]) != 1)
 
 
+@lru_cache(maxsize=1 << 16)
 def to_number(text: str) -> float | None:
     """The value of a text that `is_number`, rounded to 4 places; None if it is none or starts with a point (`.5`)."""
     found = _VALUE.search(text.translate(_DROPPED_IN_NUMBERS)) if is_number(text) else None
@@ -130,6 +133,7 @@ def _normalise(text: str) -> str:
     return " ".join(filter(None, map(_normalise_token, text.lower().split(" "))))
 
 
+@lru_cache(maxsize=1 << 16)
 def _normalise_token(token: str) -> str:
     if not is_number(token):
         token = token.translate(_PUNCTUATION)

@@ -24,7 +24,7 @@ import numpy as np
 from tatqa_task import answer, synthetic
 from tatqa_task.data import ANSWER_TYPES, Context, parse_contexts
 from tatqa_task.prompt import user_message
-from train.pairs.build import exact_match
+from train.pairs.strategies import exact_match
 from train.pairs.tokens import prompt_text
 
 IGNORED = -100  # label of a position that no loss is taken at

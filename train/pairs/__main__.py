@@ -1,8 +1,9 @@
-"""Preference pairs from TAT-QA: chosen is the gold answer, rejected a wrong one, both in the reply format.
+"""Preference pairs as a file: chosen is a right reply, rejected a wrong one.
 
     python -m train.pairs --split train --strategy corrupt --out pairs.jsonl
 
-writes one pair a line in TRL's conversational format and prints what was kept and what was dropped, and why.
+writes one pair a line in TRL's conversational format, which a recipe can train on (`pairs:
+pairs.jsonl`), and prints what was kept and what was dropped, and why.
 """
 
 import argparse
@@ -12,42 +13,62 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tatqa_task import data
-from train.pairs.build import EVALUATED, Counts, build
-from train.recipe import RecipeError, parse
+from train.pairs.build import EVALUATED, build
+from train.pairs.pair import Counts
+from train.recipe import Recipe, RecipeError, parse
+
+NOT_CHECKED = "like the log's own, these pairs may be of evaluated contexts and are not checked with the metric"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write pairs and print the table of what was kept and dropped."""
-    parser = argparse.ArgumentParser(
-        prog="python -m train.pairs", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument("--split", default="train", choices=("train", *EVALUATED))
-    parser.add_argument("--strategy", default="corrupt", choices=("corrupt", "log", "mined"))
-    parser.add_argument(
-        "--samples", nargs="*", default=[], help="mined: sample files of lm_eval --log_samples"
-    )
-    parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--out", type=Path, required=True, help="JSON Lines file")
-    args = parser.parse_args(argv)
-    counts, partial = Counts(), args.out.with_name(args.out.name + ".partial")
+    args = parser().parse_args(argv)
+    counts = Counts()
     try:
         fields = {key: value for key, value in vars(args).items() if key != "out"}
         recipe = parse({"model_name_or_path": "", **fields}, "command line")
-        with partial.open("w", encoding="utf-8") as file:
-            file.writelines(
-                json.dumps(pair.row(), ensure_ascii=False) + "\n" for pair in build(recipe, counts)
-            )
-        partial.replace(args.out)
+        write(recipe, counts, args.out)
     except (data.DataError, RecipeError, OSError) as error:
-        partial.unlink(missing_ok=True)
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if args.strategy == "log":
-        print(
-            "like the log's own, these pairs may be of evaluated contexts and are not checked with the metric"
-        )
+    if recipe.strategy == "log":
+        print(NOT_CHECKED)
     print(counts.table())
     return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line: fields of a recipe, and where to write."""
+    made = argparse.ArgumentParser(
+        prog="python -m train.pairs", description=(__doc__ or "").partition("\n")[0]
+    )
+    made.add_argument("--split", default="train", choices=("train", *EVALUATED))
+    made.add_argument("--form", default="direct", choices=("direct", "calc"))
+    made.add_argument("--strategy", default="corrupt", choices=("corrupt", "log", "mined"))
+    made.add_argument(
+        "--samples", nargs="*", default=[], help="mined: sample files of lm_eval --log_samples"
+    )
+    made.add_argument(
+        "--max_pairs_per_question", type=int, help="mined: default: each different wrong reply"
+    )
+    made.add_argument(
+        "--scale_markers", action="store_true", help="drop questions whose scale stands nowhere"
+    )
+    made.add_argument("--seed", type=int, default=42)
+    made.add_argument("--out", type=Path, required=True, help="JSON Lines file")
+    return made
+
+
+def write(recipe: Recipe, counts: Counts, out: Path) -> None:
+    """Write the pairs of a recipe whole or not at all, one a line."""
+    partial = out.with_name(out.name + ".partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            for pair in build(recipe, counts):
+                file.write(json.dumps(pair.row(), ensure_ascii=False) + "\n")
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

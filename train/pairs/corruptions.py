@@ -1,24 +1,29 @@
-"""Wrong answers that a model would really give, made from the gold answer: one method per kind of mistake.
+"""Wrong answers that a model would really give, made from the gold one: one method per mistake.
 
-Each kind returns (answer items, scale), without items where it does not apply. Whether the result is wrong under the
-official metric is for the caller to check (train.pairs does).
+Each kind returns (answer items, scale), without items where it does not apply. A kind that errs in
+a calculation errs in its expression; in the form `calc` that expression is the answer, in the form
+`direct` its value. Whether the result is wrong under the official metric is for the caller to check
+(`train.pairs.strategies` does).
 """
 
-import ast
-import operator
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from random import Random
 
-from tatqa_task.data import SCALES, Context, Question
+from tatqa_task import calculator
+from tatqa_task.types import SCALES, Context, Form, Question
 
 Answer = tuple[list[str], str]
 
+FORMAT = "format"
+"""The kind whose answer is right and whose reply is not what was asked for: see `misformatted`."""
 KINDS = {  # answer type: its kinds of mistake
-    "span": ("other_cell", "neighbouring_span", "cut_span", "overlong_span", "wrong_scale"),
-    "multi-span": ("one_missing", "one_extra", "one_replaced", "wrong_scale"),
+    "span": ("other_cell", "neighbouring_span", "cut_span", "overlong_span", "wrong_scale", FORMAT),
+    "multi-span": ("one_missing", "one_extra", "one_replaced", "wrong_scale", FORMAT),
     "arithmetic": (
         "swapped_operands",
         "wrong_operation",
@@ -26,18 +31,15 @@ KINDS = {  # answer type: its kinds of mistake
         "lost_hundred",
         "wrong_scale",
         "wrong_sign",
+        FORMAT,
     ),
-    "count": ("off_by_few", "listed_items"),
+    "count": ("off_by_few", "listed_items", FORMAT),
 }
 NAMES = sorted({kind for kinds in KINDS.values() for kind in kinds})
 NUMBER = re.compile(r"\d[\d,]*\.?\d*|\.\d+")
 YEAR = re.compile(r"\b(19|20)\d\d\b")
-OPERATORS = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-}
+SIGN = re.compile(r"(?<=[\d)%\]}] )[-+](?= )")  # a plus or minus between two operands
+TIMES_100 = " * 100"
 
 
 @dataclass(frozen=True)
@@ -47,39 +49,48 @@ class Mistakes:
     context: Context
     question: Question
     rng: Random
+    form: Form = "direct"
+
+    # --- spans ---
 
     def other_cell(self) -> Answer:
         """Another cell of the gold cell's row or column: the wrong year or the wrong item."""
-        return self._one_of(neighbour_cells(self.context, self._gold[0])), self.question.scale
+        cells = neighbour_cells(self.context, self._gold[0])
+        return self._one_of(cells), self.question.scale
 
     def neighbouring_span(self) -> Answer:
         """As many words of the same paragraph, right before or after the gold span."""
         gold = self._gold[0]
-        return self._one_of(
-            words_around(self.context, gold, len(gold.split()))
-        ), self.question.scale
+        around = words_around(self.context, gold, len(gold.split()))
+        return self._one_of(around), self.question.scale
 
     def cut_span(self) -> Answer:
         """The gold span without up to half of its words, at the front or the end."""
         words = self._gold[0].split()
         n = self.rng.randint(1, max(1, len(words) // 2))
-        return self._one_of([" ".join(words[n:]), " ".join(words[:-n])]), self.question.scale
+        cut = [" ".join(words[n:]), " ".join(words[:-n])]
+        return self._one_of(cut), self.question.scale
 
     def overlong_span(self) -> Answer:
         """The gold span with one to eight words more of its paragraph."""
-        gold, around = (
-            self._gold[0],
-            words_around(self.context, self._gold[0], self.rng.randint(1, 8)),
-        )
-        return self._one_of(
-            [around[0] + gold, gold + around[1]] if around else []
-        ), self.question.scale
+        gold = self._gold[0]
+        around = words_around(self.context, gold, self.rng.randint(1, 8))
+        if not around:
+            return [], self.question.scale
+        before, after = around
+        return self._one_of([before + gold, gold + after]), self.question.scale
 
     def wrong_scale(self) -> Answer:
         """The right numbers with another scale, half the time with none."""
+        right = self._right
         others = [scale for scale in SCALES if scale not in ("", self.question.scale)]
-        scale = "" if self.question.scale and self.rng.random() < 0.5 else self.rng.choice(others)
-        return (self._gold if all(NUMBER.search(item) for item in self._gold) else []), scale
+        none = self.question.scale != "" and self.rng.random() < 0.5
+        scale = "" if none else self.rng.choice(others)
+        if not all(NUMBER.search(item) for item in right):
+            return [], scale
+        return right, scale
+
+    # --- several spans ---
 
     def one_missing(self) -> Answer:
         """One of several gold spans left out."""
@@ -93,66 +104,71 @@ class Mistakes:
 
     def one_replaced(self) -> Answer:
         """One gold span replaced by a neighbour."""
-        other, at = self._beside(), self.rng.randrange(len(self._gold))
-        return (
-            self._gold[:at] + other + self._gold[at + 1 :] if other else []
-        ), self.question.scale
+        other = self._beside()
+        at = self.rng.randrange(len(self._gold))
+        replaced = self._gold[:at] + other + self._gold[at + 1 :]
+        return (replaced if other else []), self.question.scale
+
+    # --- calculations ---
 
     def swapped_operands(self) -> Answer:
-        """Two operands of the derivation changed places: 2018 - 2019 instead of 2019 - 2018."""
-        operands = sorted(set(NUMBER.findall(self.question.derivation)))
-        return self._recomputed(self._replaced({a: b, b: a}) for a, b in combinations(operands, 2))
+        """Two operands changed places: 2018 - 2019 instead of 2019 - 2018."""
+        operands = sorted(set(NUMBER.findall(self._calculation)))
+        swapped = [self._replaced({a: b, b: a}) for a, b in combinations(operands, 2)]
+        return self._calculated(swapped)
 
     def wrong_operation(self) -> Answer:
-        """The difference for a percentage change, no division for a mean, a ratio upside down, + for - or - for +."""
-        text = self.question.derivation.strip()
-        above, division, below = text.rpartition("/")
-        signs = [match.end() for match in re.finditer(r"[\d)%\]]\s*[-+]", text)]
-        changed = [text[: i - 1] + {"-": "+", "+": "-"}[text[i - 1]] + text[i:] for i in signs]
-        undivided = (
-            f"({above})/100" if self.question.scale == "percent" else above
-        )  # _recomputed multiplies again
-        return self._recomputed(changed + [undivided, f"({below})/({above})"] * bool(division))
+        """The difference for a percentage change, a sum for a mean, a ratio inverted, + for -."""
+        text = self._calculation
+        changed = []
+        for sign in SIGN.finditer(text):
+            other = "+" if sign.group() == "-" else "-"
+            changed.append(text[: sign.start()] + other + text[sign.end() :] + self._times_100)
+        above, division, below = text.rpartition(" / ")
+        if division:
+            changed += [_without_brackets(above), f"{below} / {above}{self._times_100}"]
+        return self._calculated(changed)
 
     def wrong_cell(self) -> Answer:
         """One operand taken from another year's column or another item's row."""
         changed = []
-        for operand in sorted(set(NUMBER.findall(self.question.derivation))):
-            holders = [
-                cell
-                for row in self.context.table
-                for cell in row
-                if operand in NUMBER.findall(cell)
-            ]
-            for cell in neighbour_cells(self.context, holders[0]) if holders else []:
-                changed.append(self._replaced({operand: NUMBER.findall(cell)[0]}))
-        return self._recomputed(changed)
+        for operand in sorted(set(NUMBER.findall(self._calculation))):
+            for number in self._numbers_beside(operand):
+                changed.append(self._replaced({operand: number}))
+        return self._calculated(changed)
 
     def lost_hundred(self) -> Answer:
         """A share given as a fraction where per cent were asked."""
-        value = self._value if self.question.scale == "percent" else None
-        return ([f"{value / 100:.4f}"] if value else []), self.question.scale
+        if self.form == "calc" and self._calculation:
+            return self._calculated([self._calculation] if self._times_100 else [])
+        if self.question.scale != "percent" or not self._value:
+            return [], self.question.scale
+        return [f"{self._value / 100:.4f}"], self.question.scale
 
     def wrong_sign(self) -> Answer:
-        """An increase for a decrease."""
-        return self._rounded(-self._value if self._value else None)
+        """An increase for a decrease; an expression errs so by `swapped_operands` instead."""
+        if self._value is None or (self.form == "calc" and self._calculation):
+            return [], self.question.scale
+        return [self._rounded(-self._value)], self.question.scale
+
+    # --- counts ---
 
     def off_by_few(self) -> Answer:
         """One or two too many or too few."""
         gold = int(self._value or 0)
-        return [
-            str(self.rng.choice([gold + n for n in (-2, -1, 1, 2) if gold + n >= 0]))
-        ], self.question.scale
+        counts = [gold + n for n in (-2, -1, 1, 2) if gold + n >= 0]
+        return [str(self.rng.choice(counts))], self.question.scale
 
     def listed_items(self) -> Answer:
         """The things themselves instead of their number."""
-        return [
-            item.strip() for item in self.question.derivation.split("##") if item.strip()
-        ], self.question.scale
+        listed = [item.strip() for item in self.question.derivation.split("##")]
+        return [item for item in listed if item], self.question.scale
+
+    # --- what the kinds are made of ---
 
     @property
     def _gold(self) -> list[str]:
-        return spans(self.question)
+        return self.question.gold_items
 
     @property
     def _value(self) -> float | None:
@@ -161,51 +177,90 @@ class Mistakes:
         except ValueError:
             return None
 
+    @property
+    def _right(self) -> list[str]:
+        """The right answer's items in the form that is asked for."""
+        if self.form == "calc" and self._calculation:
+            return [self._calculation + self._times_100]
+        return self._gold
+
+    @cached_property
+    def _expression(self) -> str:
+        return calculator.expression(self.question) or ""
+
+    @property
+    def _calculation(self) -> str:
+        """The gold expression without a last times 100; empty if the gold answer is of none."""
+        return self._expression.removesuffix(self._times_100)
+
+    @property
+    def _times_100(self) -> str:
+        """What makes a percentage of the gold expression, where it is needed."""
+        is_share = self.question.scale == "percent" and self._expression.endswith(TIMES_100)
+        return TIMES_100 if is_share else ""
+
+    def _replaced(self, numbers: dict[str, str]) -> str:
+        """The gold expression with other numbers."""
+        text = NUMBER.sub(lambda match: numbers.get(match[0], match[0]), self._calculation)
+        return text + self._times_100
+
+    def _numbers_beside(self, operand: str) -> list[str]:
+        """Numbers in the row and column of the first cell with this number."""
+        for row in self.context.table:
+            for cell in row:
+                if operand in NUMBER.findall(cell):
+                    beside = neighbour_cells(self.context, cell)
+                    return [NUMBER.findall(other)[0] for other in beside]
+        return []
+
+    def _calculated(self, expressions: Iterable[str]) -> Answer:
+        """One of the expressions that have a value: itself, or (direct) its value."""
+        drawn = list(expressions)
+        self.rng.shuffle(drawn)
+        for text in drawn:
+            value = calculator.evaluate(text)
+            if value is not None:
+                items = [text] if self.form == "calc" else [self._rounded(value)]
+                return items, self.question.scale
+        return [], self.question.scale
+
+    def _rounded(self, value: float) -> str:
+        """As many decimals as the gold answer has."""
+        decimals = len(str(self.question.answer).partition(".")[2])
+        return f"{value:.{decimals}f}"
+
     def _one_of(self, options: Iterable[str]) -> list[str]:
-        texts = [text for text in (option.strip(" ,;:.") for option in options) if text]
+        stripped = [option.strip(" ,;:.") for option in options]
+        texts = [text for text in stripped if text]
         return [self.rng.choice(texts)] if texts else []
 
     def _beside(self) -> list[str]:
-        cells = {cell for item in self._gold for cell in neighbour_cells(self.context, item)} - set(
-            self._gold
-        )
+        """A cell beside one of the gold spans, or words beside it."""
+        cells = {cell for item in self._gold for cell in neighbour_cells(self.context, item)}
         gold = self.rng.choice(self._gold)
-        return self._one_of(sorted(cells) or words_around(self.context, gold, len(gold.split())))
-
-    def _replaced(self, numbers: dict[str, str]) -> str:
-        return NUMBER.sub(lambda match: numbers.get(match[0], match[0]), self.question.derivation)
-
-    def _recomputed(self, changed: Iterable[str]) -> Answer:
-        """The answer by one of the `changed` derivations, if the gold answer follows from its own derivation."""
-        gold, derived = self._value, evaluate(self.question.derivation)
-        if gold is None or derived is None:
-            return self._rounded(None)
-        factors = [
-            factor
-            for factor in (1, 100)
-            if abs(derived * factor - gold) <= 0.01 * max(1.0, abs(gold))
-        ]
-        values = [value for value in map(evaluate, changed) if value is not None]
-        return self._rounded(self.rng.choice(values) * factors[0] if factors and values else None)
-
-    def _rounded(self, value: float | None) -> Answer:
-        decimals = len(
-            str(self.question.answer).partition(".")[2]
-        )  # as many as the gold answer has
-        return ([] if value is None else [f"{value:.{decimals}f}"]), self.question.scale
+        others = sorted(cells - set(self._gold))
+        return self._one_of(others or words_around(self.context, gold, len(gold.split())))
 
 
-def spans(question: Question) -> list[str]:
-    """The gold answer as texts."""
-    return (
-        [str(item) for item in question.answer]
-        if isinstance(question.answer, list)
-        else [str(question.answer)]
-    )
+def misformatted(items: list[str], scale: str) -> list[str]:
+    """Replies that say the right thing in another format than the one line of JSON.
+
+    These are what chat models drift to: a text in place of the list, no scale, Python's quotes,
+    an object that is never closed, plain words.
+    """
+    text = ", ".join(items)
+    as_text = json.dumps({"answer": text, "scale": scale}, ensure_ascii=False)
+    as_asked = json.dumps({"answer": items, "scale": scale}, ensure_ascii=False)
+    without_scale = json.dumps({"answer": items}, ensure_ascii=False)
+    python = str({"answer": items, "scale": scale})
+    return [as_text, without_scale, python, as_asked[:-1], f"Answer: {text} {scale}".rstrip()]
 
 
 def neighbour_cells(context: Context, text: str) -> list[str]:
-    """Cells in the row and column of the first cell that equals `text`, of its kind: year, other number or words."""
+    """Cells beside the first that equals `text`, of its kind: year, other number or words.
+
+    Beside: in its row, without the first cell (a label) unless it is that, or in its column.
+    """
     for row in context.table:
         if text in row:
             at = row.index(text)
@@ -221,28 +276,19 @@ def _kind_of(cell: str) -> tuple[bool, bool]:
 
 
 def words_around(context: Context, text: str, n: int) -> list[str]:
-    """Up to `n` words right before and right after `text` in the first paragraph that holds it; [] if none does."""
+    """Up to `n` words before and after `text` in the first paragraph that holds it, [] if none."""
     for paragraph in context.paragraphs:
         before, found, after = paragraph.partition(text or "\0")
         if found:
-            return [" ".join(before.split(" ")[-n - 1 :]), " ".join(after.split(" ")[: n + 1])]
+            words_before = before.split(" ")[-n - 1 :]
+            words_after = after.split(" ")[: n + 1]
+            return [" ".join(words_before), " ".join(words_after)]
     return []
 
 
-def evaluate(derivation: str) -> float | None:
-    """Value of an expression of numbers, + - * / and brackets; None if it is anything else."""
-    cleaned = re.sub(r"[,$%\s]", "", derivation).replace("[", "(").replace("]", ")")
-    try:
-        return _value(ast.parse(re.sub(r"(?<![\d.])0+(?=\d)", "", cleaned), mode="eval").body)
-    except (SyntaxError, ValueError, ZeroDivisionError, OverflowError, RecursionError, MemoryError):
-        return None
-
-
-def _value(node: ast.expr) -> float:
-    if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
-        return float(OPERATORS[type(node.op)](_value(node.left), _value(node.right)))
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return -_value(node.operand)
-    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
-        return float(node.value)
-    raise ValueError(f"not arithmetic: {ast.dump(node)}")
+def _without_brackets(text: str) -> str:
+    """The text without round brackets that hold the whole of it: (a - b), but not (a) - (b)."""
+    inner = text[1:-1]
+    if text[:1] == "(" and text[-1:] == ")" and "(" not in inner and ")" not in inner:
+        return inner
+    return text

@@ -1,0 +1,133 @@
+"""On-policy pairs: what a model replied itself, sampled several times a question.
+
+Chosen is a reply that is right and nothing but the line of JSON (the gold reply where there is
+none); rejected is one that scores EM 0, or that is not in the format. Replies that say the same
+count once, the most frequent first.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import NamedTuple
+
+from tatqa_task import answer, calculator, metric
+from tatqa_task.types import Context, Form, Question
+from train.pairs.pair import Pair, tatqa_pair
+from train.pairs.samples import Replies
+from train.pairs.strategies import NOT_RIGHT, exact_match
+
+WRONG, MISFORMATTED = "mined", "mined_format"  # kinds of rejected replies
+NO_REPLY = "no reply in the samples"
+ALL_RIGHT = "no reply is wrong"
+BEYOND_LIMIT = "more wrong replies than max_pairs_per_question"
+BEYOND_SHARE = "more than the answer type's share"
+GOLD_CHOSEN = "of a question that no reply answers right: chosen is the gold reply"
+
+# Whether it follows the format, is an expression and has nothing beside it; items; scale.
+Substance = tuple[tuple[bool, bool, bool], tuple[object, ...], str]
+
+
+class Mined(NamedTuple):
+    """The pairs of a question, and whether the gold reply is what they choose."""
+
+    pairs: list[Pair]
+    gold_chosen: bool
+
+
+@dataclass
+class Judged:
+    """The different replies to a question: right ones, and wrong ones with their kind."""
+
+    right: list[str]
+    wrong: list[tuple[str, str]]
+
+
+def mined(context: Context, question: Question, replies: Replies | None, form: Form) -> Mined | str:
+    """One pair for each different wrong reply of a question, or the reason why there is none."""
+    if replies is None:
+        return NO_REPLY
+    judged = judge(question, replies, form)
+    if not judged.wrong:
+        return ALL_RIGHT
+    gold = answer.gold_reply(question, form)
+    if not judged.right and exact_match(question, gold, form) < 1:
+        return NOT_RIGHT
+    chosen = judged.right or [gold]
+    pairs = []
+    for i, (kind, rejected) in enumerate(judged.wrong):
+        right = chosen[i % len(chosen)]
+        pairs.append(tatqa_pair(context, question, form, kind, right, rejected))
+    return Mined(pairs, gold_chosen=not judged.right)
+
+
+def judge(question: Question, replies: Replies, form: Form) -> Judged:
+    """Sort a question's replies, the most frequent first, without those that say the same.
+
+    In the form calc, a right number where the gold answer is an expression is neither right (the
+    model worked it out in its head) nor wrong.
+    """
+    judged = Judged([], [])
+    calculated = form == "calc" and calculator.expression(question) is not None
+    seen: set[Substance] = set()
+    for text in replies.most_frequent():
+        reply = answer.parse(text, form)
+        key = substance(reply)
+        if key in seen:
+            continue
+        seen.add(key)
+        if not reply.parsed:
+            judged.wrong.append((MISFORMATTED, text.strip()))
+        elif metric.score(question, reply.answer, reply.scale).em < 1:
+            judged.wrong.append((WRONG, text.strip()))
+        elif reply.strict and (reply.calc_used or not calculated):
+            judged.right.append(text.strip())
+    return judged
+
+
+def substance(reply: answer.Reply) -> Substance:
+    """What a reply says, however it is spelled: numbers as values, words in lower case."""
+    items: list[object] = []
+    for item in reply.answer:
+        value = metric.to_number(item)
+        items.append(" ".join(item.lower().split()) if value is None else value)
+    manner = (reply.parsed, reply.strict, reply.calc_used)
+    return manner, tuple(items), reply.scale
+
+
+def limited(pairs: Sequence[Pair], limit: int | None) -> list[Pair]:
+    """The first `limit` pairs of each question."""
+    of_question: Counter[str] = Counter()
+    kept = []
+    for pair in pairs:
+        of_question[pair.uid] += 1
+        if limit is None or of_question[pair.uid] <= limit:
+            kept.append(pair)
+    return kept
+
+
+def balanced(pairs: Sequence[Pair], asked: Counter[str], seed: int) -> list[Pair]:
+    """Pairs of which no answer type has more than its share of the questions `asked`.
+
+    A model errs most where it is weakest; without this, its pairs would be mostly of one type.
+    First pairs of a question are kept before second ones, in an order drawn by `seed`.
+    """
+    room = {name: -(-len(pairs) * n // asked.total()) for name, n in asked.items()}
+    kept: set[int] = set()
+    for i in _first_pairs_first(pairs, seed):
+        answer_type = pairs[i].answer_type
+        if room[answer_type] > 0:
+            room[answer_type] -= 1
+            kept.add(i)
+    return [pair for i, pair in enumerate(pairs) if i in kept]
+
+
+def _first_pairs_first(pairs: Sequence[Pair], seed: int) -> Iterable[int]:
+    of_question: Counter[str] = Counter()
+    ranks = []
+    for pair in pairs:
+        ranks.append(of_question[pair.uid])
+        of_question[pair.uid] += 1
+    order = list(range(len(pairs)))
+    Random(seed).shuffle(order)
+    return sorted(order, key=lambda i: ranks[i])

@@ -1,0 +1,69 @@
+"""A preference pair, and the counts of what became of the questions that pairs are made of."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from tatqa_task import prompt
+from tatqa_task.types import Context, Form, Question
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One preference pair: a prompt, and the whole replies that are chosen and rejected.
+
+    `kind` says how the rejected reply came about.
+    """
+
+    uid: str
+    context_uid: str
+    answer_type: str
+    kind: str
+    prompt: str
+    chosen: str
+    rejected: str
+
+    def row(self) -> dict[str, Any]:
+        """The pair in TRL's conversational preference format, thinking off."""
+        return {
+            **vars(self),
+            "prompt": [{"role": "user", "content": self.prompt}],
+            "chosen": [{"role": "assistant", "content": self.chosen}],
+            "rejected": [{"role": "assistant", "content": self.rejected}],
+            "chat_template_kwargs": {"enable_thinking": False},
+        }
+
+
+@dataclass
+class Counts:
+    """What became of the questions: pairs kept, by answer type and kind, and drops, by reason.
+
+    `notes` counts what is said about pairs that were kept.
+    """
+
+    by_type: Counter[str] = field(default_factory=Counter)
+    by_kind: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+
+    def keep(self, pair: Pair) -> None:
+        """Count a pair that is kept."""
+        self.by_type[pair.answer_type] += 1
+        self.by_kind[pair.kind] += 1
+
+    def table(self) -> str:
+        """The counts as text, one a line."""
+        rows = [(self.by_type.total(), "pairs kept")]
+        rows += [(n, f"kept {name}") for name, n in self.by_type.most_common()]
+        rows += [(n, f"kept, made by {name}") for name, n in self.by_kind.most_common()]
+        rows += [(n, f"kept, {name}") for name, n in self.notes.most_common()]
+        rows += [(n, f"dropped: {name}") for name, n in self.dropped.most_common()]
+        return "\n".join(f"{n:>8,}  {name}" for n, name in rows)
+
+
+def tatqa_pair(
+    context: Context, question: Question, form: Form, kind: str, chosen: str, rejected: str
+) -> Pair:
+    """The pair of a TAT-QA question, its prompt in the form that scoring uses."""
+    text = prompt.user_message(context, question, form)
+    return Pair(question.uid, context.uid, question.answer_type, kind, text, chosen, rejected)

@@ -1,0 +1,97 @@
+"""Pairs made by rule, one a question: `corrupt` checks them with the metric, `log` is the log's.
+
+Each strategy gives the pair of a question, or as a text the reason why there is none.
+"""
+
+from collections.abc import Mapping
+from random import Random
+
+from tatqa_task import answer, metric
+from tatqa_task.types import Context, Form, Question
+from train.pairs.corruptions import FORMAT, KINDS, Mistakes, misformatted
+from train.pairs.pair import Pair, tatqa_pair
+
+NOT_RIGHT = "gold answer scores below EM 1"
+NOT_WRONG = "no wrong answer found"
+SAME = "chosen equals rejected"
+FORMAT_WEIGHT = 0.25  # of a kind that always applies, beside kinds that often do not
+
+
+def exact_match(question: Question, reply: str, form: Form = "direct") -> float:
+    """Official EM of a reply, read as in scoring."""
+    read = answer.parse(reply, form)
+    return metric.score(question, read.answer, read.scale).em
+
+
+def corrupt(
+    context: Context,
+    question: Question,
+    mix: Mapping[str, float],
+    seed: int,
+    form: Form = "direct",
+) -> Pair | str:
+    """A pair whose rejected reply is made by one kind of mistake.
+
+    The kind is drawn by its weight in `mix` (all alike if that is empty) among those that apply.
+    Chosen scores EM 1, rejected EM 0; a `format` mistake says the right thing in a wrong format.
+    """
+    chosen = answer.gold_reply(question, form)
+    if exact_match(question, chosen, form) < 1:
+        return NOT_RIGHT
+    rng = Random(f"{seed}:{question.uid}")
+    mistakes = Mistakes(context, question, rng, form)
+    for kind in drawn_order(KINDS[question.answer_type], mix, rng):
+        rejected = wrong_reply(mistakes, kind, chosen)
+        if rejected is not None:
+            return tatqa_pair(context, question, form, kind, chosen, rejected)
+    return NOT_WRONG
+
+
+def drawn_order(kinds: tuple[str, ...], mix: Mapping[str, float], rng: Random) -> list[str]:
+    """Kinds of positive weight, drawn by weight without replacement.
+
+    Without a mix all weigh alike, but for the format, which every question could give. By the largest u ** (1 / weight), u uniform (Efraimidis and Spirakis, 2006).
+    """
+    keys = {}
+    for kind in kinds:
+        usual = FORMAT_WEIGHT if kind == FORMAT else 1.0
+        weight = mix.get(kind, 0.0) if mix else usual
+        if weight:
+            keys[kind] = rng.random() ** (1 / weight)
+    return sorted(keys, key=lambda kind: keys[kind], reverse=True)
+
+
+def wrong_reply(mistakes: Mistakes, kind: str, chosen: str) -> str | None:
+    """A reply with this kind of mistake, checked to be wrong; None where the kind gives none."""
+    form = mistakes.form
+    if kind == FORMAT:
+        right = answer.parse(chosen)  # as written: an expression is not worked out
+        candidates = misformatted(right.answer, right.scale)
+        mistakes.rng.shuffle(candidates)
+        return next((text for text in candidates if not answer.parse(text, form).parsed), None)
+    items, scale = getattr(mistakes, kind)()
+    if not any(items):
+        return None
+    rejected = answer.render(items, scale)
+    followed = answer.parse(rejected, form).parsed
+    return rejected if followed and exact_match(mistakes.question, rejected, form) == 0 else None
+
+
+def log_rule(context: Context, question: Question, seed: int) -> Pair | str:
+    """The experiment log's own rule; neither side is checked with the metric, as in the log."""
+    rng = Random(f"{seed}:{question.uid}")
+    if question.answer_type == "arithmetic":
+        gold = float(str(question.answer).replace(",", ""))
+        factor = 1 + rng.choice((-1, 1)) * rng.uniform(0.10, 0.35)
+        wrong = round(gold * factor if gold else rng.choice((-1, 1)) * rng.uniform(1, 10), 1)
+        right_items, wrong_items = [f"{gold:.4g}"], [f"{wrong:.4g}"]
+    else:
+        right_items = question.gold_items
+        cells = [cell.strip() for row in context.table for cell in row]
+        options = [cell for cell in cells if cell and len(cell) <= 60 and cell not in right_items]
+        wrong_items = [rng.choice(options)] if options else right_items
+    if right_items == wrong_items:
+        return SAME
+    chosen = answer.render(right_items, question.scale)
+    rejected = answer.render(wrong_items, question.scale)
+    return tatqa_pair(context, question, "direct", "log", chosen, rejected)
