@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from results import FailedError, InputError
 
@@ -46,22 +47,31 @@ def parser() -> argparse.ArgumentParser:
         "--runs", type=Path, default=Path("results/runs"), help="folder of run folders"
     )
     run.add_argument(
+        "--report", type=Path, help="folder for the report (default: tatqa-report among the runs)"
+    )
+    run.add_argument(
         "--dry-run", action="store_true", help="print the commands that are not done yet"
     )
+    add_report(commands)
+    return top
+
+
+def add_report(commands: Any) -> None:
+    """The options of `report`."""
     report = commands.add_parser(
         "report", help="write README.md, figures and report.html from the records"
     )
     report.set_defaults(do=report_command)
     report.add_argument(
-        "--check", action="store_true", help="write nothing; fail if they are not up to date"
+        "--runs", type=Path, default=Path("results/runs"), help="folder of run folders"
     )
     report.add_argument(
-        "--results",
-        type=Path,
-        default=Path("results"),
-        help="folder that holds runs/ and the report",
+        "--out", type=Path, help="folder for the report (default: tatqa-report among the runs)"
     )
-    return top
+    report.add_argument("--results", type=Path, help="short for --runs RESULTS/runs --out RESULTS")
+    report.add_argument(
+        "--check", action="store_true", help="write nothing; fail if it is not up to date"
+    )
 
 
 def compare_command(args: argparse.Namespace) -> int:
@@ -75,8 +85,7 @@ def compare_command(args: argparse.Namespace) -> int:
 
 
 def run_command(args: argparse.Namespace) -> int:
-    from results import compare
-    from results.report import sections as report
+    from results.report import publish
     from results.sweep import plan as run
 
     if args.judge_model and not os.environ.get("OPENAI_API_KEY"):
@@ -95,31 +104,45 @@ def run_command(args: argparse.Namespace) -> int:
             )
         )
         return 0
+    publish.check_place(publish.folder_for(args.runs, args.report))
     run.execute(plans, settings)
+    show_comparisons(plans)
+    args = argparse.Namespace(runs=args.runs, out=args.report, results=None, check=False)
+    report_command(args)  # somebody else's broken record does not fail a sweep that is done
+    return 0
+
+
+def show_comparisons(plans: list[Any]) -> None:
+    """The headlines of every run of a sweep, on the terminal."""
+    from results import compare
+    from results.report import sections
+
     for before, after in [(plan.base, plan.folder) for plan in plans if plan.base]:
         found, _ = compare.compare(compare.load(before), compare.load(after))
         rows = [
             row
             for bench, rows in found.items()
             for row in rows
-            if row.metric == report.HEADLINES.get(bench)
+            if row.metric == sections.HEADLINES.get(bench)
         ]
         print(f"\n=== {after.name}, before: {before.name} ===\n{compare.text(rows)}")
-    return report_command(argparse.Namespace(results=args.runs.parent, check=False))
 
 
 def report_command(args: argparse.Namespace) -> int:
-    from results.report import sections as report
+    from results.report import publish
 
+    runs = args.results / "runs" if args.results else args.runs
+    out = args.results or publish.folder_for(runs, args.out)
     if args.check:
-        stale = report.stale(args.results)
+        stale = publish.stale(runs, out)
         sys.stderr.write(
             "".join(f"error: {line}; run python -m results report\n" for line in stale)
         )
         return 1 if stale else 0
-    report.write(args.results)
-    print(f"\nreport: {args.results / 'README.md'} and {args.results / 'report.html'}")
-    return 0
+    problems = publish.write(runs, out)
+    sys.stderr.write("".join(f"error: {line}\n" for line in problems))
+    print(f"\nreport: {out / 'README.md'} and {out / publish.PAGE}")
+    return 1 if problems else 0
 
 
 def main(arguments: list[str] | None = None) -> int:

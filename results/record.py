@@ -5,7 +5,6 @@ so that any later comparison can pair them. `python -m results run` writes them;
 """
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, JsonValue, ValidationError, model_validator
 
 from results import InputError
+from results.files import write_whole
 
 VERSION = 1
 UPGRADES: dict[
@@ -117,15 +117,41 @@ def upgrade(content: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def load_all(runs: Path) -> dict[str, Record]:
-    """Every record under `runs`, by name. Raises InputError, also for a run whose base is missing."""
-    records = {record.name: record for record in map(load, sorted(runs.glob("*/record.json")))}
-    for record in records.values():
-        if record.base is not None and record.base not in records:
-            raise InputError(
-                f"{runs / record.name}: its base record {record.base} is missing; run its recipe again"
-            )
-    return records
+def load_all(runs: Path) -> tuple[dict[str, Record], list[str]]:
+    """Every record under `runs` by its folder's name, and a line for each that cannot be used.
+
+    The folder names the run, not what the record says: a copied or renamed run folder keeps its
+    place. A copy of another run says nothing new and is left out, as is a run without its base.
+    """
+    records: dict[str, Record] = {}
+    problems: list[str] = []
+    for path in sorted(runs.glob("*/record.json")):
+        try:
+            found = load(path)
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        records[path.parent.name] = found.model_copy(update={"name": path.parent.name})
+    for name, found in list(records.items()):
+        if reason := unusable(found, records):
+            problems.append(f"{runs / name}: {reason}")
+            del records[name]
+    return records, problems
+
+
+def unusable(found: Record, records: dict[str, Record]) -> str:
+    """Why a record cannot stand among the others; "" if it can."""
+    for other in records.values():
+        if other.name < found.name and (other.scores, other.training) == (
+            found.scores,
+            found.training,
+        ):
+            return f"a copy of {other.name}, left out"
+    if found.base is None:
+        return ""
+    if found.base not in records:
+        return f"its base record {found.base} is missing; run its recipe again"
+    return "" if found.training else "a run without training; run its recipe again"
 
 
 def save(record: Record, path: Path) -> None:
@@ -133,11 +159,3 @@ def save(record: Record, path: Path) -> None:
     fields = record.model_dump(mode="json").items()
     lines = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in fields]
     write_whole(path, "{\n" + ",\n".join(lines) + "\n}\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader sees all of it or none: temporary file beside it, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

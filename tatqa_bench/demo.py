@@ -28,7 +28,8 @@ SETTINGS = [
 def command(out: Path, more: Sequence[str]) -> list[str]:
     """`results run` of the demo's recipe, beside the stand-in judge that it asks."""
     python = [sys.executable, "-m"]
-    run = [*python, "results", "run", "demo", *SETTINGS, "--runs", str(out / "runs"), *more]
+    run = [*python, "results", "run", "demo", *SETTINGS, "--runs", str(out / "runs")]
+    run += ["--report", str(out / "report"), *more]
     return [*python, "mtbench_runner.stand_in_judge", *run]
 
 

@@ -4,6 +4,7 @@ Every group has four subtasks, one an answer type. After a change, `pip install 
 --no-build-isolation -e .` places the files beside lm-eval's own tasks.
 """
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,14 @@ from tatqa_task.types import ANSWER_TYPES, FORMS, Form
 FOLDER = Path(__file__).parent / "tasks"
 METRICS = ("em", "em_strict", "f1", "scale_em", "parsed", "lenient_em")
 MAX_GEN_TOKS: dict[Form, int] = {"direct": 256, "cot": 1024, "calc": 256}
+# Where a reply ends: the model goes on with a next question or repeats the prompt. None of these can
+# stand inside a reply's JSON, where a line break is written as \\n. A server takes four at most, and
+# lm-eval adds the end-of-text token.
+UNTIL: dict[Form, tuple[str, ...]] = {
+    "direct": ("\n\nQuestion:", "\n\nRead the table and"),
+    "cot": ("\n\nRead the table and",),
+    "calc": ("\n\nQuestion:", "\n\nRead the table and"),
+}
 VERSION = "2.0"
 
 
@@ -53,7 +62,7 @@ fewshot_config:
   sampler: !function tatqa_task.harness.Examples
   process_docs: !function tatqa_task.harness.no_documents
 generation_kwargs:
-  until: []
+  until: {json.dumps(UNTIL[form])}
   do_sample: false
   max_gen_toks: {MAX_GEN_TOKS[form]}
 metric_list:

@@ -14,24 +14,24 @@ import yaml
 from tatqa_task.data import DataError
 from train.recipe import Recipe, RecipeError, load
 from train.shipped import recipe_file
+from train.stages import Stages
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, run, and turn expected failures into one line and an exit code."""
+    stages = Stages()
     args, rest = parser().parse_known_args(argv)
     try:
         recipe = load(recipe_file(args.recipe), overrides(rest))
         quiet_libraries()
-        from train import run
+        with stages("imports"):
+            from train import run
     except RecipeError as error:
         return fail(error, 2)
     try:
         out = args.output_dir or Path("results/runs") / args.recipe.stem
-        print(
-            run.run(
-                recipe, out, [f"python -m {__package__}", *(argv or sys.argv[1:])], args.dry_run
-            )
-        )
+        command = [f"python -m {__package__}", *(argv or sys.argv[1:])]
+        print(run.run(recipe, out, command, args.dry_run, stages))
     except (RecipeError, DataError) as error:
         return fail(error, 2)
     except run.TrainError as error:

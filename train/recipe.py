@@ -229,6 +229,11 @@ class Recipe(BaseModel):
                 raise ValueError(f"{name} is an embedding; lm-eval cannot load an adapter of it")
         return names
 
+    @property
+    def needs_reference(self) -> bool:
+        """Whether any loss compares with a reference model; supervised training alone does not."""
+        return set(self.loss_type) != {"sft"}
+
     @model_validator(mode="after")
     def _consistent_losses(self) -> "Recipe":
         if self.loss_weights is not None:

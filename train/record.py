@@ -75,6 +75,7 @@ def draw(history: Sequence[Mapping[str, float]], path: Path) -> None:
     figure = Figure(figsize=(3.2 * len(CURVES), 2.6), layout="constrained")
     for axis, (title, key) in zip(figure.subplots(1, len(CURVES)), CURVES.items(), strict=True):
         names = [key, *sorted(name for name in history[0] if name.startswith(f"{title}/"))]
+        names = [name for name in names if name in history[0]]  # supervised: no rewards
         for name in names:
             axis.plot(
                 [e["step"] for e in history], [e[name] for e in history], linewidth=1, label=name
@@ -89,7 +90,9 @@ def card(facts: Mapping[str, Any], name: str) -> str:
     """A model card that claims what was done, and no score."""
     recipe, last = facts["recipe"], facts["history"][-1]
     rows = {key: recipe[key] for key in SHOWN}
-    rows["last step"] = f"loss {last['loss']:.4f}, reward accuracy {last['rewards/accuracies']:.2f}"
+    rows["last step"] = f"loss {last['loss']:.4f}"
+    if "rewards/accuracies" in last:
+        rows["last step"] += f", reward accuracy {last['rewards/accuracies']:.2f}"
     rows["trained on"] = f"{facts['device']}, {facts['seconds']:.0f} s"
     return CARD.read_text(encoding="utf-8").format(
         **facts,

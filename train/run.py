@@ -1,126 +1,156 @@
-"""One run, from recipe to adapter and train.json; an interrupted one goes on where its last checkpoint stands."""
+"""One run, from recipe to adapter and train.json: `python -m train RECIPE.yaml` calls `run`.
+
+An interrupted run goes on where its last checkpoint stands.
+"""
 
 import errno
+import gc
 import hashlib
 import json
+import logging
 import shutil
-import signal
-import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
-from transformers import AutoConfig, AutoTokenizer, TrainerCallback
+from transformers import AutoConfig, AutoTokenizer
 
 from tatqa_task.data import write_whole
 from train import record
+from train.callbacks import TOKENS, Accounts, EpochOrder, Progress, StopOnSignal
 from train.pairs.build import Counts, build, stratified
 from train.pairs.tokens import TokenPair, tokenize
 from train.recipe import Recipe, RecipeError, one_line
+from train.stages import Stages
 from train.trainer import plan
+from train.trainer.adapter import InitAdapter, read_init_adapter
 from train.trainer.pair_trainer import PairTrainer, TrainError, compute_dtype, config, make_trainer
 from train.trainer.reference import attach_reference, cache_file
 
-TOKENS = ("presented", "real", "computed")  # padded, without padding, run through the backbone
+logger = logging.getLogger(__name__)
+MAY_CHANGE = {"memory"}  # fields that decide how a run computes, not which adapter comes out
 
 
-class Conductor(TrainerCallback):
-    """Each epoch's order, progress, seconds and tokens; on SIGTERM or Ctrl-C a checkpoint and the end."""
-
-    def __init__(self, trainer: PairTrainer, show: bool) -> None:
-        self.trainer, self.show, self.stop = trainer, show, ""
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        before = state.log_history[-1] if state.log_history else {}
-        self.spent = Counter({name: before.get(name, 0) for name in TOKENS})
-        self.seconds, self.since = before.get("seconds", 0.0), time.monotonic()
-        self.bar = tqdm(
-            total=state.max_steps, initial=state.global_step, unit="step", disable=not self.show
-        )
-        self.handlers = {
-            number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)
-        }
-
-    def _stop(self, number: int, frame: Any) -> None:
-        self.stop = signal.Signals(number).name
-        signal.signal(number, signal.SIG_DFL)  # the second one ends it at once
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.trainer.order.set_epoch(int(state.epoch or 0))
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        counts = [float(self.trainer.tokens[name]) for name in TOKENS]
-        local = torch.tensor([float(bool(self.stop)), *counts], device=args.device)
-        stop, *tokens = self.trainer.accelerator.reduce(local, "sum").tolist()
-        self.spent.update({name: int(n) for name, n in zip(TOKENS, tokens, strict=True)})
-        self.trainer.tokens.clear()
-        if stop:
-            control.should_save = control.should_training_stop = True
-            self.stop = self.stop or "a signal to another process"
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if "loss" not in logs:
-            return
-        now = time.monotonic()
-        seconds, self.since = now - self.since, now
-        self.seconds += seconds
-        state.log_history[-1].update({**self.spent, "seconds": self.seconds})
-        self.bar.set_postfix_str(
-            f"loss {logs['loss']:.4f}, accuracy {logs['rewards/accuracies']:.2f}, "
-            f"margin {logs['rewards/margins']:.3f}, {self.trainer.recipe.effective_batch_size / seconds:.1f} pairs/s"
-        )
-        self.bar.update(state.global_step - self.bar.n)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.bar.close()
-        for number, handler in self.handlers.items():
-            signal.signal(number, handler)
-
-
-def run(recipe: Recipe, out: Path, command: list[str], dry_run: bool = False) -> str:
+def run(
+    recipe: Recipe,
+    out: Path,
+    command: list[str],
+    dry_run: bool = False,
+    stages: Stages | None = None,
+) -> str:
     """Train what the recipe says into the folder `out`; returns what to tell the user.
 
     Raises RecipeError and DataError for bad input, TrainError for failed work.
     """
-    tokenizer, base = open_base(recipe.model_name_or_path)
+    stages = stages or Stages()
+    with stages("load"):
+        tokenizer, base = open_base(recipe.model_name_or_path)
+        init = read_init_adapter(recipe, base)
     counts = Counts()
-    pairs = stratified(list(build(recipe, counts)), recipe.max_pairs, recipe.seed)
-    rows = tokenize(pairs, tokenizer, recipe.max_prompt_length, recipe.max_length, counts.dropped)
+    with stages("pairs"):
+        pairs = stratified(list(build(recipe, counts)), recipe.max_pairs, recipe.seed)
+    with stages("tokenize"):
+        rows = tokenize(
+            pairs, tokenizer, recipe.max_prompt_length, recipe.max_length, counts.dropped
+        )
     if not rows:
         raise RecipeError(f"no pair is left to train on; dropped: {dict(counts.dropped)}")
     micro = plan.micro_batch(recipe, rows)
     if dry_run:
         return plan.describe(recipe, rows, counts, micro)
-    data = hashlib.sha256(
-        "".join(json.dumps(row.pair.row(), sort_keys=True) for row in rows).encode()
-    )
-    identity = {"recipe": recipe.model_dump(), "data_sha256": data.hexdigest(), "base_sha256": base}
+    identity = identify(recipe, rows, base, init)
     if holds(out, identity):
         return f"{out} holds this run already, finished; delete the folder to train again"
-    trainer = open_trainer(recipe, out, rows, tokenizer, micro)
+    task = Task(recipe, out, rows, tokenizer, init, identity, stages)
+    spent = train_within_memory(task, micro)
+    if spent:
+        pairs_facts = kept(recipe, rows, counts)
+        facts = {**identity, **record.surroundings(), "pairs": pairs_facts, **spent}
+        finish(out, {**facts, "command": command})
+    return f"adapter in {out}"
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that one training needs, but for the micro-batch, which memory decides."""
+
+    recipe: Recipe
+    out: Path
+    rows: list[TokenPair]
+    tokenizer: Any
+    init: InitAdapter | None
+    identity: dict[str, Any]
+    stages: Stages
+
+    def reference_cache(self) -> Path:
+        """Where the reference log-probabilities of these pairs under this model are kept."""
+        model = self.identity["base_sha256"]
+        if self.init:
+            model += self.init.sha256
+        precision = f"{'nf4 ' * self.recipe.load_in_4bit}{compute_dtype(self.recipe)}"
+        return cache_file(model, precision, self.rows)
+
+
+def identify(
+    recipe: Recipe, rows: Sequence[TokenPair], base: str, init: InitAdapter | None
+) -> dict[str, Any]:
+    """What decides which adapter comes out: a folder that holds another run is known by it."""
+    data = hashlib.sha256()
+    for row in rows:
+        data.update(json.dumps(row.pair.row(), sort_keys=True).encode())
+    return {
+        "recipe": recipe.model_dump(),
+        "data_sha256": data.hexdigest(),
+        "base_sha256": base,
+        "init_adapter_sha256": init.sha256 if init else None,
+    }
+
+
+def train_within_memory(task: Task, micro: int) -> dict[str, Any]:
+    """Train with micro-batches of `micro` pairs, or fewer where memory turns out not to hold them.
+
+    Their size changes no result but by rounding. Empty on all processes but the first.
+    """
+    while True:
+        try:
+            return train_once(task, micro)
+        except torch.OutOfMemoryError:
+            smaller = plan.smaller(task.recipe, micro)
+        if smaller is None or plan.processes() > 1:
+            raise TrainError(
+                f"the GPU's memory is full with {micro} pairs at a time; "
+                "the same command with --memory small goes on with less, then a smaller max_length"
+            )
+        logger.warning(
+            "the GPU's memory is full with %d pairs at a time: going on with %d", micro, smaller
+        )
+        release_memory()
+        micro = smaller
+
+
+def release_memory() -> None:
+    """Free what a failed attempt left on the GPU, so that the next one has it."""
+    torch._dynamo.reset()  # compiled layers hold the model
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+def train_once(task: Task, micro: int) -> dict[str, Any]:
+    """One attempt with a given micro-batch. Raises OutOfMemoryError, RecipeError, TrainError."""
+    trainer = open_trainer(task, micro)
     try:
         if trainer.accelerator.is_main_process:
-            record.write_json(out / "run.json", identity)
-        precision = f"{'nf4 ' * recipe.load_in_4bit}{compute_dtype(recipe)}"
-        spent = train(trainer, out, cache_file(base, precision, rows))
-        if trainer.accelerator.is_main_process:
-            facts = {
-                **identity,
-                **record.surroundings(),
-                "pairs": kept(recipe, rows, counts),
-                **spent,
-            }
-            finish(out, {**facts, "command": command})
+            record.write_json(task.out / "run.json", task.identity)
+        spent = train(trainer, task)
     except torch.OutOfMemoryError:
-        raise TrainError(
-            "the GPU's memory is full; try --memory small, then a smaller max_length"
-        ) from None
+        raise
     except Exception as error:  # the Rust libraries raise types of their own
-        raise TrainError(unwritable(error, out)) from error
-    return f"adapter in {out}"
+        raise TrainError(unwritable(error, task.out)) from error
+    return spent if trainer.accelerator.is_main_process else {}
 
 
 def open_base(path: str) -> tuple[Any, str]:
@@ -141,16 +171,18 @@ def open_base(path: str) -> tuple[Any, str]:
     return tokenizer, sha.hexdigest()
 
 
-def open_trainer(
-    recipe: Recipe, out: Path, rows: list[TokenPair], tokenizer: Any, micro: int
-) -> PairTrainer:
-    """The trainer of a run; what the libraries refuse is a RecipeError, and leaves no folder behind."""
-    new = not out.exists()
+def open_trainer(task: Task, micro: int) -> PairTrainer:
+    """The trainer of a run; what the libraries refuse is a RecipeError, and leaves no folder."""
+    new = not task.out.exists()
+    args = config(task.recipe, task.out, micro, plan.processes())
     try:
-        return make_trainer(recipe, rows, tokenizer, config(recipe, out, micro, plan.processes()))
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
-        if new and out.exists():
-            out.rmdir()
+        with task.stages("load"):
+            return make_trainer(task.recipe, task.rows, task.tokenizer, args, task.init)
+    except torch.OutOfMemoryError:
+        raise
+    except (RecipeError, ValueError, OSError, RuntimeError, ImportError) as error:
+        if new and task.out.exists():
+            task.out.rmdir()
         raise RecipeError(one_line(error)) from None
 
 
@@ -168,10 +200,13 @@ def holds(out: Path, identity: dict[str, Any]) -> bool:
             **found["recipe"],
             "pairs": found["data_sha256"],
             "base model weights": found["base_sha256"],
+            "init_adapter weights": found.get("init_adapter_sha256"),
         }
         for found in (identity, json.loads(marker.read_text(encoding="utf-8")))
     )
-    differs = [name for name, value in here.items() if there.get(name) != value]
+    differs = [
+        name for name, value in here.items() if there.get(name) != value and name not in MAY_CHANGE
+    ]
     if differs:
         raise RecipeError(
             f"{out} holds a run with other {differs[0]}; choose another --output_dir or delete it"
@@ -190,38 +225,78 @@ def last_checkpoint(out: Path) -> Path | None:
     return None
 
 
-def train(trainer: PairTrainer, out: Path, cache: Path) -> dict[str, Any]:
-    """Train from the last checkpoint on and save the adapter; returns the measured part of train.json."""
-    conductor = Conductor(trainer, trainer.accelerator.is_main_process)
-    trainer.add_callback(conductor)
-    checkpoint = last_checkpoint(out)
-    started = time.monotonic()
-    cached = attach_reference(trainer, cache)
-    reference_seconds = time.monotonic() - started
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if conductor.stop:
+def train(trainer: PairTrainer, task: Task) -> dict[str, Any]:
+    """Train from the last checkpoint on and save; returns the measured part of train.json."""
+    main = trainer.accelerator.is_main_process
+    stop, stages = StopOnSignal(trainer), task.stages
+    for callback in (EpochOrder(trainer), stop, Accounts(trainer), Progress(trainer, main)):
+        trainer.add_callback(callback)
+    checkpoint = last_checkpoint(task.out)
+    reference, logps = reference_facts(trainer, task)
+    compiled = trainer.seconds_of_recording
+    with stages("train"):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    stages.move("train", "compile", trainer.seconds_of_recording - compiled)
+    if stop.stopped_by:
         where = f"step {trainer.state.global_step} of {trainer.state.max_steps}"
         raise TrainError(
-            f"stopped by {conductor.stop} at {where}, checkpoint saved; the same command goes on"
+            f"stopped by {stop.stopped_by} at {where}, checkpoint saved; the same command goes on"
         )
-    trainer.save_model(str(out))
+    with stages("save"):
+        trainer.save_model(str(task.out))
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
-    seconds, pairs = (
-        history[-1]["seconds"],
-        len(trainer.train_dataset) * trainer.recipe.num_train_epochs,
-    )
+    seconds = history[-1]["seconds"]
+    pairs = len(trainer.train_dataset) * trainer.recipe.num_train_epochs
     return {
         "history": history,
+        "logps": logps + [course_of_logps(entry) for entry in history],
         "seconds": seconds,
         "pairs_per_second": pairs / seconds,
-        "reference": {"cached": cached, "seconds": reference_seconds},
+        "reference": reference,
+        "stages_seconds": {name: round(value, 3) for name, value in stages.seconds.items()},
         "tokens": {name: history[-1][name] for name in TOKENS},
-        "peak_memory_bytes": torch.cuda.max_memory_allocated()
-        if torch.cuda.is_available()
-        else None,
+        "peak_memory_bytes": peak_memory(),
         "micro_batch": trainer.args.per_device_train_batch_size,
         "processes": trainer.args.world_size,
     }
+
+
+def reference_facts(
+    trainer: PairTrainer, task: Task
+) -> tuple[dict[str, Any], list[dict[str, float]]]:
+    """Compute or read the reference, where a loss needs one: its facts, and the logps at step 0."""
+    if not task.recipe.needs_reference:
+        trainer.precompute_ref_logps = True  # PairTrainer gives zeros, which nothing reads
+        return {"cached": False, "seconds": 0.0, "needed": False}, []
+    before = task.stages.seconds.get("reference", 0.0)
+    with task.stages("reference"):
+        cached = attach_reference(trainer, task.reference_cache())
+    seconds = task.stages.seconds["reference"] - before
+    task.stages.move("reference", "compile", trainer.seconds_of_recording)
+    start: dict[str, float] = {"step": 0}
+    for side in ("chosen", "rejected"):
+        column = trainer.train_dataset[f"ref_{side}_logps"]
+        start[side] = sum(column) / len(column)
+    return {"cached": cached, "seconds": seconds, "needed": True}, [start]
+
+
+def course_of_logps(entry: dict[str, float]) -> dict[str, float]:
+    """Of a log entry: mean log-probabilities of whole replies, now and as training started.
+
+    The pairs of a step differ from those of another, so each is beside the start's of the same.
+    """
+    found = {"step": entry["step"]}
+    for name in ("chosen", "rejected", "chosen_start", "rejected_start"):
+        if f"logps/{name}" in entry:
+            found[name] = entry[f"logps/{name}"]
+    return found
+
+
+def peak_memory() -> int | None:
+    """Bytes that PyTorch allocated at most on this process's GPU; None without one."""
+    if not torch.cuda.is_available():
+        return None
+    return int(torch.cuda.max_memory_allocated())
 
 
 def unwritable(error: Exception, out: Path) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 
 from results import InputError
 from results.compare import HEADER, Row, compare, compare_metric, p_value
-from results.record import Record, Training, load_all, write_whole
+from results.files import file_name
+from results.record import Record, Training, load_all
 from results.report import figures, page
 from results.report import log as published
 from results.report.page import Block
@@ -53,15 +54,22 @@ class Run:
         return [row for row in self.rows.get(bench, []) if (row.metric, row.column) == wanted]
 
 
-def collect(runs: Path) -> list[Run]:
-    """Every run with its comparisons. Raises InputError for one that cannot be compared with its base."""
-    records = load_all(runs)
-    found = [one_run(record, records[record.base]) for record in records.values() if record.base]
+def collect(runs: Path) -> tuple[list[Run], list[str]]:
+    """Every run with its comparisons, and a line for each that cannot be shown."""
+    records, problems = load_all(runs)
+    found = []
+    for record in records.values():
+        if record.base is None:
+            continue
+        try:
+            found.append(one_run(record, records[record.base]))
+        except InputError as error:
+            problems.append(str(error))
     for bench in HEADLINES:
         family = [(run, row) for run in found for row in run.groups(bench, "overall")]
         for (run, row), p in zip(family, holm([row.p for _, row in family]), strict=True):
             run.headlines[bench] = replace(row, p=p)
-    return found
+    return found, problems
 
 
 def one_run(record: Record, base: Record) -> Run:
@@ -209,13 +217,40 @@ def drawings(run: Run) -> Iterator[Block]:
     drawing = figures.by_group(by_type, f"{run.name}, {by_type[0].title}")
     yield (
         "figure",
-        (f"{run.name}-types.svg", "exact match by answer type, before and after", drawing),
+        (
+            f"{file_name(run.name)}-types.svg",
+            "exact match by answer type, before and after",
+            drawing,
+        ),
     )
     drawing = figures.training(run.training.history, run.name)
-    yield "figure", (f"{run.name}-training.svg", "loss and rewards by step", drawing)
+    yield "figure", (f"{file_name(run.name)}-training.svg", "loss and rewards by step", drawing)
     if len(rows := run.groups("mtbench", "category")) > 2:
         drawing = figures.radar(rows, rows[0].bench)
-        yield "figure", (f"{run.name}-radar.svg", "rating by category, before and after", drawing)
+        yield (
+            "figure",
+            (f"{file_name(run.name)}-radar.svg", "rating by category, before and after", drawing),
+        )
+
+
+def unread(problems: list[str]) -> Iterator[Block]:
+    """What the report has to do without."""
+    if problems:
+        yield "p", "Not in this report:"
+        yield from (("li", line) for line in problems)
+
+
+def log_section() -> Iterator[Block]:
+    """The experiment log's own figures; in the project's own report only."""
+    yield from page.from_template(
+        "log.md", {"log": [("table", published.overview(("overall", "mtbench", "instruct")))]}
+    )
+
+
+def beta_section(found: list[Run], own: bool) -> Iterator[Block]:
+    """Delta against beta, where that can be drawn."""
+    if own:
+        yield "figure", ("beta.svg", "delta against beta", beta_figure(found))
 
 
 def beta_figure(found: list[Run]) -> str:
@@ -234,60 +269,15 @@ def beta_figure(found: list[Run]) -> str:
     return figures.against_beta(panels)
 
 
-def blocks(found: list[Run]) -> Iterator[Block]:
-    """The whole page, in reading order."""
+def blocks(found: list[Run], problems: list[str], own: bool) -> Iterator[Block]:
+    """The whole page, in reading order; `own`: the project's own, which shows the experiment log."""
     parts = {
+        "unread": unread(problems),
         "verdicts": verdicts(found),
         "sentences": [("li", sentence(run)) for run in found],
-        "beta": [("figure", ("beta.svg", "delta against beta", beta_figure(found)))],
+        "beta": beta_section(found, own),
         "fields": by_field(found),
-        "log": [("table", published.overview(("overall", "mtbench", "instruct")))],
+        "log": log_section() if own else [],
         "runs": [block for run in found for block in section(run)],
     }
     return page.from_template("report.md", parts)
-
-
-def render(results: Path) -> dict[str, str]:
-    """Content of every file of the report by its path below `results`."""
-    found = collect(results / "runs")
-    content = list(blocks(found))
-    usage = (page.TEMPLATES / "usage.md").read_text(encoding="utf-8")
-    questions = [
-        q for run in found for q in page.questions(results / "runs", run.base.name, run.name)
-    ]
-    return {f"figures/{item[0]}": item[2] for kind, item in content if kind == "figure"} | {
-        "README.md": page.markdown(content) + "\n" + usage,
-        "report/log/README.md": page.markdown(published.blocks()),
-        "report.html": page.html([*content, *published.blocks()], questions),
-    }
-
-
-def outdated(results: Path) -> dict[Path, str | None]:
-    """Files that are not what the records say, and what they say; None for a figure that no record supports."""
-    files = {results / name: text for name, text in render(results).items()}
-    found = {
-        path: text
-        for path, text in files.items()
-        if not path.is_file() or path.read_text("utf-8") != text
-    }
-    return found | {
-        path: None for path in sorted((results / "figures").glob("*")) if path not in files
-    }
-
-
-def write(results: Path) -> None:
-    """Write the report; figures that no record supports any more go."""
-    for path, text in outdated(results).items():
-        if text is None:
-            path.unlink()
-        else:
-            write_whole(path, text)
-
-
-def stale(results: Path) -> list[str]:
-    """What `report` would change among the committed files, one line each."""
-    return [
-        f"{path} is {'supported by no record' if text is None else 'not what the records say'}"
-        for path, text in outdated(results).items()
-        if path.name != "report.html"
-    ]

@@ -24,7 +24,7 @@ from typing import Any
 import filelock
 
 from results import FailedError, InputError
-from results.record import write_whole
+from results.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = {

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from results import outputs, record
-from results.report import sections as report
+from results.report import publish
 
 TYPES = ("span", "multi-span", "arithmetic", "count")
 Output = Callable[..., Path]
@@ -152,7 +152,7 @@ def built_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_lm_eval(folder / "tatqa", skill, seed, reply)
         write_mtbench(folder / "mtbench", [min(10, 3 + seed + i % 3) for i in range(8)])
         record.save(make_record(folder, beta), folder / "record.json")
-    report.write(root / "results")
+    publish.write(root / "results" / "runs", root / "results")
     return root / "results"
 
 

@@ -1,6 +1,7 @@
 """Records: what is saved is read back, what is broken is refused in one line, old versions are upgraded."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +74,33 @@ def test_older_versions_are_upgraded_step_by_step(
     assert record.load(file).name == "low"
 
 
-def test_a_run_without_its_base_is_refused(results_folder: Path) -> None:
+def test_a_run_without_its_base_is_named_and_left_out(results_folder: Path) -> None:
     (results_folder / "runs/base-tiny/record.json").unlink()
-    with pytest.raises(InputError, match="its base record base-tiny is missing"):
-        record.load_all(results_folder / "runs")
+    records, problems = record.load_all(results_folder / "runs")
+    assert records == {}
+    assert len(problems) == 3
+    assert all("its base record base-tiny is missing" in line for line in problems)
+
+
+def test_broken_records_of_others_do_not_hide_the_rest(results_folder: Path) -> None:
+    runs = results_folder / "runs"
+    for name, content in {"torn": b'{"version": 1, ', "latin": b"\xff", "other": b"[1]"}.items():
+        (runs / name).mkdir()
+        (runs / name / "record.json").write_bytes(content)
+    records, problems = record.load_all(runs)
+    assert set(records) == {"base-tiny", "low", "middle", "high"}
+    assert len(problems) == 3
+    assert all("not a valid record" in line and "\n" not in line for line in problems)
+
+
+def test_the_folder_names_the_run_and_a_copy_counts_once(results_folder: Path) -> None:
+    runs = results_folder / "runs"
+    shutil.copytree(runs / "low", runs / "low-copy")
+    shutil.move(runs / "high", runs / "renamed")
+    records, problems = record.load_all(runs)
+    assert set(records) == {"base-tiny", "low", "middle", "renamed"}
+    assert records["renamed"].name == "renamed"
+    assert problems == [f"{runs / 'low-copy'}: a copy of low, left out"]
 
 
 def test_1668_questions_stay_compact(results_folder: Path, tmp_path: Path) -> None:

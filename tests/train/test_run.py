@@ -178,13 +178,17 @@ def test_killed_between_the_last_step_and_the_record(
 GRAPHS = Path(__file__).parent / "sharing" / "graphs_on_cpu.py"
 
 
-@pytest.mark.parametrize("program", [("-m", "train"), (str(GRAPHS),)], ids=["plain", "recorded"])
+@pytest.mark.parametrize(
+    ("program", "losses"),
+    [(("-m", "train"), "[sigmoid]"), ((str(GRAPHS),), "[sigmoid, sft]")],
+    ids=["plain", "recorded"],
+)
 def test_two_processes_train_as_one(
-    recipe_file: Path, tmp_path: Path, tiny_base: Path, program: tuple[str, ...]
+    recipe_file: Path, tmp_path: Path, tiny_base: Path, program: tuple[str, ...], losses: str
 ) -> None:
     """accelerate launch on the CPU: the same effective batch, curve and adapter within rounding."""
     one, two = tmp_path / "one", tmp_path / "two"
-    odd = ("--max_pairs", "43")
+    odd = ("--max_pairs", "43", "--loss_type", losses)
     assert main([str(recipe_file), "--output_dir", str(one), *odd]) == 0
     configuration = tiny_base.parents[1] / "accelerate" / "ddp.yaml"
     options = (

@@ -19,6 +19,7 @@ Related: tree attention in speculative decoding (SpecInfer, arXiv:2305.09781) us
 import contextlib
 import inspect
 import logging
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -126,9 +127,8 @@ def trim(batch: dict[str, Tensor], packed: Packed) -> tuple[dict[str, Tensor], P
     The loss reads nothing else, so the hidden states of the prompts need never be put back into a padded batch.
     """
     completion = batch["completion_mask"] > 0
-    first = (
-        completion.int().argmax(1, keepdim=True) - 1
-    )  # a completion follows at least one prompt token
+    # a completion follows at least one prompt token; a row without one keeps its first tokens
+    first = (completion.int().argmax(1, keepdim=True) - 1).clamp(min=0)
     width = int(completion.sum(1).max()) + 1
     columns = first + torch.arange(width)
     inside = columns < batch["attention_mask"].sum(1, keepdim=True)
@@ -185,6 +185,7 @@ class PrefixSharing:
     ) -> None:
         self.kernel, self.bucket, self.graphs, self.recompute = kernel, bucket, graphs, recompute
         self.shapes: set[int] = set()
+        self.seconds_of_recording = 0.0
         self.graphed: dict[tuple[Any, ...], Graphed] = {}
         self.pools = {
             gradients: torch.cuda.graph_pool_handle() for gradients in (False, True) if graphs
@@ -254,7 +255,9 @@ class PrefixSharing:
         adapters = self._tuner and (self._tuner.disable_adapters, *self._tuner.active_adapters)
         key = (trie.tokens.numel(), gradients, self._backbone.training, adapters)
         if key not in self.graphed:
+            started = time.monotonic()
             self.graphed[key] = Graphed(self._backbone, compute, row, self.pools[gradients])
+            self.seconds_of_recording += time.monotonic() - started
         return self.graphed[key](row)
 
     def _count(self, length: int) -> None:

@@ -1,7 +1,7 @@
 """What a run will take, before it starts: micro-batch, steps, tokens, memory. `--dry-run` shows it."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from os.path import commonprefix
 
@@ -12,8 +12,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from train.pairs.build import Counts
 from train.pairs.tokens import TokenPair
 from train.recipe import Recipe, RecipeError
-from train.trainer.pair_trainer import StepBatches, compute_dtype, pair_order
+from train.trainer.adapter import is_target
+from train.trainer.pair_trainer import StepBatches, compute_dtype, computed_rows, pair_order
 
+RECORDED = 1.5  # recorded CUDA graphs hold memory beside the passes they were recorded from
 USABLE = 0.85  # share of the free memory that the estimate may fill
 CPU_MICRO = 8  # pairs; more only makes the dense attention mask larger
 
@@ -31,11 +33,22 @@ def micro_batch(recipe: Recipe, rows: Sequence[TokenPair]) -> int:
         raise RecipeError(
             f"{batch} does not divide into {processes()} processes; start as many as divide it"
         )
-    sizes = [n for n in range(share, 0, -1) if share % n == 0]
+    sizes = divisors(share)
     if not torch.cuda.is_available():
         return next(n for n in sizes if n <= CPU_MICRO)
     free = USABLE * torch.cuda.mem_get_info()[0]
     return next((n for n in sizes if memory(recipe, rows, n) <= free), 1)
+
+
+def divisors(share: int) -> list[int]:
+    """All micro-batches that a process's share of a step can be cut into, largest first."""
+    return [n for n in range(share, 0, -1) if share % n == 0]
+
+
+def smaller(recipe: Recipe, micro: int) -> int | None:
+    """The next smaller micro-batch, for when `micro` pairs turned out too many; None below 1."""
+    share = recipe.effective_batch_size // processes()
+    return next((n for n in divisors(share) if n < micro), None)
 
 
 def memory(recipe: Recipe, rows: Sequence[TokenPair], micro: int) -> float:
@@ -53,15 +66,12 @@ def memory(recipe: Recipe, rows: Sequence[TokenPair], micro: int) -> float:
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear)
     }
-    targets = [
-        module
-        for name, module in linear.items()
-        if name.rpartition(".")[2] in recipe.lora_target_modules
-    ]
+    targets = [linear[name] for name in adapted(recipe, linear)]
     trained = recipe.lora_r * sum(module.in_features + module.out_features for module in targets)
     packed = sum(module.weight.numel() for name, module in linear.items() if "lm_head" not in name)
     packed *= recipe.load_in_4bit and recipe.memory == "small"  # fast keeps them dequantized
     weights = size * (model.num_parameters() - packed) + 0.52 * packed
+    rows = computed_rows(recipe, rows)
     batches = StepBatches(
         pair_order(recipe, rows), recipe.effective_batch_size, micro, 0, processes()
     )
@@ -73,7 +83,17 @@ def memory(recipe: Recipe, rows: Sequence[TokenPair], micro: int) -> float:
     kept = shape.num_hidden_layers * (
         size * shape.hidden_size if recipe.memory == "small" else layer
     )
-    return weights + 16 * trained + tokens * (kept + layer)
+    recorded = recipe.share_prefixes and recipe.memory == "fast" and torch.cuda.is_available()
+    activations = tokens * (kept + layer) * (RECORDED if recorded else 1)
+    return weights + 16 * trained + activations
+
+
+def adapted(recipe: Recipe, linear: Iterable[str]) -> list[str]:
+    """Those of the model's linear layers, by name, that get an adapter."""
+    targets = recipe.lora_target_modules
+    if isinstance(targets, str):  # all-linear: PEFT leaves out the head
+        return [name for name in linear if "lm_head" not in name]
+    return [name for name in linear if any(is_target(name, target) for target in targets)]
 
 
 def computed_tokens(rows: Sequence[TokenPair], share: bool) -> int:

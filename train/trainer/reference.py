@@ -17,12 +17,15 @@ from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from train.pairs.tokens import TokenPair
-from train.trainer.pair_trainer import TrainError
+from train.trainer.pair_trainer import TrainError, set_lora_dropout
 
 
-def cache_file(base_sha256: str, precision: str, rows: Sequence[TokenPair]) -> Path:
-    """Where the log-probabilities of these pairs under this base are kept: a file named by all they depend on."""
-    key = hashlib.sha256(f"{base_sha256} {precision}".encode())
+def cache_file(model_sha256: str, precision: str, rows: Sequence[TokenPair]) -> Path:
+    """Where the log-probabilities of these pairs are kept: a file named by all they depend on.
+
+    model_sha256: of the base, and of the adapter on it where training goes on from one.
+    """
+    key = hashlib.sha256(f"{model_sha256} {precision}".encode())
     for row in rows:
         key.update(repr((row.prompt_ids, row.chosen_ids, row.rejected_ids)).encode())
     folder = (
@@ -84,7 +87,7 @@ def compute_reference(trainer: Any) -> np.ndarray:
         mine, desc="reference", unit="batch", disable=not trainer.accelerator.is_main_process
     )
     done: list[tuple[list[int], torch.Tensor]] = []
-    with adapter_off(trainer):
+    with as_reference(trainer):
         for indices, batch in zip(progress, trainer.loader(mine), strict=True):
             inputs = trainer._prepare_inputs(batch)
             inputs.pop("beta", None)
@@ -100,11 +103,20 @@ def compute_reference(trainer: Any) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def adapter_off(trainer: Any) -> Iterator[None]:
-    """Switch the adapter off once; TRL would do it for every batch, which can take as long as the batch."""
-    with trainer.model.disable_adapter():
-        trainer.ref_model = trainer.model
-        try:
+def as_reference(trainer: Any) -> Iterator[None]:
+    """Make the trainer's model the reference: the bare base, or the adapter it trains on from.
+
+    TRL would switch the adapter off for every batch, which can take as long as the batch; a
+    `ref_model` keeps it from that. The adapter's dropout is off meanwhile.
+    """
+    adapter = contextlib.nullcontext()
+    if trainer.recipe.init_adapter is None:
+        adapter = trainer.model.disable_adapter()
+    set_lora_dropout(trainer.model, 0.0)
+    trainer.ref_model = trainer.model
+    try:
+        with adapter:
             yield
-        finally:
-            trainer.ref_model = None
+    finally:
+        trainer.ref_model = None
+        set_lora_dropout(trainer.model, trainer.recipe.lora_dropout)

@@ -13,7 +13,7 @@ import pytest
 
 from results import outputs
 from results.__main__ import main
-from results.report import page
+from results.report import page, publish
 from results.report import sections as report
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -41,7 +41,7 @@ def test_the_verdict_table_of_all_runs_comes_first(results_folder: Path) -> None
 
 
 def test_holm_over_the_runs_only_widens(results_folder: Path) -> None:
-    runs = {run.record.name: run for run in report.collect(results_folder / "runs")}
+    runs = {run.record.name: run for run in report.collect(results_folder / "runs")[0]}
     for run in runs.values():
         alone = next(row for row in run.rows["tatqa"] if row.group == "overall")
         assert run.headlines["tatqa"].p >= alone.p
@@ -53,7 +53,7 @@ def test_holm_over_the_runs_only_widens(results_folder: Path) -> None:
 def test_single_fields_are_compared_among_runs_that_differ_in_nothing_else(
     results_folder: Path,
 ) -> None:
-    kinds = list(report.by_field(report.collect(results_folder / "runs")))
+    kinds = list(report.by_field(report.collect(results_folder / "runs")[0]))
     assert [item for kind, item in kinds if kind == "h3"] == ["By beta"]
     assert [row[:2] for row in kinds[1][1][1:]] == [
         ["0.02", "low"],
@@ -72,16 +72,16 @@ def test_rank_and_alpha_count_as_one_field(results_folder: Path) -> None:
         content["training"]["recipe"] |= {"beta": 0.1, "lora_r": rank, "lora_alpha": 2 * rank}
         file.write_text(json.dumps(content))
     shutil.rmtree(results_folder / "runs" / "high")
-    kinds = list(report.by_field(report.collect(results_folder / "runs")))
+    kinds = list(report.by_field(report.collect(results_folder / "runs")[0]))
     assert [item for kind, item in kinds if kind == "h3"] == ["By LoRA rank and alpha"]
 
 
 def test_a_stand_in_judge_is_named_wherever_its_ratings_stand(results_folder: Path) -> None:
-    content = list(report.blocks(report.collect(results_folder / "runs")))
+    content = list(report.blocks(report.collect(results_folder / "runs")[0], [], True))
     rated = [line for line in page.markdown(content).splitlines() if "rating from 1 to 10" in line]
     assert len(rated) == 4 * 3  # verdict table, sentence twice, own table
     assert all("STAND-IN JUDGE, measures nothing" in line for line in rated)
-    runs = report.collect(results_folder / "runs")
+    runs = report.collect(results_folder / "runs")[0]
     drawn = report.beta_figure(runs)
     for run in runs:
         del run.headlines["mtbench"]
@@ -98,14 +98,14 @@ def test_synthetic_questions_are_named_wherever_their_scores_stand(
         file.write_text(file.read_text().replace('"uid": "', '"uid": "synthetic-'))
     assert not outputs.lm_eval_scores(lm_eval_output("real", 0.5)).stand_in
     assert outputs.lm_eval_scores(made).stand_in
-    runs = report.collect(results_folder / "runs")
+    runs = report.collect(results_folder / "runs")[0]
     points = report.beta_figure(runs)
     for file in (results_folder / "runs").glob("*/record.json"):
         content = json.loads(file.read_text())
         content["scores"]["tatqa"]["stand_in"] = True
         file.write_text(json.dumps(content))
-    synthetic = report.collect(results_folder / "runs")
-    lines = page.markdown(list(report.blocks(synthetic))).splitlines()
+    synthetic = report.collect(results_folder / "runs")[0]
+    lines = page.markdown(list(report.blocks(synthetic, [], True))).splitlines()
     named = [line for line in lines if "exact match, %" in line]
     assert len(named) == 4 * 3
     assert all("TAT-QA (SYNTHETIC QUESTIONS, no TAT-QA figure)" in line for line in named)
@@ -114,15 +114,15 @@ def test_synthetic_questions_are_named_wherever_their_scores_stand(
 
 def test_the_same_records_give_the_same_bytes(results_folder: Path) -> None:
     first = {path: path.read_bytes() for path in results_folder.rglob("*") if path.is_file()}
-    report.write(results_folder)
+    publish.write(results_folder / "runs", results_folder)
     assert {path: path.read_bytes() for path in first} == first
-    assert report.stale(results_folder) == []
+    assert publish.stale(results_folder / "runs", results_folder) == []
 
 
 def test_the_readme_needs_no_raw_files(results_folder: Path) -> None:
     for raw in [*results_folder.glob("runs/*/tatqa"), *results_folder.glob("runs/*/mtbench")]:
         shutil.rmtree(raw)
-    assert report.stale(results_folder) == []
+    assert publish.stale(results_folder / "runs", results_folder) == []
 
 
 def test_check_notices_all_that_is_stale(
@@ -130,7 +130,7 @@ def test_check_notices_all_that_is_stale(
 ) -> None:
     check = ["report", "--check", "--results", str(results_folder)]
     assert main(check) == 0
-    (results_folder / "report/log/README.md").write_text("better")
+    (results_folder / "README.md").write_text("better")
     (results_folder / "figures/low-types.svg").unlink()
     (results_folder / "figures/wish.svg").write_text("<svg/>")
     file = results_folder / "runs/high/record.json"
@@ -141,16 +141,14 @@ def test_check_notices_all_that_is_stale(
     errors = capsys.readouterr().err.splitlines()
     assert all(re.fullmatch(r"error: .*; run python -m results report", line) for line in errors)
     stale = {str(Path(line.split(" ")[1]).relative_to(results_folder)) for line in errors}
-    assert stale == {"README.md", "report/log/README.md"} | {
-        f"figures/{name}.svg" for name in ("beta", "low-types", "high-types", "wish")
-    }
+    assert stale == {"README.md", "figures/low-types.svg", "figures/high-types.svg"}
 
 
 def test_check_refuses_an_invalid_record(
     results_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (results_folder / "runs/low/record.json").write_text('{"version": 1}')
-    assert main(["report", "--check", "--results", str(results_folder)]) == 2
+    assert main(["report", "--check", "--results", str(results_folder)]) == 1
     assert "not a valid record" in capsys.readouterr().err
 
 
@@ -159,7 +157,7 @@ def test_a_base_scored_otherwise_since_is_named(
 ) -> None:
     file = results_folder / "runs/base-tiny/record.json"
     file.write_text(file.read_text().replace("c0ffee", "decaf"))
-    assert main(["report", "--results", str(results_folder)]) == 2
+    assert main(["report", "--results", str(results_folder)]) == 1
     assert (
         "high and base-tiny: tatqa: not comparable, chat template differ" in capsys.readouterr().err
     )
@@ -167,7 +165,7 @@ def test_a_base_scored_otherwise_since_is_named(
 
 def test_figures_are_svg_that_hold_no_date_and_no_background(results_folder: Path) -> None:
     names = {path.name for path in (results_folder / "figures").iterdir()}
-    assert names == {"beta.svg"} | {
+    assert names == {
         f"{run}-{kind}.svg"
         for run in ("low", "middle", "high")
         for kind in ("types", "training", "radar")
@@ -191,7 +189,7 @@ def test_markdown_cells_cannot_break_the_table() -> None:
 
 
 def test_the_committed_report_is_what_the_records_say() -> None:
-    assert report.stale(ROOT / "results") == []
+    assert publish.stale(ROOT / "results/runs", ROOT / "results") == []
 
 
 def test_model_output_cannot_end_the_embedded_data(results_folder: Path) -> None:
@@ -266,7 +264,7 @@ def test_the_page_in_a_browser(results_folder: Path, tmp_path: Path) -> None:
     assert seen["all"] == f"{3 * (80 + 16)} of {3 * (80 + 16)} questions"
     assert seen["low"].startswith("96 of")
     assert seen["kind"].startswith("20 of")
-    records = report.collect(results_folder / "runs")
+    records = report.collect(results_folder / "runs")[0]
     low = next(run for run in records if run.record.name == "low")
     before, after = (side.scores["tatqa"] for side in (low.base, low.record))
     counted = [i for i, kind in enumerate(before.groups["answer_type"]) if kind == "count"]

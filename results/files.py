@@ -1,0 +1,152 @@
+"""Files: written whole or not at all, and never over what somebody else wrote.
+
+Every file that this room writes goes through `write_whole`. A folder of generated files carries a
+manifest, which says what this program wrote there: only that is ever replaced or removed.
+"""
+
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+
+from results import InputError
+
+MANIFEST = "report.manifest.json"
+WRITTEN_BY = "tatqa-bench report"
+LONGEST_NAME = 80  # characters of a file name made from a title; file systems take 255 bytes
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a reader sees all of it or none: temporary file beside it, then rename.
+
+    Raises:
+        InputError: The file cannot be written there.
+    """
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def text_hash(text: str) -> str:
+    """SHA-256 of a text as it is written to a file."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_name(title: str) -> str:
+    """A file name made from any title: it stays inside its folder, and other titles get other names.
+
+    Letters, digits, `.`, `_` and `-` stay; a title that has anything else, begins with a dot or is
+    long is cut and ends with eight digits of its hash.
+    """
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", title).lstrip(".")[:LONGEST_NAME]
+    return name if name and name == title else f"{name}-{text_hash(title)[:8]}"
+
+
+class Manifest:
+    """What this program wrote into one folder: names and SHA-256 of their contents.
+
+    While a name is being rewritten both its old and its new hash stand here, so that a kill at any
+    moment leaves a file that is still known as ours. A file that was changed since is not ours.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.hashes = self._read()
+
+    def _read(self) -> dict[str, list[str]]:
+        try:
+            content = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
+            if content["written by"] != WRITTEN_BY:
+                return {}
+            return {str(name): list(hashes) for name, hashes in content["files"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}
+
+    def owns(self, name: str) -> bool:
+        """Is this file there, and as this program wrote it?"""
+        if not self._is_plain_file(name):
+            return False
+        found = hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
+        return found in self.hashes.get(name, ())
+
+    def in_the_way(self, names: Iterable[str]) -> list[Path]:
+        """Files, folders and links at these names that this program did not write."""
+        found = [self.folder / name for name in names if self._taken(name)]
+        manifest = self.folder / MANIFEST
+        if _there(manifest) and not self.hashes:
+            found.append(manifest)
+        return found
+
+    def _taken(self, name: str) -> bool:
+        if leads_out(name) or self._through_link(name):
+            return True
+        return _there(self.folder / name) and not self.owns(name)
+
+    def _through_link(self, name: str) -> bool:
+        """Is a folder on the way to this name a link, or no folder?"""
+        parts = PurePosixPath(name).parts[:-1]
+        folders = [self.folder.joinpath(*parts[: i + 1]) for i in range(len(parts))]
+        return any(_there(f) and (f.is_symlink() or not f.is_dir()) for f in folders)
+
+    def refuse(self, names: Iterable[str]) -> None:
+        """Raise InputError if anything that is not ours stands at one of these names."""
+        if taken := self.in_the_way(names):
+            raise InputError(
+                f"{', '.join(map(str, taken))}: in the way, not written (or changed since) by this "
+                "program; move it away, or give another folder for the report"
+            )
+
+    def write(self, files: Mapping[str, str]) -> None:
+        """Make the folder hold these texts by name; what was ours before and is not among them goes.
+
+        Raises:
+            InputError: Something in the way; then nothing was written.
+        """
+        changed = {name: text for name, text in files.items() if not self.holds(name, text)}
+        self.refuse(changed)
+        gone = [name for name in self.hashes if name not in files and self.owns(name)]
+        new = {name: [text_hash(text)] for name, text in files.items()}
+        if changed or gone or new != self.hashes:
+            both = {
+                name: [*self.hashes.get(name, []), *new.get(name, [])] for name in [*new, *gone]
+            }
+            self._save(both)
+            for name, text in changed.items():
+                write_whole(self.folder / name, text)
+            for name in gone:
+                (self.folder / name).unlink()
+            self._save(new)
+
+    def holds(self, name: str, text: str) -> bool:
+        return self._is_plain_file(name) and (self.folder / name).read_bytes() == text.encode()
+
+    def _is_plain_file(self, name: str) -> bool:
+        path = self.folder / name
+        if leads_out(name) or self._through_link(name):
+            return False
+        return path.is_file() and not path.is_symlink()
+
+    def _save(self, hashes: Mapping[str, list[str]]) -> None:
+        content = {"written by": WRITTEN_BY, "files": dict(sorted(hashes.items()))}
+        write_whole(self.folder / MANIFEST, json.dumps(content, indent=1) + "\n")
+        self.hashes = {name: list(found) for name, found in hashes.items()}
+
+
+def leads_out(name: str) -> bool:
+    """Does this relative name lead out of its folder?"""
+    path = PurePosixPath(name)
+    return path.is_absolute() or ".." in path.parts or not path.parts
+
+
+def _there(path: Path) -> bool:
+    """Is anything at this path, a broken link included?"""
+    return path.exists() or path.is_symlink()

@@ -1,0 +1,68 @@
+"""`python -m results report`: the report's files, from the records and nothing else.
+
+A report is a folder: README.md, figures/, report.html. Only what its manifest says this program
+wrote is ever replaced or removed; anything else in the way is named, and nothing is written.
+"""
+
+from pathlib import Path
+
+from results.files import Manifest
+from results.report import log, page, questions, sections
+
+PACKAGE = Path(__file__).resolve().parents[1]
+PROJECT_RUNS = Path("results/runs")
+NAME = "tatqa-report"  # the report's folder among somebody's run folders
+PAGE = "report.html"  # depends on raw samples, which are not committed: --check leaves it out
+FIXED = ("README.md", PAGE)
+
+
+def folder_for(runs: Path, given: Path | None) -> Path:
+    """Where the report goes: as given, else `results/` for the project's runs, else among the runs."""
+    if given is not None:
+        return given
+    return PROJECT_RUNS.parent if runs == PROJECT_RUNS else runs / NAME
+
+
+def is_projects_own(out: Path) -> bool:
+    """Is this the committed report of the project itself? It alone shows the experiment log."""
+    return out.resolve() == PACKAGE
+
+
+def check_place(out: Path) -> None:
+    """Before any work: may a report be written here? Raises InputError that names what is in the way."""
+    Manifest(out).refuse(FIXED)
+
+
+def render(runs: Path, own: bool) -> tuple[dict[str, str], list[str]]:
+    """Text of every file of the report by its name, and a line for each thing that was not read."""
+    found, problems = sections.collect(runs)
+    content = list(sections.blocks(found, problems, own))
+    answered, unread = questions.of_runs(runs, [(run.base.name, run.name) for run in found])
+    problems = problems + unread
+    extra = list(log.blocks()) if own else []
+    files = {f"figures/{item[0]}": item[2] for kind, item in content if kind == "figure"}
+    files["README.md"] = page.markdown(content)
+    files[PAGE] = page.html([*content, *extra], answered)
+    if own:
+        files["report/log/README.md"] = page.markdown(extra)
+    return files, problems
+
+
+def write(runs: Path, out: Path) -> list[str]:
+    """Write the report; a line for each thing that could not be read. Raises InputError."""
+    files, problems = render(runs, is_projects_own(out))
+    Manifest(out).write(files)
+    return problems
+
+
+def stale(runs: Path, out: Path) -> list[str]:
+    """What `write` would change among the committed files, and what it could not read, a line each."""
+    files, problems = render(runs, is_projects_own(out))
+    manifest = Manifest(out)
+    for name, text in sorted(files.items()):
+        if name != PAGE and not manifest.holds(name, text):
+            problems.append(f"{out / name} is not what the records say")
+    for name in sorted(manifest.hashes):
+        if name not in files and manifest.owns(name):
+            problems.append(f"{out / name} is supported by no record")
+    return problems
