@@ -49,6 +49,21 @@ TABLE: dict[str, dict[str, Any]] = {  # the one thing that each run changes
 OWN: dict[str, dict[str, Any]] = {
     "qwen3_dpo": {}, "qwen3_sft": {"loss_type": ["sft"]}, "qwen3_dpo_sft": {"loss_type": ["sigmoid", "sft"]},
 }  # fmt: skip
+SFT = {
+    "model_name_or_path": "Qwen/Qwen2.5-Coder-1.5B-Instruct", "load_in_4bit": False, "strategy": "corrupt",
+    "scale_markers": True, "init_adapter": None, "loss_type": ["sft"], "learning_rate": 2e-4, "num_train_epochs": 3,
+    "lora_r": 16, "lora_alpha": 32, "lora_target_modules": "all-linear",
+}  # fmt: skip
+ROUND = {
+    **SFT, "form": "calc", "strategy": "mined", "init_adapter": "results/runs/calc_sft", "beta": 0.1, "learning_rate": 1e-5,
+    "num_train_epochs": 1, "max_pairs_per_question": 2,
+}  # fmt: skip
+REAL: dict[str, dict[str, Any]] = {  # supervised, then on the model's own mistakes
+    "calc_sft": {**SFT, "form": "calc"},
+    "direct_sft": {**SFT, "form": "direct"},
+    "calc_dpo_round": {**ROUND, "loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.2]},
+    "calc_apo_round": {**ROUND, "loss_type": ["apo_zero"]},
+}
 
 
 @pytest.mark.parametrize(("name", "changes"), [*TABLE.items(), *OWN.items()])
@@ -58,9 +73,20 @@ def test_recipe_says_what_the_log_says(name: str, changes: dict[str, Any]) -> No
     assert {key: recipe[key] for key in expected} == expected
 
 
+@pytest.mark.parametrize(("name", "fields"), REAL.items())
+def test_recipes_of_the_real_run(name: str, fields: dict[str, Any]) -> None:
+    recipe = load(FOLDER / f"{name}.yaml").model_dump()
+    assert {key: recipe[key] for key in fields} == fields
+
+
+def test_every_recipe_says_in_its_first_line_what_it_is() -> None:
+    for path in FOLDER.glob("*.yaml"):
+        assert path.read_text().startswith("# ")
+
+
 def test_no_recipe_is_missing_from_the_table_or_from_the_readme() -> None:
     names = {path.stem for path in FOLDER.glob("*.yaml")}
-    assert names == {*TABLE, *OWN, "demo"}
+    assert names == {*TABLE, *OWN, *REAL, "demo"}
     load(FOLDER / "demo.yaml")
     readme = (FOLDER.parent / "README.md").read_text()
     assert not {name for name in names if f"`{name}`" not in readme}

@@ -33,12 +33,12 @@ class Replies:
 
 
 def read(patterns: Sequence[str], form: Form, base: str | None) -> dict[str, Replies]:
-    """Replies by question uid from sample files (globs allowed).
+    """Replies by question uid from sample files (globs allowed, ** too).
 
     Raises RecipeError where there are none, where a line is no sample, and where a file says that
     its questions were asked in another form or of another base (None: any base).
     """
-    paths = sorted({path for pattern in patterns for path in glob.glob(pattern)})
+    paths = sorted({path for pattern in patterns for path in glob.glob(pattern, recursive=True)})
     if not paths:
         task = "tatqa_calc_train" if form == "calc" else "tatqa_train"
         found = f"nothing matches {', '.join(patterns)}"

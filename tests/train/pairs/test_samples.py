@@ -37,6 +37,13 @@ def test_replies_of_all_files_are_counted(tmp_path: Path) -> None:
     assert replies["q"].most_frequent() == ["y", "x", "z"]
 
 
+def test_two_stars_find_files_in_any_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "model" / "inner"
+    folder.mkdir(parents=True)
+    write(folder, "samples_a_1.jsonl", line("x"))
+    assert "q" in read([str(tmp_path / "**" / "samples_*.jsonl")], "direct", None)
+
+
 def test_of_equals_the_first_given_comes_first() -> None:
     assert Replies({"b": 1, "a": 1, "c": 2}).most_frequent() == ["c", "b", "a"]
 
