@@ -342,3 +342,69 @@ def test_quantized_copy_loads_in_lm_eval_with_an_adapter(
     assert quantize.main([str(mini), str(out)]) == 2
     assert quantize.main(["/nowhere", str(tmp_path / "x")]) == 2
     assert not (tmp_path / "x").exists()
+
+
+def fail_above(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU whose memory holds micro-batches of so many pairs."""
+    import torch
+
+    from train import run
+
+    inner = run.train
+
+    def train(trainer: Any, task: Any) -> Any:
+        if trainer.args.per_device_train_batch_size > pairs:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return inner(trainer, task)
+
+    monkeypatch.setattr(run, "train", train)
+
+
+def test_out_of_memory_it_goes_on_with_fewer_pairs_at_a_time(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    fail_above(4, monkeypatch)
+    assert main([str(recipe_file), "--output_dir", str(out), "--max_pairs", "16"]) == 0
+    assert facts(out)["micro_batch"] == 4
+
+
+def test_out_of_memory_with_one_pair_the_advice_can_be_followed(
+    recipe_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`--memory small` in the folder of the failed run: which adapter comes out does not change."""
+    out = ("--output_dir", tmp_path / "run", "--max_pairs", "16", "--effective_batch_size", "2")
+    with monkeypatch.context() as patch:
+        fail_above(0, patch)
+        assert "--memory small goes on" in refused(capsys, recipe_file, *out, code=1)
+    assert main([*map(str, (recipe_file, *out)), "--memory", "small"]) == 0
+
+
+def test_the_micro_batch_follows_from_what_prompts_share(
+    mini: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prompts cut from the left share no start: the same memory then holds fewer pairs."""
+    import torch
+
+    from train.pairs.build import Pair
+    from train.pairs.tokens import TokenPair
+    from train.recipe import Recipe
+    from train.trainer import plan
+
+    def rows(shared: bool) -> list[TokenPair]:
+        made = []
+        for i in range(32):
+            pair = Pair(str(i), "context", "span", "kind", "p", "a", "b")
+            start = [] if shared else [i]
+            made.append(TokenPair(pair, [*start, *range(100, 500), i], [1], [2]))
+        return made
+
+    recipe = Recipe(model_name_or_path=str(mini), dtype="float32")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    needed = plan.memory(recipe, rows(shared=True), 32)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (needed / plan.USABLE, 0))
+    assert plan.micro_batch(recipe, rows(shared=True)) == 32
+    assert plan.micro_batch(recipe, rows(shared=False)) < 4

@@ -109,7 +109,7 @@ def tiny(kind: str, head_dim: int = 8) -> Any:
     return tf.AutoModelForCausalLM.from_config(config)
 
 
-def trl_trainer(model: Any, tokenizer: Path, out: Path, on_cpu: bool) -> Any:
+def trl_trainer(model: Any, tokenizer: Path, out: Path, on_cpu: bool, dora: bool = False) -> Any:
     """TRL's DPOTrainer over a LoRA model whose policy already differs from its reference."""
     import torch
     from datasets import Dataset
@@ -126,7 +126,7 @@ def trl_trainer(model: Any, tokenizer: Path, out: Path, on_cpu: bool) -> Any:
         ),
         train_dataset=Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}]),
         processing_class=AutoTokenizer.from_pretrained(tokenizer),
-        peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM"),
+        peft_config=LoraConfig(r=4, target_modules="all-linear", use_dora=dora, task_type="CAUSAL_LM"),
     )  # fmt: skip
     for parameter in made.model.parameters():
         if parameter.requires_grad:
@@ -300,12 +300,13 @@ def assert_recorded_passes_are_those_of_trl(
     sharing.remove()
 
 
+@pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
 def test_recorded_passes_give_the_gradients_of_trl(
-    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dora: bool
 ) -> None:
     import torch
 
-    trainer = trl_trainer(tiny("qwen3"), tiny_base, tmp_path, on_cpu=True)
+    trainer = trl_trainer(tiny("qwen3"), tiny_base, tmp_path, on_cpu=True, dora=dora)
     for name, value in runpy.run_path(str(Path(__file__).with_name("graphs_on_cpu.py")))[
         "STAND_INS"
     ].items():
