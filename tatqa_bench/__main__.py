@@ -67,8 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(unknown(words[0]), file=sys.stderr)
         return 2
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    module = importlib.import_module(command.module)
-    code: int = module.main([*command.first, *words[1:]])
+    try:
+        module = importlib.import_module(command.module)
+        code: int = module.main([*command.first, *words[1:]])
+    except KeyboardInterrupt:
+        print("error: stopped; what is done is kept, the same command goes on", file=sys.stderr)
+        return 1
     return code
 
 

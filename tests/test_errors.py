@@ -1,0 +1,377 @@
+"""The error contract: about sixty mistakes of a new user, each answered by one line and the right exit code.
+
+One line on standard error that says what, where and how to go on; 2 for a wrong call or input, 1 for work that failed;
+no traceback; no file of the user's changed and nothing left behind. Refusals come before anything heavy is imported,
+which is what makes them quick: that torch is not there is checked, not the clock.
+
+The commands run one after the other in one process for the light rows and one for those that need the libraries; each
+row is a test of its own. This file is also that process: `python tests/test_errors.py` reads rows from standard input.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import traceback
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+RECORDS = ROOT / "results" / "runs"
+HEAVY = ("torch", "transformers", "datasets", "lm_eval", "fastchat", "matplotlib", "trl", "peft")
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A command line of `tatqa-bench` in the user's folder, and what must come of it."""
+
+    call: str
+    code: int
+    says: str
+    environment: dict[str, str] = field(default_factory=dict)
+    module: str = "tatqa_bench.__main__"
+    interrupted_in: str = ""  # where Ctrl-C comes, a function that is called
+
+
+KEY = {"OPENAI_API_KEY": "x", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}
+TORN = {"TATQA_DATA": "data-torn"}
+NO_DATA = {"TATQA_DATA": "no-such-folder"}
+NO_FILES = {"TATQA_DATA": "data-empty"}
+SYNTHETIC = {"TATQA_DATA": "synthetic"}
+TASK = "tatqa_task.__main__"
+
+LIGHT = {
+    # the front
+    "a command with a typo": Mistake("trian x", 2, "did you mean train?"),
+    "a recipe to copy that is not there": Mistake("recipes cp dmeo", 2, "tatqa-bench recipes ls"),
+    "a copy over a file": Mistake("recipes cp demo good.yaml", 2, "good.yaml exists"),
+    "a copy to no folder": Mistake("recipes cp demo no/x.yaml", 2, "cannot write no/x.yaml"),
+    "a copy from elsewhere": Mistake("recipes cp ../recipes/demo", 2, "no recipe"),
+    "recipes, and nothing": Mistake("recipes", 2, "required: COMMAND"),
+    # recipes
+    "no such recipe": Mistake("train nothing.yaml", 2, "nothing.yaml: cannot read the recipe"),
+    "a folder as recipe": Mistake("train bench", 2, "bench: cannot read the recipe"),
+    "an empty recipe": Mistake("train empty.yaml", 2, "empty.yaml"),
+    "a torn recipe": Mistake("train torn.yaml", 2, "torn.yaml: not YAML"),
+    "a list as recipe": Mistake("train list.yaml", 2, "list.yaml: a recipe is a flat mapping"),
+    "a recipe that is not text": Mistake("train binary.yaml", 2, "binary.yaml: not YAML"),
+    "a recipe without a base": Mistake("train nobase.yaml", 2, "model_name_or_path"),
+    "a key with a typo": Mistake("train typo.yaml", 2, "did you mean `beta`?"),
+    "an option with a typo": Mistake("train good.yaml --betta 1", 2, "did you mean `beta`?"),
+    "an option without its value": Mistake("train good.yaml --beta", 2, "--beta"),
+    "a word for a number": Mistake("train good.yaml --beta much", 2, "beta"),
+    "a rank of nothing": Mistake("train good.yaml --lora_r 0", 2, "lora_r"),
+    "a loss that is none": Mistake("train good.yaml --loss_type [dpo]", 2, "loss_type"),
+    "no pairs at all": Mistake("train good.yaml --max_pairs 0", 2, "max_pairs"),
+    "mined, of nothing": Mistake("train good.yaml --strategy mined", 2, "samples"),
+    "a recipe too many": Mistake("train good.yaml typo.yaml", 2, "typo.yaml"),
+    "no recipe": Mistake("train", 2, "required: RECIPE.yaml"),
+    # pairs
+    "pairs to nowhere": Mistake("pairs --out no/pairs.jsonl", 2, "no/pairs.jsonl", SYNTHETIC),
+    "pairs without a file": Mistake("pairs", 2, "--out"),
+    "a strategy with a typo": Mistake("pairs --strategy minned --out p", 2, "invalid choice"),
+    "no such data": Mistake("pairs --out pairs.jsonl", 2, "no-such-folder", NO_DATA),
+    "data without files": Mistake("pairs --out pairs.jsonl", 2, "data-empty", NO_FILES),
+    "torn data": Mistake("pairs --out pairs.jsonl", 2, "tatqa_dataset_train.json", TORN),
+    "samples that are not there": Mistake(
+        "pairs --strategy mined --samples none*.jsonl --out p", 2, "none*.jsonl", SYNTHETIC
+    ),
+    # official scores
+    "no gold file": Mistake("score --gold none.json --pred pred.json", 2, "none.json"),
+    "no predictions": Mistake("score --gold gold.json --pred none.json", 2, "none.json"),
+    "an empty gold file": Mistake("score --gold empty.json --pred pred.json", 2, "empty.json"),
+    "torn predictions": Mistake("score --gold gold.json --pred torn.json", 2, "torn.json"),
+    "predictions in a list": Mistake("score --gold gold.json --pred list.json", 2, "list.json"),
+    "scores to nowhere": Mistake(
+        "score --gold gold.json --pred pred.json --json no/scores.json", 2, "no/scores.json"
+    ),
+    "no samples to export": Mistake("export bench --out p.json", 2, "--log_samples", module=TASK),
+    "samples that are none": Mistake(
+        "export notes.jsonl --out p.json", 2, "notes.jsonl", module=TASK
+    ),
+    "data into a file": Mistake("generate a-file", 2, "a-file", module=TASK),
+    # comparing and reporting
+    "nothing to compare": Mistake("compare none.json none2.json", 2, "none.json"),
+    "a folder without results": Mistake("compare bench data-empty", 2, "bench"),
+    "a torn record": Mistake("compare torn.json torn.json", 2, "torn.json"),
+    "a record that is not text": Mistake("compare binary.yaml binary.yaml", 2, "binary.yaml"),
+    # sweeps: everything is checked before the first minute is spent
+    "a sweep of nothing": Mistake("run nothing.yaml --runs r", 2, "nothing.yaml"),
+    "a sweep with a typo": Mistake("run typo.yaml --runs r", 2, "`beta`"),
+    "a dry run with a typo": Mistake("run typo.yaml --runs r --dry-run", 2, "`beta`"),
+    "two recipes of one name": Mistake("run good.yaml sub/good.yaml --runs r", 2, "same"),
+    "a base that is not there": Mistake("run missing.yaml --runs r", 2, "nowhere"),
+    "a judge without a key": Mistake("run good.yaml --runs r --judge-model j", 2, "OPENAI_API_KEY"),
+    "a bench with a typo": Mistake(
+        "run good.yaml --runs r --judge-model j --bench dem", 2, "dem", {**SYNTHETIC, **KEY}
+    ),
+    "a limit of none": Mistake("run good.yaml --runs r --limit 0", 2, "--limit", SYNTHETIC),
+    "a batch of none": Mistake("run good.yaml --runs r --batch-size 0", 2, "--batch-size"),
+    "a sweep without data": Mistake("run good.yaml --runs r", 2, "no-such-folder", NO_DATA),
+    "runs into a file": Mistake("run good.yaml --runs a-file", 2, "a-file", SYNTHETIC),
+    # MT-Bench
+    "MT-Bench without a key": Mistake("mtbench --model m", 2, "OPENAI_API_KEY"),
+    "a bench that is not there": Mistake("mtbench --model m --data no", 2, "question.jsonl", KEY),
+    "a question twice": Mistake("mtbench score --model-id m --data bench", 2, "twice"),
+    "torn questions": Mistake("mtbench score --model-id m --data bench-torn", 2, "question.jsonl"),
+    "a model's name that leads out": Mistake(
+        "mtbench score --model-id ../m --data demo", 2, "--model-id"
+    ),
+    "no baseline": Mistake("mtbench pairwise --model m", 2, "--baseline"),
+    "nothing to show": Mistake("mtbench show --data demo --model-id m", 2, "--question"),
+    "a stage with a typo": Mistake("mtbench jugde", 2, "invalid choice: 'jugde'"),
+    # Ctrl-C
+    "Ctrl-C while a recipe is read": Mistake(
+        "train good.yaml", 1, "stopped", interrupted_in="pathlib.Path.read_text"
+    ),
+    "Ctrl-C in a sweep": Mistake(
+        "run good.yaml --runs r", 1, "stopped", interrupted_in="pathlib.Path.read_text"
+    ),
+    "Ctrl-C while scoring": Mistake(
+        "score --gold gold.json --pred pred.json",
+        1,
+        "stopped",
+        interrupted_in="pathlib.Path.read_text",
+    ),
+}
+
+HEAVIER = {
+    "a base folder that is not there": Mistake("train missing.yaml", 2, "nowhere", SYNTHETIC),
+    "a base without weights": Mistake(
+        "train good.yaml --model_name_or_path base-empty", 2, "base-empty", SYNTHETIC
+    ),
+    "training without data": Mistake("train good.yaml", 2, "no-such-folder", NO_DATA),
+    "training on torn data": Mistake("train good.yaml", 2, "tatqa_dataset_train.json", TORN),
+    "a layer that is not there": Mistake(
+        "train good.yaml --max_pairs 8 --lora_target_modules [qproj] --output_dir o",
+        2,
+        "qproj",
+        SYNTHETIC,
+    ),
+    "another program's adapter": Mistake(
+        "train good.yaml --max_pairs 8 --output_dir adapter", 2, "adapter", SYNTHETIC
+    ),
+    "an adapter into a file": Mistake(
+        "train good.yaml --max_pairs 8 --output_dir a-file", 2, "a-file", SYNTHETIC
+    ),
+    "a 4-bit copy over a folder": Mistake(
+        "tiny-tatqa bench", 2, "bench exists", module="train.quantize"
+    ),
+    "a 4-bit copy of nothing": Mistake(
+        "./nowhere copy", 2, "cannot load ./nowhere", module="train.quantize"
+    ),
+    "an adapter that is not there": Mistake(
+        "mtbench --model tiny-tatqa --adapter no-adapter --data demo --out o --judge-model j",
+        2,
+        "no-adapter",
+        KEY,
+    ),
+    "a model that is not there": Mistake(
+        "mtbench --model ./nowhere --data demo --out o --judge-model j", 2, "nowhere", KEY
+    ),
+}
+
+
+# ---- the user's folder ----
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+def prepare(folder: Path) -> None:
+    """A folder as somebody might have it: recipes, good and bad ones, data, benches, notes."""
+    base = "model_name_or_path: tiny-tatqa\n"
+    question = '{"question_id": 1, "category": "math", "turns": ["2 + 2?"]}\n'
+    gold = [
+        {
+            "table": {"uid": "t", "table": [["", "2019"], ["Revenue", "5"]]},
+            "paragraphs": [{"uid": "p", "order": 1, "text": "Revenue was 5."}],
+            "questions": [
+                {
+                    "uid": "q", "order": 1, "question": "Revenue?", "answer": ["5"],
+                    "derivation": "", "answer_type": "span", "answer_from": "table",
+                    "rel_paragraphs": [], "req_comparison": False, "scale": "",
+                }
+            ],
+        }
+    ]  # fmt: skip
+    write(
+        folder,
+        {
+            "good.yaml": base,
+            "sub/good.yaml": base,
+            "typo.yaml": base + "betta: 0.1\n",
+            "nobase.yaml": "beta: 0.1\n",
+            "missing.yaml": "model_name_or_path: ./nowhere\n",
+            "torn.yaml": base + "beta: [1",
+            "list.yaml": "- beta\n",
+            "empty.yaml": "",
+            "empty.json": "",
+            "torn.json": '{"q": ["5"',
+            "list.json": "[1]",
+            "pred.json": '{"q": [["5"], ""]}',
+            "gold.json": json.dumps(gold),
+            "notes.jsonl": '{"note": 1}\n',
+            "a-file": "mine",
+            "adapter/adapter_config.json": "{}",
+            "base-empty/config.json": "{}",
+            "bench/question.jsonl": question * 2,
+            "bench/judge_prompts.jsonl": '{"name": "x"}\n',
+            "bench-torn/question.jsonl": question + '{"question_id": 2, "tur',
+            "data-empty/readme.txt": "nothing here",
+            "data-torn/tatqa_dataset_train.json": json.dumps(gold)[:-30],
+            "data-torn/tatqa_dataset_dev.json": json.dumps(gold)[:-30],
+            "data-torn/tatqa_dataset_test_gold.json": json.dumps(gold)[:-30],
+        },
+    )
+    (folder / "binary.yaml").write_bytes(b"\xff\xfe\x00beta")
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """A hash of every file, and every folder's name."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        found[name] = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
+    return found
+
+
+# ---- the process in which the commands run ----
+
+
+@contextlib.contextmanager
+def interrupted(where: str) -> Any:
+    """Ctrl-C comes when the named function is called."""
+    if not where:
+        yield
+        return
+    with mock.patch(where, side_effect=KeyboardInterrupt):
+        yield
+
+
+class NoWork(subprocess.Popen[Any]):
+    """A sweep that starts a stage has not refused the call."""
+
+    def __init__(self, args: Any, *rest: Any, **options: Any) -> None:
+        assert args[0] != sys.executable, f"work was started: {args}"
+        super().__init__(args, *rest, **options)
+
+
+def call(mistake: Mistake) -> dict[str, Any]:
+    """Run one command in this process; what it printed, its exit code, and what it imported."""
+    import importlib
+
+    known = set(sys.modules)
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.ExitStack() as around:
+        around.enter_context(mock.patch.dict(os.environ, mistake.environment))
+        around.enter_context(mock.patch("subprocess.Popen", NoWork))
+        around.enter_context(contextlib.redirect_stdout(out))
+        around.enter_context(contextlib.redirect_stderr(err))
+        try:
+            main = importlib.import_module(mistake.module).main
+            with interrupted(mistake.interrupted_in):
+                code = main(mistake.call.split())
+        except SystemExit as stop:
+            code = stop.code
+        except BaseException:
+            code = "traceback"
+            traceback.print_exc(file=err)
+    heavy = [name for name in HEAVY if name in sys.modules and name not in known]
+    return {"code": code, "out": out.getvalue(), "err": err.getvalue(), "heavy": heavy}
+
+
+def serve() -> None:
+    """Rows from standard input, their results to standard output."""
+    results = {}
+    for name, fields in json.load(sys.stdin).items():
+        before = contents(Path())
+        results[name] = call(Mistake(**fields))
+        after = contents(Path())
+        changed = [path for path in after | before if after.get(path) != before.get(path)]
+        results[name]["changed"] = sorted(changed)
+        for path in set(after) - set(before):
+            new = Path(path)
+            shutil.rmtree(new, ignore_errors=True) if new.is_dir() else new.unlink(missing_ok=True)
+    sys.stdout.write(json.dumps(results))
+
+
+def run_all(rows: dict[str, Mistake], folder: Path) -> dict[str, Any]:
+    prepare(folder)
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "TATQA_DATA")
+    }
+    environment |= {"HF_HUB_OFFLINE": "1", "PYTHONSAFEPATH": "1"}
+    done = subprocess.run(
+        [sys.executable, __file__],
+        input=json.dumps({name: asdict(row) for name, row in rows.items()}),
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.fixture(scope="module")
+def light(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return run_all(LIGHT, tmp_path_factory.mktemp("light"))
+
+
+@pytest.fixture(scope="module")
+def heavier(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return run_all(HEAVIER, tmp_path_factory.mktemp("heavier"))
+
+
+# ---- the contract ----
+
+
+def error_lines(text: str) -> list[str]:
+    """Standard error without argparse's usage, which comes before its one line."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    if lines and lines[0].startswith("usage:"):
+        return [line for line in lines if ": error: " in line]
+    return lines
+
+
+def check(mistake: Mistake, result: dict[str, Any]) -> None:
+    assert "Traceback" not in result["err"]
+    assert result["code"] == mistake.code, result["err"]
+    lines = error_lines(result["err"])
+    assert len(lines) == 1
+    assert "error: " in lines[0]
+    assert mistake.says in lines[0]
+    assert len(lines[0]) < 600
+    assert result["changed"] == []
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_a_mistake_is_one_line_at_once(name: str, light: dict[str, Any]) -> None:
+    check(LIGHT[name], light[name])
+    assert light[name]["heavy"] == []
+
+
+@pytest.mark.parametrize("name", HEAVIER)
+def test_a_mistake_that_only_the_libraries_see(name: str, heavier: dict[str, Any]) -> None:
+    check(HEAVIER[name], heavier[name])
+
+
+if __name__ == "__main__":
+    serve()
