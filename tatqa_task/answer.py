@@ -1,21 +1,24 @@
-"""The reply: one line of JSON, `{"answer": ["..."], "scale": ""}`, rendered from gold answers and parsed from replies.
+"""The reply: one line of JSON, `{"answer": ["..."], "scale": ""}`, rendered from gold answers and read from replies.
 
-`parse` reads the reply alone, in time linear in its length, and never raises:
+`parse` reads the reply alone, in time linear in its length, and never raises. What counts, in this order:
 
-1. A think block before the answer is dropped; a reply that never leaves its think block says nothing.
-2. The text is cut where the model invents a next question; the first part with an answer object in it counts.
-3. In it, the last complete JSON object with an "answer" counts; failing that, the last one that is cut off or has slips
-   (single quotes, trailing comma, no list); failing that, plain text such as "Answer: 12.5 million".
+1. What follows the reasoning. A think block that is never closed says nothing.
+2. The text up to an invented next question or turn, if it states an answer.
+3. In it the first valid JSON object with an answer that is no placeholder (`cot`: the last); lines of
+   objects with one item each are one answer. Failing that an object that is nearly JSON. Failing that
+   what is said in words.
+4. Its scale as the official script reads one: a scale word anywhere in the text.
 
-`Reply.parsed` is true only where nothing had to be mended: valid JSON, a list of texts, one of the five scales.
+The whole specification is the table in README.md, with the tests that follow it.
 """
 
 import json
 import re
-from itertools import chain
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
-from tatqa_task import calculator
+from tatqa_task import amounts, calculator, metric, objects, plain_text
+from tatqa_task.objects import Stated
 from tatqa_task.types import SCALES, Form, Question
 from tatqa_task.typography import plain
 
@@ -23,8 +26,8 @@ from tatqa_task.typography import plain
 class Reply(NamedTuple):
     """What a reply says, and how it was said.
 
-    `parsed`: what counts followed the format, nothing was mended. `strict`: the reply holds nothing else
-    (but reasoning, where it was asked for). `calc_used`: the answer is an expression that was worked out.
+    `parsed`: what counts followed the format, nothing was mended. `strict`: the reply is that line and
+    nothing else (but reasoning, where it was asked for). `calc_used`: an expression was worked out.
     """
 
     answer: list[str]
@@ -36,27 +39,27 @@ class Reply(NamedTuple):
 
 NOTHING = Reply([], "", False)
 
-
-class _Number(str):
-    """A number in a reply, kept as it was written."""
-
-
-_JSON = json.JSONDecoder(parse_float=_Number, parse_int=_Number, parse_constant=_Number)
+_THINK = r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|scratchpad|analysis)"
+_THINK_OPENS = re.compile(rf"[<\[]\s*\|?\s*{_THINK}\s*\|?\s*[>\]]", re.IGNORECASE)
+_THINK_CLOSES = re.compile(rf"[<\[]\s*\|?\s*/\s*{_THINK}\s*\|?\s*[>\]]", re.IGNORECASE)
 _NEXT_TURN = re.compile(
-    r"\n[ \t]*(?=Question:|Read the table and the text)|<\|(?:im_start|im_end|endoftext)\|>"
+    r"""
+    <\|?(?:im_start|im_end|endoftext|eot_id|end_of_turn|start_of_turn|user|end|/s)\|?> | \[/?INST\]
+  | \n[ \t]*(?:[#*_>]+[ \t]*)?(?:Next\s+|New\s+)?(?:Question|Q|User|Human)\b[ \t]*\d*[ \t]*[*_]*(?:[:：]|[*_]*[ \t]*(?=\n))
+  | \n[ \t]*(?=Read\ the\ table\ and\ the\ text)
+    """,
+    re.VERBOSE,
 )
-_ANSWER_KEY = re.compile(r"""["']?\banswer["']?\s*:""", re.IGNORECASE)
-_SCALE_KEY = re.compile(r"""["']?\bscale["']?\s*:\s*["']?([a-z%]*)""", re.IGNORECASE)
-_BETWEEN_ITEMS = re.compile(r"""["']\s*,\s*["']""")
-_LEAD = re.compile(r"\banswer\b[ \t*]*(?:is\b|:|=)[\s*:]*([^\n]+)", re.IGNORECASE)
-_AMOUNT = re.compile(r"(.*\d\)?)\s*(thousand|million|billion|percent|%)s?", re.IGNORECASE)
-_BARE_AMOUNT = re.compile(r"([-+(]?[\d.,]+\)?)\s*(thousand|million|billion)s?", re.IGNORECASE)
-_OBJECT = re.compile(r'\{(?=\s*")')
-_LONGEST_OBJECT, _MOST_OBJECTS = (
-    20_000,
-    500,
-)  # characters of one, and how many are tried, from the last
-_LONGEST_PLAIN = 2_000  # characters of plain text that are read as an answer
+_PLACEHOLDER = re.compile(
+    r"""\W* | <[^<>]*> | \[[^\[\]]*\] | \.\.\.+
+      | (?:your|the|my|list\ of|one|an?)?\ ?(?:answers?|texts?|strings?|values?|spans?|numbers?)(?:\ ?\d|\ here)?""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_BETWEEN = re.compile(r"[ \t,\[\]]*\n?[ \t,\[\]]*")
+LONGEST_SPAN = 6  # words of an item that may be one of several
+
+
+# --- writing ---
 
 
 def render(answer: list[str] | int | float | str, scale: str) -> str:
@@ -72,122 +75,182 @@ def gold_reply(question: Question, form: Form = "direct") -> str:
     `cot`: the derivation, where there is one, before the line.
     """
     if form == "calc":
-        written = calculator.expression(question)
-        if written is not None:
-            return render([written], question.scale)
+        expression = calculator.expression(question)
+        if expression is not None:
+            return render([expression], question.scale)
     line = render(question.answer, question.scale)
     if form == "cot" and question.derivation:
         return f"{question.derivation}\n{line}"
     return line
 
 
-def parse(reply: str, form: Form = "direct") -> Reply:
-    """The answer and scale of a reply; an empty answer if it says nothing. Never raises; linear time."""
-    found = _read(reply)
-    if found.parsed:
-        found = found._replace(strict=_is_nothing_else(reply, form))
-    return _worked_out(found) if form == "calc" else found
+# --- reading ---
 
 
-def _is_nothing_else(reply: str, form: Form) -> bool:
-    """Whether the reply is one JSON object, after reasoning where that was asked for."""
-    line = reply.rpartition("</think>")[2].strip()
+def parse(reply: str, form: Form = "direct", thinking: bool = False) -> Reply:
+    """The answer and scale of a reply; an empty answer if it says nothing.
+
+    `thinking`: the chat template opened a think block, so a reply that never closes one is all draft.
+    Never raises; linear in the length of the reply.
+    """
+    said = _after_thinking(reply, thinking)
+    read = _read(said, last=form == "cot")
+    if read.parsed and _is_nothing_else(said, form):
+        read = read._replace(strict=True)
+    return _worked_out(read) if form == "calc" else read
+
+
+def _after_thinking(reply: str, thinking: bool) -> str:
+    """The reply without think blocks: after the last that is closed, before one that never is."""
+    closes = list(_THINK_CLOSES.finditer(reply))
+    if thinking and not closes:
+        return ""
+    rest = reply[closes[-1].end() :] if closes else reply
+    opened = _THINK_OPENS.search(rest)
+    return rest[: opened.start()] if opened else rest
+
+
+def _read(text: str, last: bool) -> Reply:
+    """The reply of the first part that holds an object with an answer, else of the first with any text."""
+    parts = [part for part in _NEXT_TURN.split(text) if part.strip()]
+    for part in parts:
+        for find in (objects.valid, objects.broken):
+            stated = _chosen(part, find, last)
+            if stated is not None:
+                return _settled(stated)
+    return _in_words(parts, last)
+
+
+def _chosen(part: str, find: Callable[[str], Iterator[Stated]], last: bool) -> Stated | None:
+    """The object that counts: the first that says something, or the last where reasoning came first."""
+    found = [stated for stated in find(part) if says_something(stated)]
+    if not found:
+        return None
+    if last:
+        found.reverse()
+    run = _run(found, part)
+    if len(run) == 1:
+        return run[0]
+    items = [item for stated in sorted(run, key=lambda one: one.start) for item in stated.items]
+    return run[0]._replace(items=items, as_asked=False)
+
+
+def says_something(stated: Stated) -> bool:
+    """Whether an object has an item that is no placeholder: not `...`, `<answer>` or nothing."""
+    return any(_PLACEHOLDER.fullmatch(item.strip()) is None for item in stated.items)
+
+
+def _run(found: list[Stated], part: str) -> list[Stated]:
+    """The object that counts, and those beside it that state further spans of the same answer.
+
+    Such objects stand line by line with nothing between them, each with one item, all different, all
+    of the same scale and kind: short texts, or numbers written alike.
+    """
+    run = [found[0]]
+    for stated in found[1:]:
+        first, second = sorted((run[-1], stated), key=lambda one: one.start)
+        beside = _BETWEEN.fullmatch(part, first.end, second.start) is not None
+        if not beside or not _alike(run[0], stated) or stated.items in [one.items for one in run]:
+            break
+        run.append(stated)
+    return run
+
+
+def _alike(first: Stated, second: Stated) -> bool:
+    """Whether two objects state one span each of the same kind and scale."""
+    if len(first.items) != 1 or len(second.items) != 1 or first.scale != second.scale:
+        return False
+    one, other = first.items[0], second.items[0]
+    if (metric.to_number(one) is None) != (metric.to_number(other) is None):
+        return False
+    if metric.to_number(one) is None:
+        return max(len(one.split()), len(other.split())) <= LONGEST_SPAN
+    return _decimals(one) == _decimals(other) and abs(_digits(one) - _digits(other)) <= 1
+
+
+def _digits(number: str) -> int:
+    return sum(character.isdigit() for character in number)
+
+
+def _decimals(number: str) -> int:
+    return _digits(number.partition(".")[2])
+
+
+def _settled(stated: Stated) -> Reply:
+    """The reply of an object: its scale as one of the five, its numbers readable."""
+    wording = (stated.scale or "").strip()
+    scale = amounts.scale_of(wording)
+    items = stated.items
+    if scale is None and amounts.is_hundred(wording):
+        items = [amounts.hundredfold(item) for item in items]
+    settled = [amounts.settled(item, scale or "") for item in items]
+    as_asked = stated.as_asked and settled == stated.items and stated.scale in SCALES
+    return Reply(settled, scale or "", parsed=as_asked)
+
+
+def _in_words(parts: list[str], last: bool) -> Reply:
+    """The reply of what is said without an object; placeholders at their word, if there is nothing else."""
+    for part in parts:
+        empty = next(objects.valid(part), None)
+        if empty is not None:
+            return _settled(empty)
+        said = plain_text.stated(part, last)
+        if said is not None:
+            return Reply(said.items, said.scale, parsed=False)
+    return NOTHING
+
+
+def _is_nothing_else(text: str, form: Form) -> bool:
+    """Whether the text is one JSON object, after reasoning where that was asked for."""
+    line = text.strip()
     if form == "cot":
         line = line.rpartition("\n")[2].strip()
     try:
-        return len(line) <= _LONGEST_OBJECT and isinstance(json.loads(line), dict)
+        return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):
         return False
 
 
-_PERIOD = re.compile(r"""
+# --- expressions ---
+
+_OPERATION = re.compile(r"[\d)\]}%]\s*(?:[-+*/x]|\\times|\\div|\\cdot)", re.IGNORECASE)
+_PERIOD = re.compile(
+    r"""
     (?:19|20)\d\d \s*[-/]\s* (?:(?:19|20)?\d\d)  # 2018/2019, 2018-19
   | \d\d?/\d\d?/\d\d(?:\d\d)?                    # 12/31/2019
-  | [\d.]+\s*% \s*-\s* [\d.]+\s*%                 # 1.74% - 1.94%
-""", re.VERBOSE)  # fmt: skip
-_OPERATION = re.compile(r"[\d)\]}%]\s*(?:[-+*/x]|\\times|\\div|\\cdot)")
+  | [\d.]+\s*% \s*-\s* [\d.]+\s*%                # 1.74% - 1.94%
+    """,
+    re.VERBOSE,
+)
+_SCALE_WORDS = re.compile(r"\s*\b(?:thousand|million|billion|percent)s?\b", re.IGNORECASE)
 
 
 def _worked_out(reply: Reply) -> Reply:
     """The reply with the value of its expression, if its one item is one."""
     if len(reply.answer) != 1:
         return reply
-    text = plain(reply.answer[0]).strip()
-    if not _OPERATION.search(text) or _PERIOD.fullmatch(text):
+    text, scale = _expression_in(reply.answer[0], reply.scale)
+    if text is None:
         return reply
     value = calculator.evaluate(text)
     if value is None:
         return reply
-    return reply._replace(answer=[calculator.rounded(value)], calc_used=True)
+    return reply._replace(answer=[calculator.rounded(value)], scale=scale, calc_used=True)
 
 
-def _read(reply: str) -> Reply:
-    _, closed, after_thinking = reply.rpartition("</think>")
-    if "<think>" in reply and not closed:
-        return NOTHING
-    parts = _NEXT_TURN.split(after_thinking)
-    found = filter(None, (_valid(part) or _mended(part) for part in parts))
-    plain_texts = (_plain(part) for part in parts if part.strip())
-    return next(chain(found, plain_texts), NOTHING)
+def _expression_in(item: str, scale: str) -> tuple[str | None, str]:
+    """The expression that an item is, without `= ...` behind it and scale words that stand beside it too.
 
-
-def _valid(text: str) -> Reply | None:
-    """The reply of the last complete JSON object with an answer."""
-    starts = [match.start() for match in _OBJECT.finditer(text)]
-    for start in reversed(starts[-_MOST_OBJECTS:]):
-        try:
-            found, _ = _JSON.raw_decode(text[start : start + _LONGEST_OBJECT])
-        except (ValueError, RecursionError):
-            continue
-        items = found.get("answer", {})
-        listed = items if isinstance(items, list) else [] if items is None else [items]
-        if all(isinstance(item, str) for item in listed):
-            of_texts = items is listed and not any(isinstance(item, _Number) for item in listed)
-            return _reply([str(item) for item in listed], found.get("scale"), as_asked=of_texts)
-    return None
-
-
-def _mended(text: str) -> Reply | None:
-    """The reply of the last thing that looks like an answer object but is no valid JSON, read by its keys."""
-    last_first = reversed(text.split("{")[1:])
-    for piece in sorted(
-        last_first, key=lambda piece: "}" not in piece
-    ):  # those that are cut off come last
-        key = _ANSWER_KEY.search(piece)
-        if key is None:
-            continue
-        scale = _SCALE_KEY.search(piece)
-        value = piece[
-            key.end() : scale.start() if scale and scale.start() > key.end() else len(piece)
-        ]
-        inner = value.partition("}")[0].strip(" \t\r\n,[]").replace('\\"', '"')
-        items = [item.strip() for item in _BETWEEN_ITEMS.split(inner.strip("\"'"))]
-        if any(items):
-            return _reply([item for item in items if item], scale.group(1) if scale else "")
-    return None
-
-
-def _plain(text: str) -> Reply:
-    """The reply in plain text: what follows the last "answer:" or "answer is", else the first line."""
-    leads = _LEAD.findall(text)
-    line = (leads[-1] if leads else text.strip().partition("\n")[0])[:_LONGEST_PLAIN]
-    line = line.lstrip(" \t*`\"'").rstrip(" \t*`\"'.")
-    amount = _AMOUNT.fullmatch(line)
-    if amount:
-        return _reply([amount.group(1)], amount.group(2))
-    return _reply([line], "") if line else NOTHING
-
-
-def _reply(items: list[str], scale: Any, as_asked: bool = False) -> Reply:
-    """The reply with its scale as one of the five words, and without that word again after a bare number.
-
-    "12.5 million" with scale million would be scaled twice. "$12.5 million" stays: gold spans are written so.
+    Years, dates and ranges of percentages are no expressions.
     """
-    word = str(scale or "").strip().lower().rstrip("s").replace("%", "percent")
-    word = word if word in SCALES else ""
-    amounts = [_BARE_AMOUNT.fullmatch(item) for item in items]
-    once = [
-        amount.group(1) if amount and amount.group(2).lower() == word else item
-        for item, amount in zip(items, amounts, strict=True)
-    ]
-    return Reply(once, word, as_asked and scale in SCALES and once == items)
+    text = plain(item).strip()
+    for side in text.split("="):
+        if _OPERATION.search(side):
+            text = side.strip()
+            break
+    else:
+        return None, scale
+    words = {amounts.scale_of(word.strip().lower()) for word in _SCALE_WORDS.findall(text)}
+    if words == {scale}:
+        text = _SCALE_WORDS.sub("", text)
+    return (None if _PERIOD.fullmatch(text) else text), scale

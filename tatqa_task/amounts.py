@@ -1,0 +1,103 @@
+"""Numbers and scales as replies write them, brought to what the official metric reads.
+
+Pure text; the gold answer is not known here.
+"""
+
+import re
+
+from tatqa_task import metric
+from tatqa_task.types import SCALES, Scale
+from tatqa_task.typography import plain
+
+_CODE = (
+    r"(?:(?:US|HK|NT|AU|CA|NZ|[ACSR])(?=\\?\$)|\b(?:USD|EUR|GBP|JPY|CNY|RMB|INR|AUD|CAD|CHF|HKD|SGD|"
+    r"NTD|NZD)(?![a-z]))"
+)
+_CODES = re.compile(_CODE, re.IGNORECASE)
+_SPACED_CODE = re.compile(rf"(?:{_CODE}\s+|\s+{_CODE})", re.IGNORECASE)
+_ABOUT = re.compile(r"^[~≈]\s*")
+_SPACED_SIGN = re.compile(r"^([-+])\s+(?=[$€£¥\d(.])")
+_SCALE_WORD = r"thousand|million|billion|percentage\s+points?|percent(?:age)?|per\s+cent|\\?%"
+_SCALED = re.compile(
+    rf"""
+    (?P<number> [^a-z]*? \d [\d.,]* [)\]]? | (?:[^a-z]|{_CODE})* \d [\d.,]* [)\]]? )
+    [\s-]* \(?\s* (?:in\s+)? (?:(?:US\s*)?\$\s*)?
+    (?P<word>{_SCALE_WORD})s? \s*\)?
+    (?:\s+(?:of\s+)?(?:U\.?S\.?\s+)?(?:dollars?|euros?|pounds?|yen|{_CODE}))?
+    [\s.]*
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+LONGEST = 200  # characters of an amount
+
+
+def scale_of(wording: str) -> Scale | None:
+    """The scale that a wording names, None if it names none: `in millions`, `US$ million`, `%`.
+
+    As the official script reads a scale: the first of hundred, thousand, million, billion and percent
+    that stands anywhere in it. `hundred` is no scale of TAT-QA: see `hundredfold`.
+    """
+    if wording in SCALES:
+        return wording
+    factor = metric.scale_factor(wording)
+    for scale in SCALES:
+        if scale and metric.scale_factor(scale) == factor:
+            return scale
+    return "percent" if "%" in plain(wording) or "per cent" in wording.lower() else None
+
+
+def is_hundred(wording: str) -> bool:
+    """Whether the official script reads the wording as the scale `hundred`."""
+    return metric.scale_factor(wording) == 100
+
+
+def hundredfold(item: str) -> str:
+    """A number times a hundred, since the official script reads the scale `hundred` so."""
+    value = metric.to_number(item)
+    return item if value is None or "%" in item else f"{round(value, 2) * 100:.4f}"
+
+
+def amount(text: str) -> tuple[str, Scale] | None:
+    """A text that is one number, and the scale in it: `$1,496.5 million`, `12.6%`, `(in thousands)`."""
+    if len(text) > LONGEST:
+        return None
+    text = plain(text).strip()
+    found = _SCALED.fullmatch(text)
+    number = number_in(found["number"] if found else text)
+    if number is None:
+        return None
+    return number, (scale_of(found["word"]) or "") if found else ""
+
+
+def number_in(text: str) -> str | None:
+    """The number that a text is, without what keeps the metric from reading it; None if it is none."""
+    if len(text) > LONGEST:
+        return None
+    bare = _CODES.sub("", plain(text)).replace("\\", "").strip()
+    bare = _ABOUT.sub("", bare).strip()
+    bare = _SPACED_SIGN.sub(r"\1", bare).rstrip(". ")
+    return bare if metric.to_number(bare) is not None else None
+
+
+def settled(item: str, scale: Scale) -> str:
+    """An item with its number readable, and without the scale that stands beside it too.
+
+    `~12.6` and `3.14.` become numbers, `$1,496.5 million` with scale million `$1,496.5`. An item that the
+    metric reads as it is stays, and so does one that begins with a currency code and has no scale, which is
+    how a few gold spans are written (`US$261,518`).
+    """
+    found = amount(item)
+    if found is None:
+        return item
+    number, inside = found
+    if inside and inside == scale and "%" not in number:
+        return item if _is_percent_sign(item) else number
+    if inside or metric.to_number(item) is not None:
+        return item
+    joined_code = _CODES.search(_SPACED_CODE.sub("", item))
+    return item if joined_code and not scale else number
+
+
+def _is_percent_sign(item: str) -> bool:
+    """`12.6%`: the metric takes the sign for the scale, and does not scale again."""
+    return "%" in item and metric.to_number(item) is not None

@@ -1,0 +1,299 @@
+"""Answer objects in a reply: `{"answer": [...], "scale": "..."}`, valid JSON or nearly so.
+
+`valid` finds the objects that are JSON; `broken` reads what looks like one by a forgiving grammar: other
+quotes, none, full-width punctuation, comments, trailing commas, numbers as reports write them, an object
+that is cut off. Both read the text from left to right and never go back behind the end of an object.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+LONGEST = 20_000  # characters of one object
+WORK = 8  # characters looked at in vain, per character of the text
+
+
+class Stated(NamedTuple):
+    """An object that states an answer: its items and scale as written, and where it stands.
+
+    `scale` is None where the object has none that is a text; `as_asked`: a list of texts under "answer", a text
+    under "scale", nothing mended.
+    """
+
+    items: list[str]
+    scale: str | None
+    as_asked: bool
+    start: int
+    end: int
+
+
+class _Number(str):
+    """A number in JSON, kept as it was written."""
+
+
+def _number(text: str) -> _Number:
+    """A number with an exponent is written as Python writes it, since the metric stops before one."""
+    return _Number(str(float(text)) if "e" in text.lower() else text)
+
+
+_JSON = json.JSONDecoder(parse_float=_number, parse_int=_Number, parse_constant=_Number)
+_START = re.compile(r"[{｛]")
+_KEY = re.compile(
+    r"""\s*(?:["'“”‘’`]\s*)?([A-Za-z][A-Za-z_ -]{0,30}?)\s*(?:["'“”‘’`]\s*)?[:：=](?!=)\s*"""
+)
+_ANSWER = re.compile(r"(?:final[ _-]?)?answers?", re.IGNORECASE)
+_OTHER_ANSWER = re.compile(r"results?|response|values?|prediction|solution|output", re.IGNORECASE)
+_SCALE = re.compile(r"scales?|units?", re.IGNORECASE)
+
+
+def is_answer_key(key: str) -> bool:
+    """`answer`, `Answers`, `final_answer`."""
+    return _ANSWER.fullmatch(key.strip()) is not None
+
+
+def valid(text: str) -> Iterator[Stated]:
+    """The JSON objects with an answer, first to last, none inside another."""
+    at = 0
+    work = WORK * len(text) + LONGEST
+    for found in _START.finditer(text):
+        start = found.start()
+        if start < at or work <= 0:
+            continue
+        try:
+            content, end = decode(text, start)
+        except json.JSONDecodeError as error:
+            to = len(text) if error.msg.startswith("Unterminated") else error.pos
+            work -= to - start + 1
+            continue
+        except (ValueError, RecursionError):
+            work -= LONGEST
+            continue
+        stated = _stated(content, text, start, end)
+        if stated is not None:
+            at = end
+            yield stated
+        else:
+            work -= end - start
+
+
+def decode(text: str, start: int) -> tuple[Any, int]:
+    """The JSON value that begins at `start`, and where it ends. Raises ValueError, RecursionError."""
+    return _JSON.raw_decode(text, start)
+
+
+def _stated(content: Any, text: str, start: int, end: int) -> Stated | None:
+    """What an object states; None if it has no answer, or one that is no text, number or list."""
+    if not isinstance(content, dict):
+        return None
+    key = _key_of(content)
+    if key is None:
+        return None
+    answer = content[key]
+    items = _scalars(answer)
+    if items is None:
+        return None
+    scale_key = next((k for k in content if _SCALE.fullmatch(k)), "scale")
+    scale = content.get(scale_key)
+    texts_only = isinstance(answer, list) and all(type(item) is str for item in answer)
+    as_asked = key == "answer" and scale_key == "scale" and texts_only and type(scale) is str
+    numbers = all(isinstance(item, _Number) for item in items) and len(items) > 1
+    grouped = _grouped_numbers(text[start:end]) if numbers else []
+    return Stated(
+        items=grouped or [str(item) for item in items],
+        scale=str(scale) if isinstance(scale, str) else None,
+        as_asked=as_asked,
+        start=start,
+        end=end,
+    )
+
+
+def _key_of(content: dict[str, Any]) -> str | None:
+    """The key that holds the answer: `answer`, a word like it, or another word where nothing else does."""
+    if "answer" in content:
+        return "answer"
+    for pattern in (_ANSWER, _OTHER_ANSWER):
+        for key in content:
+            if pattern.fullmatch(key):
+                return key
+    return None
+
+
+def _scalars(answer: Any) -> list[str] | None:
+    """Texts and numbers of an answer, from lists in it too; [] for null, None where it has an object."""
+    if not isinstance(answer, list):
+        answer = [answer]
+    found: list[str] = []
+    for item in answer:
+        if isinstance(item, list):
+            item = [inner for inner in item if isinstance(inner, str)]
+            found += item
+        elif isinstance(item, bool):
+            found.append(str(item))
+        elif isinstance(item, str):
+            found.append(item)
+        elif item is not None:
+            return None
+    return found
+
+
+_ONE_NUMBER = r"[-+]?\d{1,3}(?:,\d{3})*(?:\.\d+)?"
+_GROUPED = re.compile(rf"""["']\s*:\s*\[\s*({_ONE_NUMBER}(?:,\s+{_ONE_NUMBER})*)\s*\]""")
+
+
+def _grouped_numbers(text: str) -> list[str]:
+    """`1,496.5` and `12` of `[1,496.5, 12]`, which JSON takes for three numbers; [] where none is grouped."""
+    found = _GROUPED.search(text)
+    if found is None or "," not in found.group(1):
+        return []
+    return re.split(r",\s+", found.group(1))
+
+
+# --- nearly JSON ---
+
+
+def broken(text: str) -> Iterator[Stated]:
+    """What looks like an object with an answer, first to last."""
+    at = 0
+    for found in _START.finditer(text):
+        if found.start() < at or _KEY.match(text, found.end()) is None:
+            continue
+        reader = _Reader(text, found.end())
+        stated = reader.read(found.start())
+        at = reader.at
+        if stated is not None:
+            yield stated
+
+
+_OPENING = re.compile(r"""["'“‘`]""")
+_CLOSERS = {'"': '"', "“": '”"', "'": "'’", "‘": "’'", "`": "`"}
+_LIST = re.compile(r"""[\[［]\s*|\((?=\s*["'“‘])\s*""")
+_SKIPPED = re.compile(r"(?:\s+|[,，;]|//[^\n]*|/\*.*?\*/|\#[^\n]*)*+", re.DOTALL)
+_SCALE_KEY = re.compile(r"""["'“]?scale["'”]?\s*[:：]""", re.IGNORECASE)
+_END = re.compile(r"[}｝]")
+_LIST_END = re.compile(r"[\])］}｝]")
+_SPECIAL = re.compile(r"""\\.|["'“”‘’`]|\n""", re.DOTALL)
+_AFTER_QUOTE = re.compile(r"\s*(?:[,，;\])］}｝]|$|//|/\*|\#|[:：])")
+_BARE_ITEM = re.compile(r"(?:(?<=\d),(?=\d{3}(?!\d))|[^,，\[\]］{}｛｝\n])++")
+_BARE_VALUE = re.compile(r"""(?:(?!,\s*["'“]?[A-Za-z_]+["'”]?\s*[:：])[^{}｛｝\n])++""")
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
+_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
+
+
+class _Reader:
+    """Reads one object from left to right; `at` is where it stands."""
+
+    def __init__(self, text: str, at: int) -> None:
+        self.text = text
+        self.at = at
+        self.limit = min(len(text), at + LONGEST)
+        self.unclosed: set[str] = set()  # quotes that nothing closes from here on
+
+    def read(self, start: int) -> Stated | None:
+        """Key after key, up to the closing bracket or what is no key."""
+        found: dict[str, list[str]] = {}
+        while not self.takes(_END):
+            self.takes(_SKIPPED)
+            key = _KEY.match(self.text, self.at, self.limit)
+            if key is None:
+                break
+            self.at = key.end()
+            found.setdefault(key.group(1).strip(), self.value())
+            self.takes(_SKIPPED)
+        return _of_pairs(found, start, self.at)
+
+    def takes(self, pattern: re.Pattern[str]) -> bool:
+        """Go on behind the pattern, if it stands here."""
+        match = pattern.match(self.text, self.at, self.limit)
+        if match is None:
+            return False
+        self.at = match.end()
+        return True
+
+    def value(self) -> list[str]:
+        """A list, a quoted text or whatever stands up to the next key."""
+        if self.takes(_LIST):
+            return self.items()
+        if _OPENING.match(self.text, self.at, self.limit):
+            return [self.quoted()]
+        return self.bare(_BARE_VALUE)
+
+    def items(self) -> list[str]:
+        """The items of a list, up to its end or the end of the text."""
+        found = []
+        while self.at < self.limit:
+            before = self.at
+            self.takes(_SKIPPED)
+            if _END.match(self.text, self.at, self.limit) or self.takes(_LIST_END):
+                break
+            if _SCALE_KEY.match(self.text, self.at, self.limit):
+                break  # the list is not closed
+            if self.takes(_LIST):
+                continue
+            if _OPENING.match(self.text, self.at, self.limit):
+                found.append(self.quoted())
+            else:
+                found += self.bare(_BARE_ITEM)
+            if self.at == before:
+                break
+        return found
+
+    def quoted(self) -> str:
+        """A quoted text: to the quote after which an object can go on, else to the end of the line."""
+        quote = self.text[self.at]
+        begin = self.at + 1
+        line_end = None
+        inner = 0  # quotes in curly ones
+        for special in _SPECIAL.finditer(self.text, begin, self.limit):
+            sign = special.group()
+            if sign == "\n" and line_end is None:
+                line_end = special.start()
+                if quote in self.unclosed:
+                    break
+            elif sign == quote == "“":
+                inner += 1
+            elif sign in _CLOSERS[quote]:
+                if inner and sign == "”":
+                    inner -= 1
+                elif _AFTER_QUOTE.match(self.text, special.end(), self.limit):
+                    self.at = special.end()
+                    return unescaped(self.text[begin : special.start()])
+        self.unclosed.add(quote)
+        self.at = self.limit if line_end is None else line_end
+        return unescaped(self.text[begin : self.at])
+
+    def bare(self, pattern: re.Pattern[str]) -> list[str]:
+        """A value without quotes."""
+        found = pattern.match(self.text, self.at, self.limit)
+        if found is None:
+            return []
+        self.at = found.end()
+        return [unescaped(found.group().strip(" \t\r"))]
+
+
+def listed(text: str) -> list[str]:
+    """The items of a list that the text begins with; [] if it begins with none."""
+    return _Reader(text, 0).value() if _LIST.match(text) and text[0] != " " else []
+
+
+def unescaped(text: str) -> str:
+    """A text without the backslashes of JSON; one before any other character goes too (`12.6\\%`)."""
+
+    def character(found: re.Match[str]) -> str:
+        escape = found.group(1)
+        if len(escape) == 5:
+            return chr(int(escape[1:], 16))
+        return _ESCAPES.get(escape, escape)
+
+    return _ESCAPE.sub(character, text)
+
+
+def _of_pairs(found: dict[str, list[str]], start: int, end: int) -> Stated | None:
+    """What the pairs state; None where no key holds an answer."""
+    key = _key_of(found)
+    if key is None:
+        return None
+    items = [item for item in found[key] if item and item != "null"]
+    scale_key = next((k for k in found if _SCALE.fullmatch(k)), None)
+    scale = found[scale_key][0] if scale_key and found[scale_key] else None
+    return Stated(items, scale, as_asked=False, start=start, end=end)
