@@ -72,22 +72,25 @@ def _mined(recipe: Recipe, counts: Counts) -> list[Pair]:
     """Pairs of a model's own replies, limited by question and balanced by answer type."""
     base = None if recipe.load_in_4bit else recipe.model_name_or_path  # scored as a 4-bit copy
     replies = samples.read(recipe.samples, recipe.form, base or None)
+    limit = recipe.max_pairs_per_question
     every: list[Pair] = []
     asked: Counter[str] = Counter()
     gold_chosen: set[str] = set()
+    beyond_limit = 0
     for context, question in questions(recipe, counts):
         asked[question.answer_type] += 1
-        made = mined.mined(context, question, replies.get(question.uid), recipe.form)
+        of_question = replies.get(question.uid)
+        made = mined.mined(context, question, of_question, recipe.form, limit)
         if isinstance(made, str):
             counts.dropped[made] += 1
             continue
         every += made.pairs
+        beyond_limit += made.beyond_limit
         if made.gold_chosen:
             gold_chosen.add(question.uid)
-    few = mined.limited(every, recipe.max_pairs_per_question)
-    kept = mined.balanced(few, asked, recipe.seed)
-    counts.dropped[mined.BEYOND_LIMIT] += len(every) - len(few)
-    counts.dropped[mined.BEYOND_SHARE] += len(few) - len(kept)
+    kept = mined.balanced(every, asked, recipe.seed)
+    counts.dropped[mined.BEYOND_LIMIT] += beyond_limit
+    counts.dropped[mined.BEYOND_SHARE] += len(every) - len(kept)
     counts.notes[mined.GOLD_CHOSEN] += sum(pair.uid in gold_chosen for pair in kept)
     counts.dropped += Counter()  # without zeros
     return kept

@@ -5,13 +5,14 @@ none); rejected is one that scores EM 0, or that is not in the format. Replies t
 count once, the most frequent first.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
 
-from tatqa_task import answer, calculator, metric
+from tatqa_task import answer, calculator, metric, prompt
 from tatqa_task.types import Context, Form, Question
 from train.pairs.pair import Pair, tatqa_pair
 from train.pairs.samples import Replies
@@ -29,10 +30,11 @@ Substance = tuple[tuple[bool, bool, bool], tuple[object, ...], str]
 
 
 class Mined(NamedTuple):
-    """The pairs of a question, and whether the gold reply is what they choose."""
+    """The pairs of a question, whether they choose the gold reply, and what the limit left out."""
 
     pairs: list[Pair]
     gold_chosen: bool
+    beyond_limit: int
 
 
 @dataclass
@@ -43,8 +45,17 @@ class Judged:
     wrong: list[tuple[str, str]]
 
 
-def mined(context: Context, question: Question, replies: Replies | None, form: Form) -> Mined | str:
-    """One pair for each different wrong reply of a question, or the reason why there is none."""
+def mined(
+    context: Context,
+    question: Question,
+    replies: Replies | None,
+    form: Form,
+    limit: int | None = None,
+) -> Mined | str:
+    """One pair for each different wrong reply of a question, or the reason why there is none.
+
+    The most frequent wrong replies count where there are more than `limit`.
+    """
     if replies is None:
         return NO_REPLY
     judged = judge(question, replies, form)
@@ -53,12 +64,13 @@ def mined(context: Context, question: Question, replies: Replies | None, form: F
     gold = answer.gold_reply(question, form)
     if not judged.right and exact_match(question, gold, form) < 1:
         return NOT_RIGHT
-    chosen = judged.right or [gold]
+    chosen = itertools.cycle(judged.right or [gold])
+    wrong = judged.wrong[:limit]
+    text = prompt.user_message(context, question, form)
     pairs = []
-    for i, (kind, rejected) in enumerate(judged.wrong):
-        right = chosen[i % len(chosen)]
-        pairs.append(tatqa_pair(context, question, form, kind, right, rejected))
-    return Mined(pairs, gold_chosen=not judged.right)
+    for (kind, rejected), right in zip(wrong, chosen, strict=False):
+        pairs.append(tatqa_pair(context, question, text, kind, right, rejected))
+    return Mined(pairs, not judged.right, len(judged.wrong) - len(wrong))
 
 
 def judge(question: Question, replies: Replies, form: Form) -> Judged:
@@ -93,17 +105,6 @@ def substance(reply: answer.Reply) -> Substance:
         items.append(" ".join(item.lower().split()) if value is None else value)
     manner = (reply.parsed, reply.strict, reply.calc_used)
     return manner, tuple(items), reply.scale
-
-
-def limited(pairs: Sequence[Pair], limit: int | None) -> list[Pair]:
-    """The first `limit` pairs of each question."""
-    of_question: Counter[str] = Counter()
-    kept = []
-    for pair in pairs:
-        of_question[pair.uid] += 1
-        if limit is None or of_question[pair.uid] <= limit:
-            kept.append(pair)
-    return kept
 
 
 def balanced(pairs: Sequence[Pair], asked: Counter[str], seed: int) -> list[Pair]:

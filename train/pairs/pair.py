@@ -4,8 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from tatqa_task import prompt
-from tatqa_task.types import Context, Form, Question
+from tatqa_task.types import Context, Question
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,7 @@ class Counts:
 
 
 def tatqa_pair(
-    context: Context, question: Question, form: Form, kind: str, chosen: str, rejected: str
+    context: Context, question: Question, text: str, kind: str, chosen: str, rejected: str
 ) -> Pair:
-    """The pair of a TAT-QA question, its prompt in the form that scoring uses."""
-    text = prompt.user_message(context, question, form)
+    """The pair of a TAT-QA question; `text` is the prompt that scoring uses."""
     return Pair(question.uid, context.uid, question.answer_type, kind, text, chosen, rejected)

@@ -6,7 +6,7 @@ Each strategy gives the pair of a question, or as a text the reason why there is
 from collections.abc import Mapping
 from random import Random
 
-from tatqa_task import answer, metric
+from tatqa_task import answer, metric, prompt
 from tatqa_task.types import Context, Form, Question
 from train.pairs.corruptions import FORMAT, KINDS, Mistakes, misformatted
 from train.pairs.pair import Pair, tatqa_pair
@@ -43,7 +43,8 @@ def corrupt(
     for kind in drawn_order(KINDS[question.answer_type], mix, rng):
         rejected = wrong_reply(mistakes, kind, chosen)
         if rejected is not None:
-            return tatqa_pair(context, question, form, kind, chosen, rejected)
+            text = prompt.user_message(context, question, form)
+            return tatqa_pair(context, question, text, kind, chosen, rejected)
     return NOT_WRONG
 
 
@@ -94,4 +95,5 @@ def log_rule(context: Context, question: Question, seed: int) -> Pair | str:
         return SAME
     chosen = answer.render(right_items, question.scale)
     rejected = answer.render(wrong_items, question.scale)
-    return tatqa_pair(context, question, "direct", "log", chosen, rejected)
+    text = prompt.user_message(context, question)
+    return tatqa_pair(context, question, text, "log", chosen, rejected)

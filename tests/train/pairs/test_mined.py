@@ -10,7 +10,7 @@ from tatqa_task import answer, data, prompt
 from tatqa_task.types import Context, Question
 from train.pairs import mined
 from train.pairs.build import build
-from train.pairs.mined import Mined, balanced, judge, limited
+from train.pairs.mined import Mined, balanced, judge
 from train.pairs.pair import Counts, Pair
 from train.pairs.samples import Replies
 from train.recipe import Recipe, RecipeError
@@ -31,8 +31,8 @@ def replies(*texts: str) -> Replies:
     return given
 
 
-def pairs_of(*texts: str) -> Mined:
-    found = mined.mined(CONTEXT, QUESTION, replies(*texts), "calc")
+def pairs_of(*texts: str, limit: int | None = None) -> Mined:
+    found = mined.mined(CONTEXT, QUESTION, replies(*texts), "calc", limit)
     assert isinstance(found, Mined)
     return found
 
@@ -95,11 +95,20 @@ def pair(uid: str, answer_type: str) -> Pair:
     return Pair(uid, "c", answer_type, "mined", "", "", "")
 
 
-def test_limited() -> None:
-    some = [pair("a", "span"), pair("a", "span"), pair("b", "span"), pair("a", "span")]
-    assert limited(some, None) == some
-    assert limited(some, 1) == [some[0], some[2]]
-    assert limited(some, 2) == some[:3]
+def test_a_limit_keeps_the_most_frequent_mistakes() -> None:
+    texts = ("Hm", WRONG, WRONG, EXPRESSION, OTHER_EXPRESSION)
+    for limit, kept, beyond in ((None, [WRONG, "Hm"], 0), (1, [WRONG], 1), (2, [WRONG, "Hm"], 0)):
+        found = pairs_of(*texts, limit=limit)
+        assert [pair.rejected for pair in found.pairs] == kept
+        assert found.beyond_limit == beyond
+
+
+def test_right_replies_take_turns() -> None:
+    span = Question("q", "?", ["the sea"], "span", "text", "", "", 1)
+    said = [answer.render([text], "") for text in ("the sea", "Sea", "a", "b", "c")]
+    found = mined.mined(CONTEXT, span, replies(*said), "direct")
+    assert isinstance(found, Mined)
+    assert [pair.chosen for pair in found.pairs] == [said[0], said[1], said[0]]
 
 
 def test_no_answer_type_has_more_than_its_share() -> None:
