@@ -17,7 +17,10 @@ from train.pairs.build import EVALUATED, build
 from train.pairs.pair import Counts
 from train.recipe import Recipe, RecipeError, parse
 
-NOT_CHECKED = "like the log's own, these pairs may be of evaluated contexts and are not checked with the metric"
+NOT_CHECKED = (
+    "like the log's own, these pairs may be of evaluated contexts "
+    "and are not checked with the metric"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

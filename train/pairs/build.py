@@ -1,12 +1,12 @@
 """The preference pairs that a recipe asks for, and what became of the questions that gave none."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from random import Random
 
 from tatqa_task import data
 from tatqa_task.types import Context, Question
-from train.pairs import mined, samples
+from train.pairs import mined, preferences, samples
 from train.pairs.corruptions import NAMES
 from train.pairs.leaks import Evaluated
 from train.pairs.pair import Counts, Pair
@@ -26,8 +26,7 @@ def build(recipe: Recipe, counts: Counts) -> Iterator[Pair]:
     """
     for name in set(recipe.corruptions) - set(NAMES):
         raise RecipeError(f"corruptions: unknown kind `{name}`; {nearest(name, NAMES)}")
-    made = _mined(recipe, counts) if recipe.strategy == "mined" else _by_rule(recipe, counts)
-    for pair in made:
+    for pair in _made(recipe, counts):
         counts.keep(pair)
         yield pair
     if not counts.by_type:
@@ -53,6 +52,15 @@ def questions(recipe: Recipe, counts: Counts) -> Iterator[tuple[Context, Questio
                 counts.dropped[NO_MARKER] += 1
             else:
                 yield context, question
+
+
+def _made(recipe: Recipe, counts: Counts) -> Iterable[Pair]:
+    """The pairs, from where the recipe says."""
+    if recipe.pairs:
+        return preferences.read(recipe.pairs)
+    if recipe.strategy == "mined":
+        return _mined(recipe, counts)
+    return _by_rule(recipe, counts)
 
 
 def _by_rule(recipe: Recipe, counts: Counts) -> Iterator[Pair]:

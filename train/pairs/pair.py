@@ -6,31 +6,51 @@ from typing import Any
 
 from tatqa_task.types import Context, Question
 
+Message = dict[str, str]  # role and content
+THINKING_OFF = {"enable_thinking": False}
+
 
 @dataclass(frozen=True)
 class Pair:
     """One preference pair: a prompt, and the whole replies that are chosen and rejected.
 
-    `kind` says how the rejected reply came about.
+    The prompt is a conversation, or a text: the one user turn, or (`plain_text`) what the reply
+    continues without a chat template. `kind` says how the rejected reply came about; pairs with the
+    same `context_uid` share a long prefix.
     """
 
     uid: str
     context_uid: str
     answer_type: str
     kind: str
-    prompt: str
+    prompt: str | list[Message]
     chosen: str
     rejected: str
+    plain_text: bool = False
+
+    @property
+    def turns(self) -> list[Message]:
+        """The prompt as a conversation."""
+        if isinstance(self.prompt, str):
+            return [{"role": "user", "content": self.prompt}]
+        return self.prompt
 
     def row(self) -> dict[str, Any]:
-        """The pair in TRL's conversational preference format, thinking off."""
+        """The pair in TRL's preference format: conversational, thinking off, or plain text."""
+        facts = {name: getattr(self, name) for name in FACTS}
+        if self.plain_text:
+            replies = {"chosen": self.chosen, "rejected": self.rejected}
+            return {**facts, "prompt": self.prompt, **replies}
         return {
-            **vars(self),
-            "prompt": [{"role": "user", "content": self.prompt}],
+            **facts,
+            "prompt": self.turns,
             "chosen": [{"role": "assistant", "content": self.chosen}],
             "rejected": [{"role": "assistant", "content": self.rejected}],
-            "chat_template_kwargs": {"enable_thinking": False},
+            "chat_template_kwargs": THINKING_OFF,
         }
+
+
+FACTS = ("uid", "context_uid", "answer_type", "kind")  # columns that TRL leaves alone
 
 
 @dataclass

@@ -51,7 +51,8 @@ def corrupt(
 def drawn_order(kinds: tuple[str, ...], mix: Mapping[str, float], rng: Random) -> list[str]:
     """Kinds of positive weight, drawn by weight without replacement.
 
-    Without a mix all weigh alike, but for the format, which every question could give. By the largest u ** (1 / weight), u uniform (Efraimidis and Spirakis, 2006).
+    Without a mix all weigh alike, but for the format, which every question could give. By the
+    largest u ** (1 / weight), u uniform (Efraimidis and Spirakis, 2006).
     """
     keys = {}
     for kind in kinds:

@@ -1,11 +1,18 @@
-"""Token ids of preference pairs: the prompt as lm-eval sends it in scoring, then the reply, by the chat template."""
+"""Token ids of preference pairs: the prompt as lm-eval sends it in scoring, then the reply.
+
+A reply is encoded as what the chat template makes of it after the prompt: with what the template
+writes before it (Llama 2's space, an answer channel) and after it (the end of the turn). Without a
+chat template the prompt is plain text, as in scoring, and the reply follows after a space.
+"""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from os.path import commonprefix
+from typing import Any, NamedTuple
 
-from train.pairs.build import Pair
+from train.pairs.pair import Message, Pair
+from train.recipe import RecipeError
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,13 @@ class TokenPair:
         return len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids))
 
 
+class Around(NamedTuple):
+    """What stands around a reply: between it and the prompt, and after it."""
+
+    before: str
+    after: str
+
+
 def tokenize(
     pairs: Sequence[Pair],
     tokenizer: Any,
@@ -30,43 +44,108 @@ def tokenize(
     max_length: int | None,
     dropped: Counter[str],
 ) -> list[TokenPair]:
-    """Ids of the pairs, prompts cut to their last `max_prompt` tokens; pairs over `max_length` are counted, not kept.
+    """Ids of the pairs, prompts cut to their last `max_prompt` tokens.
 
-    Prompt and reply are encoded apart, as in generation, where the reply's tokens follow the prompt's.
+    Pairs of more than `max_length` tokens are counted, not kept. Raises RecipeError if the chat
+    template does not continue its own prompt.
     """
     if not pairs:
         return []
-    end = end_of_turn(tokenizer)
-    texts = (
-        [prompt_text(tokenizer, pair.prompt) for pair in pairs],
-        [pair.chosen + end for pair in pairs],
-        [pair.rejected + end for pair in pairs],
-    )
-    sides = (tokenizer(side, add_special_tokens=False)["input_ids"] for side in texts)
-    rows = [
-        TokenPair(pair, prompt[-(max_prompt or len(prompt)) :], chosen, rejected)
-        for pair, prompt, chosen, rejected in zip(pairs, *sides, strict=True)
-    ]
-    kept = [row for row in rows if row.length <= (max_length or row.length)]
-    if len(kept) < len(rows):
-        dropped["longer than max_length"] += len(rows) - len(kept)
+    conversational = tokenizer.chat_template and not pairs[0].plain_text
+    rows = _conversations(pairs, tokenizer) if conversational else _texts(pairs, tokenizer)
+    kept = []
+    for row in rows:
+        cut = TokenPair(
+            row.pair,
+            row.prompt_ids[-(max_prompt or len(row.prompt_ids)) :],
+            row.chosen_ids,
+            row.rejected_ids,
+        )
+        if cut.length <= (max_length or cut.length):
+            kept.append(cut)
+        else:
+            dropped["longer than max_length"] += 1
     return kept
 
 
+def _conversations(pairs: Sequence[Pair], tokenizer: Any) -> Iterable[TokenPair]:
+    """Prompt and reply encoded apart, as in generation, where the reply's tokens follow."""
+    around = around_reply(tokenizer, pairs[0])
+    prompts = [conversation_text(tokenizer, pair.turns) for pair in pairs]
+    chosen = [f"{around.before}{pair.chosen}{around.after}" for pair in pairs]
+    rejected = [f"{around.before}{pair.rejected}{around.after}" for pair in pairs]
+    sides = [_ids(tokenizer, side) for side in (prompts, chosen, rejected)]
+    return map(TokenPair, pairs, *sides)
+
+
+def _texts(pairs: Sequence[Pair], tokenizer: Any) -> Iterable[TokenPair]:
+    """Prompt and reply encoded as one text, special tokens as the tokenizer adds them.
+
+    The reply begins where the two sides part from the prompt alone, as in TRL.
+    """
+    end = tokenizer.eos_token or ""
+    for pair in pairs:
+        if not isinstance(pair.prompt, str):
+            raise RecipeError("the base has no chat template, and the pairs are conversations")
+        space = "" if pair.plain_text else " "
+        sides = []
+        for reply in (pair.chosen, pair.rejected):
+            sides.append(f"{pair.prompt}{space}{reply}".removesuffix(end) + end)
+        prompt, chosen, rejected = tokenizer([pair.prompt, *sides])["input_ids"]
+        n = len(commonprefix([prompt, chosen, rejected]))
+        yield TokenPair(pair, prompt[:n], chosen[n:], rejected[n:])
+
+
+def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    """Ids of texts that a chat template has written; each different one is encoded once."""
+    different = list(dict.fromkeys(texts))
+    encoded = tokenizer(different, add_special_tokens=False)["input_ids"]
+    by_text = dict(zip(different, encoded, strict=True))
+    return [by_text[text] for text in texts]
+
+
 def prompt_text(tokenizer: Any, message: str) -> str:
-    """The user's message in the chat template, up to where the reply begins; thinking off."""
-    turns = [{"role": "user", "content": message}]
+    """A user's message in the chat template, up to where the reply begins; thinking off."""
+    return conversation_text(tokenizer, [{"role": "user", "content": message}])
+
+
+def conversation_text(tokenizer: Any, turns: list[Message]) -> str:
+    """A conversation in the chat template, up to where the reply begins; thinking off."""
     text = tokenizer.apply_chat_template(
         turns, tokenize=False, add_generation_prompt=True, enable_thinking=False
     )
     return str(text)
 
 
-def end_of_turn(tokenizer: Any) -> str:
-    """What the chat template writes after a reply."""
-    turns = [{"role": "user", "content": "a question"}, {"role": "assistant", "content": "a reply"}]
-    return str(
-        tokenizer.apply_chat_template(turns, tokenize=False, enable_thinking=False).rpartition(
-            "a reply"
-        )[2]
-    )
+def around_reply(tokenizer: Any, pair: Pair) -> Around:
+    """What the template writes around a reply, tried on both replies of a pair.
+
+    Raises RecipeError where it cannot be said, or where a reply would stand in an open think block.
+    """
+    replies = [reply for reply in (pair.chosen, pair.rejected) if reply]
+    found = {_around(tokenizer, pair.turns, reply) for reply in replies}
+    if len(found) > 1:
+        raise RecipeError("the base's chat template writes two replies in two ways")
+    return found.pop()
+
+
+def _around(tokenizer: Any, turns: list[Message], reply: str) -> Around:
+    """What stands around one reply.
+
+    A prompt that already ends with more than the finished conversation has before a reply (an empty
+    think block) needs nothing before it: that is where generation begins.
+    """
+    prompt = conversation_text(tokenizer, turns)
+    answered = [*turns, {"role": "assistant", "content": reply}]
+    whole = str(tokenizer.apply_chat_template(answered, tokenize=False, enable_thinking=False))
+    head, found, after = whole.rpartition(reply)
+    if not found:
+        raise RecipeError(f"the base's chat template changes a reply: {reply[:60]!r}")
+    more = prompt.removeprefix(head)
+    if head.startswith(prompt):
+        return Around(head.removeprefix(prompt), after)
+    if not prompt.startswith(head) or ("<think>" in more and "</think>" not in more):
+        n = len(commonprefix([prompt, whole]))
+        differ = f"{prompt[n : n + 60]!r}, and one with its reply goes on {whole[n : n + 60]!r}"
+        raise RecipeError(f"the base's chat template ends a prompt with {differ}")
+    return Around("", after)

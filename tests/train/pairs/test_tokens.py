@@ -1,0 +1,99 @@
+"""Token ids of pairs: what the chat template makes of a reply, or that it cannot be said."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from train.pairs.pair import Pair
+from train.pairs.tokens import TokenPair, tokenize
+from train.recipe import RecipeError
+
+PAIR = Pair("q", "c", "span", "x", "How?", '{"answer": ["so"]}', '{"answer": ["not"]}')
+TURNS = "{% for m in messages %}[{{ m.role }}]{{ m.content }}<|im_end|>{% endfor %}"
+
+
+@pytest.fixture
+def tokenizer(tiny_base: Path) -> Any:
+    return AutoTokenizer.from_pretrained(tiny_base)
+
+
+def one(tokenizer: Any, template: str | None, pair: Pair = PAIR) -> TokenPair:
+    tokenizer.chat_template = template
+    (row,) = tokenize([pair], tokenizer, None, None, Counter())
+    return row
+
+
+def texts(tokenizer: Any, row: TokenPair) -> list[str]:
+    return [tokenizer.decode(ids) for ids in (row.prompt_ids, row.chosen_ids, row.rejected_ids)]
+
+
+PLAIN = TURNS + "{% if add_generation_prompt %}[assistant]{% endif %}"
+SPACE = (  # as Llama 2's
+    "{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
+    "{% else %} {{ m.content }} <|im_end|>{% endif %}{% endfor %}"
+)
+CHANNEL = TURNS.replace(
+    "]{{ m.content }}", "]{% if m.role == 'assistant' %}<final>{% endif %}{{ m.content }}"
+)
+CHANNEL += "{% if add_generation_prompt %}[assistant]{% endif %}"
+EMPTY_THOUGHT = PLAIN.replace("[assistant]{% endif", "[assistant]<think></think>{% endif")
+OPEN_THOUGHT = PLAIN.replace("[assistant]{% endif", "[assistant]<think>{% endif")
+OTHER_PROMPT = PLAIN.replace("[assistant]{% endif", "(now answer){% endif")
+
+
+@pytest.mark.parametrize(
+    ("template", "prompt", "before", "after"),
+    [
+        (PLAIN, "[user]How?<|im_end|>[assistant]", "", "<|im_end|>"),
+        (SPACE, "[INST] How? [/INST]", " ", " <|im_end|>"),
+        (CHANNEL, "[user]How?<|im_end|>[assistant]", "<final>", "<|im_end|>"),
+        (EMPTY_THOUGHT, "[user]How?<|im_end|>[assistant]<think></think>", "", "<|im_end|>"),
+        (None, "How?", " ", "<|im_end|>"),
+    ],
+)
+def test_a_reply_continues_the_prompt_as_the_template_writes_it(
+    template: str | None, prompt: str, before: str, after: str, tokenizer: Any
+) -> None:
+    row = one(tokenizer, template)
+    sides = [f"{before}{reply}{after}" for reply in (PAIR.chosen, PAIR.rejected)]
+    assert texts(tokenizer, row) == [prompt, *sides]
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (OPEN_THOUGHT, "ends a prompt with '<think>', and one with its reply goes on"),
+        (OTHER_PROMPT, r"ends a prompt with '\(now answer\)', and one with its reply goes on '\[ass"),
+        (PLAIN.replace("]{{ m.content }}", "]{{ m.content | upper }}"), "changes a reply"),
+        (
+            PLAIN.replace("<|im_end|>", "{% if 'so' in m.content %}!{% endif %}<|im_end|>"),
+            "writes two replies in two ways",
+        ),
+    ],
+)  # fmt: skip
+def test_templates_that_train_something_else_than_they_generate_are_refused(
+    template: str, message: str, tokenizer: Any
+) -> None:
+    with pytest.raises(RecipeError, match=f"the base's chat template {message}"):
+        one(tokenizer, template)
+
+
+def test_an_empty_reply_is_the_end_of_the_turn(tokenizer: Any) -> None:
+    pair = Pair("q", "c", "span", "x", "How?", "so", "")
+    assert texts(tokenizer, one(tokenizer, PLAIN, pair))[2] == "<|im_end|>"
+
+
+def test_conversations_need_a_chat_template(tokenizer: Any) -> None:
+    pair = Pair("q", "c", "span", "x", [{"role": "user", "content": "How?"}], "so", "not")
+    assert texts(tokenizer, one(tokenizer, PLAIN, pair))[0] == "[user]How?<|im_end|>[assistant]"
+    with pytest.raises(RecipeError, match="no chat template, and the pairs are conversations"):
+        one(tokenizer, None, pair)
+
+
+def test_plain_text_takes_no_template_even_where_there_is_one(tokenizer: Any) -> None:
+    pair = Pair("q", "c", "any", "x", "Sky is", " blue", " red<|im_end|>", plain_text=True)
+    ends = [" blue<|im_end|>", " red<|im_end|>"]
+    assert texts(tokenizer, one(tokenizer, PLAIN, pair)) == ["Sky is", *ends]

@@ -1,0 +1,172 @@
+"""Anyone's preference data: `pairs: FILE.jsonl`, a dataset folder or a Hub id, in TRL's formats.
+
+| | prompt | chosen, rejected |
+|---|---|---|
+| explicit | a text, or messages | texts, or a list with the assistant's message |
+| implicit | none | whole texts or conversations that begin alike: that is the prompt |
+
+Texts are trained on without a chat template, conversations with it, thinking off. What
+`python -m train.pairs` writes is one of these formats.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import takewhile
+from os.path import commonprefix
+from pathlib import Path
+from typing import Any
+
+from train.pairs.pair import FACTS, THINKING_OFF, Message, Pair
+from train.recipe import RecipeError, one_line
+
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+Side = str | list[Message]
+
+
+class _Unusable(Exception):
+    """A row that is no preference pair; the message says why."""
+
+
+def read(source: str) -> list[Pair]:
+    """The pairs of a JSON Lines file, a dataset folder or a Hub id, in their order.
+
+    Rows whose prompts share a long beginning get one context. Raises RecipeError with the row.
+    """
+    pairs = []
+    for n, row in enumerate(_rows(source), 1):
+        try:
+            pairs.append(_pair(row, n))
+        except _Unusable as error:
+            raise RecipeError(f"pairs: {source}, row {n}: {error}") from None
+    if not pairs:
+        raise RecipeError(f"pairs: {source} has no row")
+    return in_contexts(pairs)
+
+
+def _rows(source: str) -> Iterator[Any]:
+    path = Path(source)
+    if path.is_file():
+        return _lines(path)
+    if path.suffix in (".jsonl", ".json") or not (path.is_dir() or HUB_ID.fullmatch(source)):
+        raise RecipeError(f"pairs: {source} is no file, dataset folder or Hub id")
+    return _dataset(source)
+
+
+def _lines(path: Path) -> Iterator[Any]:
+    """The rows of a JSON Lines file; empty lines are none."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"pairs: cannot read {path} ({one_line(error)})") from None
+    for number, line in enumerate(lines, 1):
+        try:
+            if line.strip():
+                yield json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise RecipeError(f"pairs: {path}:{number}: not JSON ({one_line(error)})") from None
+
+
+def _dataset(source: str) -> Iterator[Any]:
+    """The rows of a dataset's train split."""
+    from datasets import load_dataset
+
+    try:
+        yield from load_dataset(source, split="train")
+    except Exception as error:  # the Hub's, pyarrow's and datasets' own
+        raise RecipeError(f"pairs: cannot load {source}: {one_line(error)}") from None
+
+
+def _pair(row: Any, n: int) -> Pair:
+    """One row as a pair, whose facts it may state (uid, answer_type, kind). Raises _Unusable."""
+    if not isinstance(row, dict):
+        raise _Unusable("not an object with prompt, chosen and rejected")
+    if row.get("chat_template_kwargs") not in (None, THINKING_OFF):
+        raise _Unusable("chat_template_kwargs other than enable_thinking: false are not supported")
+    if row.get("tools"):
+        raise _Unusable("tools are not supported")
+    chosen, rejected = _side(row, "chosen"), _side(row, "rejected")
+    if isinstance(chosen, str) != isinstance(rejected, str):
+        raise _Unusable("chosen and rejected are of two formats")
+    prompt = _side(row, "prompt") if row.get("prompt") is not None else None
+    if prompt is None or isinstance(prompt, str) != isinstance(chosen, str):
+        prompt, chosen, rejected = _extracted(chosen, rejected)
+    replies = _reply(chosen, "chosen"), _reply(rejected, "rejected")
+    if replies[0] == replies[1]:
+        raise _Unusable("chosen equals rejected")
+    stated = {name: row[name] for name in FACTS if isinstance(row.get(name), str)}
+    facts = {"uid": str(n), "context_uid": "", "answer_type": "any", "kind": "given", **stated}
+    return Pair(
+        **facts,
+        prompt=prompt,
+        chosen=replies[0],
+        rejected=replies[1],
+        plain_text=isinstance(prompt, str),
+    )
+
+
+def _side(row: dict[str, Any], name: str) -> Side:
+    """A column as a text or as messages."""
+    value = row.get(name)
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list) or not value:
+        raise _Unusable(f"{name} is neither a text nor a list of messages")
+    messages = []
+    for message in value:
+        plain = isinstance(message, dict) and isinstance(message.get("role"), str)
+        if not plain or not isinstance(message.get("content"), str):
+            raise _Unusable(f"{name} has a message without a role and a text as its content")
+        messages.append({"role": message["role"], "content": message["content"]})
+    return messages
+
+
+def _extracted(chosen: Side, rejected: Side) -> tuple[Side, Side, Side]:
+    """The prompt that both sides begin with, and what is left of each, as TRL's extract_prompt.
+
+    In texts the prompt ends before a last space, which the replies keep: tokens begin with it.
+    """
+    both = zip(chosen, rejected, strict=False)
+    n = sum(1 for _ in takewhile(lambda items: items[0] == items[1], both))
+    if n and chosen[n - 1] == " ":
+        n -= 1
+    if not n:
+        raise _Unusable("there is no prompt, and chosen and rejected do not begin alike")
+    return chosen[:n], chosen[n:], rejected[n:]
+
+
+def _reply(side: Side, name: str) -> str:
+    """The text of a side: itself, or the content of the one message of the assistant."""
+    if isinstance(side, str):
+        return side
+    if [message["role"] for message in side] != ["assistant"]:
+        raise _Unusable(f"{name} is not one message of the assistant after the prompt")
+    return side[0]["content"]
+
+
+def in_contexts(pairs: list[Pair]) -> list[Pair]:
+    """The pairs, those whose prompts share at least half of the shorter one in one context.
+
+    Half, so that a system prompt that all rows share makes no context. Contexts that the rows state
+    themselves stay.
+    """
+    texts = [_as_text(pair) for pair in pairs]
+    contexts: dict[int, str] = {}
+    before, context = "", ""
+    for i in sorted(range(len(pairs)), key=lambda i: texts[i]):
+        shared = len(commonprefix([before, texts[i]]))
+        if not before or 2 * shared < min(len(before), len(texts[i])):
+            context = pairs[i].uid
+        contexts[i] = context
+        before = texts[i]
+    return [
+        pair if pair.context_uid else replace(pair, context_uid=contexts[i])
+        for i, pair in enumerate(pairs)
+    ]
+
+
+def _as_text(pair: Pair) -> str:
+    if isinstance(pair.prompt, str):
+        return pair.prompt
+    return "\n".join(f"{message['role']}: {message['content']}" for message in pair.prompt)
