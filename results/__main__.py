@@ -2,12 +2,12 @@
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from results import FailedError, InputError
+from results import FailedError
+from results.sweep import options
 
 
 def parser() -> argparse.ArgumentParser:
@@ -20,38 +20,7 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("before", type=Path)
     compare.add_argument("after", type=Path)
     compare.add_argument("--json", action="store_true", help="print JSON")
-    run = commands.add_parser(
-        "run", help="score the base, train and score one adapter per recipe, report"
-    )
-    run.set_defaults(do=run_command)
-    run.add_argument("recipes", type=Path, nargs="+", metavar="RECIPE")
-    run.add_argument(
-        "--judge-model", help="also run MT-Bench with this judge (OPENAI_API_KEY, OPENAI_BASE_URL)"
-    )
-    run.add_argument("--bench", help="bench folder in place of MT-Bench")
-    run.add_argument(
-        "--instruct", action="store_true", help="also judge the 25 instruction-following questions"
-    )
-    run.add_argument(
-        "--ifeval", action="store_true", help="also score IFEval (needs lm_eval[ifeval])"
-    )
-    run.add_argument(
-        "--limit", type=int, help="only this many TAT-QA questions of each answer type"
-    )
-    run.add_argument(
-        "--backend", choices=("hf", "vllm"), default="hf", help="what generates for lm_eval"
-    )
-    run.add_argument("--max-new-tokens", type=int, default=1024, help="of an answer that is judged")
-    run.add_argument("--batch-size", type=int, default=16, help="of lm_eval")
-    run.add_argument(
-        "--runs", type=Path, default=Path("results/runs"), help="folder of run folders"
-    )
-    run.add_argument(
-        "--report", type=Path, help="folder for the report (default: tatqa-report among the runs)"
-    )
-    run.add_argument(
-        "--dry-run", action="store_true", help="print the commands that are not done yet"
-    )
+    options.add(commands).set_defaults(do=run_command)
     add_report(commands)
     return top
 
@@ -86,26 +55,16 @@ def compare_command(args: argparse.Namespace) -> int:
 
 def run_command(args: argparse.Namespace) -> int:
     from results.report import publish
-    from results.sweep import plan as run
+    from results.sweep import dry_run, execute
 
-    if args.judge_model and not os.environ.get("OPENAI_API_KEY"):
-        raise InputError("the judge needs OPENAI_API_KEY (any word if its server asks for none)")
-    settings = run.Settings(
-        **{name: getattr(args, name) for name in run.Settings.__dataclass_fields__}
-    )
-    plans = run.sweep(args.recipes, settings, args.runs)
+    plans, settings, serving = options.planned(args)
     if args.dry_run:
-        print(
-            "\n".join(
-                stage.command(sys.executable)
-                for p in plans
-                for stage in p.stages
-                if not stage.done()
-            )
-        )
+        print("\n".join(dry_run.lines(plans, serving)))
         return 0
+    if args.judge_model:
+        options.check_judge_answers()
     publish.check_place(publish.folder_for(args.runs, args.report))
-    run.execute(plans, settings)
+    execute.execute(plans, settings, serving)
     show_comparisons(plans)
     args = argparse.Namespace(runs=args.runs, out=args.report, results=None, check=False)
     report_command(args)  # somebody else's broken record does not fail a sweep that is done

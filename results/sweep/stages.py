@@ -1,8 +1,9 @@
-"""Stages: commands that turn files into files, run once for given inputs, under a lock, safe to kill at any moment.
+"""Stages: commands that turn files into files, run once for given inputs, safe to kill at any moment.
 
-A stage leaves `<name>.stage.json` in its folder: a hash of its command and of all it reads, and whether it is done. The
-same and done: skipped. The same, not done: run again over what it left, as every command here goes on where it stopped.
-Changed: an output folder is removed first (training guards its own files).
+A stage leaves `<name>.stage.json` in its folder: a hash of its command and of all it reads, what it
+wrote, and whether it is done. The same and done: skipped. The same, not done: run again over what
+it left, as every command here goes on where it stopped. Changed: what lies in its place is set
+aside first, under a name of its own; nothing is removed.
 """
 
 import functools
@@ -10,11 +11,10 @@ import hashlib
 import json
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -27,10 +27,8 @@ from results import FailedError, InputError
 from results.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = {
-    "lm_eval": "tatqa_task",
-    "mtbench_runner": "mtbench_runner",
-}  # whose code decides a stage's scores
+SCORERS = {"lm_eval": "tatqa_task", "mtbench_runner": "mtbench_runner"}  # whose code decides scores
+CODE = (".py", ".yaml", ".jsonl")
 PACKAGES = (
     "torch",
     "transformers",
@@ -42,9 +40,12 @@ PACKAGES = (
     "datasets",
     "vllm",
 )
-# `python -m` that on Linux ends when this program is killed (PR_SET_PDEATHSIG, SIGKILL): a second run never meets the
-# first one's orphan, not even where the kill comes before the request. Not as preexec_fn: Python's hooks around a fork
-# lose a Ctrl-C that comes just then.
+SECONDS_TO_END = 60  # for a command that is told to stop: training writes a checkpoint first
+# In a served stage's arguments, until it is known which server answers and under what name.
+SERVER, MODEL = "SERVER_URL", "SERVED_MODEL"
+# `python -m` that on Linux ends when this program is killed (PR_SET_PDEATHSIG, SIGKILL): a second
+# run never meets the first one's orphan, not even where the kill comes before the request. Not as
+# preexec_fn: Python's hooks around a fork lose a Ctrl-C that comes just then.
 MODULE = """import ctypes, os, runpy, sys
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, 9)
@@ -54,6 +55,12 @@ if sys.argv[2] not in sys.path:
     sys.path.insert(0, sys.argv[2])
 del sys.argv[:3]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)"""
+
+Names = Mapping[str, str]  # SERVER and MODEL, where a stage is served
+
+
+class LockedError(FailedError):
+    """Another program is at work in a run folder."""
 
 
 @dataclass(frozen=True)
@@ -66,62 +73,102 @@ class Stage:
     inputs: list[str]
     output: Path
 
-    def command(self, python: str = "python") -> str:
-        """The command as a person would paste it."""
-        data = os.environ.get("TATQA_DATA", "")
-        data = os.path.relpath(data) if Path(data).is_absolute() else data
-        return (f"TATQA_DATA={shlex.quote(data)} " if data else "") + shlex.join(
-            [python, "-m", *self.arguments]
-        )
-
-    def key(self) -> str:
-        """Hash of all that the output depends on: command, contents read, data, package versions, scoring code."""
-        code = sorted((ROOT / SOURCES.get(self.arguments[0], "-")).rglob("*"))
-        read = [
-            *self.inputs,
-            data_source(),
-            *(str(file) for file in code if file.suffix in (".py", ".yaml", ".jsonl")),
-        ]
-        return digest([*self.arguments, *map(content, read), *map(str, versions().items())])
+    @property
+    def title(self) -> str:
+        """What it is called in messages."""
+        return f"{self.folder.name}: {self.name}"
 
     @property
     def file(self) -> Path:
+        """Where its note is."""
         return self.folder / f"{self.name}.stage.json"
 
+    @property
+    def log(self) -> Path:
+        """Where its messages go, if not to the terminal."""
+        return self.folder / f"{self.name}.log"
+
+    def filled(self, names: Names) -> list[str]:
+        """The arguments with the server's address and the model's name in place."""
+        words = list(self.arguments)
+        for placeholder, value in names.items():
+            words = [word.replace(placeholder, value) for word in words]
+        return words
+
+    def command(self, python: str = "python", names: Names | None = None) -> str:
+        """The command as a person would paste it."""
+        data = os.environ.get("TATQA_DATA", "")
+        data = os.path.relpath(data) if Path(data).is_absolute() else data
+        setting = f"TATQA_DATA={shlex.quote(data)} " if data else ""
+        return setting + shlex.join([python, "-m", *self.filled(names or {})])
+
+    def key(self) -> str:
+        """Hash of all that the output depends on.
+
+        Command, contents read, data, package versions, and the code that scores.
+        """
+        code = scoring_code(self.arguments[0])
+        read = [*self.inputs, data_source(), *map(str, code)]
+        return digest([*self.arguments, *map(content, read), *map(str, versions().items())])
+
     def note(self) -> dict[str, Any]:
-        """What the stage left about itself: `key`, `done`, `seconds` and `command`; {} if nothing."""
-        return (
-            dict(json.loads(self.file.read_text(encoding="utf-8"))) if self.file.is_file() else {}
-        )
+        """What the stage left about itself: key, done, seconds, command, files; {} if nothing."""
+        try:
+            note = json.loads(self.file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError):
+            note = None
+        if not isinstance(note, dict) or not isinstance(note.get("key"), str):
+            raise InputError(
+                f"{self.file}: no note of a stage any more; move it away to start anew"
+            )
+        return note
 
     def done(self) -> bool:
+        """Whether it need not run: the same work was done, and all that it wrote is there."""
         note = self.note()
-        return bool(note.get("done")) and note["key"] == self.key() and self.written()
+        if not note.get("done") or note["key"] != self.key() or not self.written():
+            return False
+        return all((self.folder / name).is_file() for name in note.get("files", []))
 
     def written(self) -> bool:
         """lm-eval only logs that it could not save, so an empty output folder does not count."""
         return self.output.is_file() or any(self.output.rglob("*.json"))
 
+    def files(self) -> list[str]:
+        """All files in its place, as paths in its folder."""
+        found = [self.output] if self.output.is_file() else sorted(self.output.rglob("*"))
+        return [str(file.relative_to(self.folder)) for file in found if file.is_file()]
+
+
+def scoring_code(program: str) -> list[Path]:
+    """The project's files that decide what a program scores."""
+    if program not in SCORERS:
+        return []
+    files = sorted((ROOT / SCORERS[program]).rglob("*"))
+    return [file for file in files if file.suffix in CODE]
+
 
 def data_source() -> str:
+    """Where the questions come from: a folder, `synthetic`, or the official files."""
     return os.environ.get("TATQA_DATA", "official")
 
 
 def digest(parts: Iterable[str]) -> str:
+    """SHA-256 of several texts."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def content(name: str) -> str:
-    """Hash of a file or of a folder's files; a name that is neither stands for itself (a hub id, `synthetic`)."""
+    """Hash of a file or of a folder's files; a name that is neither stands for itself."""
     path = Path(name)
     if path.is_file():
         return _file_hash(path, path.stat().st_size, path.stat().st_mtime_ns)
     files = sorted(file for file in path.rglob("*") if file.is_file())
-    return (
-        digest(f"{file.relative_to(path)} {content(str(file))}" for file in files)
-        if files
-        else name
-    )
+    if not files:
+        return name  # a hub id, or `synthetic`
+    return digest(f"{file.relative_to(path)} {content(str(file))}" for file in files)
 
 
 @functools.cache
@@ -139,37 +186,101 @@ def versions() -> dict[str, str]:
     return {name: present[name] for name in PACKAGES if name in present}
 
 
-def perform(stage: Stage) -> None:
-    """Run a stage unless it is done. Raises FailedError, or InputError if the command refuses its input."""
-    title, note = f"{stage.folder.name}: {stage.name}", stage.note()
-    if stage.done():
-        sys.stderr.write(f"== {title}: done before\n")
-        return
-    if note.get("key") != stage.key():
+def perform(stage: Stage, names: Names | None = None) -> None:
+    """Run a stage unless it is done. Raises FailedError, or InputError if its input is refused."""
+    perform_together([stage], names)
+
+
+def perform_together(stages: Sequence[Stage], names: Names | None = None) -> None:
+    """Run those of the stages that are not done, all at once. Raises as `perform` does."""
+    started = []
+    for stage in stages:
+        if stage.done():
+            say(f"{stage.title}: done before")
+        else:
+            started.append((stage, begin(stage, names or {})))
+    since = time.monotonic()
+    codes = call([stage.filled(names or {}) for stage, _ in started])
+    seconds = time.monotonic() - since
+    for (stage, note), code in zip(started, codes, strict=True):
+        if code == 0:
+            end(stage, note, seconds)
+    for (stage, _), code in zip(started, codes, strict=True):
+        judge(stage.title, code)
+
+
+def begin(stage: Stage, names: Names) -> dict[str, Any]:
+    """Make the stage's place ready and note that it is at work; returns the note."""
+    note, key = stage.note(), stage.key()
+    if note.get("key") != key:
         note = {}
-        if stage.output.is_dir():
-            shutil.rmtree(stage.output)
-    spent = note.get("seconds", 0.0)
-    note = {"key": stage.key(), "done": False, "seconds": spent, "command": stage.command()}
+        if stage.output.is_dir() and any(stage.output.iterdir()):
+            say(f"{stage.title}: what was there is kept as {set_aside(stage.output)}")
+    command = stage.command(names=names)
+    note = {"key": key, "done": False, "seconds": note.get("seconds", 0.0), "command": command}
     write_whole(stage.file, json.dumps(note, indent=1))
-    sys.stderr.write(f"== {title}: {stage.command()}\n")
-    started = time.monotonic()
-    call(stage.arguments, title)
+    say(f"{stage.title}: {command}")
+    return note
+
+
+def end(stage: Stage, note: dict[str, Any], seconds: float) -> None:
+    """Note that the stage is done. Raises FailedError if it left nothing."""
     if not stage.written():
-        raise FailedError(f"stage {title} left nothing in {stage.output}; see its messages above")
-    seconds = round(spent + time.monotonic() - started, 1)
-    write_whole(stage.file, json.dumps(note | {"done": True, "seconds": seconds}, indent=1))
-    sys.stderr.write(f"== {title}: done in {seconds:.0f} s\n")
+        raise FailedError(f"stage {stage.title} left nothing in {stage.output}; see {stage.log}")
+    spent = round(note["seconds"] + seconds, 1)
+    done = note | {"done": True, "seconds": spent, "files": stage.files()}
+    write_whole(stage.file, json.dumps(done, indent=1))
+    say(f"{stage.title}: done in {spent:.0f} s")
 
 
-def call(arguments: list[str], title: str) -> None:
-    """Run `python -m ARGUMENTS` with its output on the terminal. Raises FailedError or InputError."""
+def set_aside(path: Path) -> Path:
+    """Rename a file or folder so that its place is free; returns where it is now."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.old-{number}")).exists():
+        number += 1
+    return path.rename(aside)
+
+
+def say(line: str) -> None:
+    """A line about the work on the terminal."""
+    sys.stderr.write(f"== {line}\n")
+
+
+def call(commands: Sequence[list[str]]) -> list[int]:
+    """Run `python -m ARGUMENTS` for each, all at once; returns their exit codes."""
+    processes = [start(arguments) for arguments in commands]
+    try:
+        return [process.wait() for process in processes]
+    finally:
+        for process in processes:
+            stop(process)
+
+
+def start(arguments: list[str]) -> "subprocess.Popen[bytes]":
+    """Start `python -m ARGUMENTS`, which ends at the latest when this program does."""
     ours = [sys.executable, "-c", MODULE, str(os.getpid()), str(ROOT)]
     safe = os.environ | {"PYTHONSAFEPATH": "1"}  # a train.py in the working folder is not ours
-    code = subprocess.run([*ours, *arguments], env=safe).returncode
+    return subprocess.Popen([*ours, *arguments], env=safe)
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """End a process, if it has not ended: with time to save its work, then for good."""
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(SECONDS_TO_END)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def judge(title: str, code: int) -> None:
+    """Raise what an exit code means."""
     if code == 2:
         raise InputError(
-            f"stage {title}: its input is refused, see above; put it right and run the same command again"
+            f"stage {title}: its input is refused, see above; put it right and run the same"
+            " command again"
         )
     if code:
         raise FailedError(
@@ -177,12 +288,20 @@ def call(arguments: list[str], title: str) -> None:
         )
 
 
+def check(arguments: list[str], title: str) -> None:
+    """Run a command that only checks its input. Raises FailedError or InputError."""
+    judge(title, call([arguments])[0])
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a run folder; the system lets go of it after a kill. Raises FailedError if another program holds it."""
+    """Hold a run folder; the system lets go of it after a kill.
+
+    Raises LockedError if another program holds it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(folder / "run.lock", timeout=0):
             yield
     except filelock.Timeout:
-        raise FailedError(f"another run is at work in {folder}; wait for it or stop it") from None
+        raise LockedError(f"another run is at work in {folder}; wait for it or stop it") from None

@@ -9,9 +9,11 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,10 @@ import pytest
 
 from results import record
 from results.__main__ import main
-from results.sweep import plan as run
-from results.sweep.plan import Settings
+from results.sweep import recipes as recipe_files
+from results.sweep import records
+from results.sweep.commands import Settings
+from results.sweep.plan import Plan, sweep
 
 ROOT = Path(__file__).resolve().parents[3]
 BASE = "train/bases/tiny-tatqa"
@@ -32,14 +36,20 @@ def recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     monkeypatch.chdir(tmp_path)
     (tmp_path / BASE).mkdir(parents=True)
     (tmp_path / BASE / "model.safetensors").write_bytes(b"weights")
+    monkeypatch.delenv("TATQA_DATA", raising=False)
     paths = [Path(f"beta_{beta}.yaml") for beta in ("0.02", "0.05", "0.1")]
     for path in paths:
         path.write_text(f"model_name_or_path: {BASE}\nbeta: {path.stem[5:]}\nlora_r: 32\n")
     return paths
 
 
+def planned(recipes: list[Path], runs: str = "results/runs", **settings: Any) -> list[Plan]:
+    read = [recipe_files.read(path) for path in recipes]
+    return sweep(read, Settings(**settings), Path(runs))
+
+
 def commands(recipes: list[Path], **settings: Any) -> list[str]:
-    plans = run.sweep(recipes, Settings(**settings), Path("results/runs"))
+    plans = planned(recipes, **settings)
     return [stage.command() for plan in plans for stage in plan.stages]
 
 
@@ -79,17 +89,18 @@ def test_vllm_gets_the_adapter_and_its_rank(recipes: list[Path]) -> None:
 
 def test_a_4_bit_recipe_is_scored_on_a_4_bit_base(recipes: list[Path]) -> None:
     recipes[0].write_text(recipes[0].read_text() + "load_in_4bit: true\n")
-    plans = run.sweep(recipes[:2], Settings(), Path("results/runs"))
+    plans = planned(recipes[:2])
     quantized, _, base, plain = (plan.folder.name for plan in plans)
     assert quantized != base
-    assert plans[0].stages[0].arguments == [
+    assert plans[0].quantize is not None
+    assert plans[0].quantize.arguments == [
         "train.quantize",
         BASE,
         f"results/runs/{quantized}/model",
     ]
     assert (
         f"pretrained=results/runs/{quantized}/model,enable_thinking=False,peft"
-        in plans[1].stages[1].command()
+        in plans[1].scoring[0].command()
     )
     assert plain == "beta_0.05"
 
@@ -98,7 +109,7 @@ def test_another_base_or_other_settings_get_another_base_folder(
     recipes: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def folder(**settings: Any) -> str:
-        return run.sweep(recipes[:1], Settings(**settings), Path("r"))[0].folder.name
+        return planned(recipes[:1], "r", **settings)[0].folder.name
 
     names = [folder(), folder(limit=5), folder(judge_model="j")]
     monkeypatch.setenv("TATQA_DATA", "synthetic")
@@ -215,8 +226,8 @@ score = {"bench": "demo", "judge": "stand-in-judge", "stand_in": True, "n_questi
 
 
 @pytest.fixture
-def stand_ins(tmp_path: Path, recipes: list[Path]) -> dict[str, str]:
-    """An environment in which the three programs are the stand-ins."""
+def stand_ins(tmp_path: Path, recipes: list[Path]) -> Iterator[dict[str, str]]:
+    """An environment in which the three programs are the stand-ins, and a judge that listens."""
     folder = tmp_path / "stand_ins"
     folder.mkdir()
     for name, code in STAND_INS.items():
@@ -227,7 +238,14 @@ def stand_ins(tmp_path: Path, recipes: list[Path]) -> dict[str, str]:
         {"question_id": i, "category": f"kind {i % 3}", "turns": ["?", "?"]} for i in range(6)
     ]
     (bench / "question.jsonl").write_text("".join(json.dumps(q) + "\n" for q in questions))
-    return {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "OPENAI_API_KEY": "x"}
+    with socket.create_server(("127.0.0.1", 0)) as judge:
+        judge_url = f"http://127.0.0.1:{judge.getsockname()[1]}/v1"
+        yield {
+            **os.environ,
+            "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}",
+            "OPENAI_API_KEY": "x",
+            "OPENAI_BASE_URL": judge_url,
+        }
 
 
 def sweep_command(recipes: list[Path], runs: str) -> list[str]:
@@ -251,9 +269,10 @@ def sweep_command(recipes: list[Path], runs: str) -> list[str]:
 
 def measured(folder: Path) -> dict[str, Any]:
     """All records without what may differ between two sweeps: seconds and where they lie."""
-    records = record.load_all(folder / "runs")
-    assert len(records) == 4
-    return {name: (r.base, r.model, r.training, r.scores) for name, r in records.items()}
+    found, problems = record.load_all(folder / "runs")
+    assert not problems
+    assert len(found) == 4
+    return {name: (r.base, r.model, r.training, r.scores) for name, r in found.items()}
 
 
 def test_a_sweep_killed_again_and_again_ends_as_if_it_had_not_been(
@@ -318,7 +337,7 @@ def test_ctrl_c_stops_in_one_line_and_the_next_call_goes_on(
     assert done.returncode == 0, done.stderr
 
 
-def test_a_failed_stage_ends_the_sweep_with_one_line(
+def test_every_failed_run_is_named_in_one_line_and_the_others_go_on(
     recipes: list[Path], stand_ins: dict[str, str], tmp_path: Path
 ) -> None:
     (tmp_path / "stand_ins" / "mtbench_runner.py").write_text(
@@ -328,7 +347,9 @@ def test_a_failed_stage_ends_the_sweep_with_one_line(
         sweep_command(recipes, "r"), env=stand_ins, capture_output=True, text=True
     )
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("error: stage base-tiny-tatqa-")
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: stage")]
+    assert len(errors) == 4
+    assert errors[0].startswith("error: stage base-tiny-tatqa-")
     assert "Traceback" not in done.stderr
     assert not list(Path("r/runs").glob("*/record.json"))
 
@@ -390,7 +411,7 @@ def test_a_real_sweep_of_three_recipes_killed_twice_ends_the_same(
         ).returncode
         == 0
     )
-    whole, killed_ = (record.load_all(tmp_path / name / "runs") for name in ("whole", "killed"))
+    whole, killed_ = (record.load_all(tmp_path / name / "runs")[0] for name in ("whole", "killed"))
     assert len(whole) == 4
     for name, before in whole.items():
         assert before.scores == killed_[name].scores
@@ -419,5 +440,5 @@ def test_own_records_do_not_make_the_code_dirty(
     states = []
     for file in files:
         file.write_text("after")
-        states.append(run.git_state()["dirty"])
+        states.append(records.git_state()["dirty"])
     assert states == [False, False, True]

@@ -63,19 +63,81 @@ def test_a_done_stage_is_not_run_again(stage: Stage) -> None:
     assert stage.note()["done"] is True
 
 
-def test_changed_input_runs_again_and_old_output_goes(stage: Stage, tmp_path: Path) -> None:
+def test_changed_input_runs_again_and_old_output_is_kept_aside(
+    stage: Stage, tmp_path: Path
+) -> None:
     stages.perform(stage)
     (tmp_path / "source").write_text("two")
     assert not stage.done()
     stages.perform(stage)
     assert calls(stage) == 2
     assert json.loads((stage.output / "0.json").read_text()) == ["two", 0]
+    aside = stage.folder / "out.old-1"
+    assert json.loads((aside / "0.json").read_text()) == ["one", 0]
 
 
 def test_touching_an_input_changes_nothing(stage: Stage, tmp_path: Path) -> None:
     stages.perform(stage)
     os.utime(tmp_path / "source", (1, 1))
     assert stage.done()
+
+
+def test_a_note_of_the_users_beside_the_samples_is_never_lost(stage: Stage, tmp_path: Path) -> None:
+    stages.perform(stage)
+    (stage.output / "my notes.txt").write_text("mine")
+    (tmp_path / "source").write_text("two")
+    stages.perform(stage)
+    kept = [file.read_text() for file in stage.folder.rglob("my notes.txt")]
+    assert kept == ["mine"]
+
+
+def test_what_a_pasted_command_made_is_kept(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage.output.mkdir()
+    (stage.output / "0.json").write_text("pasted")
+    stages.perform(stage)
+    assert (stage.folder / "out.old-1" / "0.json").read_text() == "pasted"
+    assert "kept as" in capsys.readouterr().err
+
+
+def test_a_lost_file_among_others_runs_again(stage: Stage) -> None:
+    stages.perform(stage)
+    (stage.output / "3.json").unlink()
+    assert not stage.done()
+    stages.perform(stage)
+    assert (stage.output / "3.json").exists()
+
+
+@pytest.mark.parametrize("torn", ["", "{", "[1]", '{"done": true}'])
+def test_a_torn_note_is_named_and_not_replaced(stage: Stage, torn: str) -> None:
+    stages.perform(stage)
+    stage.file.write_text(torn)
+    with pytest.raises(InputError, match="rows.stage.json"):
+        stages.perform(stage)
+    assert stage.file.read_text() == torn
+
+
+def test_stages_at_once_keep_what_succeeded(stage: Stage, tmp_path: Path) -> None:
+    bad_source = tmp_path / "bad"
+    bad_source.write_text("exit 1")
+    out = stage.folder / "bad_out"
+    arguments = ["work_in_rows", str(bad_source), str(out), "0"]
+    bad = Stage(stage.folder, "bad", arguments, [str(bad_source)], out)
+    with pytest.raises(FailedError, match="run: bad"):
+        stages.perform_together([bad, stage])
+    assert stage.done()
+    assert not bad.done()
+
+
+def test_server_and_model_are_filled_in_and_do_not_change_the_key(stage: Stage) -> None:
+    served = Stage(
+        stage.folder, "s", ["m", f"model={stages.MODEL},url={stages.SERVER}/v1"], [], stage.output
+    )
+    names = {stages.SERVER: "http://h:1", stages.MODEL: "a-1"}
+    assert served.filled(names) == ["m", "model=a-1,url=http://h:1/v1"]
+    assert served.command(names=names) == "python -m m model=a-1,url=http://h:1/v1"
+    assert served.key() == served.key()
 
 
 @pytest.mark.parametrize("name", ["TATQA_DATA"])
@@ -190,5 +252,5 @@ def test_a_module_of_the_users_in_the_working_folder_is_not_run_in_place_of_ours
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tatqa_task.py").write_text("open('stolen', 'w')")
-    stages.call(["tatqa_task", "include-path"], "title")
+    stages.check(["tatqa_task", "include-path"], "title")
     assert not Path("stolen").exists()

@@ -1,0 +1,276 @@
+"""Does what a sweep planned: each run is prepared (sampled, trained), then scored.
+
+Several workers may run the same command over one shared folder: a run that another one holds is
+passed over and looked at again, until all are done. What fails is told at the end; the other runs
+are finished first.
+"""
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from results import FailedError, outputs
+from results.sweep import server, stages
+from results.sweep.commands import SERVED, Scored, Settings
+from results.sweep.plan import Plan
+from results.sweep.records import write_record
+from results.sweep.server import Server
+from results.sweep.stages import MODEL, SERVER, LockedError, Names, Stage
+
+WAIT_SECONDS = 5.0  # before runs that others hold are looked at again
+KEPT_WHILE_TRAINING = 0.5  # a server with a larger share of the GPU makes room for training
+VLLM = "vllm"
+
+
+@dataclass
+class Serving:
+    """The server of a sweep: none, one that runs somewhere, or one started for each base."""
+
+    where: str | None = None  # None, "vllm" or a URL
+    memory: float = 0.85
+    rank: int = 16  # the largest adapter it must hold
+    log_folder: Path = Path()
+    _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _base: str | None = None
+    _server: Server | None = None
+
+    def server(self, base: str) -> Server:
+        """The server of this base, started now if need be. Raises FailedError or InputError."""
+        if self._server and self._base == base and alive(self._server):
+            return self._server
+        self.stop()
+        self._server = self._open(base)
+        self._base = base
+        return self._server
+
+    def _open(self, base: str) -> Server:
+        if self.where != VLLM:
+            return server.connect(str(self.where), base)
+        log = self.log_folder / "server.log"
+        stages.say(f"starting vLLM for {base}; what it says is in {log}")
+        since = time.monotonic()
+        started = server.start_vllm(base, self.rank, self.memory, log)
+        found = self._stack.enter_context(started)
+        stages.say(f"vLLM answers after {time.monotonic() - since:.0f} s")
+        return found
+
+    def make_room(self) -> None:
+        """Before training: end a server that was started here, unless it is a small one."""
+        if self.where == VLLM and self.memory > KEPT_WHILE_TRAINING:
+            self.stop()
+
+    def stop(self) -> None:
+        """End what was started here."""
+        self._stack.close()
+        self._base = self._server = None
+
+    @contextlib.contextmanager
+    def names(self, model: Scored) -> Iterator[Names]:
+        """How a model can be asked for, for as long as the block lasts."""
+        if self.where is None:
+            yield {}
+            return
+        server = self.server(model.base)
+        if model.adapter is None:
+            yield {SERVER: server.url, MODEL: server.base}
+            return
+        with server.adapter(model.adapter) as name:
+            yield {SERVER: server.url, MODEL: name}
+
+
+def alive(server: Server) -> bool:
+    """Whether the server still answers."""
+    try:
+        server.models()
+    except FailedError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Task:
+    """Half of a plan."""
+
+    plan: Plan
+    half: Literal["prepare", "score"]
+
+
+class Sweep:
+    """The state of one execution: what is still to be done and what failed."""
+
+    def __init__(self, plans: Sequence[Plan], settings: Settings, serving: Serving) -> None:
+        self.settings = settings
+        self.serving = serving
+        self.failed: dict[Path, FailedError] = {}
+        self.told: set[Path] = set()
+        self.left = tasks(plans, served=settings.backend == SERVED)
+        self.makers = {plan.adapter: plan.folder for plan in plans if plan.train}
+
+    def run(self) -> None:
+        """Do all tasks. Raises FailedError or InputError for the first that failed."""
+        while self.left:
+            if not self.one_pass() and self.left:
+                time.sleep(WAIT_SECONDS)
+        for error in list(self.failed.values())[:-1]:
+            sys.stderr.write(f"error: {error}\n")
+        for error in list(self.failed.values())[-1:]:
+            raise error
+
+    def one_pass(self) -> bool:
+        """Try every task that is left once; returns whether any was settled."""
+        settled = False
+        for task in list(self.left):
+            if self.settle(task):
+                self.left.remove(task)
+                settled = True
+        return settled
+
+    def settle(self, task: Task) -> bool:
+        """Do a task if it can be done now; returns whether it is out of the way."""
+        if task.plan.folder in self.failed:
+            return True
+        if waits_for := self.waits_for(task):
+            return waits_for in self.failed and self.give_up(task, waits_for)
+        try:
+            with stages.locked(task.plan.folder):
+                self.do(task)
+        except LockedError:
+            self.tell_once(task.plan.folder)
+            return False
+        except FailedError as error:
+            self.failed[task.plan.folder] = error
+        return True
+
+    def waits_for(self, task: Task) -> Path | None:
+        """The folder of a run that must be prepared first; None if there is none."""
+        waiting = {left.plan.folder for left in self.left if left.half == "prepare"}
+        if task.half == "score":
+            if task.plan.folder in waiting:
+                return task.plan.folder
+            return self.unscored_base(task.plan)
+        for name in task.plan.reads:
+            maker = self.makers.get(name)
+            if maker and maker != task.plan.folder and (maker in waiting or maker in self.failed):
+                return maker
+        return None
+
+    def tell_once(self, folder: Path) -> None:
+        """Say that a run is held by another program."""
+        if folder not in self.told:
+            self.told.add(folder)
+            stages.say(f"{folder.name}: another run is at work there; it is looked at again later")
+
+    def unscored_base(self, plan: Plan) -> Path | None:
+        """The base of a served run that is not scored yet: its replies are compared with those."""
+        if self.settings.backend != SERVED or plan.base is None:
+            return None
+        scored = all(left.plan.folder != plan.base for left in self.left)
+        return None if scored else plan.base
+
+    def give_up(self, task: Task, first: Path) -> bool:
+        """Note that a task cannot be done because another run failed."""
+        self.failed[task.plan.folder] = FailedError(
+            f"{task.plan.folder.name}: not done, it needs {first.name}, which failed"
+        )
+        return True
+
+    def do(self, task: Task) -> None:
+        """Do one task, its folder being held. Raises FailedError or InputError."""
+        if task.half == "prepare":
+            self.prepare(task.plan)
+        else:
+            self.score(task.plan)
+
+    def prepare(self, plan: Plan) -> None:
+        """Quantize, sample and train."""
+        if plan.quantize:
+            stages.perform(plan.quantize)
+        if plan.sampled and not all_done(plan.samples):
+            with self.serving.names(plan.sampled) as names:
+                stages.perform_together(plan.samples, names)
+        if plan.train and not plan.train.done():
+            self.serving.make_room()
+        if plan.train:
+            stages.perform(plan.train)
+
+    def score(self, plan: Plan) -> None:
+        """Score, and write the record."""
+        if all_done(plan.scoring):
+            for stage in plan.scoring:
+                stages.perform(stage)  # says that it is done
+        else:
+            with self.serving.names(plan.scored) as names:
+                for stage in plan.scoring:
+                    stages.perform(stage, names)
+        if self.settings.backend == SERVED:
+            refuse_base_replies(plan)
+        write_record(plan, self.settings)
+
+
+def all_done(wanted: Sequence[Stage]) -> bool:
+    """Whether every one of the stages is done."""
+    return all(stage.done() for stage in wanted)
+
+
+def tasks(plans: Sequence[Plan], served: bool) -> list[Task]:
+    """The order of work.
+
+    With a server, all runs are prepared before the first is scored: training and server then
+    need not share the GPU, and the server starts once.
+    """
+    prepare = [Task(plan, "prepare") for plan in plans]
+    score = [Task(plan, "score") for plan in plans]
+    if served:
+        return [*prepare, *score]
+    return [task for pair in zip(prepare, score, strict=True) for task in pair]
+
+
+def execute(plans: Sequence[Plan], settings: Settings, serving: Serving | None = None) -> None:
+    """Do what is not done yet; the same call goes on after a kill and ends with the same scores.
+
+    Raises FailedError or InputError, with finished stages kept.
+    """
+    serving = serving or Serving()
+    check(plans)
+    try:
+        Sweep(plans, settings, serving).run()
+    finally:
+        serving.stop()
+
+
+def check(plans: Sequence[Plan]) -> None:
+    """Let every training command check its input, where that is there already.
+
+    Raises FailedError or InputError.
+    """
+    made = {plan.adapter for plan in plans}
+    for plan in plans:
+        if plan.train and not plan.samples and not plan.train.done() and not plan.reads & made:
+            arguments = [*plan.train.arguments, "--dry-run"]
+            stages.check(arguments, f"{plan.folder.name}: check")
+
+
+def refuse_base_replies(plan: Plan) -> None:
+    """Raise FailedError if a served adapter's replies all equal the base's.
+
+    A server that leaves an adapter out without a word answers like this.
+    """
+    if plan.base is None:
+        return
+    base = replies(plan.base / "tatqa")
+    if replies(plan.folder / "tatqa") == base:
+        raise FailedError(
+            f"{plan.folder.name}: all {len(base)} replies equal the base's; the server seems to"
+            " leave the adapter out, or training changed nothing"
+        )
+
+
+def replies(folder: Path) -> list[str]:
+    """All replies in an lm-eval output folder, in the order of its questions."""
+    rows = outputs.samples(outputs.results_file(folder))
+    return [json.dumps([row["task"], row["doc_id"], row["resps"]]) for row in rows]

@@ -1,0 +1,208 @@
+"""`results run`: its options, and the checks that come before the first minute of work."""
+
+import argparse
+import os
+import socket
+import urllib.parse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from results import InputError
+from results.sweep import commands, recipes, server
+from results.sweep.commands import SERVED, Settings
+from results.sweep.execute import VLLM, Serving
+from results.sweep.plan import Plan, Rounds, sweep
+
+JUDGE_URL = "https://api.openai.com/v1"
+REACH_SECONDS = 10
+
+
+def add(commands: Any) -> argparse.ArgumentParser:
+    """The command and its options."""
+    run: argparse.ArgumentParser = commands.add_parser(
+        "run", help="score the base, train and score one adapter per recipe, report"
+    )
+    run.add_argument("recipes", type=Path, nargs="+", metavar="RECIPE")
+    add_recipe_options(run)
+    add_scoring_options(run)
+    add_serving_options(run)
+    run.add_argument(
+        "--runs", type=Path, default=Path("results/runs"), help="folder of run folders"
+    )
+    run.add_argument(
+        "--report", type=Path, help="folder for the report (default: tatqa-report among the runs)"
+    )
+    run.add_argument(
+        "--dry-run", action="store_true", help="print the commands that are not done yet"
+    )
+    return run
+
+
+def add_recipe_options(run: argparse.ArgumentParser) -> None:
+    """What is trained."""
+    run.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change a field of every recipe; the runs' names say so (repeatable)",
+    )
+    run.add_argument(
+        "--memory", choices=("fast", "small"), help="how training uses memory, for every recipe"
+    )
+    run.add_argument(
+        "--rounds",
+        type=positive,
+        default=0,
+        help="recipes with strategy: mined and no samples of their own: sample replies, train on"
+        " from the adapter before, score, this many times (needs --server)",
+    )
+    run.add_argument(
+        "--replies", type=positive, default=4, help="sampled for each training question of a round"
+    )
+    run.add_argument(
+        "--sample-limit", type=positive, help="only this many training questions of each type"
+    )
+
+
+def add_scoring_options(run: argparse.ArgumentParser) -> None:
+    """How it is scored."""
+    run.add_argument(
+        "--judge-model", help="also run MT-Bench with this judge (OPENAI_API_KEY, OPENAI_BASE_URL)"
+    )
+    run.add_argument("--bench", help="bench folder in place of MT-Bench")
+    run.add_argument(
+        "--instruct", action="store_true", help="also judge the 25 instruction-following questions"
+    )
+    run.add_argument(
+        "--ifeval", action="store_true", help="also score IFEval (needs lm_eval[ifeval])"
+    )
+    run.add_argument(
+        "--limit", type=positive, help="only this many TAT-QA questions of each answer type"
+    )
+    run.add_argument(
+        "--max-new-tokens", type=positive, default=1024, help="of an answer that is judged"
+    )
+    run.add_argument("--batch-size", type=positive, default=16, help="of lm_eval without a server")
+
+
+def add_serving_options(run: argparse.ArgumentParser) -> None:
+    """What generates."""
+    run.add_argument(
+        "--backend", choices=("hf", "vllm"), default="hf", help="what generates inside lm_eval"
+    )
+    run.add_argument(
+        "--server",
+        metavar="vllm|URL",
+        help="score base and adapters through one server: vLLM started here for each base, or an"
+        " OpenAI-compatible one that runs and can load adapters",
+    )
+    run.add_argument(
+        "--server-memory",
+        type=share,
+        default=0.85,
+        help="share of the GPU's memory for --server vllm; up to 0.5 it stays up while training",
+    )
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 up."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 up, found {text}")
+    return number
+
+
+def share(text: str) -> float:
+    """A number above 0, at most 1."""
+    number = float(text)
+    if not 0 < number <= 1:
+        raise argparse.ArgumentTypeError(f"expected a share above 0, at most 1, found {text}")
+    return number
+
+
+def planned(args: argparse.Namespace) -> tuple[list[Plan], Settings, Serving]:
+    """What the options ask for, checked as far as that takes no time. Raises InputError."""
+    check_judge(args)
+    check_data()
+    found = [recipes.read(path, tuple(args.set)) for path in args.recipes]
+    settings = settings_of(args)
+    rounds = Rounds(args.rounds, args.replies, args.sample_limit)
+    if rounds.number:
+        check_rounds(found, args.server)
+    plans = sweep(found, settings, args.runs, args.memory, rounds)
+    return plans, settings, serving_of(args, found)
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """How everything is scored."""
+    return Settings(
+        judge_model=args.judge_model,
+        bench=args.bench,
+        limit=args.limit,
+        max_new_tokens=args.max_new_tokens,
+        backend=SERVED if args.server else args.backend,
+        batch_size=args.batch_size,
+        ifeval=args.ifeval,
+        instruct=args.instruct,
+    )
+
+
+def serving_of(args: argparse.Namespace, found: Sequence[recipes.Recipe]) -> Serving:
+    """The server that the options ask for. Raises InputError if it cannot be had."""
+    rank = max(recipe.rank for recipe in found)
+    if args.server == VLLM and not args.dry_run:
+        server.vllm_program()
+        server.served_rank(rank)
+    elif (
+        args.server and not args.server.startswith(("http://", "https://")) and args.server != VLLM
+    ):
+        raise InputError(f"--server {args.server}: expected vllm or the URL of a server")
+    return Serving(args.server, args.server_memory, rank, args.runs)
+
+
+def check_rounds(found: Sequence[recipes.Recipe], server: str | None) -> None:
+    """Raise InputError if no recipe can learn in rounds, or nothing can sample."""
+    if not server:
+        raise InputError("--rounds samples replies through a server: give --server vllm or a URL")
+    if not any(recipe.samples_itself for recipe in found):
+        raise InputError("--rounds: no recipe here has strategy: mined without samples")
+
+
+def check_judge(args: argparse.Namespace) -> None:
+    """Raise InputError if a judge is asked for that cannot be used."""
+    if not args.judge_model:
+        if args.instruct:
+            raise InputError("--instruct needs a judge: give --judge-model")
+        return
+    if not os.environ.get("OPENAI_API_KEY"):
+        raise InputError("the judge needs OPENAI_API_KEY (any word if its server asks for none)")
+    bench = commands.bench_folder(args.bench)
+    if not (bench / "question.jsonl").is_file():
+        raise InputError(f"--bench: no question.jsonl in {bench}; see python -m mtbench_runner")
+
+
+def check_judge_answers() -> None:
+    """Raise InputError if nobody listens where the judge should be.
+
+    Behind a proxy nothing can be told from here.
+    """
+    if os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
+        return
+    url = os.environ.get("OPENAI_BASE_URL") or JUDGE_URL
+    parts = urllib.parse.urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname or "", port), REACH_SECONDS).close()
+    except OSError as error:
+        raise InputError(
+            f"the judge at {parts.hostname}:{port} cannot be reached ({error})"
+        ) from None
+
+
+def check_data() -> None:
+    """Raise InputError if TATQA_DATA names a folder that is not there."""
+    source = os.environ.get("TATQA_DATA", "")
+    if source and source != "synthetic" and not Path(source).is_dir():
+        raise InputError(f"TATQA_DATA: no folder {source}")

@@ -1,0 +1,117 @@
+"""What a sweep must know of a recipe: its base, form and rank. `python -m train` checks the rest."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from results import InputError
+from results.sweep import shipped
+
+HUB_ID = r"\w[\w.-]*/[\w.-]+"
+TASKS = {"direct": "tatqa", "calc": "tatqa_calc"}  # the lm-eval task for each form of replies
+RUN_NAME = r"\w[\w.+=,-]*"  # stays inside the folder of runs
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One run to be made: a recipe file, and the fields that were changed on the command line."""
+
+    path: Path
+    changes: tuple[str, ...]  # "field=value"
+    fields: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The run's name: the file's, with what was changed."""
+        changes = [re.sub(r"[^\w.=-]+", "-", change) for change in self.changes]
+        return "+".join([self.path.stem, *changes])
+
+    @property
+    def base(self) -> str:
+        """Folder or Hub id of the base model."""
+        return str(self.fields["model_name_or_path"])
+
+    @property
+    def four_bit(self) -> bool:
+        """Whether the base is used in 4 bits."""
+        return bool(self.fields.get("load_in_4bit"))
+
+    @property
+    def task(self) -> str:
+        """The lm-eval task that asks for replies in the recipe's form."""
+        return TASKS[str(self.fields.get("form", "direct"))]
+
+    @property
+    def rank(self) -> int:
+        """The adapter's rank."""
+        return int(self.fields.get("lora_r", 16))
+
+    @property
+    def init_adapter(self) -> str | None:
+        """The adapter that it trains on from, if any."""
+        return self.fields.get("init_adapter")
+
+    @property
+    def samples_itself(self) -> bool:
+        """Whether it learns from sampled replies that it does not name: those of its rounds."""
+        return self.fields.get("strategy") == "mined" and not self.fields.get("samples")
+
+    def arguments(self) -> list[str]:
+        """The recipe for `python -m train`: the file and what was changed."""
+        words = [str(self.path)]
+        for change in self.changes:
+            name, _, value = change.partition("=")
+            words += [f"--{name}", value]
+        return words
+
+
+def read(path: Path, changes: tuple[str, ...] = ()) -> Recipe:
+    """A recipe with `field=value` changes, its base found by name if it ships. Raises InputError."""
+    path = shipped.recipe_file(path)
+    fields = load(path)
+    for change in changes:
+        name, equals, value = change.partition("=")
+        if not equals or not re.fullmatch(r"\w+", name):
+            raise InputError(f"--set {change}: expected FIELD=VALUE")
+        fields[name] = yaml.safe_load(value)
+    check(path, fields)
+    fields["model_name_or_path"] = shipped.base_model(fields["model_name_or_path"])
+    recipe = Recipe(path, changes, fields)
+    check_base(recipe)
+    if not re.fullmatch(RUN_NAME, recipe.name):
+        raise InputError(f"{path}: a run cannot be named {recipe.name!r}; rename the recipe")
+    return recipe
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The fields in a recipe file. Raises InputError."""
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: cannot read the recipe ({reason})") from None
+    return fields if isinstance(fields, dict) else {}
+
+
+def check(path: Path, fields: dict[str, Any]) -> None:
+    """Raise InputError if a field that is used here has no possible value."""
+    if not isinstance(fields.get("model_name_or_path"), str):
+        raise InputError(f"{path}: a recipe needs model_name_or_path; see train/recipes/")
+    form = fields.get("form", "direct")
+    if form not in TASKS:
+        raise InputError(f"{path}: form: expected {' or '.join(TASKS)}, found {form!r}")
+    rank = fields.get("lora_r", 16)
+    if not isinstance(rank, int) or rank < 1:
+        raise InputError(f"{path}: lora_r: expected a whole number from 1 up, found {rank!r}")
+
+
+def check_base(recipe: Recipe) -> None:
+    """Raise InputError if the base is neither a folder nor a Hub id."""
+    base = recipe.base
+    if not Path(base).is_dir() and not re.fullmatch(HUB_ID, base):
+        raise InputError(
+            f"{recipe.path}: no model folder {base} here, nor is that a hub id (owner/name)"
+        )

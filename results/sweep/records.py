@@ -1,0 +1,108 @@
+"""The record of a plan whose stages are done, made of the files they left."""
+
+import shutil
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from results import InputError, outputs, record
+from results.record import Provenance, Record, Scores, Training
+from results.sweep import stages
+from results.sweep.commands import Settings
+from results.sweep.plan import Plan
+from results.sweep.stages import Stage
+
+WRITTEN = ("README.md", "figures", "runs")  # under results/, by this program
+LM_EVAL_SEEDS = "0,1234,1234,1234"
+
+
+def write_record(plan: Plan, settings: Settings) -> None:
+    """Write record.json of a plan that is done. Raises InputError if it is not ours to replace."""
+    path = plan.folder / "record.json"
+    if path.is_file():
+        replaceable(path, plan.folder.name)
+    record.save(make_record(plan, settings), path)
+
+
+def replaceable(path: Path, name: str) -> None:
+    """Raise InputError unless the file is a record of this run."""
+    try:
+        found = record.load(path)
+    except InputError:
+        found = None
+    if found is None or found.name != name:
+        raise InputError(f"{path}: in the way, not a record of {name}; move it away")
+
+
+def make_record(plan: Plan, settings: Settings) -> Record:
+    """The record of a plan whose stages are done."""
+    training = None
+    if plan.train:
+        training = Training(**outputs.read_json(plan.folder / "train.json"))
+    measured = {stage.name: scores(stage, plan.identity) for stage in plan.scoring}
+    notes = {stage.name: stage.note() for stage in plan.stages}
+    return Record(
+        name=plan.folder.name,
+        base=plan.base.name if plan.base else None,
+        model=plan.identity,
+        training=training,
+        scores=measured,
+        seconds={name: note["seconds"] for name, note in notes.items()},
+        provenance=Provenance(
+            commands=[note["command"] for note in notes.values()],
+            settings=asdict(settings),
+            git=git_state(),
+            versions=stages.versions(),
+            device=device(measured),
+            data=data(),
+            seeds={
+                "train": training.recipe.get("seed") if training else None,
+                "lm_eval": LM_EVAL_SEEDS,
+            },
+        ),
+    )
+
+
+def device(measured: dict[str, Scores]) -> str:
+    """What scored, as lm-eval names it."""
+    return str(measured["tatqa"].circumstances["device"])
+
+
+def data() -> dict[str, Any]:
+    """Where the questions come from, with a hash of their files."""
+    source = stages.data_source()
+    name = "folder" if Path(source).is_dir() else source
+    return {"source": name, "sha256": stages.content(source)}
+
+
+def scores(stage: Stage, model: dict[str, Any]) -> Scores:
+    """A stage's scores, tied to the base model they belong to."""
+    if stage.arguments[0] == "lm_eval":
+        found = outputs.lm_eval_scores(stage.output)
+    else:
+        questions = shutil.copy(Path(stage.inputs[-1]) / "question.jsonl", stage.output)
+        found = outputs.mtbench_scores(stage.output / "score.json", Path(questions))
+    found.identity["base model"] = [model["base_sha256"], model["load_in_4bit"]]
+    return found
+
+
+def git_state() -> dict[str, Any]:
+    """Commit of the project's checkout, and whether anything but results differs from it.
+
+    None for both where there is no checkout.
+    """
+    git = ["git", "-C", str(stages.ROOT)]
+    but_results = [f":(exclude)results/{path}" for path in WRITTEN]
+    try:
+        commit = said([*git, "rev-parse", "HEAD"])
+        changes = said([*git, "status", "--porcelain", "-uno", "--", ".", *but_results])
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}
+    return {"commit": commit, "dirty": bool(changes)}
+
+
+def said(command: list[str]) -> str:
+    """What a command prints. Raises CalledProcessError."""
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout.strip()

@@ -1,0 +1,248 @@
+"""A server that answers for one base model and any number of its LoRA adapters.
+
+`results run --server vllm` starts vLLM (https://docs.vllm.ai) for each base; `--server URL` uses
+one that is running already. Both speak OpenAI's protocol and vLLM's two calls for adapters,
+`/v1/load_lora_adapter` and `/v1/unload_lora_adapter`, which take a folder: a server on another
+machine must see the run folders under the same path.
+"""
+
+import contextlib
+import hashlib
+import http.client
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from results import FailedError, InputError
+
+WATCHED = Path(__file__).with_name("watched.py")
+BASE_NAME = "base"  # what a server that is started here calls the base
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # vLLM's --max-lora-rank takes these alone
+MODEL_LENGTH = 4096  # tokens of a prompt and its reply, at most
+LOADED_ADAPTERS = 4
+START_SECONDS = 1200  # a first start compiles the model
+POLL_SECONDS = 0.5
+CALL_SECONDS = 300.0
+NO_THINKING = {"chat_template_kwargs": {"enable_thinking": False}}
+# A request is refused by one of these; anything else is taken for a server that is gone.
+REFUSED = range(400, 500)
+
+
+class RefusedError(FailedError):
+    """The server understood a request and will not do it."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server: `url` without /v1, and the name under which it serves the base."""
+
+    url: str
+    base: str
+
+    def call(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """The server's answer, JSON if it is any; GET without a body.
+
+        Raises RefusedError with the server's own words, FailedError where there is no server.
+        """
+        headers = {"Content-Type": "application/json"}
+        if key := os.environ.get("OPENAI_API_KEY"):
+            headers["Authorization"] = f"Bearer {key}"
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, headers)
+        try:
+            with urllib.request.urlopen(request, timeout=CALL_SECONDS) as response:
+                text = response.read().decode()
+        except urllib.error.HTTPError as error:
+            said = " ".join(error.read().decode(errors="replace").split())[:300]
+            kind = RefusedError if error.code in REFUSED else FailedError
+            raise kind(f"server {self.url}{path}: {error.code} {said}") from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise FailedError(f"server {self.url} does not answer ({error})") from None
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+
+    def models(self) -> dict[str, dict[str, Any]]:
+        """What it serves now, base and adapters, by name."""
+        listed = self.call("/v1/models")
+        try:
+            return {model["id"]: model for model in listed["data"]}
+        except (KeyError, TypeError):
+            raise FailedError(f"server {self.url}: no list of models at /v1/models") from None
+
+    def try_reply(self, model: str) -> None:
+        """Ask the model for one token. Raises FailedError or RefusedError, with its reason."""
+        message = {"role": "user", "content": "1"}
+        asked = {"model": model, "messages": [message], "max_tokens": 1, "temperature": 0}
+        self.call("/v1/chat/completions", asked | NO_THINKING)
+
+    @contextlib.contextmanager
+    def adapter(self, folder: Path) -> Iterator[str]:
+        """Hold the adapter in a folder; yields the name to ask for. Raises FailedError."""
+        name = adapter_name(folder)
+        if name not in self.models():
+            self.load(name, folder)
+        try:
+            self.try_reply(name)
+            yield name
+        finally:
+            with contextlib.suppress(FailedError):
+                self.call("/v1/unload_lora_adapter", {"lora_name": name})
+
+    def load(self, name: str, folder: Path) -> None:
+        """Load an adapter under a name. Raises FailedError that says what to do about it."""
+        asked = {"lora_name": name, "lora_path": str(folder.resolve())}
+        try:
+            self.call("/v1/load_lora_adapter", asked)
+        except RefusedError as error:
+            raise FailedError(
+                f"{folder}: the server does not take this adapter ({error}); it must see the folder"
+                " and allow its rank (vllm serve --enable-lora --max-lora-rank R, with"
+                " VLLM_ALLOW_RUNTIME_LORA_UPDATING=True)"
+            ) from None
+
+
+def adapter_name(folder: Path) -> str:
+    """A name for the adapter in a folder that no other adapter ever has.
+
+    vLLM keeps attention states by adapter name: a name used again for other weights would bring
+    back states of the old ones. So the name is the folder's with a hash of weights and config.
+    """
+    hashed = hashlib.sha256()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        file = folder / name
+        if not file.is_file():
+            raise FailedError(f"{folder}: no {name} there; train the adapter first")
+        hashed.update(file.read_bytes())
+    plain = re.sub(r"[^\w.-]", "-", folder.name)
+    return f"{plain}-{hashed.hexdigest()[:12]}"
+
+
+def connect(url: str, base: str) -> Server:
+    """A running server that serves this base. Raises InputError or FailedError."""
+    plain = url.rstrip("/").removesuffix("/v1")
+    server = Server(plain, BASE_NAME)
+    bases = {name: model for name, model in server.models().items() if not model.get("parent")}
+    if not bases:
+        raise InputError(f"server {plain} serves no base model")
+    found = next((name for name in bases if is_base(name, bases[name], base)), None)
+    if found is None:
+        served = ", ".join(str(model.get("root") or name) for name, model in bases.items())
+        raise InputError(f"server {plain} serves {served}, the recipe's base is {base}")
+    server = Server(plain, found)
+    server.try_reply(found)
+    return server
+
+
+def is_base(name: str, model: dict[str, Any], base: str) -> bool:
+    """Whether a served model is this base: by its id, its folder, or the folder's last name."""
+    names = {name, str(model.get("root") or name)}
+    return base in names or Path(base).name in {Path(served).name for served in names}
+
+
+@contextlib.contextmanager
+def start_vllm(base: str, rank: int, memory: float, log: Path) -> Iterator[Server]:
+    """Start vLLM for a base and adapters of up to `rank`; it ends with the `with` block.
+
+    `memory` is the share of the GPU's memory that it takes. Its output goes to `log`.
+    Raises InputError if there is no vLLM, FailedError with its last words if it does not start.
+    """
+    port = free_port()
+    server = Server(f"http://127.0.0.1:{port}", BASE_NAME)
+    command = serve_command(base, rank, memory, port)
+    environment = os.environ | {
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-I", str(WATCHED), *command],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            env=environment,
+            start_new_session=True,  # a Ctrl-C in the terminal reaches us alone; we end it
+        )
+    try:
+        wait_until_ready(server, process, log)
+        server.try_reply(server.base)
+        yield server
+    finally:
+        process.communicate()  # closes its standard input, which ends the server
+
+
+def serve_command(base: str, rank: int, memory: float, port: int) -> list[str]:
+    """The command that serves a base. Raises InputError if vLLM is not installed."""
+    return serve_words(vllm_program(), base, rank, memory, port)
+
+
+def serve_words(program: str, base: str, rank: int, memory: float, port: int) -> list[str]:
+    """The words of that command."""
+    return [
+        program, "serve", base, "--served-model-name", BASE_NAME,
+        "--host", "127.0.0.1", "--port", str(port),
+        "--max-model-len", str(MODEL_LENGTH), "--gpu-memory-utilization", str(memory),
+        "--enable-prefix-caching", "--enable-lora", "--max-lora-rank", str(served_rank(rank)),
+        "--max-loras", "2", "--max-cpu-loras", str(LOADED_ADAPTERS),
+    ]  # fmt: skip
+
+
+def vllm_program() -> str:
+    """The `vllm` command: beside this Python, else on the PATH, where it may be of another."""
+    beside = shutil.which("vllm", path=str(Path(sys.executable).parent))
+    program = beside or shutil.which("vllm")
+    if not program:
+        raise InputError(
+            "--server vllm: there is no `vllm` command here; pip install vllm (it may be in an"
+            " environment of its own, with its folder on the PATH), or leave --server out"
+        )
+    return program
+
+
+def served_rank(rank: int) -> int:
+    """The smallest rank that vLLM allows as a limit and that is no smaller. Raises InputError."""
+    for allowed in RANKS:
+        if rank <= allowed:
+            return allowed
+    raise InputError(f"lora_r {rank}: vLLM serves adapters of at most rank {RANKS[-1]}")
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until_ready(server: Server, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Return when the server answers. Raises FailedError if it ends or takes too long."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise FailedError(f"vLLM did not start ({last_error(log)}); all it said is in {log}")
+        with contextlib.suppress(FailedError):
+            server.call("/health")
+            return
+        time.sleep(POLL_SECONDS)
+    raise FailedError(f"vLLM did not answer within {START_SECONDS} s; see {log}")
+
+
+def last_error(log: Path) -> str:
+    """The last line of a log that names an error, else its last line."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if re.search(r"\w*Error\b|error:", line)]
+    found = errors or lines or ["it said nothing"]
+    return found[-1][-300:]

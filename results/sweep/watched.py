@@ -1,0 +1,45 @@
+"""Runs a command for as long as whoever started this script lives: `python watched.py COMMAND ...`.
+
+The starter holds a pipe to this script's standard input. When the pipe closes, because the starter
+is done or was killed, the command and all its descendants are ended: a model server would otherwise
+hold the GPU's memory for ever.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+
+POLL_SECONDS = 0.2
+GRACE_SECONDS = 20  # to end by itself after SIGTERM
+
+
+def main(command: list[str]) -> int:
+    """Run the command; returns its exit code."""
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    while child.poll() is None:
+        closed, _, _ = select.select([sys.stdin], [], [], POLL_SECONDS)
+        if closed:
+            break
+    end(child)
+    return child.wait()
+
+
+def end(child: "subprocess.Popen[bytes]") -> None:
+    """End the child's process group: politely first, then for good."""
+    signal_group(child.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(GRACE_SECONDS)
+    signal_group(child.pid, signal.SIGKILL)
+
+
+def signal_group(group: int, number: signal.Signals) -> None:
+    """Send a signal to a process group, if any of it is left."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, number)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
