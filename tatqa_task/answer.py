@@ -213,44 +213,40 @@ def _is_nothing_else(text: str, form: Form) -> bool:
 
 # --- expressions ---
 
-_OPERATION = re.compile(r"[\d)\]}%]\s*(?:[-+*/x]|\\times|\\div|\\cdot)", re.IGNORECASE)
-_PERIOD = re.compile(
-    r"""
-    (?:19|20)\d\d \s*[-/]\s* (?:(?:19|20)?\d\d)  # 2018/2019, 2018-19
-  | \d\d?/\d\d?/\d\d(?:\d\d)?                    # 12/31/2019
-  | [\d.]+\s*% \s*-\s* [\d.]+\s*%                # 1.74% - 1.94%
-    """,
-    re.VERBOSE,
-)
-_SCALE_WORDS = re.compile(r"\s*\b(?:thousand|million|billion|percent)s?\b", re.IGNORECASE)
+_SCALE_WORDS = re.compile(r"\s*\b(thousand|million|billion|percent)s?\b", re.IGNORECASE)
 
 
 def _worked_out(reply: Reply) -> Reply:
     """The reply with the value of its expression, if its one item is one."""
     if len(reply.answer) != 1:
         return reply
-    text, scale = _expression_in(reply.answer[0], reply.scale)
-    if text is None:
-        return reply
-    value = calculator.evaluate(text)
+    item = plain(reply.answer[0]).strip()
+    text, scale = _without_scale(item, reply.scale)
+    text = _operands(text)
+    value = calculator.worked_out(text)
     if value is None:
         return reply
-    return reply._replace(answer=[calculator.rounded(value)], scale=scale, calc_used=True)
+    mended = text != item
+    return Reply(
+        answer=[calculator.rounded(value)],
+        scale=scale,
+        parsed=reply.parsed and not mended,
+        strict=reply.strict and not mended,
+        calc_used=True,
+    )
 
 
-def _expression_in(item: str, scale: str) -> tuple[str | None, str]:
-    """The expression that an item is, without `= ...` behind it and scale words that stand beside it too.
+def _without_scale(text: str, scale: str) -> tuple[str, str]:
+    """The text without a scale word that stands beside it too, or that is the only one there is."""
+    words = {word.lower() for word in _SCALE_WORDS.findall(text)}
+    if len(words) == 1 and scale in ("", *words):
+        return _SCALE_WORDS.sub("", text), words.pop()
+    return text, scale
 
-    Years, dates and ranges of percentages are no expressions.
-    """
-    text = plain(item).strip()
+
+def _operands(text: str) -> str:
+    """The side of `6,148 + 5,974 = 12,138` that says how to calculate it."""
     for side in text.split("="):
-        if _OPERATION.search(side):
-            text = side.strip()
-            break
-    else:
-        return None, scale
-    words = {amounts.scale_of(word.strip().lower()) for word in _SCALE_WORDS.findall(text)}
-    if words == {scale}:
-        text = _SCALE_WORDS.sub("", text)
-    return (None if _PERIOD.fullmatch(text) else text), scale
+        if calculator.has_operation(side):
+            return side.strip()
+    return text

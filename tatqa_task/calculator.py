@@ -51,6 +51,16 @@ _OPERATIONS: dict[str, Callable[[float, float], float]] = {
 }
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2, "negative": 3}
 
+_OPERATION = re.compile(r"[\d)\]}%]\s*(?:[-+*/x]|\\times|\\div|\\cdot)", re.IGNORECASE)
+_NO_EXPRESSION = re.compile(
+    r"""
+    (?:19|20)\d\d \s*[-/]\s* (?:(?:19|20)?\d\d)  # 2018/2019, 2018-19
+  | \d\d?/\d\d?/\d\d(?:\d\d)?                    # 12/31/2019
+  | [\d.]+\s*%? \s*-\s* [\d.]+\s*%                # 1.74% - 1.94%, 5-10%
+    """,
+    re.VERBOSE,
+)
+
 Token = tuple[str, str]  # kind, text
 
 
@@ -67,6 +77,22 @@ def evaluate(text: str) -> float | None:
     except (_NotAnExpression, ZeroDivisionError, OverflowError):
         return None
     return value if math.isfinite(value) and abs(value) <= LARGEST else None
+
+
+def worked_out(text: str) -> float | None:
+    """The value of an answer that is an expression; None for other answers, a bare number among them.
+
+    Spans of time, dates and ranges of percentages are answers as they stand: `2018/2019`, `5-10%`.
+    """
+    text = plain(text).strip()
+    if not has_operation(text) or _NO_EXPRESSION.fullmatch(text):
+        return None
+    return evaluate(text)
+
+
+def has_operation(text: str) -> bool:
+    """Whether an operator stands behind a number or a bracket."""
+    return _OPERATION.search(text) is not None
 
 
 def rounded(value: float) -> str:
@@ -191,7 +217,7 @@ def expression(question: Question) -> str | None:
     if question.answer_type != "arithmetic":
         return None
     for candidate in _candidates(question):
-        value = evaluate(candidate)
+        value = worked_out(candidate)
         if value is not None:
             if metric.score(question, [rounded(value)], question.scale).em == 1:
                 return candidate
