@@ -99,10 +99,11 @@ def judge_here(folder: str, url: str, parallel: int) -> float:
 
     from mtbench_runner import bench
     from mtbench_runner.endpoint import Endpoint
-    from mtbench_runner.judge import judge
+    from mtbench_runner.judge import EndpointJudge, Request, judge
 
+    by = EndpointJudge(Endpoint("stand-in-judge", url, "none", parallel))
     started = time.perf_counter()
-    judge(bench.load(folder), "m", Endpoint("stand-in-judge", url, "none", parallel))
+    judge(bench.load(folder), Request("m"), by)
     return time.perf_counter() - started
 
 

@@ -1,206 +1,296 @@
-"""MT-Bench, and benches of its shape, through FastChat's judge. Without a stage: one model from answers to scores."""
+"""MT-Bench, and benches of its shape, through FastChat's judge.
+
+Without a stage: one model from answers to scores.
+"""
 
 import argparse
 import json
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtbench_runner import bench as benches
-from mtbench_runner import score, show, store
+from mtbench_runner import options, store
 from mtbench_runner.bench import Bench
+from mtbench_runner.options import ANSWERING, JUDGING, SCORING
 from mtbench_runner.store import IncompleteError, InputError
+from mtbench_runner.terminal import printable
 
-if TYPE_CHECKING:  # it imports the openai client
+if TYPE_CHECKING:  # these import the openai client
     from mtbench_runner.endpoint import Endpoint
+    from mtbench_runner.judge import Judge, Request
+    from mtbench_runner.local import Candidate
+    from mtbench_runner.spending import Prices, Spending
 
-STAGES = {
-    "run": "answer, judge and score one model (the default)",
-    "answer": "let a model answer the bench's questions",
-    "judge": "let a judge rate a model's answers",
-    "score": "average the ratings",
-    "pairwise": "let the judge compare a model's answers with a baseline's",
-    "show": "print the turns and judgments of a question, or draw the scores of models",
-}
-ANSWERING, JUDGING, SCORING = (
-    ("run", "answer"),
-    ("run", "judge", "pairwise"),
-    ("run", "score", "pairwise"),
-)
-CALLING, READING, RATING = ("answer", *JUDGING), ("judge", "show", *SCORING), ("run", "score")
-OPTIONS: list[
-    tuple[Collection[str], str, dict[str, Any]]
-] = [  # stages that take it, name, the rest
-    (
-        STAGES,
-        "--data",
-        {"help": "bench folder, or demo or instruct (default: MT-Bench, into data/mt_bench)"},
-    ),
-    (STAGES, "--out", {"help": "folder of answers and judgments (default: the bench's)"}),
-    (
-        STAGES,
-        "--model-id",
-        {"help": "the model's name in the files (default: from --adapter or --model)"},
-    ),
-    (
-        ANSWERING,
-        "--model",
-        {"required": True, "help": "model folder or hub name, or a name that the endpoint serves"},
-    ),
-    (ANSWERING, "--adapter", {"help": "folder of a PEFT adapter"}),
-    (
-        ANSWERING,
-        "--answers-from",
-        {"help": "URL of an endpoint that serves --model (key: ANSWERS_API_KEY)"},
-    ),
-    (ANSWERING, "--max-new-tokens", {"type": int, "default": 1024}),
-    (
-        ANSWERING,
-        "--batch-size",
-        {"type": int, "default": 0, "help": "conversations at once (0: what fits)"},
-    ),
-    (
-        ANSWERING,
-        "--thinking",
-        {"action": "store_true", "help": "let the model think; thoughts are kept, not judged"},
-    ),
-    (READING, "--judge-model", {"default": "gpt-4"}),
-    (
-        JUDGING,
-        "--judge-url",
-        {"help": "URL of the judge's endpoint (default: OPENAI_BASE_URL, or OpenAI)"},
-    ),
-    (JUDGING, "--references", {"help": "file of reference answers in place of the bench's own"}),
-    (
-        CALLING,
-        "--parallel",
-        {"type": int, "default": 16, "help": "calls to an endpoint under way at once"},
-    ),
-    (
-        CALLING,
-        "--timeout",
-        {"type": float, "default": 120.0, "help": "seconds for one attempt at a call"},
-    ),
-    (
-        CALLING,
-        "--deadline",
-        {"type": float, "default": 600.0, "help": "seconds for one call with its retries"},
-    ),
-    (
-        CALLING,
-        "--requests-per-minute",
-        {"type": float, "default": 0.0, "help": "rate-limit budget (0: none)"},
-    ),
-    (
-        SCORING,
-        "--json",
-        {"help": "file for the result (-: standard output, in place of the table)"},
-    ),
-    (
-        SCORING,
-        "--prices",
-        {"nargs": 2, "type": float, "help": "USD for a million judge tokens in, out"},
-    ),
-    (
-        RATING,
-        "--rating",
-        {"choices": ["fastchat", "strict"], "default": "fastchat", "help": "strict: + doubts"},
-    ),
-    (("pairwise",), "--baseline", {"required": True, "help": "id of the model to compare with"}),
-    (("show",), "--baseline", {"help": "id of a second model"}),
-    (("show",), "--question", {"type": int, "help": "id of the question to print"}),
-    (("show",), "--figure", {"type": Path, "help": "file for a radar figure of the categories"}),
-]
 GO_ON = "what is done is kept, run the same command again for the rest"
-
-
-def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="python -m mtbench_runner", description=__doc__)
-    top.set_defaults(model=None, adapter=None, references=None, baseline=None)
-    stages = top.add_subparsers(dest="stage", metavar="STAGE", required=True)
-    for stage, text in STAGES.items():
-        sub = stages.add_parser(stage, help=text, description=text)
-        for takers, name, settings in OPTIONS:
-            if stage in takers:
-                shown = f" (default: {settings['default']})" if settings.get("default") else ""
-                sub.add_argument(name, **settings | {"help": settings.get("help", "") + shown})
-    return top
+LOCAL = "local:"  # before the folder of a judge on this machine
 
 
 def endpoint(
     args: argparse.Namespace, model: str, url: str | None, variable: str = "OPENAI_API_KEY"
 ) -> "Endpoint":
+    """An endpoint that has been tried. Raises InputError where nothing answers or no key is."""
     from mtbench_runner.endpoint import Endpoint, key_for
 
-    limits = (args.parallel, args.timeout, args.deadline, args.requests_per_minute)
-    return Endpoint(model, url, key_for(url, variable), *limits)
+    return Endpoint(
+        model=model,
+        url=url,
+        key=key_for(url, variable),
+        parallel=args.parallel,
+        timeout=args.timeout,
+        deadline=args.deadline,
+        requests_per_minute=args.requests_per_minute,
+    )
+
+
+def prices(args: argparse.Namespace) -> "Prices | None":
+    from mtbench_runner.spending import Prices
+
+    return Prices(*args.prices) if args.prices else None
+
+
+def spending(args: argparse.Namespace) -> "Spending":
+    from mtbench_runner.spending import Spending
+
+    return Spending(prices(args), args.max_cost)
+
+
+# --- stages
 
 
 def answer_stage(args: argparse.Namespace, bench: Bench) -> None:
-    from mtbench_runner.answer import Candidate, answer
+    from mtbench_runner.answer import answer
 
-    url = args.answers_from
-    candidate = Candidate(
-        args.model, args.adapter, url, args.max_new_tokens, args.batch_size, args.thinking
+    served = None
+    if args.answers_from:
+        served = endpoint(args, args.model, args.answers_from, "ANSWERS_API_KEY")
+    answer(bench, args.model_id, candidate_of(args), served, spending(args), args.again)
+
+
+def candidate_of(args: argparse.Namespace) -> "Candidate":
+    from mtbench_runner.local import Candidate
+
+    return Candidate(
+        model=args.model,
+        adapter=args.adapter,
+        url=args.answers_from,
+        max_new_tokens=args.max_new_tokens,
+        batch_size=args.batch_size,
+        thinking=args.thinking,
+        system=args.system,
     )
-    answer(
-        bench,
-        args.model_id,
-        candidate,
-        endpoint(args, args.model, url, "ANSWERS_API_KEY") if url else None,
+
+
+def judge_stage(args: argparse.Namespace, bench: Bench, judges: "list[Judge]") -> None:
+    """Let every judge do what it can; raise IncompleteError for all of them in the end."""
+    from mtbench_runner.judge import judge
+
+    request = request_of(args)
+    missing = []
+    for by in judges:
+        try:
+            if args.batch == "submit":
+                submit(bench, request, by, args)
+            else:
+                judge(bench, request, by)
+        except IncompleteError as error:
+            missing.append(f"{by.name}: {error}" if len(judges) > 1 else str(error))
+    if missing:
+        raise IncompleteError("; ".join(missing))
+
+
+def submit(bench: Bench, request: "Request", by: "Judge", args: argparse.Namespace) -> None:
+    from mtbench_runner import batch
+
+    print(printable(batch.submit(bench, request, endpoint(args, by.name, args.judge_url))))
+
+
+def request_of(args: argparse.Namespace) -> "Request":
+    from mtbench_runner.judge import Request
+
+    return Request(
+        model_id=args.model_id,
+        baseline=args.baseline,
+        votes=args.votes,
+        cap=args.judge_max_tokens,
+        temperature=args.judge_temperature,
+        effort=args.judge_effort,
+        again=args.again,
     )
+
+
+def make_judges(args: argparse.Namespace) -> "list[Judge]":
+    """The judges, each of them there. Raises InputError where one is not."""
+    from mtbench_runner.endpoint import check
+    from mtbench_runner.judge import EndpointJudge
+
+    limits = spending(args)
+    judges: list[Judge] = []
+    for name in args.judge_model:
+        if name.startswith(LOCAL):
+            from mtbench_runner.local_judge import LocalJudge
+
+            judges.append(LocalJudge(name.removeprefix(LOCAL), args.judge_max_tokens))
+            continue
+        served = endpoint(args, name, args.judge_url)
+        if args.batch:
+            from mtbench_runner.batch import BatchJudge
+
+            judges.append(BatchJudge(served))
+            continue
+        if not args.dry_run:
+            check(served)
+        judges.append(EndpointJudge(served, limits))
+    return judges
+
+
+def judge_names(args: argparse.Namespace) -> list[str]:
+    """The judges' names in the files."""
+    return [local_name(name) for name in args.judge_model]
+
+
+def local_name(judge: str) -> str:
+    """`local:FOLDER` under its folder's name; any other judge under its own."""
+    if not judge.startswith(LOCAL):
+        return judge
+    return LOCAL + Path(judge.removeprefix(LOCAL)).resolve().name
 
 
 def score_stage(args: argparse.Namespace, bench: Bench) -> None:
-    if args.stage == "pairwise":
-        result = score.compare_pairs(
-            bench, args.model_id, args.baseline, args.judge_model, args.prices
+    """Print or write the result. Raises IncompleteError if something is missing or all unrated."""
+    from mtbench_runner import pairwise, score, show
+
+    result: Any
+    if args.baseline:
+        result = pairwise.compare_pairs(
+            bench, args.model_id, args.baseline, judge_names(args), prices(args)
         )
+        text = show.pair_table(result)
     else:
-        result = score.score(
-            bench, args.model_id, args.judge_model, args.rating == "strict", args.prices
+        strict = args.rating == "strict"
+        result = score.score(bench, args.model_id, judge_names(args), strict, prices(args))
+        text = show.score_table(result)
+    write_result(result, args.json, text)
+    if result["missing"]:
+        raise IncompleteError(f"{result['missing']} judgments are missing; judge for the rest")
+    if result["overall"] is None:
+        raise IncompleteError(
+            f"none of {result['unparsable']} judgments has a rating; "
+            "look at one with show --question, then judge --again unrated or --rating-pattern"
         )
-    text = json.dumps(result, indent=1) + "\n"
-    if args.json == "-":
-        sys.stdout.write(text)
+
+
+def write_result(result: Mapping[str, Any], to: str | None, text: str) -> None:
+    """The table on standard output and the result in a file, or (-) the result in its place."""
+    content = json.dumps(result, indent=1) + "\n"
+    if to == "-":
+        sys.stdout.write(content)
         return
-    print(show.printable(show.table(result)))
-    if args.json:
-        store.write_whole(Path(args.json), text.encode())
+    print(printable(text))
+    if to:
+        store.write_whole(Path(to), content.encode())
 
 
 def show_stage(args: argparse.Namespace, bench: Bench) -> None:
+    from mtbench_runner import score, show
+
     models = [name for name in (args.model_id, args.baseline) if name]
     if args.question is None and args.figure is None:
         raise InputError("show needs --question ID or --figure FILE")
+    judges = judge_names(args)
     if args.question is not None:
-        print(show.printable(show.question(bench, args.question, models, args.judge_model)))
+        print(printable(show.question(bench, args.question, models, judges)))
     if args.figure:
-        show.radar([score.score(bench, name, args.judge_model) for name in models], args.figure)
+        show.radar([score.score(bench, name, judges) for name in models], args.figure)
+
+
+def agreement_stage(args: argparse.Namespace, bench: Bench) -> None:
+    from mtbench_runner import agreement
+
+    first, second = (local_name(name) for name in args.judges)
+    result = agreement.compare(bench, first, second, args.model_id)
+    write_result(result, args.json, agreement.table(result))
+
+
+def dry_run(args: argparse.Namespace, bench: Bench) -> None:
+    from mtbench_runner import estimate, show
+
+    found = []
+    if args.stage in ANSWERING and args.answers_from:
+        found += estimate.answers(bench, args.model_id, candidate_of(args))
+    if args.stage in JUDGING:
+        found += estimate.judgments(bench, request_of(args), judge_names(args), prices(args))
+    print(show.estimates(found))
+
+
+# --- the whole
+
+
+def load_bench(args: argparse.Namespace) -> Bench:
+    return benches.load(
+        args.data,
+        args.out,
+        args.references,
+        args.judge_file,
+        args.questions,
+        args.rating_pattern,
+    )
 
 
 def dispatch(args: argparse.Namespace) -> None:
-    args.model_id = args.model_id or Path(args.adapter or args.model or "").name
-    if not args.model_id or "/" in args.model_id or args.model_id.startswith("."):
-        raise InputError("give the model a --model-id without slashes")
-    judged_by = (
-        endpoint(args, args.judge_model, args.judge_url) if args.stage in JUDGING else None
-    )  # is there a key?
-    bench = benches.load(args.data, args.out, args.references)
+    """Run the stage. Work that is incomplete does not keep later stages from their part."""
+    if args.stage != "agreement":
+        args.model_id = args.model_id or Path(args.adapter or args.model or "").name
+        if not args.model_id:
+            raise InputError("give the model a name with --model-id")
+    if args.max_cost is not None and not args.prices:
+        raise InputError("--max-cost needs --prices IN OUT")
+    if args.dry_run:
+        return dry_run(args, load_bench(args))
+    judges = make_judges(args) if args.stage in JUDGING else []
+    bench = load_bench(args)
+    if args.stage == "agreement":
+        return agreement_stage(args, bench)
+    if args.stage == "show":
+        return show_stage(args, bench)
+    return work(args, bench, judges)
+
+
+def work(args: argparse.Namespace, bench: Bench, judges: "list[Judge]") -> None:
+    """Answer, judge and score, as far as the stage goes. What lacks is told in the end."""
+    lacking: list[str] = []
     if args.stage in ANSWERING:
-        answer_stage(args, bench)
+        _try(lambda: answer_stage(args, bench), lacking)
     if int(os.environ.get("RANK", 0)):
         return  # under `accelerate launch` the first process does the rest
-    if judged_by:
-        from mtbench_runner.judge import judge
+    if judges:
+        _try(lambda: judge_stage(args, bench, judges), lacking)
+    if args.stage in SCORING and args.batch != "submit":
+        _score_what_is_there(args, bench, lacking)
+    if lacking:
+        raise IncompleteError("; ".join(dict.fromkeys(lacking)))
 
-        judge(bench, args.model_id, judged_by, args.baseline)
-    if args.stage in SCORING:
+
+def _try(stage: Any, lacking: list[str]) -> None:
+    """Run a stage; note what it leaves undone."""
+    try:
+        stage()
+    except IncompleteError as error:
+        lacking.append(str(error))
+
+
+def _score_what_is_there(args: argparse.Namespace, bench: Bench, lacking: list[str]) -> None:
+    """Print the result although something may lack."""
+    try:
         score_stage(args, bench)
-    if args.stage == "show":
-        show_stage(args, bench)
+    except IncompleteError as error:
+        if not lacking:  # else that something is missing is told already, with its cause
+            lacking.append(str(error))
+    except InputError:
+        if not lacking:  # nothing to score because nothing was judged, which is told already
+            raise
 
 
 def main(arguments: list[str]) -> int:
@@ -208,7 +298,7 @@ def main(arguments: list[str]) -> int:
         arguments = ["run", *arguments]
     code = 1
     try:
-        dispatch(parser().parse_args(arguments))
+        dispatch(options.parser(__doc__).parse_args(arguments))
         return 0
     except InputError as error:
         message, code = str(error), 2
@@ -218,7 +308,7 @@ def main(arguments: list[str]) -> int:
         message = f"{error}; {GO_ON}"
     except KeyboardInterrupt:
         message = f"interrupted; {GO_ON}"
-    sys.stderr.write(show.printable(f"error: {message}\n"))
+    sys.stderr.write(printable(f"error: {message}\n"))
     return code
 
 

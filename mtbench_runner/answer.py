@@ -1,85 +1,125 @@
-"""Stage `answer`: a model's answers to a bench, both turns, with FastChat's temperatures and file format."""
+"""Stage `answer`: a model's answers to a bench, every turn, with FastChat's temperatures and file.
+
+A local model answers in batches, a batch whole or not at all; of a model behind an endpoint every
+question is written when its last turn has come, and every reply before that is kept beside the file.
+"""
 
 import hashlib
 import os
+import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from fastchat.llm_judge.common import temperature_config
 from tqdm import tqdm
 
-from mtbench_runner import store
-from mtbench_runner.bench import Bench
-from mtbench_runner.endpoint import CallError, Endpoint, complete_all
-from mtbench_runner.generate import (
-    SEED,
-    Candidate,
-    Conversation,
-    LocalModel,
-    default_batch_size,
-    strip_thinking,
-)
-from mtbench_runner.store import IncompleteError, Row
+from mtbench_runner import ledger, store
+from mtbench_runner.bench import Bench, read_answers
+from mtbench_runner.endpoint import Call, Caller, Endpoint, Job, run_jobs
+from mtbench_runner.local import SEED, Candidate, LocalModel, default_batch_size
+from mtbench_runner.outcome import ANSWERING, Failure, Outcome, histogram
+from mtbench_runner.rows import Answer, Choice, Conversation, Question, QuestionId
+from mtbench_runner.spending import Spending, add_usage
+from mtbench_runner.store import IncompleteError
+from mtbench_runner.thinking import strip_thinking
 
 DEFAULT_TEMPERATURE = 0.7  # FastChat's, for a category it does not list
 RANK = int(os.environ.get("RANK", 0))  # of this process, under `accelerate launch`
 PROCESSES = int(os.environ.get("WORLD_SIZE", 1))
-Replier = Callable[[list[Conversation], list[float]], Sequence[str | None]]  # None: no reply came
+WEIGHT_FILES = ("*.safetensors", "*.bin", "*.jinja", "*config.json", "tokenizer*")
+Keys = dict[QuestionId, str]  # question -> a hash of what its answer is made from
+Replier = Callable[[list[Conversation], list[float]], Sequence[Outcome]]
 
 
 def answer(
-    bench: Bench, model_id: str, candidate: Candidate, endpoint: Endpoint | None = None
+    bench: Bench,
+    model_id: str,
+    candidate: Candidate,
+    endpoint: Endpoint | None = None,
+    spending: Spending | None = None,
+    again: Sequence[str] = (),
 ) -> None:
-    """Append the answers that are missing, or were made from something else, to the model's answer file.
+    """Append the answers that are missing, or were made from something else, to the answer file.
 
-    Under `accelerate launch` each process takes its share of the questions. Raises IncompleteError with the number of
-    questions that an endpoint left unanswered.
+    Under `accelerate launch` each process takes its share of the questions. Raises IncompleteError
+    with the number of questions that an endpoint left unanswered, and why.
     """
     path = bench.answers_file(model_id)
-    weights = {name: _content(getattr(candidate, name)) for name in ("model", "adapter")}
-    identity = asdict(candidate) | weights | {"batch_size": 0}
-    keys = {
+    keys = answer_keys(bench, candidate)
+    failures: list[Failure] = []
+    with _together(path):
+        given_up = {} if "failed" in again else _given_up(path, keys)
+        missing = {q: key for q, key in missing_answers(path, keys).items() if q not in given_up}
+        if missing and endpoint:
+            failures = _answer_by_calls(bench, model_id, endpoint, candidate, missing, spending)
+        elif missing:
+            _answer_in_batches(bench, model_id, candidate, missing)
+    if RANK == 0:
+        _report(path, keys, failures)
+
+
+def answer_keys(bench: Bench, candidate: Candidate) -> Keys:
+    """For each question a hash of all that its answer depends on, apart from the batch size."""
+    identity: dict[str, Any] = {
+        "model": _content(candidate.model),
+        "adapter": _content(candidate.adapter),
+        "url": candidate.url,
+        "max_new_tokens": candidate.max_new_tokens,
+        "batch_size": 0,
+        "thinking": candidate.thinking,
+    }
+    if candidate.system:
+        identity["system"] = candidate.system
+    return {
         q["question_id"]: store.digest([q["turns"], q["category"], identity])
         for q in bench.questions
     }
-    with _together(path):
-        if missing := _missing(path, keys):
-            reply: Replier = (
-                partial(ask, endpoint, candidate) if endpoint else LocalModel(candidate).reply
-            )
-            size = candidate.batch_size or (
-                endpoint.parallel if endpoint else default_batch_size(len(keys))
-            )
-            _answer_in_batches(reply, bench.questions[RANK::PROCESSES], size, missing, path)
-    lost = len(_missing(path, keys))
-    if lost and RANK == 0:
-        raise IncompleteError(
-            f"{lost} of {len(keys)} questions have no answer; run the same command again for them"
-        )
 
 
 def _content(name: str | None) -> dict[str, str] | str | None:
-    """sha256 of a local checkpoint's files, README and training records apart; a name on the hub as it is."""
-    kinds = ("*.safetensors", "*.bin", "*.jinja", "*config.json", "tokenizer*")
-    files = sorted({file for kind in kinds for file in Path(name or "").glob(kind)}) if name else []
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files} or name
+    """sha256 of a local checkpoint's files, README and records apart; a hub name as it is."""
+    if not name:
+        return None
+    files = {file for kind in WEIGHT_FILES for file in Path(name).glob(kind)}
+    hashes = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(files)}
+    return hashes or name
 
 
-def _missing(path: Path, keys: dict[int, str]) -> dict[int, str]:
-    newest = {row["question_id"]: row.get("key") for row in store.read(path)}
-    return {qid: key for qid, key in keys.items() if newest.get(qid) != key}
+def missing_answers(path: Path, keys: Keys) -> Keys:
+    """The questions whose newest answer was not made from what its answer depends on now."""
+    newest = {row["question_id"]: row.get("key") for row in read_answers(path)}
+    return {question: key for question, key in keys.items() if newest.get(question) != key}
+
+
+def _given_up(path: Path, keys: Keys) -> dict[QuestionId, str]:
+    """The questions whose answer will not be had by asking again, with the cause."""
+    causes = ledger.failures(path)
+    return {question: causes[key] for question, key in keys.items() if key in causes}
+
+
+def _report(path: Path, keys: Keys, failures: list[Failure]) -> None:
+    """Raise IncompleteError if a question has no answer."""
+    missing = missing_answers(path, keys)
+    if not missing:
+        return
+    lasting = _given_up(path, missing)
+    causes = [failure.cause for failure in failures if not failure.permanent]
+    causes += lasting.values()
+    detail = next((f.outcome.detail for f in failures if f.outcome.detail), "")
+    raise IncompleteError(
+        f"{len(missing)} of {len(keys)} questions have no answer ({histogram(causes)})"
+        + ledger.way_on(len(missing), len(lasting), detail, store.beside(path, "failures"))
+    )
 
 
 @contextmanager
 def _together(path: Path) -> Iterator[None]:
-    """The processes of one run enter and leave together; the first of them holds the file against other runs."""
+    """The processes of one run enter and leave together; the first one holds the file."""
     with store.locked(path) if RANK == 0 else nullcontext():
         _wait_for_everyone()
         yield
@@ -88,80 +128,153 @@ def _together(path: Path) -> Iterator[None]:
 
 def _wait_for_everyone() -> None:
     if PROCESSES > 1:
+        from accelerate import PartialState
+
         PartialState(timeout=timedelta(days=1)).wait_for_everyone()
 
 
-def _answer_in_batches(
-    reply: Replier, questions: list[Row], size: int, missing: dict[int, str], path: Path
-) -> None:
-    with tqdm(
-        total=len(questions), desc=f"answers of {path.stem}", unit="question", disable=RANK > 0
-    ) as bar:
+# --- a local model
+
+
+def _answer_in_batches(bench: Bench, model_id: str, candidate: Candidate, missing: Keys) -> None:
+    """Answer what is missing, batch by batch; this process's share of it."""
+    path = bench.answers_file(model_id)
+    model = LocalModel(candidate)
+    size = candidate.batch_size or default_batch_size(len(bench.questions))
+    questions = bench.questions[RANK::PROCESSES]
+    described = f"answers of {model_id}"
+    with tqdm(total=len(questions), desc=described, unit="question", disable=RANK > 0) as bar:
         for start in range(0, len(questions), size):
             batch = questions[start : start + size]
             if any(question["question_id"] in missing for question in batch):
-                _answer_batch(reply, batch, missing, path)
+                for row in answer_batch(model.reply, batch, missing, model_id, candidate.system):
+                    store.append(path, row)
             bar.update(len(batch))
 
 
-def _answer_batch(reply: Replier, batch: list[Row], missing: dict[int, str], path: Path) -> None:
-    """Answer a batch whole or not at all: an interrupted run then samples what an uninterrupted one does."""
-    for question, said in zip(batch, converse(reply, batch), strict=True):
-        if (qid := question["question_id"]) in missing and None not in said:
-            store.append(path, _row(question, path.stem, said, missing[qid]))
+def answer_batch(
+    reply: Replier, batch: list[Question], missing: Keys, model_id: str, system: str | None
+) -> list[Answer]:
+    """Answer a batch whole: an interrupted run then samples what an uninterrupted one does."""
+    rows = []
+    for question, said in zip(batch, converse(reply, batch, system), strict=True):
+        key = missing.get(question["question_id"])
+        if key is not None:
+            rows.append(answer_row(question, model_id, said, key))
+    return rows
 
 
-def converse(reply: Replier, questions: list[Row]) -> list[list[Any]]:
-    """What the model said at each turn of each question, thinking included; turn 2 sees turn 1 without its thinking.
-
-    A question ends with None at the turn at which no reply came.
-    """
-    said: list[list[Any]] = [[] for _ in questions]
-    for turn in range(max(len(q["turns"]) for q in questions)):
-        open_ = [
-            i for i, q in enumerate(questions) if len(q["turns"]) > turn and None not in said[i]
-        ]
-        conversations = [_conversation(questions[i]["turns"][: turn + 1], said[i]) for i in open_]
-        temperatures = [
-            temperature_config.get(questions[i]["category"], DEFAULT_TEMPERATURE) for i in open_
-        ]
-        for i, text in zip(open_, reply(conversations, temperatures), strict=True):
-            said[i].append(text)
+def converse(
+    reply: Replier, questions: list[Question], system: str | None = None
+) -> list[list[Outcome]]:
+    """What the model said at each turn of each question; turn 2 sees turn 1 without its thinking."""
+    said: list[list[Outcome]] = [[] for _ in questions]
+    for turn in range(max(len(question["turns"]) for question in questions)):
+        at_turn = [i for i, question in enumerate(questions) if len(question["turns"]) > turn]
+        conversations = [conversation(questions[i], said[i], system) for i in at_turn]
+        temperatures = [temperature_of(questions[i]) for i in at_turn]
+        for i, outcome in zip(at_turn, reply(conversations, temperatures), strict=True):
+            said[i].append(outcome)
     return said
 
 
-def _conversation(asked: list[str], said: list[str]) -> Conversation:
-    messages = [{"role": "user", "content": asked[0]}]
-    for reply, question in zip(said, asked[1:], strict=True):
-        messages += [
-            {"role": "assistant", "content": strip_thinking(reply)},
-            {"role": "user", "content": question},
-        ]
+def conversation(
+    question: Question, said: list[Outcome], system: str | None = None
+) -> Conversation:
+    """The messages of the next turn of a question, of which some turns are answered."""
+    messages = [{"role": "system", "content": system}] if system else []
+    for asked, outcome in zip(question["turns"], said, strict=False):
+        messages.append({"role": "user", "content": asked})
+        messages.append({"role": "assistant", "content": strip_thinking(outcome.text)})
+    messages.append({"role": "user", "content": question["turns"][len(said)]})
     return messages
 
 
-def _row(question: Row, model_id: str, said: list[str], key: str) -> Row:
-    choice: dict[str, Any] = {"index": 0, "turns": [strip_thinking(reply) for reply in said]}
-    if choice["turns"] != said:
-        choice["turns_with_thinking"] = said
-    row = {"question_id": question["question_id"], "answer_id": key[:22], "model_id": model_id}
-    return row | {"choices": [choice], "tstamp": time.time(), "key": key}
+def temperature_of(question: Question) -> float:
+    """FastChat's temperature for the question's category."""
+    return float(temperature_config.get(question["category"], DEFAULT_TEMPERATURE))
 
 
-def ask(
+def answer_row(question: Question, model_id: str, said: list[Outcome], key: str) -> Answer:
+    """The row of FastChat's answer file."""
+    full = [outcome.full_text for outcome in said]
+    choice = Choice(
+        index=0,
+        turns=[strip_thinking(outcome.text) for outcome in said],
+        finish_reasons=[outcome.finish for outcome in said],
+        usage=add_usage([outcome.usage for outcome in said]),
+    )
+    if choice["turns"] != full:
+        choice["turns_with_thinking"] = full
+    return Answer(
+        question_id=question["question_id"],
+        answer_id=key[:22],
+        model_id=model_id,
+        choices=[choice],
+        tstamp=time.time(),
+        key=key,
+    )
+
+
+# --- a model behind an endpoint
+
+
+def _answer_by_calls(
+    bench: Bench,
+    model_id: str,
     endpoint: Endpoint,
     candidate: Candidate,
-    conversations: list[Conversation],
-    temperatures: list[float],
-) -> list[str | None]:
-    """Replies of a model behind an OpenAI-compatible endpoint; None for one that never comes."""
+    missing: Keys,
+    spending: Spending | None,
+) -> list[Failure]:
+    """Write each question when its last turn has come. Returns the failures."""
+    path = bench.answers_file(model_id)
+    kept = ledger.Replies(path)
+    questions = [q for q in bench.questions if q["question_id"] in missing]
+    jobs = [_dialogue(question, candidate, endpoint.model, kept) for question in questions]
+    failures: list[Failure] = []
+    ignored: Counter[str] = Counter()
+    with tqdm(total=len(jobs), desc=f"answers of {model_id}", unit="question") as bar:
+
+        def take(index: int, said: list[Outcome] | Failure) -> None:
+            question = questions[index]
+            identifier = question["question_id"]
+            key = missing[identifier]
+            if isinstance(said, Failure):
+                failures.append(said)
+                ledger.note_failure(path, key, [model_id], identifier, None, said)
+            else:
+                store.append(path, answer_row(question, model_id, said, key))
+                ignored["choices"] += sum(outcome.choices_ignored for outcome in said)
+            bar.set_postfix(errors=len(failures), refresh=False)
+            bar.update()
+
+        run_jobs(endpoint, jobs, ANSWERING, take, spending)
+    if not failures:
+        kept.clear()
+    if ignored["choices"]:
+        sys.stderr.write(f"note: {ignored['choices']} choices beyond the first were ignored\n")
+    return failures
+
+
+def _dialogue(
+    question: Question, candidate: Candidate, model: str, kept: ledger.Replies
+) -> Job[list[Outcome]]:
+    """A job that asks turn after turn; replies that an earlier run paid for are not asked again."""
     thinking = {"chat_template_kwargs": {"enable_thinking": candidate.thinking}}
-    fixed = {"max_tokens": candidate.max_new_tokens, "seed": SEED, "extra_body": thinking}
-    pairs = zip(conversations, temperatures, strict=True)
-    texts: list[str | None] = [None] * len(conversations)
-    for index, outcome in complete_all(
-        endpoint, [[(messages, {"temperature": t, **fixed})] for messages, t in pairs]
-    ):
-        if not isinstance(outcome, CallError):
-            texts[index] = outcome[0].text
-    return texts
+    settings = {
+        "temperature": temperature_of(question),
+        "max_tokens": candidate.max_new_tokens,
+        "seed": SEED,
+        "extra_body": thinking,
+    }
+
+    async def ask(caller: Caller) -> list[Outcome]:
+        said: list[Outcome] = []
+        for _ in question["turns"]:
+            messages = conversation(question, said, candidate.system)
+            call = Call(messages, settings)
+            said.append(await kept.ask(caller, model, call))
+        return said
+
+    return ask

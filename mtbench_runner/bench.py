@@ -1,124 +1,244 @@
 """A bench: a folder of FastChat's shape, and where its answers and judgments lie.
 
-Read are question.jsonl (question_id, category, one or two turns), judge_prompts.jsonl in the folder or beside it, and
-reference_answer/*.jsonl for the categories that need references; written are model_answer/ and model_judgment/.
-MT-Bench itself is downloaded from FastChat at a pinned commit, once, and verified.
+Read are question.jsonl (question_id, category, one or more turns), judge_prompts.jsonl in the
+folder or beside it, and reference_answer/*.jsonl for the categories that need references; written
+are model_answer/ and model_judgment/. MT-Bench itself is downloaded from FastChat at a pinned
+commit, once, and verified.
 """
 
 import hashlib
+import re
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from mtbench_runner import store
-from mtbench_runner.store import InputError, Row
+from mtbench_runner.rows import Answer, JudgePrompt, Question, QuestionId
+from mtbench_runner.store import InputError
 
 SHIPPED = Path(__file__).parent / "benches"
 COMMIT = "0e6d3e4beaab66f4d3f93db72541a4abab8af28d"
 SOURCE = f"https://raw.githubusercontent.com/lm-sys/FastChat/{COMMIT}/fastchat/llm_judge/data/"
 GPT_4 = "mt_bench/reference_answer/gpt-4.jsonl"
-PINNED = {  # path at SOURCE -> sha256; in the bench folder all of them lie without the leading mt_bench/
+# path at SOURCE -> sha256; in the bench folder all of them lie without the leading mt_bench/
+PINNED = {
     "mt_bench/question.jsonl": "119565adbab82227089cefdb44c8d7e2cf04dc0a0ec233634c82e7d4e2a944f7",
     "judge_prompts.jsonl": "fd283293406d024f44c174b094ef48031d0687a4682fd3a56b29b138f80281b6",
     GPT_4: "f957a5bc977badb66885ec970e6cd08527845780313f0995764260e5777b9b3f",
 }
 # questions whose GPT-4 reference answer is wrong (FastChat issue 3158)
 KNOWN_WRONG = (104, 105, 109, 111, 113, 114, 120, 122, 124, 125, 126, 128, 130)
+ERROR_ANSWER = "$ERROR$"  # what FastChat stores for an answer or a judgment that it did not get
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Questions in file order, judge prompts by name, reference answers by question id, and where results go."""
+    """Questions in file order, judge prompts by name, references by question, where results go."""
 
     name: str
-    questions: list[Row]
-    prompts: dict[str, Row]
-    references: dict[int, Row]
-    known_wrong: tuple[int, ...]  # questions whose reference answer here is wrong
+    questions: list[Question]  # those that were selected
+    all_ids: frozenset[QuestionId]
+    prompts: dict[str, JudgePrompt]
+    references: dict[QuestionId, Answer]
+    known_wrong: tuple[QuestionId, ...]  # questions whose reference answer here is wrong
     out: Path
+    rating_pattern: re.Pattern[str] | None = None  # in place of FastChat's [[n]]
 
     def answers_file(self, model_id: str) -> Path:
-        return self.out / "model_answer" / f"{model_id}.jsonl"
+        return self.out / "model_answer" / f"{store.file_name(model_id)}.jsonl"
 
     def judgments_file(self, judge: str, mode: str = "single") -> Path:
-        return self.out / "model_judgment" / f"{judge}_{mode}.jsonl"
+        return self.out / "model_judgment" / f"{store.file_name(judge)}_{mode}.jsonl"
 
-    def answers(self, model_id: str) -> dict[int, Row]:
-        """The newest answer to each question that has one, as FastChat reads them."""
-        return {row["question_id"]: row for row in store.read(self.answers_file(model_id))}
+    def answers(self, model_id: str) -> dict[QuestionId, Answer]:
+        """The newest answer to each question that has one, as FastChat reads them.
+
+        What FastChat stores for an answer that it did not get is none.
+        """
+        return {
+            row["question_id"]: row
+            for row in read_answers(self.answers_file(model_id))
+            if ERROR_ANSWER not in row["choices"][0]["turns"]
+        }
+
+    def places(self) -> list[tuple[QuestionId, int]]:
+        """(question, turn) of everything that is to be judged, in file order."""
+        found = []
+        for question in self.questions:
+            for turn in range(1, len(question["turns"]) + 1):
+                found.append((question["question_id"], turn))
+        return found
 
 
-def load(data: str | None = None, out: str | None = None, references: str | None = None) -> Bench:
-    """Read a bench: a folder, a shipped one by name (demo, instruct), or MT-Bench, downloaded if needed (None)."""
+def read_answers(path: Path) -> list[Answer]:
+    """Rows of an answer file. Raises InputError for one that is none."""
+    rows = store.read(path, needs=("question_id", "choices"))
+    for row in rows:
+        if not _has_turns(row["choices"]):
+            raise InputError(f"{path}: question {row['question_id']} has no choices with turns")
+    return cast(list[Answer], rows)
+
+
+def _has_turns(choices: Any) -> bool:
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        return False
+    turns = choices[0].get("turns")
+    return isinstance(turns, list) and all(isinstance(turn, str) for turn in turns)
+
+
+def load(
+    data: str | None = None,
+    out: str | None = None,
+    references: str | None = None,
+    judge_file: str | None = None,
+    select: str | None = None,
+    rating_pattern: str | None = None,
+) -> Bench:
+    """Read a bench: a folder, one that ships here by name, or MT-Bench, downloaded if needed (None).
+
+    `references` and `judge_file` replace the bench's own reference answers and judge prompts,
+    `select` leaves some of its questions (`choose`). Raises InputError.
+    """
     folder = Path(data or "data/mt_bench")
     if data is None:
         download(folder)
     elif not folder.is_dir() and (SHIPPED / data).is_dir():
         out, folder = out or str(Path("data") / data), SHIPPED / data
-    asked, prompts = folder / "question.jsonl", folder / "judge_prompts.jsonl"
-    questions = [_check_question(row, asked) for row in _rows(asked)]
-    if len({q["question_id"] for q in questions}) < len(questions):
-        raise InputError(f"{asked}: a question_id occurs twice")
-    answered = (
-        Path(references)
-        if references
-        else next(iter(sorted(folder.glob("reference_answer/*.jsonl"))), None)
-    )
-    reference_rows = _rows(answered) if answered else []
-    pinned = answered and hashlib.sha256(answered.read_bytes()).hexdigest() == PINNED[GPT_4]
+    asked = folder / "question.jsonl"
+    questions = read_questions(asked)
+    answered = Path(references) if references else _reference_file(folder)
     return Bench(
         name=folder.resolve().name,
-        questions=questions,
-        prompts={
-            p["name"]: p
-            for p in _rows(prompts if prompts.exists() else folder.parent / prompts.name)
-        },
-        references={row["question_id"]: row for row in reference_rows},
-        known_wrong=KNOWN_WRONG if pinned else (),
+        questions=choose(questions, select) if select else questions,
+        all_ids=frozenset(question["question_id"] for question in questions),
+        prompts=read_prompts(Path(judge_file) if judge_file else _prompt_file(folder)),
+        references=_read_references(answered) if answered else {},
+        known_wrong=KNOWN_WRONG if answered and _is_gpt_4s(answered) else (),
         out=Path(out) if out else folder,
+        rating_pattern=_compile(rating_pattern) if rating_pattern else None,
     )
 
 
-def _check_question(row: Row, path: Path) -> Row:
-    """The row, if FastChat's judges can use it; else InputError that names the question."""
-    where, turns = f"{path}: question {row.get('question_id', '?')}", row.get("turns")
-    if not isinstance(row.get("question_id"), int) or not isinstance(row.get("category"), str):
-        raise InputError(f"{where}: needs a whole-number question_id and a category")
-    if (
-        not isinstance(turns, list)
-        or len(turns) not in (1, 2)
-        or not all(isinstance(t, str) for t in turns)
-    ):
-        raise InputError(f"{where}: turns must be one or two texts")
-    return row
+def read_questions(path: Path) -> list[Question]:
+    """The questions of a file. Raises InputError that names the one that cannot be used."""
+    questions = [_check_question(row, path) for row in _rows(path)]
+    if not questions:
+        raise InputError(f"{path}: no questions in it")
+    ids = {str(question["question_id"]) for question in questions}
+    if len(ids) < len(questions):
+        raise InputError(f"{path}: a question_id occurs twice")
+    return questions
 
 
-def _rows(path: Path) -> list[Row]:
+def _check_question(row: dict[str, Any], path: Path) -> Question:
+    where = f"{path}: question {row.get('question_id', '?')}"
+    identifier = row.get("question_id")
+    is_id = isinstance(identifier, int | str) and not isinstance(identifier, bool)
+    if not is_id or identifier == "" or not isinstance(row.get("category"), str):
+        raise InputError(f"{where}: needs a question_id (a whole number or text) and a category")
+    turns = row.get("turns")
+    if not isinstance(turns, list) or not turns or not all(isinstance(t, str) for t in turns):
+        raise InputError(f"{where}: turns must be one or more texts")
+    return cast(Question, row)
+
+
+def read_prompts(path: Path) -> dict[str, JudgePrompt]:
+    """Judge prompts by name. Raises InputError for a row without one of its fields."""
+    prompts = {}
+    for row in _rows(path, needs=tuple(JudgePrompt.__annotations__)):
+        prompts[row["name"]] = cast(JudgePrompt, row)
+    return prompts
+
+
+def _prompt_file(folder: Path) -> Path:
+    inside = folder / "judge_prompts.jsonl"
+    return inside if inside.exists() else folder.parent / inside.name
+
+
+def _reference_file(folder: Path) -> Path | None:
+    return next(iter(sorted(folder.glob("reference_answer/*.jsonl"))), None)
+
+
+def _read_references(path: Path) -> dict[QuestionId, Answer]:
+    if not path.is_file():
+        raise InputError(f"no file {path} with reference answers")
+    return {row["question_id"]: row for row in read_answers(path)}
+
+
+def _is_gpt_4s(path: Path) -> bool:
+    return hashlib.sha256(path.read_bytes()).hexdigest() == PINNED[GPT_4]
+
+
+def _rows(path: Path, needs: Sequence[str] = ()) -> list[dict[str, Any]]:
     if not path.is_file():
         raise InputError(
-            f"no file {path}; a bench folder has question.jsonl, and judge_prompts.jsonl in or beside it"
+            f"no file {path}; a bench folder has question.jsonl, "
+            "and judge_prompts.jsonl in or beside it"
         )
-    return store.read(path)
+    return store.read(path, needs)
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"--rating-pattern {pattern}: {error}") from None
+    if compiled.groups != 1:
+        raise InputError(f"--rating-pattern {pattern}: needs one group, around the number")
+    return compiled
+
+
+def choose(questions: list[Question], select: str) -> list[Question]:
+    """The questions that a selection names: ids, ranges of ids and categories, with commas.
+
+    `81-90,101,coding`. Raises InputError for a part that names none.
+    """
+    chosen: set[str] = set()
+    for part in select.split(","):
+        named = [str(q["question_id"]) for q in questions if _names(part.strip(), q)]
+        if not named:
+            raise InputError(f"--questions: {part.strip()!r} is no id, range or category here")
+        chosen.update(named)
+    return [question for question in questions if str(question["question_id"]) in chosen]
+
+
+def _names(part: str, question: Question) -> bool:
+    if part in (str(question["question_id"]), question["category"]):
+        return True
+    bounds = re.fullmatch(r"(\d+)-(\d+)", part)
+    number = question["question_id"]
+    return (
+        bounds is not None
+        and isinstance(number, int)
+        and int(bounds[1]) <= number <= int(bounds[2])
+    )
 
 
 def download(folder: Path) -> None:
-    """Fetch what is missing of MT-Bench's pinned files and verify all of them. Raises InputError."""
+    """Fetch what is missing of MT-Bench's pinned files and verify all of them.
+
+    Raises InputError.
+    """
     for remote, sha256 in PINNED.items():
         path, url = folder / remote.removeprefix("mt_bench/"), SOURCE + remote
-        try:
-            content = (
-                path.read_bytes()
-                if path.exists()
-                else urllib.request.urlopen(url, timeout=60).read()
-            )
-        except OSError as error:
-            raise InputError(
-                f"cannot download {url} ({error}); without a network, copy MT-Bench's files into {folder} "
-                "or pass --data FOLDER"
-            ) from None
+        content = path.read_bytes() if path.exists() else _fetch(url, folder)
         if hashlib.sha256(content).hexdigest() != sha256:
             raise InputError(
-                f"{path} is not FastChat's at {COMMIT[:8]} (sha256 differs); delete it or pass --data"
+                f"{path} is not FastChat's at {COMMIT[:8]} (sha256 differs); "
+                "delete it or pass --data"
             )
         if not path.exists():
             store.write_whole(path, content)
+
+
+def _fetch(url: str, folder: Path) -> bytes:
+    try:
+        with urllib.request.urlopen(url, timeout=60) as response:
+            return bytes(response.read())
+    except OSError as error:
+        raise InputError(
+            f"cannot download {url} ({error}); without a network, copy MT-Bench's files into "
+            f"{folder} or pass --data FOLDER"
+        ) from None

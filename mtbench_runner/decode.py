@@ -1,8 +1,10 @@
 """Batched decoding in which a step costs one launch: CUDA graphs over a preallocated cache.
 
-`generate` launches some 1,500 kernels for each token of a 1.7B model; on a slow host that, not the GPU, sets the speed.
-Here one step (forward, sampling, bookkeeping) is captured once per window of cache and then replayed. Rows may differ
-in temperature, so all questions of a turn share one batch. On a CPU the same loop runs step by step, for tests.
+`generate` launches some 1,500 kernels for each token of a 1.7B model; on a slow host that, not the
+GPU, sets the speed. Here one step (forward, sampling, bookkeeping) is captured once per window of
+cache and then replayed. Rows may differ in temperature, so all questions of a turn share one batch;
+rows that are done leave it at the end of a window. On a CPU the same loop runs step by step, for
+tests.
 """
 
 from typing import NamedTuple
@@ -12,6 +14,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from transformers.cache_utils import Cache, StaticLayer
 
 WINDOW = 256  # a step attends to the cache up to the next multiple of this many tokens
+FULL_ENOUGH = 0.9  # share of rows still going from which a batch goes on as it is
 GREEDY = 1e-4  # FastChat's bound: a lower temperature is greedy
 # settings of a model's generation_config that `sample` does not know, with the values under which they do nothing
 UNUSED = {
@@ -24,7 +27,7 @@ UNUSED = {
 
 
 class Batch(NamedTuple):
-    """Left-padded prompts and their mask [rows, length], a temperature for each row, and how to decode them."""
+    """Left-padded prompts and their mask [rows, length], a temperature for each row, and settings."""
 
     prompts: torch.Tensor
     mask: torch.Tensor
@@ -36,7 +39,10 @@ class Batch(NamedTuple):
 
 @torch.inference_mode()
 def plain(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """New tokens [rows, max_new_tokens] by `generate`, one call for each temperature; pad after a row's end."""
+    """New tokens [rows, max_new_tokens] by `generate`, one call for each temperature.
+
+    Pad follows a row's end.
+    """
     tokens = batch.prompts.new_full((len(batch.prompts), batch.max_new_tokens), batch.pad)
     for temperature in sorted(set(batch.temperatures)):
         rows = [i for i, t in enumerate(batch.temperatures) if t == temperature]
@@ -58,7 +64,10 @@ def plain(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
 
 
 def supports(model: PreTrainedModel) -> bool:
-    """Whether `decode` computes what `generate` would: full attention by sdpa, sampling by top-k and top-p only."""
+    """Whether `decode` computes what `generate` would.
+
+    It knows full attention by sdpa, and sampling by top-k and top-p only.
+    """
     config, sampling = model.config.get_text_config(), model.generation_config
     full = set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
     windowed = getattr(config, "sliding_window", None) and getattr(
@@ -74,7 +83,10 @@ def supports(model: PreTrainedModel) -> bool:
 
 @torch.inference_mode()
 def decode(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """New tokens [rows, at most max_new_tokens], as `plain` gives them where greedy, for a model it `supports`."""
+    """New tokens [rows, at most max_new_tokens], as `plain` gives them where greedy.
+
+    For a model that it `supports`.
+    """
     torch.manual_seed(batch.seed)
     run = Decoding(model, batch)
     length = batch.prompts.shape[1]
@@ -82,8 +94,9 @@ def decode(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     for start in range(length, end - 1, WINDOW):
         if bool(run.finished.all()):
             break
+        run.compact()
         run.steps(min(WINDOW, end - 1 - start), window=min(start + WINDOW, end))
-    return run.tokens[:, : int(run.count)]
+    return run.result()
 
 
 class WindowedLayer(StaticLayer):
@@ -99,15 +112,19 @@ class WindowedLayer(StaticLayer):
 
 
 class Decoding:
-    """The state of one batch; every part of it is a tensor that a step changes in place, as CUDA graphs need it."""
+    """The state of one batch: tensors that a step changes in place, as CUDA graphs need it.
+
+    `rows` are the places in the batch of the rows still in it, `said` [all rows, max_new_tokens]
+    what the others said.
+    """
 
     def __init__(self, model: PreTrainedModel, batch: Batch) -> None:
-        (rows, length), device, new = (
-            batch.prompts.shape,
-            batch.prompts.device,
-            batch.max_new_tokens,
-        )
+        rows, length = batch.prompts.shape
+        device = batch.prompts.device
+        new = batch.max_new_tokens
         self.model, self.pad, self.device = model, batch.pad, device
+        self.rows = torch.arange(rows, device=device)
+        self.said = torch.full((rows, new), batch.pad, device=device)
         self.layers = [
             WindowedLayer(length + new)
             for _ in range(model.config.get_text_config().num_hidden_layers)
@@ -133,15 +150,11 @@ class Decoding:
     def _prefill(self, prompts: torch.Tensor, mask: torch.Tensor) -> None:
         length = prompts.shape[1]
         causal = torch.ones(length, length, dtype=torch.bool, device=self.device).tril()
-        itself = torch.eye(
-            length, dtype=torch.bool, device=self.device
-        )  # also for padding, so that no row is empty
+        # a padding position sees itself, so that no row of the mask is empty
+        itself = torch.eye(length, dtype=torch.bool, device=self.device)
+        seen = (mask[:, None, :] & causal) | itself
         positions = (mask.long().cumsum(1) - 1).clamp(min=0)
-        self._advance(
-            self._forward(
-                prompts, positions, ((mask[:, None, :] & causal) | itself)[:, None], window=length
-            )
-        )
+        self._advance(self._forward(prompts, positions, seen[:, None], window=length))
 
     def _forward(
         self, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor, window: int
@@ -168,8 +181,28 @@ class Decoding:
         self.token.copy_(choice[:, None])
         self.count += 1
 
+    def compact(self) -> None:
+        """Leave out the rows that are done, if they are many. Only between windows."""
+        going = (~self.finished).nonzero()[:, 0]
+        if len(going) > FULL_ENOUGH * len(self.rows):
+            return
+        self.said[self.rows] = self.tokens
+        for layer in self.layers:
+            layer.keys = layer.keys[going]
+            layer.values = layer.values[going]
+        for name in ("rows", "tokens", "temperatures", "usable", "position", "finished", "token"):
+            setattr(self, name, getattr(self, name)[going])
+
+    def result(self) -> torch.Tensor:
+        """The new tokens of all rows, up to the longest; pad after a row's end."""
+        self.said[self.rows] = self.tokens
+        return self.said[:, : int(self.count)]
+
     def steps(self, number: int, window: int) -> None:
-        """`number` steps within a window: the first as it is, the rest, on a GPU, replayed from a graph."""
+        """`number` steps within a window: the first as it is, the rest replayed from a graph.
+
+        On a CPU there is no graph.
+        """
         self._step(window)
         if number > 1 and self.device.type == "cuda":
             graph = torch.cuda.CUDAGraph()
@@ -187,10 +220,11 @@ class Decoding:
 def sample(
     logits: torch.Tensor, temperatures: torch.Tensor, config: GenerationConfig
 ) -> torch.Tensor:
-    """One token [rows] from logits [rows, vocabulary]: the best where greedy, else by temperature, top-k, then top-p.
+    """One token [rows] from logits [rows, vocabulary].
 
-    Sampling is the Gumbel maximum, which needs no check on the host and so can be captured; generate's own defaults
-    (top_k 50, top_p 1) hold where the config sets none.
+    The best where greedy, else by temperature, top-k, then top-p. Sampling is the Gumbel maximum,
+    which needs no check on the host and so can be captured; generate's own defaults (top_k 50,
+    top_p 1) hold where the config sets none.
     """
     sampled = temperatures >= GREEDY
     top_k = (

@@ -1,25 +1,35 @@
-"""Many chat completions at once from any OpenAI-compatible endpoint, each bounded in time, none invented."""
+"""Many chat completions at once from any OpenAI-compatible endpoint, each bounded in time and tries.
+
+Every reply is named by `outcome`, and the policy of the stage says what follows: nothing is
+invented, and what failed says why.
+"""
 
 import asyncio
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import openai
 
+from mtbench_runner import outcome as outcomes
+from mtbench_runner.outcome import TRIES, Action, Failure, Outcome, Policy
+from mtbench_runner.rows import Conversation
+from mtbench_runner.spending import Spending
 from mtbench_runner.store import InputError
 
-Call = tuple[
-    list[dict[str, str]], dict[str, Any]
-]  # messages, and settings of chat.completions.create
-RETRIES = (
-    12  # the client's own, backing off 0.5 to 8 s or as Retry-After says; the deadline ends them
-)
+T = TypeVar("T")
 GIVE_UP = 16  # failures in a row, retries included, after which an endpoint counts as down
-# settings that a model may refuse; it names extra_body by what is in it, chat_template_kwargs
-REFUSABLE = ("temperature", "max_completion_tokens", "max_tokens", "seed", "extra_body")
+THINKING_GIVE_UP = 2  # calls that were all thinking, none other answered: the next would be too
+CAP_FACTOR = 4  # of the token limit, where a judge's reply was cut
+LONGEST_WAIT = 60.0  # seconds that a Retry-After is followed
+BACK_OFF = 0.5  # seconds before the first retry, doubled up to BACK_OFF_MOST
+BACK_OFF_MOST = 8.0
+LIMITS = ("max_tokens", "max_completion_tokens")
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -36,119 +46,172 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
-class Reply:
-    """The text, the tokens it took, and the settings that the model accepted."""
+class Call:
+    """Messages, and settings of chat.completions.create."""
 
-    text: str
-    usage: dict[str, int]
+    messages: Conversation
     settings: dict[str, Any]
+    limited: bool = True  # whether the token limit is sent
 
 
-class CallError(Exception):
-    """One call failed for good."""
+class CallFailed(Exception):
+    """A call came to nothing. Final: every other call would fail too."""
 
-
-class FinalError(CallError):
-    """Every other call would fail too."""
+    def __init__(self, failure: Failure, final: bool = False) -> None:
+        super().__init__(failure.cause)
+        self.failure = failure
+        self.final = final
 
 
 def key_for(url: str | None, variable: str = "OPENAI_API_KEY") -> str:
     """The key from the environment. Raises InputError when a remote endpoint needs one."""
     key = os.environ.get(variable, "")
-    host = urlsplit(url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com").hostname
-    if not key and host not in ("127.0.0.1", "localhost", "::1"):
+    address = url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com"
+    host = urlsplit(address).hostname
+    if not key and host not in LOCAL_HOSTS:
         raise InputError(f"no {variable} in the environment for {host}; export it and run again")
     return key or "none"
 
 
 class Caller:
-    """Chat completions by the openai client. Settings that the model refuses are left out from then on."""
+    """Chat completions by the openai client, which remembers what the model does not take."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self.endpoint, self.refused, self.slot = endpoint, set[str](), 0.0
+    def __init__(
+        self, endpoint: Endpoint, policy: Policy, spending: Spending | None = None
+    ) -> None:
+        self.endpoint = endpoint
+        self.policy = policy
+        self.spending = spending or Spending()
+        self.refused: set[str] = set()  # settings that the model does not take
+        self.folds_system = False
+        self.cap_raised = False
+        self.slot = 0.0
         self.client = openai.AsyncOpenAI(
             api_key=endpoint.key,
             base_url=endpoint.url,
             timeout=endpoint.timeout,
-            max_retries=RETRIES,
+            max_retries=0,
         )
 
     async def check(self) -> None:
-        """Raise InputError if nothing answers at the endpoint's address."""
+        """Raise InputError if nothing answers at the endpoint's address or it refuses the key."""
         try:
             await self.client.with_options(max_retries=1, timeout=10).models.list()
         except openai.APITimeoutError:
             pass  # slow is not unreachable
         except openai.APIConnectionError:
+            where = self.client.base_url
+            raise InputError(f"nothing answers at {where}; start it, or give another URL") from None
+        except openai.AuthenticationError:
             raise InputError(
-                f"nothing answers at {self.client.base_url}; start it, or give another URL"
+                f"the endpoint at {self.client.base_url} refused the key (401); export another"
             ) from None
-        except (openai.OpenAIError, ValueError):
+        except (openai.OpenAIError, ValueError, TypeError):
             pass  # it answers; not every endpoint lists its models
 
-    async def complete(self, call: Call) -> Reply:
-        """The model's reply. Raises CallError when there is none within the endpoint's deadline."""
+    async def complete(self, call: Call) -> Outcome:
+        """The accepted outcome of a call. Raises CallFailed within the endpoint's deadline."""
+        seen: list[Outcome] = []
         try:
             async with asyncio.timeout(self.endpoint.deadline):
-                for attempt in range(RETRIES):
-                    if reply := await self._attempt(*call):
-                        return reply
-                    await asyncio.sleep(min(0.5 * 2**attempt, 8.0))
+                return await self._until_settled(call, seen)
         except TimeoutError:
-            raise CallError(f"no usable reply within {self.endpoint.deadline:g} s") from None
-        raise CallError(f"no usable reply in {RETRIES} tries")
+            raise CallFailed(Failure(self._too_late(seen))) from None
 
-    async def _attempt(self, messages: Any, settings: dict[str, Any]) -> Reply | None:
-        """One call, made again without a setting that the model refuses; None for a reply without text."""
+    async def _until_settled(self, call: Call, seen: list[Outcome]) -> Outcome:
+        retries = 0
+        while True:
+            sent_at_cap = self.cap_raised
+            found = await self._attempt(call)
+            seen.append(found)
+            times = sum(outcome.kind == found.kind for outcome in seen)
+            action = self._action(found, times, sent_at_cap)
+            if action == "retry":
+                retries += 1
+                action = action if retries < TRIES else "give up"
+            if action == "accept":
+                return found
+            if action in ("give up", "record", "stop"):
+                failure = Failure(found, permanent=action == "record")
+                raise CallFailed(failure, final=action == "stop")
+            if action == "retry":
+                await asyncio.sleep(_wait(found, retries))
+            call = self._adapt(call, action, found)
+
+    def _action(self, found: Outcome, times: int, sent_at_cap: bool) -> Action:
+        """What follows the outcome, the `times`-th of its kind in this call."""
+        actions = self.policy[found.kind]
+        action = actions[min(times, len(actions)) - 1]
+        if action == "raise the cap" and sent_at_cap:
+            return actions[-1]
+        if action == "drop the limit" and not set(found.settings) & set(LIMITS):
+            return actions[-1]
+        return action
+
+    def _adapt(self, call: Call, action: Action, found: Outcome) -> Call:
+        """The call as it is made next; what a model never takes is remembered for other calls."""
+        if action == "raise the cap":
+            self.cap_raised = True
+        elif action == "leave it out" and found.setting:
+            self.refused.add(found.setting)
+        elif action == "fold the system message":
+            self.folds_system = True
+        elif action == "drop the limit":
+            return replace(call, limited=False)
+        return call
+
+    async def _attempt(self, call: Call) -> Outcome:
         await self._pace()
-        sent = self._accepted(settings)
+        messages = fold_system(call.messages) if self.folds_system else call.messages
+        sent = self._accepted(call)
+        reserved = self.spending.reserve(messages)
+        if reserved is None:
+            return Outcome(kind="spent", cause="stopped by --max-cost")
+        found = await self._post(messages, sent)
+        self.spending.settle(reserved, found, messages)
+        return replace(found, settings=sent)
+
+    async def _post(self, messages: Conversation, sent: dict[str, Any]) -> Outcome:
+        request: Any = self.client.chat.completions.with_raw_response
+        extra = sent.get("extra_body") or {}
         try:
-            answer = await self.client.chat.completions.create(
-                model=self.endpoint.model, messages=messages, **sent
-            )
-            text, usage = answer.choices[0].message.content, answer.usage
-        except (
-            openai.APIResponseValidationError,
-            ValueError,
-            TypeError,
-            AttributeError,
-            IndexError,
-        ):
-            return None  # not a chat completion: invalid JSON, an error body under status 200, no choices
-        except openai.BadRequestError as error:
-            if not self._refuses(f"{error.param} {error.message}", sent):
-                raise self._failure(error) from None
-            return await self._attempt(messages, settings)
-        except openai.APIError as error:
-            raise self._failure(error) from None
-        if not isinstance(text, str) or not text.strip():
-            return None
-        counts = (
-            {"prompt": usage.prompt_tokens, "completion": usage.completion_tokens} if usage else {}
-        )
-        return Reply(text, counts, sent)
+            response = await request.create(model=self.endpoint.model, messages=messages, **sent)
+            return outcomes.of_response(response.text)
+        except openai.APITimeoutError:
+            seconds = f"{self.endpoint.timeout:g}"
+            return Outcome(kind="timeout", cause=f"no reply within --timeout {seconds} s")
+        except openai.APIConnectionError as error:
+            detail = str(error.__cause__ or error)
+            return Outcome(kind="unreachable", cause="connection failed", detail=detail[:300])
+        except openai.APIStatusError as error:
+            names = [*sent, *extra]
+            body = _body(error)
+            found = outcomes.of_error(error.status_code, body, names, self.endpoint.key)
+            return replace(found, retry_after=_retry_after(error.response.headers))
+        except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
+            detail = type(error).__name__
+            return Outcome(kind="wrong shape", cause="not a chat completion", detail=detail)
 
-    def _failure(self, error: Any) -> CallError:
-        status = getattr(error, "status_code", None)
-        if status in (401, 403):  # such replies may quote the key
-            return FinalError(f"the endpoint refused the key ({status})")
-        message = " ".join(str(error).replace(self.endpoint.key, "***").split())[:300]
-        return (
-            FinalError(message)
-            if status == 404 or error.code == "insufficient_quota"
-            else CallError(message)
-        )
+    def _accepted(self, call: Call) -> dict[str, Any]:
+        """The settings of a call without those that the model refused."""
+        settings = dict(call.settings)
+        if "max_tokens" in settings and self.cap_raised:
+            settings["max_tokens"] *= CAP_FACTOR
+        if "max_tokens" in settings and "max_tokens" in self.refused:
+            settings["max_completion_tokens"] = settings.pop("max_tokens")  # newer models' name
+        extra = settings.pop("extra_body", {})
+        kept_extra = {name: value for name, value in extra.items() if name not in self.refused}
+        kept = {name: value for name, value in settings.items() if name not in self.refused}
+        if not call.limited:
+            kept = {name: value for name, value in kept.items() if name not in LIMITS}
+        return kept | ({"extra_body": kept_extra} if kept_extra else {})
 
-    def _accepted(self, settings: dict[str, Any]) -> dict[str, Any]:
-        if "max_tokens" in self.refused:  # newer models know it by another name
-            settings = settings | {"max_completion_tokens": settings["max_tokens"]}
-        return {name: value for name, value in settings.items() if name not in self.refused}
-
-    def _refuses(self, complaint: str, sent: dict[str, Any]) -> bool:
-        complaint = complaint.replace("chat_template_kwargs", "extra_body")
-        named = [name for name in REFUSABLE if name in sent and name in complaint]
-        self.refused.update(named[:1])
-        return bool(named)
+    def _too_late(self, seen: list[Outcome]) -> Outcome:
+        seconds = f"{self.endpoint.deadline:g}"
+        last = seen[-1] if seen else Outcome(kind="timeout")
+        after = f" after: {last.cause}" if last.cause else ""
+        cause = f"no usable reply within --deadline {seconds} s{after}"
+        return replace(last, kind="timeout", cause=cause)
 
     async def _pace(self) -> None:
         if self.endpoint.requests_per_minute:
@@ -157,37 +220,109 @@ class Caller:
             await asyncio.sleep(self.slot - now)
 
 
-Outcome = list[Reply] | CallError
+def fold_system(messages: Conversation) -> Conversation:
+    """The conversation with its system message at the head of the first user message."""
+    if len(messages) < 2 or messages[0]["role"] != "system":
+        return messages
+    system, first, *rest = messages
+    text = f"{system['content']}\n\n{first['content']}"
+    return [{"role": first["role"], "content": text}, *rest]
 
 
-def complete_all(endpoint: Endpoint, jobs: list[list[Call]]) -> Iterator[tuple[int, Outcome]]:
-    """(index, replies or error) of each job as it ends. A job is one or more calls; `parallel` jobs run at once.
+def _wait(found: Outcome, retries: int) -> float:
+    """Seconds before the next attempt: as Retry-After says, else doubling, with some jitter."""
+    if found.retry_after is not None:
+        return min(found.retry_after, LONGEST_WAIT)
+    return min(BACK_OFF * 2 ** (retries - 1), BACK_OFF_MOST) * random.uniform(0.75, 1.0)  # noqa: S311
 
-    After a final error, or GIVE_UP failures in a row, the jobs not yet begun end with the same error.
-    """
-    caller, free, failures = (
-        Caller(endpoint),
-        asyncio.Semaphore(endpoint.parallel),
-        list[CallError](),
-    )
 
-    async def work(index: int) -> tuple[int, Outcome]:
-        async with free:
-            if len(failures) >= GIVE_UP:
-                return index, failures[-1]
+def _retry_after(headers: Any) -> float | None:
+    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        try:
+            return max(0.0, float(headers[name]) / unit)
+        except (KeyError, ValueError):
+            continue  # absent, or a date
+    return None
+
+
+def _body(error: openai.APIStatusError) -> object:
+    """The whole error body: the client keeps only what is under `error`."""
+    try:
+        return error.response.json()
+    except ValueError:
+        return error.response.text
+
+
+Job = Callable[[Caller], Awaitable[T]]
+Take = Callable[[int, T | Failure], None]  # what is done with the result of a job
+
+
+class Crew:
+    """Jobs at work on one endpoint, and when they all stop."""
+
+    def __init__(self, caller: Caller) -> None:
+        self.caller = caller
+        self.free = asyncio.Semaphore(caller.endpoint.parallel)
+        self.in_a_row: list[Failure] = []
+        self.counted: Counter[str] = Counter()
+        self.stopped = False
+
+    async def work(self, index: int, job: Job[T], take: Take[T]) -> None:
+        """Do a job and hand its result over before the next one may begin."""
+        async with self.free:
+            if self.stopped:
+                take(index, Failure(Outcome(kind="not begun", cause="not begun")))
+                return
             try:
-                replies = [await caller.complete(call) for call in jobs[index]]
-            except CallError as error:
-                failures.extend([error] * (GIVE_UP if isinstance(error, FinalError) else 1))
-                return index, error
-            failures.clear()
-            return index, replies
+                result = await job(self.caller)
+            except CallFailed as failed:
+                self._note(failed)
+                take(index, failed.failure)
+                return
+            self.in_a_row.clear()
+            self.counted["done"] += 1
+            take(index, result)
 
-    with asyncio.Runner() as runner:
-        runner.run(caller.check())
-        unfinished = {runner.get_loop().create_task(work(index)) for index in range(len(jobs))}
-        while unfinished:
-            finished, unfinished = runner.run(
-                asyncio.wait(unfinished, return_when=asyncio.FIRST_COMPLETED)
-            )
-            yield from (task.result() for task in finished)
+    def _note(self, failed: CallFailed) -> None:
+        """Count a failure, and stop when the next calls would fail too."""
+        kind = failed.failure.outcome.kind
+        self.counted[kind] += 1
+        if not failed.failure.permanent:
+            self.in_a_row.append(failed.failure)
+        all_thinking = kind == "thinking" and not self.counted["done"]
+        if failed.final or len(self.in_a_row) >= GIVE_UP:
+            self.stopped = True
+        if all_thinking and self.counted["thinking"] >= THINKING_GIVE_UP:
+            self.stopped = True
+
+
+def run_jobs(
+    endpoint: Endpoint,
+    jobs: Sequence[Job[T]],
+    policy: Policy,
+    take: Take[T],
+    spending: Spending | None = None,
+) -> None:
+    """Hand the result or failure of each job to `take` as it ends; `parallel` jobs run at once.
+
+    A job's slot is free only when its result was taken: killed at any moment, no more than
+    `parallel` calls are lost. After a final failure, or GIVE_UP failures in a row, the jobs not yet
+    begun fail as not begun.
+    """
+
+    async def everything() -> None:
+        crew = Crew(Caller(endpoint, policy, spending))
+        await crew.caller.check()
+        async with asyncio.TaskGroup() as group:
+            for index, job in enumerate(jobs):
+                group.create_task(crew.work(index, job, take))
+
+    try:
+        asyncio.run(everything())
+    except ExceptionGroup as errors:  # from `take`: a full disk
+        raise errors.exceptions[0] from None
+
+
+def check(endpoint: Endpoint) -> None:
+    """Raise InputError if nothing answers at the endpoint's address or it refuses the key."""
+    asyncio.run(Caller(endpoint, {}).check())

@@ -1,196 +1,289 @@
-"""Stages `judge` and `pairwise`: FastChat's judges, matches and rating rules, over any OpenAI-compatible endpoint.
+"""Stages `judge` and `pairwise`: every turn judged, by one judge or several, once or several times.
 
-FastChat's code runs twice for each match, both times without a network: first to learn what it would ask the judge,
-then, with the judge's replies in hand, to make the row that it would have written. Between the two lies our own call.
+A judge is whatever turns calls into replies: an OpenAI-compatible endpoint, a model on this machine
+(`local:PATH`), or the output of a batch. What FastChat would write for a reply is written for it.
 """
 
-import contextlib
-import io
-import json
-from collections.abc import Collection, Sequence
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-from unittest import mock
+from typing import Protocol
 
-from fastchat.conversation import get_conv_template
-from fastchat.llm_judge import common, gen_judgment
 from tqdm import tqdm
 
-from mtbench_runner import store
+from mtbench_runner import ledger, matches, store
 from mtbench_runner.bench import Bench
-from mtbench_runner.endpoint import Call, CallError, Endpoint, Reply, complete_all
-from mtbench_runner.generate import strip_thinking
-from mtbench_runner.score import answer_sha256, models_of
-from mtbench_runner.store import IncompleteError, InputError, Row
-
-Identity = tuple[Any, ...]
-PROMPTS_SHOWN = (
-    "user_prompt",
-    "g1_user_prompt",
-    "g2_user_prompt",
-)  # in FastChat's rows, single and pairwise
+from mtbench_runner.endpoint import Call, Caller, Endpoint, Job, run_jobs
+from mtbench_runner.ledger import Identity
+from mtbench_runner.matches import Answers, Match
+from mtbench_runner.outcome import JUDGING, Failure, Outcome, histogram
+from mtbench_runner.rows import AnyJudgment
+from mtbench_runner.spending import Spending, add_usage
+from mtbench_runner.store import IncompleteError, InputError
+from mtbench_runner.thinking import strip_thinking
 
 
-def judge(bench: Bench, model_id: str, endpoint: Endpoint, baseline: str | None = None) -> None:
-    """Judge what is not judged yet: each turn of a model, or each turn of it against a baseline, in both orders.
+@dataclass(frozen=True)
+class Request:
+    """What is to be judged, and how."""
 
-    Raises InputError, or IncompleteError with the number of failed calls, which leave no row.
+    model_id: str
+    baseline: str | None = None
+    votes: int = 1
+    cap: int = matches.JUDGE_TOKENS  # of the judge's reply
+    temperature: float = 0.0
+    effort: str | None = None  # reasoning effort, for judges that know it
+    again: Sequence[str] = ()  # failed, truncated, unrated
+
+    @property
+    def models(self) -> list[str]:
+        return [self.model_id, self.baseline] if self.baseline else [self.model_id]
+
+    @property
+    def mode(self) -> str:
+        return "pair" if self.baseline else "single"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One judgment that is wanted: a match, which vote on it, and the calls that it takes."""
+
+    match: Match
+    vote: int
+    identity: Identity
+    calls: list[Call]
+
+
+Result = list[Outcome] | Failure
+Take = Callable[[int, Result], None]  # what is done with the replies to a task, by its index
+
+
+class Judge(Protocol):
+    """Something that replies to the calls of tasks."""
+
+    @property
+    def name(self) -> str: ...
+
+    def reply(self, tasks: Sequence[Task], kept: ledger.Replies, take: Take) -> None: ...
+
+
+@dataclass(frozen=True)
+class EndpointJudge:
+    """A judge behind an OpenAI-compatible endpoint."""
+
+    endpoint: Endpoint
+    spending: Spending | None = None
+
+    @property
+    def name(self) -> str:
+        return self.endpoint.model
+
+    def reply(self, tasks: Sequence[Task], kept: ledger.Replies, take: Take) -> None:
+        """Hand the replies or failure of each task to `take` as it ends."""
+        jobs = [self._job(task, kept) for task in tasks]
+        run_jobs(self.endpoint, jobs, JUDGING, take, self.spending)
+
+    def _job(self, task: Task, kept: ledger.Replies) -> Job[list[Outcome]]:
+        async def ask(caller: Caller) -> list[Outcome]:
+            if len(task.calls) == 1:
+                return [await caller.complete(task.calls[0])]
+            replies = []
+            for call in task.calls:
+                replies.append(await kept.ask(caller, self.name, call, task.vote))
+            return replies
+
+        return ask
+
+
+def judge(bench: Bench, request: Request, by: Judge) -> None:
+    """Judge what is not judged yet: each turn of a model, or of it against a baseline.
+
+    Raises InputError, or IncompleteError with what is missing and why; that leaves no row.
     """
-    matches = make_matches(bench, model_id, endpoint.model, baseline)
-    path = bench.judgments_file(endpoint.model, "pair" if baseline else "single")
+    path = bench.judgments_file(by.name, request.mode)
     with store.locked(path):
-        wanted = {identity(play(match)[0], bench): match for match in matches}
-        done = settle(path, wanted.keys(), bench)
-        pending = [match for key, match in wanted.items() if key not in done]
-        if pending:
-            _judge(bench, path, pending, endpoint)
+        tasks, lasting = to_do(bench, request, by.name)
+        failures = _judge(bench, path, tasks, by) if tasks else []
+        unanswered = places_without_answer(bench, request)
+    _report(path, failures, lasting, unanswered, len(tasks))
 
 
-def _judge(bench: Bench, path: Path, matches: list[Any], endpoint: Endpoint) -> None:
-    errors: list[CallError] = []
-    tokens = 0
-    with tqdm(total=len(matches), desc=path.stem, unit="judgment") as bar:
-        for index, outcome in complete_all(endpoint, [play(match)[1] for match in matches]):
-            if isinstance(outcome, CallError):
-                errors.append(outcome)
-            else:
-                row = _row(matches[index], outcome, bench)
-                store.append(path, row)
-                tokens += sum(row["usage"].values())
-            bar.set_postfix(errors=len(errors), tokens=tokens, refresh=False)
-            bar.update()
-    if errors:
-        raise IncompleteError(
-            f"{len(errors)} of {len(matches)} judgments are missing ({errors[0]}); "
-            "what succeeded is kept, run the same command again for the rest"
-        )
+def to_do(bench: Bench, request: Request, judge: str) -> tuple[list[Task], list[str]]:
+    """The tasks that are neither done nor known to fail, and the causes of the latter.
+
+    Call it under the lock of the judgments file. Raises InputError.
+    """
+    path = bench.judgments_file(judge, request.mode)
+    answers = answers_of(bench, request)
+    wanted = {task.identity: task for task in all_tasks(bench, request, judge, answers)}
+    redo = ledger.redo(request.again)
+    done: set[Identity] = set()
+    first_votes = [key for key, task in wanted.items() if task.vote == 1]
+    later_votes = [key for key, task in wanted.items() if task.vote > 1]
+    done |= ledger.settle(votes_file(path, 1), first_votes, bench, redo)
+    done |= ledger.settle(votes_file(path, 2), later_votes, bench, redo)
+    causes = {} if "failed" in request.again else ledger.failures(path)
+    tasks, lasting = [], []
+    for key, task in wanted.items():
+        if key in done:
+            continue
+        cause = causes.get(ledger.digest_of(key))
+        if cause is None:
+            tasks.append(task)
+        else:
+            lasting.append(cause)
+    return tasks, lasting
 
 
-def make_matches(
-    bench: Bench, model_id: str, judge_model: str, baseline: str | None = None
-) -> list[Any]:
-    """FastChat's matches: turn 1 of every question, turn 2 where there is one. Raises InputError if something lacks."""
-    answers = {name: bench.answers(name) for name in (model_id, baseline) if name}
-    for name, given in answers.items():
-        if lacking := [q["question_id"] for q in bench.questions if q["question_id"] not in given]:
-            where = f"({lacking[0]} ...) in {bench.answers_file(name)}"
+def votes_file(path: Path, vote: int) -> Path:
+    """Where the rows of a vote lie: FastChat's file, or one of ours beside it."""
+    return path if vote == 1 else store.beside(path, "votes")
+
+
+def pending(bench: Bench, request: Request, judge: str, answers: Sequence[Answers]) -> list[Task]:
+    """The tasks that are not done, without a look at what is known to fail. Writes nothing."""
+    path = bench.judgments_file(judge, request.mode)
+    redo = ledger.redo(request.again)
+    tasks = all_tasks(bench, request, judge, answers)
+    done: set[Identity] = set()
+    for vote in (1, 2):
+        of_vote = [task.identity for task in tasks if (task.vote == 1) == (vote == 1)]
+        if of_vote:
+            done |= set(ledger.Settled(votes_file(path, vote), of_vote, bench, redo).newest)
+    return [task for task in tasks if task.identity not in done]
+
+
+def answers_of(bench: Bench, request: Request) -> list[Answers]:
+    """The models' answers. Raises InputError where a model has none to any question here."""
+    answers = [bench.answers(model) for model in request.models]
+    for model, given in zip(request.models, answers, strict=True):
+        if not any(question["question_id"] in given for question in bench.questions):
             raise InputError(
-                f"{name} has no answer to {len(lacking)} questions {where}; run the answer stage"
+                f"{model} has no answer to {len(bench.questions)} questions "
+                f"in {bench.answers_file(model)}; run the answer stage"
             )
-    make = gen_judgment.make_match if baseline else gen_judgment.make_match_single
-    make_judge = gen_judgment.make_judge_pairwise if baseline else gen_judgment.make_judge_single
-    try:
-        judges = make_judge(judge_model, bench.prompts)
-    except KeyError as error:
-        raise InputError(f"the judge prompts of {bench.name} lack {error}") from None
-    math = [q for q in bench.questions if q["category"] in common.NEED_REF_CATS]
-    if lacking := [q["question_id"] for q in math if q["question_id"] not in bench.references]:
-        raise InputError(
-            f"no reference answer to question {lacking[0]} of {bench.name} ({len(lacking)} lack one)"
+    return answers
+
+
+def all_tasks(bench: Bench, request: Request, judge: str, answers: Sequence[Answers]) -> list[Task]:
+    """Every judgment that is wanted, done or not."""
+    tasks = []
+    for match in matches.make_matches(bench, request.models, judge, answers):
+        empty, calls = matches.play(
+            match, pattern=bench.rating_pattern, cap=request.cap, temperature=request.temperature
         )
-    plain = [q for q in bench.questions if q not in math]
-    references = {judge_model: bench.references}
-    return [
-        *make(plain, [model_id], answers, judges["default"], baseline),
-        *make(math, [model_id], answers, judges["math"], baseline, references),
-        *make(plain, [model_id], answers, judges["default-mt"], baseline, multi_turn=True),
-        *make(math, [model_id], answers, judges["math-mt"], baseline, references, multi_turn=True),
-    ]
+        if request.effort:
+            calls = [_with_effort(call, request.effort) for call in calls]
+        for vote in range(1, request.votes + 1):
+            row: AnyJudgment = {**empty, "vote": vote}  # type: ignore[assignment]
+            tasks.append(Task(match, vote, ledger.identity(row, bench), calls))
+    return tasks
 
 
-def play(match: Any, replies: Sequence[str] = ()) -> tuple[Row, list[Call]]:
-    """The row that FastChat would write, had its judge said `replies` ("" where they end), and what it asked.
+def _with_effort(call: Call, effort: str) -> Call:
+    return replace(call, settings=call.settings | {"reasoning_effort": effort})
 
-    A rating that FastChat cannot read scores -1. Raises InputError for a judge prompt of a kind that it does not know.
-    """
-    asked: list[Call] = []
-    left = iter(replies)
 
-    def chat_completion(
-        model: str, conv: Any, temperature: float, max_tokens: int, api_dict: Any = None
-    ) -> str:
-        asked.append(
-            (conv.to_openai_api_messages(), {"temperature": temperature, "max_tokens": max_tokens})
+def places_without_answer(bench: Bench, request: Request) -> dict[str, int]:
+    """Model -> how many questions it has not answered."""
+    lacking = {}
+    for model in request.models:
+        given = bench.answers(model)
+        number = sum(question["question_id"] not in given for question in bench.questions)
+        if number:
+            lacking[model] = number
+    return lacking
+
+
+def _judge(bench: Bench, path: Path, tasks: list[Task], by: Judge) -> list[Failure]:
+    """Write a row for every task that succeeds. Returns the failures."""
+    kept = ledger.Replies(path)
+    failures: list[Failure] = []
+    counted: Counter[str] = Counter()
+    with tqdm(total=len(tasks), desc=path.stem, unit="judgment") as bar:
+
+        def take(index: int, result: Result) -> None:
+            task = tasks[index]
+            if isinstance(result, Failure):
+                failures.append(result)
+                note_failure(path, task, result)
+            else:
+                store.append(votes_file(path, task.vote), make_row(task, result, bench))
+                counted["tokens"] += _tokens(result)
+                counted["ignored"] += sum(outcome.choices_ignored for outcome in result)
+            bar.set_postfix(errors=len(failures), tokens=counted["tokens"], refresh=False)
+            bar.update()
+
+        by.reply(tasks, kept, take)
+    if not failures:
+        kept.clear()
+    if counted["ignored"]:
+        sys.stderr.write(f"note: {counted['ignored']} choices beyond the first were ignored\n")
+    return failures
+
+
+def note_failure(path: Path, task: Task, failure: Failure) -> None:
+    """Record a failure that asking again would not mend."""
+    models = list(task.identity[0])
+    place = (task.match.question_id, task.match.turn)
+    ledger.note_failure(path, ledger.digest_of(task.identity), models, *place, failure)
+
+
+def _tokens(replies: Sequence[Outcome]) -> int:
+    return sum(
+        sum(filter(None, (u["prompt"], u["completion"]))) for u in (r.usage for r in replies)
+    )
+
+
+def make_row(task: Task, replies: Sequence[Outcome], bench: Bench) -> AnyJudgment:
+    """FastChat's row for the judge's replies, with what we add to it."""
+    said = [strip_thinking(reply.text) for reply in replies]
+    row, _ = matches.play(task.match, said, bench.rating_pattern)
+    full = [reply.full_text for reply in replies]
+    row["key"] = ledger.content_key(row, bench)
+    row["answer_sha256"] = ledger.answer_sha256(task.match.answers, row["turn"])
+    row["usage"] = add_usage([reply.usage for reply in replies])
+    row["settings"] = replies[0].settings
+    row["finish_reasons"] = [reply.finish for reply in replies]
+    if full != said:
+        row["raw"] = full
+    ignored = sum(reply.choices_ignored for reply in replies)
+    if ignored:
+        row["choices_ignored"] = ignored
+    if task.vote > 1:
+        row["vote"] = task.vote
+    return row
+
+
+def _report(
+    path: Path,
+    failures: list[Failure],
+    lasting: list[str],
+    unanswered: dict[str, int],
+    tried: int,
+) -> None:
+    """Raise IncompleteError if something that was wanted is missing."""
+    missing = len(failures) + len(lasting)
+    lines = []
+    if missing:
+        causes = [failure.cause for failure in failures] + lasting
+        permanent = len(lasting) + sum(failure.permanent for failure in failures)
+        detail = next((f.outcome.detail for f in failures if f.outcome.detail), "")
+        lines.append(
+            f"{missing} of {tried + len(lasting)} judgments are missing ({histogram(causes)})"
+            + _hint(failures)
+            + ledger.way_on(missing, permanent, detail, store.beside(path, "failures"))
         )
-        return next(left, "")
-
-    stand_ins = mock.patch.multiple(
-        common,
-        chat_completion_openai=chat_completion,  # FastChat's own is dead since openai 1.0
-        OPENAI_MODEL_LIST=[match.judge.model_name],
-        get_conversation_template=lambda name: get_conv_template(
-            "chatgpt"
-        ),  # whatever the judge is called
-    )
-    play_a_match = (
-        common.play_a_match_single
-        if isinstance(match, common.MatchSingle)
-        else common.play_a_match_pair
-    )
-    try:
-        with stand_ins, contextlib.redirect_stdout(io.StringIO()):
-            return play_a_match(match, None), asked
-    except (SyntaxError, ValueError) as error:
-        if not replies:
-            raise InputError(
-                f"judge prompt {match.judge.prompt_template['name']}: {error}"
-            ) from None
-        return play(match)[0] | {"judgment": replies[0]}, asked  # its literal_eval("08") failed
+    for model, number in unanswered.items():
+        lines.append(f"{model} has no answer to {number} questions; run the answer stage")
+    if lines:
+        raise IncompleteError("; ".join(lines))
 
 
-def _row(match: Any, replies: list[Reply], bench: Bench) -> Row:
-    row, _ = play(match, [strip_thinking(reply.text) for reply in replies])
-    answers = [match.answer] if "model" in row else [match.answer_1, match.answer_2]
-    return row | {
-        "key": content_key(row, bench),
-        "answer_sha256": answer_sha256(answers, row["turn"]),
-        "usage": {
-            kind: sum(reply.usage.get(kind, 0) for reply in replies)
-            for kind in ("prompt", "completion")
-        },
-        "settings": replies[0].settings,
-    }
-
-
-def content_key(row: Row, bench: Bench) -> str:
-    """A hash of everything the judge was shown; also for a row that FastChat itself wrote."""
-    shown = [
-        bench.prompts.get(row["judge"][1], {}).get("system_prompt"),
-        *(row.get(name) for name in PROMPTS_SHOWN),
-    ]
-    return row.get("key") or store.digest(shown)
-
-
-def identity(row: Row, bench: Bench) -> Identity:
-    """What makes a judgment the same judgment: the models, question, turn, judge, its prompt, and the answers."""
-    return (
-        tuple(models_of(row)),
-        row["question_id"],
-        row["turn"],
-        *row["judge"],
-        content_key(row, bench),
-    )
-
-
-def settle(path: Path, wanted: Collection[Identity], bench: Bench) -> set[Identity]:
-    """Make the file hold one row for each wanted judgment that was ever made; return those that it holds.
-
-    Rows of the same models that no longer apply (a changed answer, FastChat's $ERROR$ rows, duplicates) move to
-    <file>.superseded, so that FastChat's show_result averages only what counts; one that applies again moves back.
-    """
-    attic = path.with_name(path.name + ".superseded")
-    rows, old = store.read(path), store.read(attic)
-    valid = [
-        row for row in old + rows if "$ERROR$" not in (row.get("judgment"), row.get("g1_judgment"))
-    ]
-    made = {identity(row, bench): row for row in valid}
-    current = {key: made[key] for key in wanted if key in made}
-    models, ids = {key[0] for key in wanted}, {id(row) for row in current.values()}
-    kept = [row for row in rows if id(row) in ids or tuple(models_of(row)) not in models]
-    back = [row for row in old if id(row) in ids]
-    if back or len(kept) < len(rows):
-        for row in rows:
-            if row not in kept and row not in old:
-                store.append(attic, row)
-        store.write_whole(path, "".join(json.dumps(row) + "\n" for row in kept + back).encode())
-    return set(current)
+def _hint(failures: list[Failure]) -> str:
+    """What to change where a reasoning judge never came to speak."""
+    if not any(failure.outcome.kind == "thinking" for failure in failures):
+        return ""
+    return "; give the judge room with --judge-max-tokens, or less to think with --judge-effort low"

@@ -2,127 +2,273 @@
 
 import shutil
 import textwrap
+from collections.abc import Sequence
 from itertools import zip_longest
 from math import pi
 from pathlib import Path
 
+from mtbench_runner import ledger
 from mtbench_runner.bench import Bench
-from mtbench_runner.score import SUCCESS, current_rows
-from mtbench_runner.store import InputError, Row
+from mtbench_runner.ledger import Current
+from mtbench_runner.outcome import histogram
+from mtbench_runner.rows import JudgeSummary, PairFile, Place, Question, ScoreFile, Summary
+from mtbench_runner.score import SUCCESS
+from mtbench_runner.spending import Estimate
+from mtbench_runner.store import InputError
+from mtbench_runner.terminal import printable
+
+STAND_IN_WARNING = "THE STAND-IN JUDGE FOLLOWS A FIXED RULE; ITS RATINGS MEASURE NOTHING"
 
 
-def printable(text: str) -> str:
-    """The text with every control character but tab and newline spelled out: a model's words never steer a terminal."""
-    return "".join(
-        c if c.isprintable() or c in "\t\n" else c.encode("unicode_escape").decode() for c in text
-    )
+# --- tables
 
 
-def table(result: Row) -> str:
-    """A result of `score` or `compare_pairs`: by category and turn, errors by question, then what is missing."""
-    paired = "baseline" in result
-    lines = _title(
-        result, result["model_id"] + (f" against {result['baseline']}" if paired else "")
-    )
-    lines += _verdicts(result) if paired else [*_scores(result), *_notes(result)]
-    cost = f", {result['cost_usd']:.2f} USD" if result["cost_usd"] is not None else ""
-    lines += [
-        f"turns: {result['n_expected']}, missing: {result['missing']}, without a rating: {result['unparsable']}",
-        f"judge tokens: {result['usage']['prompt']} in, {result['usage']['completion']} out{cost}",
-    ]
+def score_table(result: ScoreFile) -> str:
+    """A result of `score`: by category and turn, errors by question, then what is missing."""
+    lines = title(result, result["model_id"])
+    lines += _scores(result)
+    lines += _judges(result["judges"])
+    lines += _noise(result)
+    lines += _notes(result)
+    lines += _lengths([(result["model_id"], result["answer_length"]["mean"])])
+    lines += _seen(result)
+    lines += _ending(result)
     return "\n".join(lines)
 
 
-def _title(result: Row, what: str) -> list[str]:
-    warning = (
-        ["THE STAND-IN JUDGE FOLLOWS A FIXED RULE; ITS RATINGS MEASURE NOTHING"]
-        if result["stand_in"]
-        else []
+def pair_table(result: PairFile) -> str:
+    """A result of `pairwise`: wins, win rates raw and at equal length, then what is missing."""
+    lines = title(result, f"{result['model_id']} against {result['baseline']}")
+    lines.append(f"win {result['win']}, tie {result['tie']}, loss {result['loss']}")
+    if result["interval"] and result["overall"] is not None:
+        low, high = result["interval"]
+        rate = f"win rate, ties as half: {result['overall']:.1%}"
+        lines.append(f"{rate} (95 % interval {low:.1%} to {high:.1%})")
+    if controlled := result["length_controlled"]:
+        low, high = controlled["low"], controlled["high"]
+        rate = f"at equal length: {controlled['win_rate']:.1%}"
+        lines.append(f"{rate} (95 % interval {low:.1%} to {high:.1%}; Dubois et al. 2024)")
+    lines += _positions(result)
+    lines += _judges(result["judges"])
+    lines += _lengths(
+        [
+            (result["model_id"], result["answer_length"]["mean"]),
+            (result["baseline"], result["baseline_length"]["mean"]),
+        ]
     )
+    return "\n".join([*lines, *_ending(result)])
+
+
+def title(result: Summary, what: str) -> list[str]:
+    warning = [STAND_IN_WARNING] if result["stand_in"] else []
     return [f"{result['bench']}: {what}, judged by {result['judge']}", *warning]
 
 
-def _verdicts(result: Row) -> list[str]:
-    lines = [f"win {result['win']}, tie {result['tie']}, loss {result['loss']}"]
+def _scores(result: ScoreFile) -> list[str]:
+    turns = list(result["turns"])
+    head = f"{'':<14}" + "".join(f"{'turn ' + turn:>9}" for turn in turns) + f"{'mean':>9}"
+    lines = [head]
+    for name, mean in (result["categories"] | {"overall": result["overall"]}).items():
+        if name == "overall":
+            cells = [result["turns"][turn] for turn in turns]
+            error = result["stderr"]["overall"]
+        else:
+            cells = [result["category_turns"][name].get(turn) for turn in turns]
+            error = result["stderr"]["categories"][name]
+        shown = "".join(f"{number(cell):>9}" for cell in [*cells, mean])
+        lines.append(f"{name:<14}" + shown + (f"  ± {error:.2f}" if error is not None else ""))
+    return lines
+
+
+def _judges(judges: dict[str, JudgeSummary]) -> list[str]:
+    """Each judge of a jury, or the one judge whose votes say something about it."""
+    if len(judges) < 2 and all(judge["votes"] < 2 for judge in judges.values()):
+        return []
+    lines = []
+    for name, judge in judges.items():
+        error = f" ± {judge['stderr']:.2f}" if judge["stderr"] is not None else ""
+        spread = f", spread within {judge['within']:.2f}" if judge["within"] is not None else ""
+        lines.append(f"{name}: {number(judge['overall'])}{error}, votes {judge['votes']}{spread}")
+    return lines
+
+
+def _noise(result: ScoreFile) -> list[str]:
+    noise = result["noise"]
+    lines = []
+    if noise["within_stderr"] is not None:
+        lines.append(f"judged again, the mean would move by ± {noise['within_stderr']:.2f}")
+    if noise["between_stderr"] is not None:
+        lines.append(f"by other judges, it would move by ± {noise['between_stderr']:.2f} besides")
     if result["interval"]:
         low, high = result["interval"]
-        lines.append(
-            f"win rate, ties as half: {result['overall']:.1%} (95 % interval {low:.1%} to {high:.1%})"
-        )
+        several = len(result["judges"]) > 1
+        what = "questions, votes and judges" if several else "questions and votes"
+        lines.append(f"95 % interval {low:.2f} to {high:.2f} ({what} drawn anew)")
     return lines
 
 
-def _scores(result: Row) -> list[str]:
-    lines = [
-        f"{'':<14}" + "".join(f"{'turn ' + turn:>9}" for turn in result["turns"]) + f"{'mean':>9}"
-    ]
-    means = result["categories"] | {"overall": result["overall"]}
-    by_turn = result["category_turns"] | {"overall": result["turns"]}
-    errors = result["stderr"]["categories"] | {"overall": result["stderr"]["overall"]}
-    for name, mean in means.items():
-        cells = [*(by_turn[name].get(turn) for turn in result["turns"]), mean]
-        error = f"  ± {errors[name]:.2f}" if errors[name] is not None else ""
-        lines.append(f"{name:<14}" + "".join(f"{_number(cell):>9}" for cell in cells) + error)
-    return lines
-
-
-def _notes(result: Row) -> list[str]:
+def _notes(result: ScoreFile) -> list[str]:
     lines = []
     if result["success_rate"] is not None:
         lines.append(f"success rate (turns scored {SUCCESS} or more): {result['success_rate']:.1%}")
     if result["known_wrong_references"]:
         wrong = ", ".join(map(str, result["known_wrong_references"]))
         lines.append(
-            f"GPT-4's reference answer is wrong for {wrong} (FastChat #3158; --references takes others)"
+            f"GPT-4's reference answer is wrong for {wrong} "
+            "(FastChat #3158; --references takes others)"
         )
     if strict := result.get("strict"):
         change = "" if strict["change"] is None else f" ({strict['change']:+.3f})"
-        lines.append(f"strict reading of the ratings: {_number(strict['overall'])}{change}")
+        lines.append(f"strict reading of the ratings: {number(strict['overall'])}{change}")
         for flag, places in strict["flagged"].items():
             if places:
-                lines.append(
-                    f"{flag}: " + ", ".join(f"{question} turn {turn}" for question, turn in places)
-                )
+                named = ", ".join(f"{question} turn {turn}" for question, turn in places)
+                lines.append(f"{flag}: {named}")
     return lines
 
 
-def _number(value: float | None) -> str:
+def _lengths(means: Sequence[tuple[str, float | None]]) -> list[str]:
+    shown = [f"{name} {mean:,.0f}" for name, mean in means if mean is not None]
+    return ["characters an answer: " + ", ".join(shown)] if shown else []
+
+
+def _positions(result: PairFile) -> list[str]:
+    if result["position_consistency"] is None:
+        return []
+    line = f"same verdict in both orders: {result['position_consistency']:.1%}"
+    if result["first_position"] is not None:
+        line += "; of contradictory ones, for the first answer both times: "
+        line += f"{result['first_position']:.1%}"
+    return [line]
+
+
+def _seen(result: ScoreFile) -> list[str]:
+    """What a person should know about answers and judgments before trusting the mean."""
+    counts = result["counts"]
+    texts = {
+        "answers cut at the token limit": counts["truncated_answers"],
+        "answers that were all thinking": counts["thinking_only_answers"],
+        "answers without text": counts["empty_answers"],
+        "judgments cut at the token limit (--again truncated)": counts["truncated_judgments"],
+        "ratings outside 1 to 10": counts["out_of_range"],
+    }
+    seen = [f"{count} {text}" for text, count in texts.items() if count]
+    return ["note: " + ", ".join(seen)] if seen else []
+
+
+def _ending(result: Summary) -> list[str]:
+    tokens = result["usage"]
+    line = f"judge tokens: {tokens['prompt']} in, {tokens['completion']} out"
+    if result["usage_unknown"]:
+        line += f", unknown for {result['usage_unknown']} judgments"
+    if result["cost_usd"] is not None:
+        line += f", {result['cost_usd']:.2f} USD"
+    lines = [
+        f"turns: {result['n_expected']}, missing: {result['missing']}, "
+        f"without a rating: {result['unparsable']}",
+        line,
+    ]
+    if result["failures"]:
+        causes = [cause for cause, n in result["failures"].items() for _ in range(n)]
+        lines.insert(1, f"will not be had by asking again: {histogram(causes)}")
+    if result["superseded"]:
+        lines.append(f"{result['superseded']} superseded judgments are left out")
+    return lines
+
+
+def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def question(bench: Bench, question_id: int, models: list[str], judge: str) -> str:
-    """Each model's turns and judgments of one question, side by side. Raises InputError for an unknown question."""
-    asked = next((q for q in bench.questions if q["question_id"] == question_id), None)
-    if asked is None:
-        raise InputError(f"{bench.name} has no question {question_id}")
-    given = [bench.answers(model).get(question_id) for model in models]
-    judged = [current_rows(bench, judge, model) for model in models]
+def estimates(found: Sequence[Estimate]) -> str:
+    """What a dry run tells: calls, tokens and cost of each stage."""
+    lines = []
+    for part in found:
+        tokens = (
+            f"{part['prompt_tokens']:,} tokens in, {part['typical_completion_tokens']:,} out "
+            f"(at most {part['most_completion_tokens']:,})"
+        )
+        line = f"{part['what']}: {part['calls']} calls, about {tokens}"
+        if part["typical_cost_usd"] is not None:
+            line += f", {part['typical_cost_usd']:.2f} USD (at most {part['most_cost_usd']:.2f})"
+        lines.append(line)
+    return "\n".join([*lines, "nothing was asked or written"])
+
+
+# --- one question
+
+
+def question(bench: Bench, wanted: str, models: list[str], judges: Sequence[str]) -> str:
+    """Each model's turns and judgments of one question, side by side.
+
+    Raises InputError for an unknown question.
+    """
+    asked = find(bench, wanted)
     parts = [_columns(models)]
+    judged = [
+        [(judge, _current_or_none(bench, judge, model)) for judge in judges] for model in models
+    ]
     for turn, text in enumerate(asked["turns"], 1):
-        rows = [found.get((question_id, turn)) for found in judged]
-        ratings = [
-            f"[{judge}: {row['score']}] {row['judgment']}" if row else "(not judged)"
-            for row in rows
-        ]
-        said = [
-            answer["choices"][0]["turns"][turn - 1] if answer else "(not answered)"
-            for answer in given
-        ]
+        place = (asked["question_id"], turn)
+        said = [_said(bench, model, place) for model in models]
+        ratings = [_ratings(found, place) for found in judged]
         parts += [f"--- turn {turn}: {text}", _columns(said), _columns(ratings)]
     return "\n\n".join(parts)
 
 
+def find(bench: Bench, wanted: str) -> Question:
+    for asked in bench.questions:
+        if str(asked["question_id"]) == wanted:
+            return asked
+    raise InputError(f"{bench.name} has no question {wanted}")
+
+
+def _current_or_none(bench: Bench, judge: str, model: str) -> Current | None:
+    try:
+        return ledger.current(bench, judge, [model])
+    except InputError:
+        return None
+
+
+def _said(bench: Bench, model: str, place: Place) -> str:
+    answer = bench.answers(model).get(place[0])
+    if answer is None:
+        return "(not answered)"
+    return answer["choices"][0]["turns"][place[1] - 1]
+
+
+def _ratings(judged: list[tuple[str, Current | None]], place: Place) -> str:
+    shown = []
+    for judge, current in judged:
+        votes = current.judged.get(place, []) if current else []
+        for row in votes:
+            if "model" in row:
+                shown.append(f"[{judge}: {row['score']}] {row['judgment']}")
+    return "\n".join(shown) or "(not judged)"
+
+
 def _columns(texts: list[str]) -> str:
-    width = (shutil.get_terminal_size((120, 24)).columns - 3 * (len(texts) - 1)) // len(texts)
-    wrapped = [
-        [w for line in printable(t).splitlines() for w in textwrap.wrap(line, width) or [""]]
-        for t in texts
-    ]
-    rows = zip_longest(*wrapped, fillvalue="")
-    return "\n".join(" | ".join(cell.ljust(width) for cell in row).rstrip() for row in rows)
+    """The texts beside each other, as wide as the terminal."""
+    gaps = 3 * (len(texts) - 1)
+    width = (shutil.get_terminal_size((120, 24)).columns - gaps) // len(texts)
+    wrapped = [_wrap(text, width) for text in texts]
+    lines = []
+    for row in zip_longest(*wrapped, fillvalue=""):
+        lines.append(" | ".join(cell.ljust(width) for cell in row).rstrip())
+    return "\n".join(lines)
 
 
-def radar(results: list[Row], path: Path) -> None:
+def _wrap(text: str, width: int) -> list[str]:
+    wrapped: list[str] = []
+    for line in printable(text).splitlines():
+        wrapped += textwrap.wrap(line, width) or [""]
+    return wrapped
+
+
+# --- figure
+
+
+def radar(results: list[ScoreFile], path: Path) -> None:
     """Draw the category means of one or more models on one radar, as FastChat's figure does."""
     from matplotlib.figure import Figure
 
@@ -135,7 +281,7 @@ def radar(results: list[Row], path: Path) -> None:
         axes.plot([*angles, angles[0]], [*values, values[0]], marker="o", label=result["model_id"])
     axes.set_xticks(angles, names)
     axes.set_ylim(0, 10)
-    axes.set_title("\n".join(_title(results[0], "category means")), fontsize=9)
+    axes.set_title("\n".join(title(results[0], "category means")), fontsize=9)
     axes.legend(loc="lower right")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, bbox_inches="tight")

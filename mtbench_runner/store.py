@@ -1,17 +1,23 @@
-"""JSON-lines files that survive kill -9: appended one whole line at a time, under a lock, a torn last line cut off."""
+"""JSON-lines files that survive kill -9.
+
+Rows are appended one whole line at a time, under a lock, and a torn last line is cut off.
+"""
 
 import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import filelock
 
-Row = dict[str, Any]
+AnyRow = Mapping[str, Any]
+PLAIN = " +=@,~"  # besides letters, digits and _.-: what a file name may hold as it is
+LONGEST_NAME = 150
 
 
 class InputError(Exception):
@@ -22,19 +28,46 @@ class IncompleteError(Exception):
     """Some of the work failed and can be run again: one line, exit code 1."""
 
 
-def read(path: Path) -> list[Row]:
-    """Rows of a JSON-lines file ([] if it is not there). A torn last line is skipped; any other bad line raises."""
+def file_name(name: str) -> str:
+    """A name of a model or judge as the name of a file in a folder, never of another folder.
+
+    Plain names stay as they are; in others slashes and what else is special are percent-encoded,
+    so that two names never share a file.
+    """
+    encoded = quote(name, safe=PLAIN)
+    if encoded.startswith("."):
+        encoded = "%2E" + encoded[1:]
+    if len(encoded) > LONGEST_NAME:
+        encoded = f"{encoded[:LONGEST_NAME]}-{digest(name)[:12]}"
+    return encoded
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """`path.suffix`: a file of ours beside one of FastChat's, which its globs do not find."""
+    return path.with_name(f"{path.name}.{suffix}")
+
+
+def read(path: Path, needs: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """Rows of a JSON-lines file ([] if it is not there), each with the fields that it `needs`.
+
+    A torn last line is skipped. Raises InputError for any other bad line.
+    """
     lines = path.read_bytes().split(b"\n") if path.exists() else []
     rows = []
     for number, line in enumerate(lines, 1):
-        if (row := _row(line)) is not None:
-            rows.append(row)
-        elif line.strip() and number < len(lines):
-            raise InputError(f"{path}, line {number}: not a JSON object")
+        row = _row(line)
+        if row is None:
+            if line.strip() and number < len(lines):
+                raise InputError(f"{path}, line {number}: not a JSON object")
+            continue
+        for name in needs:
+            if name not in row:
+                raise InputError(f"{path}, line {number}: no {name}")
+        rows.append(row)
     return rows
 
 
-def _row(line: bytes) -> Row | None:
+def _row(line: bytes) -> dict[str, Any] | None:
     try:
         row = json.loads(line)
     except ValueError:
@@ -47,35 +80,50 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
-def append(path: Path, row: Row) -> None:
+def append(path: Path, row: AnyRow) -> None:
     """Add one row in one write. Call it under `locked`."""
     with path.open("ab", buffering=0) as file:
         file.write(json.dumps(row).encode() + b"\n")
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees all of it or none: temporary file beside it, then rename."""
+    """Write a file so that a reader sees all of it or none: temporary file, then rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_bytes(content)
     temporary.replace(path)
 
 
+def write_rows(path: Path, rows: Iterable[AnyRow]) -> None:
+    """Write a whole JSON-lines file."""
+    lines = [json.dumps(row) + "\n" for row in rows]
+    write_whole(path, "".join(lines).encode())
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the only right to write `path`; a second run waits. Ends or cuts off a line that a killed run left torn."""
+    """Hold the only right to write `path`; a second run waits.
+
+    Ends or cuts off a line that a killed run left torn.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(path.with_name(path.name + ".lock"))
+    lock = filelock.FileLock(beside(path, "lock"))
     try:
         held = lock.acquire(timeout=0)
     except filelock.Timeout:
         sys.stderr.write(f"another run is writing {path}; waiting for it\n")
         held = lock.acquire()
     with held:
-        whole, newline, tail = (path.read_bytes() if path.exists() else b"").rpartition(b"\n")
-        if tail and _row(tail) is None:
-            os.truncate(path, len(whole + newline))
-        elif tail:
-            with path.open("ab") as file:
-                file.write(b"\n")
+        mend(path)
         yield
+
+
+def mend(path: Path) -> None:
+    """Give a last line without a newline its newline, or cut it off where it is torn."""
+    content = path.read_bytes() if path.exists() else b""
+    whole, newline, tail = content.rpartition(b"\n")
+    if tail and _row(tail) is None:
+        os.truncate(path, len(whole + newline))
+    elif tail:
+        with path.open("ab") as file:
+            file.write(b"\n")

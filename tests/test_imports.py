@@ -15,7 +15,7 @@ ROOMS: dict[str, set[str]] = {
 }
 AT_THE_EDGE = {
     "lm_eval": {"tatqa_task/harness.py"},
-    "fastchat": {"mtbench_runner/answer.py", "mtbench_runner/judge.py"},
+    "fastchat": {"mtbench_runner/answer.py", "mtbench_runner/matches.py"},
 }
 ONLY_IN_ROOMS = {"trl": ("train",), "peft": ("train", "mtbench_runner")}
 CORES = [

@@ -17,7 +17,9 @@ from mtbench_runner import bench as benches
 from mtbench_runner import store
 from mtbench_runner.__main__ import main
 from mtbench_runner.answer import converse
-from mtbench_runner.generate import Candidate, LocalModel, decode_in_parts, strip_thinking
+from mtbench_runner.local import Candidate, LocalModel, decode_in_parts
+from mtbench_runner.outcome import Outcome
+from mtbench_runner.thinking import strip_thinking
 
 GREEDY = {
     3,
@@ -299,15 +301,17 @@ class Parrot:
     def __init__(self) -> None:
         self.seen: list[Any] = []
 
-    def reply(self, conversations: Any, temperatures: list[float]) -> list[str]:
+    def reply(self, conversations: Any, temperatures: list[float]) -> list[Outcome]:
         self.seen += conversations
-        return [f"<think>secret {len(c)}</think>\n\nReply {len(c)}" for c in conversations]
+        texts = [f"<think>secret {len(c)}</think>\n\nReply {len(c)}" for c in conversations]
+        return [Outcome("text", text) for text in texts]
 
 
 def test_thinking_is_kept_out_of_turn_2() -> None:
     parrot = Parrot()
     said = converse(parrot.reply, [{"question_id": 1, "category": "stem", "turns": ["a", "b"]}])
-    assert said == [["<think>secret 1</think>\n\nReply 1", "<think>secret 3</think>\n\nReply 3"]]
+    texts = [[outcome.text for outcome in turns] for turns in said]
+    assert texts == [["<think>secret 1</think>\n\nReply 1", "<think>secret 3</think>\n\nReply 3"]]
     assert parrot.seen[1] == [
         {"role": "user", "content": "a"},
         {"role": "assistant", "content": "Reply 1"},

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ from hypothesis import strategies as st
 
 from mtbench_runner import bench as benches
 from mtbench_runner import store
-from mtbench_runner.__main__ import STAGES, main
+from mtbench_runner.__main__ import main
+from mtbench_runner.options import STAGES
 from mtbench_runner.store import InputError
 
 NEEDED = {"single-v1", "single-math-v1", "single-v1-multi-turn", "single-math-v1-multi-turn"} | {
@@ -47,20 +47,20 @@ def test_prompts_may_lie_beside_the_folder(bench: Path) -> None:
     ("line", "message"),
     [
         (
-            '{"question_id": "1", "category": "a", "turns": ["x"]}',
-            "question 1: needs a whole-number question_id",
+            '{"question_id": 1.5, "category": "a", "turns": ["x"]}',
+            "question 1.5: needs a question_id (a whole number or text)",
         ),
         (
             '{"question_id": 9, "turns": ["x"]}',
-            "question 9: needs a whole-number question_id and a category",
+            "question 9: needs a question_id (a whole number or text) and a category",
         ),
         (
             '{"question_id": 9, "category": "a", "turns": []}',
-            "question 9: turns must be one or two texts",
+            "question 9: turns must be one or more texts",
         ),
         (
             '{"question_id": 9, "category": "a", "turns": ["x", 2]}',
-            "question 9: turns must be one or two texts",
+            "question 9: turns must be one or more texts",
         ),
         ('{"question_id": 8, "category": "a", "turns": ["x"]}', "a question_id occurs twice"),
         ("[1]", "line 9: not a JSON object"),
@@ -162,16 +162,21 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: Any)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["show", "--help"]])
-def test_help_answers_within_a_second(arguments: list[str]) -> None:
-    best = 9.0
-    for _ in range(3):
-        started = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-m", "mtbench_runner", *arguments], capture_output=True, check=True
-        )
-        best = min(best, time.perf_counter() - started)
-    assert best < 1
-    assert b"usage: python -m mtbench_runner" in done.stdout
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    look = (
+        "import runpy, sys\n"
+        "sys.argv[0] = 'mtbench_runner'\n"
+        "try:\n"
+        "    runpy.run_module('mtbench_runner', run_name='__main__')\n"
+        "finally:\n"
+        "    heavy = {'torch', 'transformers', 'fastchat', 'openai', 'matplotlib', 'scipy'}\n"
+        "    print(sorted(heavy & sys.modules.keys()))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", look, *arguments], capture_output=True, text=True, check=True
+    )
+    assert "usage: python -m mtbench_runner" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_help_names_every_stage(capsys: Any) -> None:
@@ -188,8 +193,7 @@ def test_a_wrong_call_exits_with_2(capsys: Any) -> None:
             main(arguments)
         assert stopped.value.code == 2
     assert main(["score", "--data", "demo"]) == 2
-    assert main(["score", "--data", "demo", "--model-id", "a/b"]) == 2
-    assert "give the model a --model-id without slashes" in capsys.readouterr().err
+    assert "give the model a name with --model-id" in capsys.readouterr().err
 
 
 def test_the_stand_in_runs_a_command_and_keeps_its_exit_code(

@@ -44,6 +44,32 @@ def test_a_greedy_row_does_not_care_about_its_neighbours(model: Any) -> None:
     assert mixed[2].tolist() == alone[0].tolist()
 
 
+def test_rows_that_are_done_leave_the_batch_and_change_nothing(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tokens that rows say at different times end a reply, several windows of 8 tokens apart."""
+    batch = Batch(*prompts(model), [0.0] * len(LENGTHS), 40)
+    model.generation_config.eos_token_id = None
+    endless = plain(model, batch)
+    ends = [int(endless[row, at]) for row, at in ((0, 3), (1, 13), (2, 23))]
+    model.generation_config.eos_token_id = ends
+    expected = plain(model, batch)
+    monkeypatch.setattr("mtbench_runner.decode.WINDOW", 8)
+    sizes: list[int] = []
+    forward = Decoding._forward
+
+    def spy(self: Decoding, tokens: torch.Tensor, *rest: Any, **more: Any) -> torch.Tensor:
+        sizes.append(len(tokens))
+        return forward(self, tokens, *rest, **more)
+
+    monkeypatch.setattr(Decoding, "_forward", spy)
+    ours = decode(model, batch)
+    assert ours.tolist() == expected[:, : ours.shape[1]].tolist()
+    assert not expected[:, ours.shape[1] :].any()
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(set(sizes)) > 1
+
+
 def test_sampling_is_reproducible_and_follows_the_seed(model: Any) -> None:
     model.generation_config.eos_token_id = None
     batch = Batch(*prompts(model), [0.7] * len(LENGTHS), 20)

@@ -75,7 +75,7 @@ def test_only_the_failed_calls_are_made_again(
     judge.fault = ice
     assert run("judge", bench, "--deadline", "1") == 1
     assert f"error: 2 of {N} judgments are missing" in capsys.readouterr().err
-    assert run("score", bench) == 0
+    assert run("score", bench) == 1
     assert "missing: 2" in capsys.readouterr().out
     judge.fault = lambda number, request: None
     judge.requests.clear()
@@ -152,7 +152,7 @@ def test_a_changed_answer_is_judged_again_and_an_unchanged_one_never(
     path = bench / "model_answer" / "m.jsonl"
     original = path.read_text()
     path.write_text(original.replace("An answer. 8.2", "Another answer."))
-    assert run("score", bench) == 0
+    assert run("score", bench) == 1
     assert (
         "missing: 1" in capsys.readouterr().out
     )  # turn 2 of question 8; turn 1 is the same answer
@@ -261,7 +261,7 @@ def test_ratings_are_fastchats(
     judge.reply = reply
     assert judge_all(bench) == 0
     assert [row["score"] for row in rows(bench)] == [score] * N
-    assert run("score", bench, "--json", "-") == 0
+    assert run("score", bench, "--json", "-") == (1 if score == -1 else 0)
     result = json.loads(capsys.readouterr().out)
     assert result["unparsable"] == (N if score == -1 else 0)
     assert result["overall"] == (None if score == -1 else score)
@@ -298,7 +298,7 @@ def test_a_missing_reference_or_answer_is_named(judge: Any, bench: Path, capsys:
     )
     (bench / "model_answer" / "m.jsonl").write_text("")
     assert judge_all(bench) == 2
-    assert "error: m has no answer to 8 questions (1 ...)" in capsys.readouterr().err
+    assert "error: m has no answer to 8 questions in " in capsys.readouterr().err
 
 
 def test_a_judge_prompt_of_a_kind_that_fastchat_does_not_know(
@@ -480,7 +480,7 @@ def test_pairwise_asks_in_both_orders_and_keeps_fastchats_rule(
     )
     judge.reply = "I cannot decide."
     answers(bench, "base", "Another poor answer.")
-    assert main(["pairwise", *arguments]) == 0
+    assert main(["pairwise", *arguments]) == 1
     assert "win 0, tie 0, loss 0" in (out := capsys.readouterr().out)
     assert "missing: 0, without a rating: 16" in out
 

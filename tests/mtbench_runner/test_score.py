@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtbench_runner.__main__ import main
-from mtbench_runner.score import Item, clustered_stderr, mean, strict_rating, wilson
+from mtbench_runner.ratings import strict_rating
+from mtbench_runner.statistics import Item, clustered_stderr, mean, wilson
 
 
 def items(*values: tuple[int, int, float]) -> list[Item]:
@@ -106,7 +107,7 @@ def test_the_whole_result(bench: Path, capsys: Any) -> None:
     ratings[(8, 2)] = "no rating"
     del ratings[(7, 2)]
     write_judgments(bench, ratings)
-    assert score(bench, "--json", "-", "--rating", "strict", "--prices", "1", "2") == 0
+    assert score(bench, "--json", "-", "--rating", "strict", "--prices", "1", "2") == 1
     result = json.loads(capsys.readouterr().out)
     turn_1, turn_2 = [1, 4 - 1, 4, 5, 6, 7, 8, 9], [3, 4, 5, 6, 7, 8]
     assert result["turns"] == {"1": sum(turn_1) / 8, "2": sum(turn_2) / 6}
@@ -123,8 +124,8 @@ def test_the_whole_result(bench: Path, capsys: Any) -> None:
     assert result["per_question"]["8"] == {"1": 9}
     assert result["strict"]["flagged"] == {"quoted": [], "range": [], "disagree": [[1, 1]]}
     assert result["strict"]["change"] == pytest.approx(8 / 14)
-    assert (result["stand_in"], result["cost_usd"]) == (False, 0)
-    assert score(bench, "--rating", "strict") == 0
+    assert (result["stand_in"], result["cost_usd"]) == (False, None)
+    assert score(bench, "--rating", "strict") == 1
     table = capsys.readouterr().out
     assert "turns: 16, missing: 1, without a rating: 1" in table
     assert "disagree: 1 turn 1" in table

@@ -1,0 +1,329 @@
+"""Stage `agreement`: do two judges say the same of the same answers?
+
+A judge is named, or given as a file of judgments: FastChat's single or pair files, or votes in the
+shape of FastChat's human judgments (question_id, model_a, model_b, winner, judge, turn). Ratings
+are compared one by one; agreement is FastChat's (`compute_agreement`): the share of pairs of votes
+on the same two answers that name the same winner, with ties and without. Ratings become votes as
+FastChat's pairs of single ratings do: within 0.1 of each other is a tie.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict, cast
+
+from mtbench_runner import ledger, store
+from mtbench_runner.bench import Bench
+from mtbench_runner.jury import Ratings, average
+from mtbench_runner.rows import AnyJudgment, Place
+from mtbench_runner.score import categories_of, ratings_of
+from mtbench_runner.statistics import Item, clustered_stderr, mean
+from mtbench_runner.store import InputError
+
+TIE_DELTA = 0.1  # FastChat's
+CLOSE = 1.0  # ratings that differ by no more count as near
+REVERSED = {"model_a": "model_b", "model_b": "model_a"}
+VOTE_FIELDS = ("question_id", "model_a", "model_b", "winner", "turn")
+PairKey = tuple[str, str, str]  # question, model_a, model_b, the names in order
+Votes = dict[int, dict[PairKey, list[str]]]  # turn -> what was compared -> model_a, model_b, tie
+
+
+class Opinions(NamedTuple):
+    """What a judge said: ratings by model, and votes between models."""
+
+    name: str
+    ratings: dict[str, Ratings]
+    votes: Votes
+
+
+class Agreed(TypedDict):
+    """Pairs of votes, and the share of them that name the same winner."""
+
+    total: int
+    ratio: float | None
+
+
+class Compared(TypedDict):
+    """Two judges' ratings of the same answers."""
+
+    n: int
+    n_first: int  # that the first judge rated, whether the second did or not
+    n_second: int
+    spearman: float | None
+    mean_first: float | None
+    mean_second: float | None
+    difference: float | None  # second minus first, its clustered standard error below
+    difference_stderr: float | None
+    absolute_difference: float | None
+    near: float | None  # share within one point
+    models: dict[str, tuple[float, float]]  # means by the first and the second
+
+
+class AgreementFile(TypedDict):
+    """What `agreement --json` writes."""
+
+    bench: str
+    first: str
+    second: str
+    ratings: Compared | None
+    votes: dict[str, dict[str, Agreed]]  # turn -> with ties, without ties
+
+
+def compare(bench: Bench, first: str, second: str, model_id: str | None = None) -> AgreementFile:
+    """Compare two judges on the answers that both judged. Raises InputError if there are none."""
+    a, b = (opinions(bench, name, model_id) for name in (first, second))
+    ratings = compare_ratings(bench, a, b)
+    votes = compare_votes(a.votes, b.votes, same=first == second)
+    if ratings is None and not votes:
+        raise InputError(f"{first} and {second} have judged nothing in common in {bench.name}")
+    return AgreementFile(
+        bench=bench.name, first=a.name, second=b.name, ratings=ratings, votes=votes
+    )
+
+
+# --- reading
+
+
+def opinions(bench: Bench, judge: str, model_id: str | None = None) -> Opinions:
+    """All that a judge said of the bench's answers. Raises InputError if it said nothing."""
+    if Path(judge).is_file():
+        rows = read_any(Path(judge))
+        name = Path(judge).name
+    else:
+        name, rows = judge, []
+        for mode, paired in (("single", False), ("pair", True)):
+            path = bench.judgments_file(judge, mode)
+            rows += cast(list[dict[str, Any]], ledger.read_with_votes(path, paired))
+    if not rows:
+        where = bench.judgments_file(judge)
+        raise InputError(f"no judgments of {judge}: no file of that name, and none at {where}")
+    single = [row for row in rows if "score" in row and "model" in row]
+    if model_id is not None:
+        single = [row for row in single if row["model"] == model_id]
+    ratings = ratings_by_model(bench, cast(list[AnyJudgment], single))
+    votes = votes_from_ratings(ratings)
+    paired_rows = cast(list[AnyJudgment], [row for row in rows if "model_1" in row])
+    add_votes(votes, votes_from_pairs(bench, paired_rows))
+    add_votes(votes, votes_from_people([row for row in rows if "model_a" in row]))
+    return Opinions(name, ratings, votes)
+
+
+def read_any(path: Path) -> list[dict[str, Any]]:
+    """Rows of a JSON-lines file, or of a JSON array as FastChat's compute_agreement reads."""
+    text = path.read_text(encoding="utf-8")
+    if not text.lstrip().startswith("["):
+        return store.read(path, needs=("question_id", "turn"))
+    try:
+        rows = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+    return [row for row in rows if isinstance(row, dict)]
+
+
+def ratings_by_model(bench: Bench, rows: Sequence[AnyJudgment]) -> dict[str, Ratings]:
+    """Model -> the ratings of its present answers, all votes."""
+    models = sorted({ledger.models_of(row)[0] for row in rows})
+    found = {}
+    for model in models:
+        own = ledger.rows_of(rows, [model], bench)
+        current = ledger.choose(own, [bench.answers(model)], bench)
+        ratings = ratings_of(bench, current)
+        if ratings:
+            found[model] = ratings
+    return found
+
+
+def votes_from_ratings(ratings: dict[str, Ratings]) -> Votes:
+    """For every two models a vote on each turn that both were rated on."""
+    votes: Votes = {}
+    for one, other in combinations(sorted(ratings), 2):
+        for place in ratings[one].keys() & ratings[other].keys():
+            question, turn = place
+            better = average(ratings[one][place]) - average(ratings[other][place])
+            if abs(better) <= TIE_DELTA:
+                winner = "tie"
+            else:
+                winner = "model_a" if better > 0 else "model_b"
+            votes.setdefault(turn, {})[str(question), one, other] = [winner]
+    return votes
+
+
+def votes_from_pairs(bench: Bench, rows: Sequence[AnyJudgment]) -> Votes:
+    """FastChat's reading of a comparison in two orders: a winner of both, else a tie."""
+    votes: Votes = {}
+    for models in sorted({tuple(sorted(ledger.models_of(row))) for row in rows}):
+        own = ledger.rows_of(rows, models, bench)
+        current = ledger.choose(own, [bench.answers(model) for model in models], bench)
+        for (question, turn), judged in current.judged.items():
+            said = [_winner(row) for row in judged]
+            key = (str(question), *models)
+            votes.setdefault(turn, {})[cast(PairKey, key)] = [vote for vote in said if vote]
+    return votes
+
+
+def _winner(row: AnyJudgment) -> str | None:
+    if "model" in row or ledger.unrated(row):
+        return None
+    if row["g1_winner"] != row["g2_winner"]:
+        return "tie"
+    return {"model_1": "model_a", "model_2": "model_b"}.get(row["g1_winner"], "tie")
+
+
+def votes_from_people(rows: Iterable[dict[str, Any]]) -> Votes:
+    """Votes in the shape of FastChat's human judgments. Raises InputError for a row without one."""
+    votes: Votes = {}
+    for row in rows:
+        lacking = [name for name in VOTE_FIELDS if name not in row]
+        if lacking:
+            raise InputError(f"a vote on question {row.get('question_id')} has no {lacking[0]}")
+        winner = "tie" if "tie" in row["winner"] else row["winner"]
+        one, other = row["model_a"], row["model_b"]
+        if one > other:
+            one, other, winner = other, one, REVERSED.get(winner, winner)
+        key = (str(row["question_id"]), one, other)
+        votes.setdefault(row["turn"], {}).setdefault(key, []).append(winner)
+    return votes
+
+
+def add_votes(votes: Votes, more: Votes) -> None:
+    for turn, pairs in more.items():
+        for key, said in pairs.items():
+            votes.setdefault(turn, {}).setdefault(key, []).extend(said)
+
+
+# --- comparing
+
+
+def compare_ratings(bench: Bench, a: Opinions, b: Opinions) -> Compared | None:
+    """Ratings of the same turns of the same models, each the mean of a judge's votes."""
+    categories = categories_of(bench)
+    first: list[float] = []
+    second: list[float] = []
+    differences: list[Item] = []
+    models: dict[str, tuple[float, float]] = {}
+    for model in sorted(a.ratings.keys() & b.ratings.keys()):
+        places = common_places(bench, a.ratings[model], b.ratings[model])
+        ours = [average(a.ratings[model][place]) for place in places]
+        theirs = [average(b.ratings[model][place]) for place in places]
+        if not places:
+            continue
+        models[model] = (average(ours), average(theirs))
+        first += ours
+        second += theirs
+        for place, x, y in zip(places, ours, theirs, strict=True):
+            differences.append(Item(*place, categories[place], y - x))
+    if not differences:
+        return None
+    absolute = [abs(item.value) for item in differences]
+    return Compared(
+        n=len(differences),
+        n_first=sum(len(a.ratings[model]) for model in models),
+        n_second=sum(len(b.ratings[model]) for model in models),
+        spearman=spearman(first, second),
+        mean_first=average(first),
+        mean_second=average(second),
+        difference=mean(differences),
+        difference_stderr=clustered_stderr(differences),
+        absolute_difference=average(absolute),
+        near=sum(value <= CLOSE for value in absolute) / len(absolute),
+        models=models,
+    )
+
+
+def common_places(bench: Bench, a: Ratings, b: Ratings) -> list[Place]:
+    return [place for place in bench.places() if place in a and place in b]
+
+
+def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Spearman's rank correlation, ties with their mean rank; None where one does not vary."""
+    return pearson(ranks(first), ranks(second))
+
+
+def ranks(values: Sequence[float]) -> list[float]:
+    """Ranks from 1, equal values with the mean of theirs."""
+    places: dict[float, list[int]] = {}
+    for rank, value in enumerate(sorted(values), 1):
+        places.setdefault(value, []).append(rank)
+    return [average(places[value]) for value in values]
+
+
+def pearson(first: Sequence[float], second: Sequence[float]) -> float | None:
+    if len(first) < 2:
+        return None
+    x, y = average(first), average(second)
+    xs = sum((value - x) ** 2 for value in first)
+    ys = sum((value - y) ** 2 for value in second)
+    if not xs or not ys:
+        return None
+    both = sum((a - x) * (b - y) for a, b in zip(first, second, strict=True))
+    return float(both / (xs * ys) ** 0.5)
+
+
+def compare_votes(a: Votes, b: Votes, same: bool = False) -> dict[str, dict[str, Agreed]]:
+    """By turn the agreement with ties and without; of one file with itself, vote against vote."""
+    found = {}
+    for turn in sorted(a.keys() & b.keys()):
+        with_ties = agreed(a[turn], b[turn], same, without_ties=False)
+        if with_ties["total"]:
+            without = agreed(a[turn], b[turn], same, without_ties=True)
+            found[str(turn)] = {"with ties": with_ties, "without ties": without}
+    return found
+
+
+def agreed(
+    a: dict[PairKey, list[str]], b: dict[PairKey, list[str]], same: bool, without_ties: bool
+) -> Agreed:
+    total = equal = 0
+    for key in a.keys() & b.keys():
+        for one, other in pairs_of_votes(a[key], b[key], same):
+            if without_ties and "tie" in (one, other):
+                continue
+            total += 1
+            equal += one == other
+    return Agreed(total=total, ratio=equal / total if total else None)
+
+
+def pairs_of_votes(a: list[str], b: list[str], same: bool) -> list[tuple[str, str]]:
+    if same:
+        return list(combinations(a, 2))
+    return [(one, other) for one in a for other in b]
+
+
+# --- showing
+
+
+def table(result: AgreementFile) -> str:
+    """The comparison as Markdown."""
+    lines = [f"{result['bench']}: {result['second']} against {result['first']}"]
+    if ratings := result["ratings"]:
+        lines += _rating_lines(ratings)
+    if result["votes"]:
+        lines += ["", "| agreement | with ties | n | without ties | n |", "|---|---|---|---|---|"]
+    for turn, agreement in result["votes"].items():
+        cells = []
+        for kind in ("with ties", "without ties"):
+            ratio, total = agreement[kind]["ratio"], agreement[kind]["total"]
+            cells += ["-" if ratio is None else f"{ratio:.1%}", str(total)]
+        lines.append(f"| turn {turn} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _rating_lines(ratings: Compared) -> list[str]:
+    error = ratings["difference_stderr"]
+    difference = f"{ratings['difference']:+.2f}" + (f" ± {error:.2f}" if error is not None else "")
+    rank = ratings["spearman"]
+    lines = [
+        "",
+        "| turns rated by both | Spearman | mean difference | mean absolute | within one point |",
+        "|---|---|---|---|---|",
+        f"| {ratings['n']} (of {ratings['n_first']} and {ratings['n_second']}) "
+        f"| {'-' if rank is None else f'{rank:.2f}'} | {difference} "
+        f"| {ratings['absolute_difference']:.2f} | {ratings['near']:.1%} |",
+        "",
+        "| model | first judge | second judge |",
+        "|---|---|---|",
+    ]
+    for model, (first, second) in ratings["models"].items():
+        lines.append(f"| {model} | {first:.2f} | {second:.2f} |")
+    return lines

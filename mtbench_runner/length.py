@@ -1,0 +1,156 @@
+"""How long answers are, and a win rate that length does not explain.
+
+Judges prefer longer answers, and preference tuning lengthens them. The length-controlled win rate
+is that of Dubois, Galambosi, Liang and Hashimoto (2024), "Length-Controlled AlpacaEval" (arXiv
+2404.04475), for one pair of models: a logistic regression of the verdict on the models and on
+tanh(length difference / its standard deviation); the win rate is read off at equal length. Their
+third term, the difficulty of an instruction, is the same for both models of a single pair and left
+out.
+"""
+
+from collections.abc import Sequence
+from math import exp, sqrt, tanh
+from typing import NamedTuple
+
+from mtbench_runner.bench import Bench
+from mtbench_runner.rows import Length, Place, QuestionId
+from mtbench_runner.statistics import Z_95
+
+RIDGE = 0.1  # penalty on the length term, so that a perfect separation by length stays finite
+STEPS = 50  # of Newton's method, which needs about six
+CLOSE = 1e-10
+
+
+class Comparison(NamedTuple):
+    """One comparison: 1 win, 0.5 tie, 0 loss; and by how many characters the answer is longer."""
+
+    question: QuestionId
+    value: float
+    longer: float
+
+
+class Controlled(NamedTuple):
+    """The win rate at equal length and its 95 % interval; what length adds on the logit scale."""
+
+    win_rate: float
+    low: float
+    high: float
+    length_effect: float
+
+
+def lengths(bench: Bench, model_id: str) -> dict[Place, int]:
+    """Characters of each answered turn."""
+    answers = bench.answers(model_id)
+    found = {}
+    for question, turn in bench.places():
+        if question in answers:
+            turns = answers[question]["choices"][0]["turns"]
+            if turn <= len(turns):
+                found[question, turn] = len(turns[turn - 1])
+    return found
+
+
+def summary(bench: Bench, model_id: str) -> Length:
+    """Mean characters of a model's answers, in all and by turn."""
+    found = lengths(bench, model_id)
+    by_turn: dict[str, list[int]] = {}
+    for (_, turn), length in found.items():
+        by_turn.setdefault(str(turn), []).append(length)
+    turns: dict[str, float | None] = {}
+    for name, values in by_turn.items():
+        turns[name] = sum(values) / len(values)
+    mean = sum(found.values()) / len(found) if found else None
+    return Length(mean=mean, turns=turns)
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + exp(-x)) if x >= 0 else exp(x) / (1 + exp(x))
+
+
+def controlled(comparisons: Sequence[Comparison]) -> Controlled | None:
+    """The win rate at equal length; None below two questions.
+
+    Maximises the log-likelihood of the verdicts y (0, 0.5 or 1) under p = sigmoid(theta + phi x),
+    x = tanh(d / sd(d)), with half a win and half a loss at x = 0 added, so that theta stays finite
+    when one model wins always, and a ridge on phi. The interval is theta's, with the sandwich
+    variance clustered by question.
+    """
+    if len({comparison.question for comparison in comparisons}) < 2:
+        return None
+    features = length_features([comparison.longer for comparison in comparisons])
+    values = [comparison.value for comparison in comparisons]
+    theta, phi = fit(features, values)
+    error = _stderr(comparisons, features, theta, phi)
+    return Controlled(
+        win_rate=sigmoid(theta),
+        low=sigmoid(theta - Z_95 * error),
+        high=sigmoid(theta + Z_95 * error),
+        length_effect=phi,
+    )
+
+
+def length_features(differences: Sequence[float]) -> list[float]:
+    """tanh of the differences over their standard deviation (about their mean)."""
+    centre = sum(differences) / len(differences)
+    spread = sqrt(sum((d - centre) ** 2 for d in differences) / len(differences))
+    if not spread:
+        return [0.0] * len(differences)
+    return [tanh(difference / spread) for difference in differences]
+
+
+def fit(features: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
+    """theta and phi by Newton's method on the penalised log-likelihood, which is concave."""
+    theta = phi = 0.0
+    for _ in range(STEPS):
+        slope_theta, slope_phi = _gradient(features, values, theta, phi)
+        a, b, c = _information(features, theta, phi)
+        determinant = a * c - b * b
+        step_theta = (c * slope_theta - b * slope_phi) / determinant
+        step_phi = (a * slope_phi - b * slope_theta) / determinant
+        theta += step_theta
+        phi += step_phi
+        if abs(step_theta) + abs(step_phi) < CLOSE:
+            break
+    return theta, phi
+
+
+def _gradient(
+    features: Sequence[float], values: Sequence[float], theta: float, phi: float
+) -> tuple[float, float]:
+    slope_theta = 0.5 - sigmoid(theta)  # the added half win and half loss
+    slope_phi = -RIDGE * phi
+    for x, y in zip(features, values, strict=True):
+        residual = y - sigmoid(theta + phi * x)
+        slope_theta += residual
+        slope_phi += residual * x
+    return slope_theta, slope_phi
+
+
+def _information(features: Sequence[float], theta: float, phi: float) -> tuple[float, float, float]:
+    """The negative Hessian [[a, b], [b, c]]."""
+    p = sigmoid(theta)
+    a, b, c = p * (1 - p), 0.0, RIDGE
+    for x in features:
+        p = sigmoid(theta + phi * x)
+        weight = p * (1 - p)
+        a += weight
+        b += weight * x
+        c += weight * x * x
+    return a, b, c
+
+
+def _stderr(
+    comparisons: Sequence[Comparison], features: Sequence[float], theta: float, phi: float
+) -> float:
+    """Clustered standard error of theta: the sandwich of information and squared cluster scores."""
+    scores: dict[QuestionId, list[float]] = {}
+    for comparison, x in zip(comparisons, features, strict=True):
+        residual = comparison.value - sigmoid(theta + phi * x)
+        score = scores.setdefault(comparison.question, [0.0, 0.0])
+        score[0] += residual
+        score[1] += residual * x
+    a, b, c = _information(features, theta, phi)
+    determinant = a * c - b * b
+    influences = [(c * u - b * v) / determinant for u, v in scores.values()]
+    clusters = len(scores)
+    return sqrt(clusters / (clusters - 1) * sum(i * i for i in influences))

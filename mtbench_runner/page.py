@@ -1,0 +1,130 @@
+"""Answers, judgments and verdicts side by side, as data for a page: the key `page` of a score file.
+
+Every text in it was written by a model and is to be escaped by whoever shows it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mtbench_runner import ledger
+from mtbench_runner.bench import Bench
+from mtbench_runner.ledger import Current, Votes
+from mtbench_runner.ratings import out_of_range, pair_outcome, rating_of
+from mtbench_runner.rows import Answer, Judgment, PairJudgment, Place, Question
+
+VERSION = 1
+OUTCOMES = {1.0: "win", 0.5: "tie", 0.0: "loss"}
+Page = dict[str, Any]
+
+
+def of_scores(bench: Bench, model_id: str, judged: Mapping[str, Current]) -> Page:
+    """{version, questions: [{id, category, turns: [{turn, question, answer, thinking, finish,
+    characters, judgments: [{judge, vote, score, text, flags}]}]}]}
+    """
+    answers = bench.answers(model_id)
+    questions = []
+    for question in bench.questions:
+        given = answers.get(question["question_id"])
+        turns = []
+        for turn, text in enumerate(question["turns"], 1):
+            place = (question["question_id"], turn)
+            judgments = [
+                _judgment(bench, judge, row)
+                for judge, row in _votes_at(judged, place)
+                if "model" in row
+            ]
+            shown = {"turn": turn, "question": text, **_answer(given, turn)}
+            turns.append({**shown, "judgments": judgments})
+        questions.append(_question(question, turns))
+    return {"version": VERSION, "questions": questions}
+
+
+def of_pairs(bench: Bench, models: Sequence[str], judged: Mapping[str, Current]) -> Page:
+    """{version, questions: [{id, category, turns: [{turn, question, answers, verdicts: [{judge,
+    vote, outcome, orders: [{first, winner, text}]}]}]}]}
+    """
+    answers = [bench.answers(model) for model in models]
+    questions = []
+    for question in bench.questions:
+        given = [answer.get(question["question_id"]) for answer in answers]
+        turns = []
+        for turn, text in enumerate(question["turns"], 1):
+            place = (question["question_id"], turn)
+            verdicts = [
+                _verdict(judge, row)
+                for judge, row in _votes_at(judged, place)
+                if "model" not in row
+            ]
+            said = [_answer(answer, turn)["answer"] for answer in given]
+            turns.append({"turn": turn, "question": text, "answers": said, "verdicts": verdicts})
+        questions.append(_question(question, turns))
+    return {"version": VERSION, "questions": questions}
+
+
+def _question(question: Question, turns: list[Page]) -> Page:
+    identifier = str(question["question_id"])
+    return {"id": identifier, "category": question["category"], "turns": turns}
+
+
+def _votes_at(judged: Mapping[str, Current], place: Place) -> list[tuple[str, Any]]:
+    found = []
+    for judge, current in judged.items():
+        votes: Votes = current.judged.get(place, [])
+        found += [(judge, row) for row in votes]
+    return found
+
+
+def _answer(answer: Answer | None, turn: int) -> Page:
+    choice = answer["choices"][0] if answer else None
+    if choice is None or len(choice["turns"]) < turn:
+        return {"answer": None, "thinking": None, "finish": None, "characters": None}
+    said = choice["turns"][turn - 1]
+    full = choice.get("turns_with_thinking", choice["turns"])[turn - 1]
+    finish = choice.get("finish_reasons")
+    return {
+        "answer": said,
+        "thinking": full if full != said else None,
+        "finish": finish[turn - 1] if finish else None,
+        "characters": len(said),
+    }
+
+
+def _judgment(bench: Bench, judge: str, row: Judgment) -> Page:
+    rating = rating_of(row, bench.rating_pattern)
+    flags = []
+    if ledger.truncated(row):
+        flags.append("truncated")
+    if out_of_range(rating):
+        flags.append("range")
+    if rating is None:
+        flags.append("unrated")
+    return {
+        "judge": judge,
+        "vote": ledger.vote_of(row),
+        "score": rating,
+        "text": row["judgment"],
+        "flags": flags,
+    }
+
+
+def _verdict(judge: str, row: PairJudgment) -> Page:
+    names = {"model_1": row["model_1"], "model_2": row["model_2"], "tie": "tie"}
+    orders = [
+        {
+            "first": row["model_1"],
+            "winner": names.get(row["g1_winner"]),
+            "text": row["g1_judgment"],
+        },
+        {
+            "first": row["model_2"],
+            "winner": names.get(row["g2_winner"]),
+            "text": row["g2_judgment"],
+        },
+    ]
+    outcome = pair_outcome(row)
+    return {
+        "judge": judge,
+        "vote": ledger.vote_of(row),
+        "outcome": None if outcome is None else OUTCOMES[outcome],
+        "orders": orders,
+    }

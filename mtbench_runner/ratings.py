@@ -1,0 +1,78 @@
+"""Ratings as FastChat reads them, read strictly, or read by a pattern of one's own."""
+
+import re
+
+from mtbench_runner.ledger import UNPARSABLE
+from mtbench_runner.rows import Judgment, PairJudgment, Place, Strict
+from mtbench_runner.statistics import Item, mean
+
+LOWEST, HIGHEST = 1, 10
+RATING = re.compile(r"\[\[(\d+\.?\d*)(?:\s*/\s*10)?\]\]")
+SINGLE_BRACKETS = re.compile(r"\[\d+\.?\d*\]")
+CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
+MATRIX = re.compile(r"\[\[\s*-?\d[\d.]*\s*,|\]\s*,\s*\[")
+FLAGS = ("quoted", "range", "disagree")
+
+
+def rating_of(row: Judgment, pattern: re.Pattern[str] | None = None) -> float | None:
+    """The rating of a judgment as FastChat read it, or as `pattern` reads it; None: it has none."""
+    if pattern is None:
+        return None if row["score"] == UNPARSABLE else float(row["score"])
+    found = pattern.search(row["judgment"])
+    try:
+        return float(found[1]) if found else None
+    except ValueError:
+        return None
+
+
+def pair_outcome(row: PairJudgment) -> float | None:
+    """1 win, 0.5 tie, 0 loss of model_1; None without a verdict in either order.
+
+    FastChat's rule: a win or loss counts if it holds in both orders.
+    """
+    first, second = row["g1_winner"], row["g2_winner"]
+    if "error" in (first, second):
+        return None
+    if first == "tie" or first != second:
+        return 0.5
+    return float(first == "model_1")
+
+
+def out_of_range(rating: float | None) -> bool:
+    return rating is not None and not LOWEST <= rating <= HIGHEST
+
+
+def strict_rating(judgment: str) -> tuple[float | None, list[str]]:
+    """The last rating from 1 to 10 outside code, and what makes FastChat's own reading doubtful.
+
+    FastChat takes the first [[n]]. quoted: brackets in code or in a matrix, or no [[n]] at all but
+    an [n]; range: a rating outside 1 to 10; disagree: the first and the last rating differ.
+    """
+    ratings = [float(number) for number in RATING.findall(CODE.sub("", judgment))]
+    valid = [rating for rating in ratings if not out_of_range(rating)]
+    in_code = len(RATING.findall(judgment)) > len(ratings)
+    flags = []
+    if in_code or MATRIX.search(judgment) or (not ratings and SINGLE_BRACKETS.search(judgment)):
+        flags.append("quoted")
+    if len(valid) < len(ratings):
+        flags.append("range")
+    if ratings and ratings[0] != ratings[-1]:
+        flags.append("disagree")
+    return (valid[-1] if valid else None), flags
+
+
+def strict_summary(
+    rows: dict[Place, Judgment], categories: dict[Place, str], overall: float | None
+) -> Strict:
+    """What strict reading would change: its mean, the difference to FastChat's, what is flagged."""
+    items = []
+    flagged: dict[str, list[Place]] = {flag: [] for flag in FLAGS}
+    for place, row in rows.items():
+        rating, flags = strict_rating(row["judgment"])
+        if rating is not None:
+            items.append(Item(*place, categories[place], rating))
+        for flag in flags:
+            flagged[flag].append(place)
+    found = mean(items)
+    change = None if found is None or overall is None else found - overall
+    return Strict(overall=found, change=change, flagged=flagged)
