@@ -13,7 +13,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 import traceback
@@ -25,7 +24,7 @@ from unittest import mock
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-RECORDS = ROOT / "results" / "runs"
+BASE = ROOT / "train" / "bases" / "tiny-tatqa"
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "fastchat", "matplotlib", "trl", "peft")
 
 
@@ -80,7 +79,7 @@ LIGHT = {
     "a strategy with a typo": Mistake("pairs --strategy minned --out p", 2, "invalid choice"),
     "no such data": Mistake("pairs --out pairs.jsonl", 2, "no-such-folder", NO_DATA),
     "data without files": Mistake("pairs --out pairs.jsonl", 2, "data-empty", NO_FILES),
-    "torn data": Mistake("pairs --out pairs.jsonl", 2, "tatqa_dataset_train.json", TORN),
+    "torn data": Mistake("pairs --out pairs.jsonl", 2, "data-torn/tatqa_dataset_", TORN),
     "samples that are not there": Mistake(
         "pairs --strategy mined --samples none*.jsonl --out p", 2, "none*.jsonl", SYNTHETIC
     ),
@@ -149,7 +148,7 @@ HEAVIER = {
         "train good.yaml --model_name_or_path base-empty", 2, "base-empty", SYNTHETIC
     ),
     "training without data": Mistake("train good.yaml", 2, "no-such-folder", NO_DATA),
-    "training on torn data": Mistake("train good.yaml", 2, "tatqa_dataset_train.json", TORN),
+    "training on torn data": Mistake("train good.yaml", 2, "data-torn/tatqa_dataset_", TORN),
     "a layer that is not there": Mistake(
         "train good.yaml --max_pairs 8 --lora_target_modules [qproj] --output_dir o",
         2,
@@ -169,7 +168,7 @@ HEAVIER = {
         "./nowhere copy", 2, "cannot load ./nowhere", module="train.quantize"
     ),
     "an adapter that is not there": Mistake(
-        "mtbench --model tiny-tatqa --adapter no-adapter --data demo --out o --judge-model j",
+        f"mtbench --model {BASE} --adapter no-adapter --data demo --out o --judge-model j",
         2,
         "no-adapter",
         KEY,
@@ -240,11 +239,12 @@ def prepare(folder: Path) -> None:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """A hash of every file, and every folder's name."""
+    """A hash of every file but locks, which stay."""
     found = {}
     for path in sorted(folder.rglob("*")):
-        name = str(path.relative_to(folder))
-        found[name] = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
+        if path.is_file() and path.suffix != ".lock":
+            name = str(path.relative_to(folder))
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
 
 
@@ -302,9 +302,8 @@ def serve() -> None:
         after = contents(Path())
         changed = [path for path in after | before if after.get(path) != before.get(path)]
         results[name]["changed"] = sorted(changed)
-        for path in set(after) - set(before):
-            new = Path(path)
-            shutil.rmtree(new, ignore_errors=True) if new.is_dir() else new.unlink(missing_ok=True)
+        for path in after.keys() - before.keys():
+            Path(path).unlink()
     sys.stdout.write(json.dumps(results))
 
 

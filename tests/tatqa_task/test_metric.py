@@ -5,7 +5,6 @@ The rules, as they are numbered here: 1 gold, 2 falsy, 3 joining, 4 items, 5 is_
 """
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -186,19 +185,11 @@ def test_the_order_of_items_does_not_matter(gold: list[str], answer: list[str], 
     "unit", ["9", "9 ", "1.", "(1 ", "a ", "$", "% ", "9 %", "1a", "\n", ",", "(9)", "the "]
 )
 def test_hostile_answers_cost_linear_time(unit: str) -> None:
-    """Ten times the text may take at most 30 times as long; quadratic cost would take 100 times."""
-
-    def seconds(text: str) -> float:
-        times = []
-        for _ in range(3):
-            start = time.perf_counter()
-            metric.score(question(["a 1"]), [text], "million")
-            lenient_match(question(5, "arithmetic"), text)
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    short, long = unit * (10_000 // len(unit)), unit * (100_000 // len(unit))
-    assert seconds(long) < 30 * max(seconds(short), 1e-3)
+    """A million characters come back at once; at quadratic cost they would take hours."""
+    text = unit * (1_000_000 // len(unit))
+    score = metric.score(question(["alpha"]), [text], "million")
+    assert score.em == 0
+    assert lenient_match(question(5, "arithmetic"), text) in (0.0, 1.0)
 
 
 LENIENT = [  # by the experiment log's rule
