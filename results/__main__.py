@@ -2,12 +2,14 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from results import FailedError
 from results.sweep import options
+from results.sweep.terminal import VERBOSE
 
 
 def parser() -> argparse.ArgumentParser:
@@ -57,6 +59,8 @@ def run_command(args: argparse.Namespace) -> int:
     from results.report import publish
     from results.sweep import dry_run, execute
 
+    if args.verbose:
+        os.environ[VERBOSE] = "1"
     plans, settings, serving = options.planned(args)
     if args.dry_run:
         print("\n".join(dry_run.lines(plans, serving)))

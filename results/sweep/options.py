@@ -36,6 +36,11 @@ def add(commands: Any) -> argparse.ArgumentParser:
     run.add_argument(
         "--dry-run", action="store_true", help="print the commands that are not done yet"
     )
+    run.add_argument(
+        "--verbose",
+        action="store_true",
+        help="show what the scorers print; else it goes to <stage>.log in the run's folder",
+    )
     return run
 
 

@@ -25,6 +25,7 @@ import filelock
 
 from results import FailedError, InputError
 from results.files import write_whole
+from results.sweep.terminal import VERBOSE, LoggedProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 SCORERS = {"lm_eval": "tatqa_task", "mtbench_runner": "mtbench_runner"}  # whose code decides scores
@@ -200,7 +201,7 @@ def perform_together(stages: Sequence[Stage], names: Names | None = None) -> Non
         else:
             started.append((stage, begin(stage, names or {})))
     since = time.monotonic()
-    codes = call([stage.filled(names or {}) for stage, _ in started])
+    codes = call([(stage.filled(names or {}), stage.log) for stage, _ in started])
     seconds = time.monotonic() - since
     for (stage, note), code in zip(started, codes, strict=True):
         if code == 0:
@@ -246,21 +247,30 @@ def say(line: str) -> None:
     sys.stderr.write(f"== {line}\n")
 
 
-def call(commands: Sequence[list[str]]) -> list[int]:
-    """Run `python -m ARGUMENTS` for each, all at once; returns their exit codes."""
-    processes = [start(arguments) for arguments in commands]
+def call(commands: Sequence[tuple[list[str], Path | None]]) -> list[int]:
+    """Run `python -m ARGUMENTS`, each with its log, all at once; returns their exit codes."""
+    processes = [start(arguments, log) for arguments, log in commands]
     try:
-        return [process.wait() for process in processes]
+        codes = [process.wait() for process in processes]
     finally:
         for process in processes:
             stop(process)
+    for process, code in zip(processes, codes, strict=True):
+        if code and isinstance(process, LoggedProcess):
+            sys.stderr.write(process.failure())
+    return codes
 
 
-def start(arguments: list[str]) -> "subprocess.Popen[bytes]":
-    """Start `python -m ARGUMENTS`, which ends at the latest when this program does."""
+def start(arguments: list[str], log: Path | None) -> "subprocess.Popen[bytes]":
+    """Start `python -m ARGUMENTS`, which ends at the latest when this program does.
+
+    What a scorer prints beside its bars goes to the log.
+    """
     ours = [sys.executable, "-c", MODULE, str(os.getpid()), str(ROOT)]
     safe = os.environ | {"PYTHONSAFEPATH": "1"}  # a train.py in the working folder is not ours
-    return subprocess.Popen([*ours, *arguments], env=safe)
+    if log is None or arguments[0] not in SCORERS or os.environ.get(VERBOSE):
+        return subprocess.Popen([*ours, *arguments], env=safe)
+    return LoggedProcess([*ours, *arguments], safe, log)
 
 
 def stop(process: "subprocess.Popen[bytes]") -> None:
@@ -290,7 +300,7 @@ def judge(title: str, code: int) -> None:
 
 def check(arguments: list[str], title: str) -> None:
     """Run a command that only checks its input. Raises FailedError or InputError."""
-    judge(title, call([arguments])[0])
+    judge(title, call([(arguments, None)])[0])
 
 
 @contextmanager

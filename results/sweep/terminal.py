@@ -7,6 +7,7 @@ keeps all of it beside the scores (`--verbose` shows everything). Where the comm
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -14,39 +15,53 @@ from typing import IO
 BAR = re.compile(rb"\d+%\|")  # tqdm's, somewhere in the line
 PIECE = re.compile(rb"[^\r\n]*[\r\n]")
 LAST_LINES = 20  # shown of a command that fails without an error line
+LINGER_SECONDS = 10  # a command's own children may hold its output open
+VERBOSE = "TATQA_BENCH_VERBOSE"  # environment variable: everything on the terminal
 
 
-def run_with_log(command: Sequence[str], environment: Mapping[str, str], log: Path) -> int:
-    """Run a command, its bars on the terminal and its output in `log`; returns its exit code.
+class LoggedProcess(subprocess.Popen[bytes]):
+    """A command whose bars are on the terminal and whose other output is in a file.
 
     What an earlier attempt wrote stays above it. Raises OSError if the log cannot be written.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as file:
-        start = file.tell()
-        code = run_split(command, environment, file)
-    if code:
-        sys.stderr.write(failure(log, start))
-    return code
 
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self.log = log
+        self.file = log.open("ab")
+        self.begin = self.file.tell()
+        output = subprocess.PIPE
+        super().__init__(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
 
-def run_split(command: Sequence[str], environment: Mapping[str, str], file: IO[bytes]) -> int:
-    """Run a command; its bars go to standard error, its other lines to the file."""
-    output = subprocess.PIPE
-    with subprocess.Popen(
-        command, env=environment, stdout=output, stderr=subprocess.STDOUT
-    ) as process:
-        assert process.stdout is not None
+    def read(self) -> None:
+        """Until the command ends: bars to standard error, other lines to the file."""
+        assert self.stdout is not None
         open_bar = False
-        for piece in pieces(process.stdout):
-            if BAR.search(piece):
-                open_bar = show(piece)
-            else:
-                file.write(piece)
-                file.flush()
+        with self.file:
+            for piece in pieces(self.stdout):
+                if BAR.search(piece):
+                    open_bar = show(piece)
+                else:
+                    self.file.write(piece)
+                    self.file.flush()
         if open_bar:
             sys.stderr.write("\n")
-    return process.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the command and for all of its output."""
+        code = super().wait(timeout)
+        self.reader.join(LINGER_SECONDS)
+        return code
+
+    def failure(self) -> str:
+        """What a person needs of a failed command's output: its error lines, or its last lines."""
+        text = self.log.read_bytes()[self.begin :].decode(errors="replace")
+        lines = text.splitlines()
+        errors = [line for line in lines if line.startswith("error: ")]
+        shown = errors or lines[-LAST_LINES:]
+        return "".join(f"{line}\n" for line in shown)
 
 
 def pieces(stream: IO[bytes]) -> Iterator[bytes]:
@@ -78,11 +93,3 @@ def show(bar: bytes) -> bool:
         sys.stderr.write("\n")
     sys.stderr.flush()
     return sys.stderr.isatty() and not full
-
-
-def failure(log: Path, start: int) -> str:
-    """What a person needs of a failed command's output: its error lines, or else its last lines."""
-    lines = log.read_bytes()[start:].decode(errors="replace").splitlines()
-    errors = [line for line in lines if line.startswith("error: ")]
-    shown = errors or lines[-LAST_LINES:]
-    return "".join(f"{line}\n" for line in shown)

@@ -23,7 +23,10 @@ REFUSING = "import sys; print('noise'); sys.exit('error: no data')"
 
 
 def run(code: str, log: Path, *words: str) -> int:
-    return terminal.run_with_log([sys.executable, "-c", code, *words], os.environ, log)
+    process = terminal.LoggedProcess([sys.executable, "-c", code, *words], os.environ, log)
+    if process.wait():
+        sys.stderr.write(process.failure())
+    return process.returncode
 
 
 def test_bars_are_shown_and_the_rest_is_kept(
