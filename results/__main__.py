@@ -1,7 +1,6 @@
 """Compare, run and report: `python -m results --help`."""
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -19,12 +18,33 @@ def parser() -> argparse.ArgumentParser:
         "compare", help="what changed between two lm-eval outputs, score files or records"
     )
     compare.set_defaults(do=compare_command)
-    compare.add_argument("before", type=Path)
-    compare.add_argument("after", type=Path)
-    compare.add_argument("--json", action="store_true", help="print JSON")
+    add_compare(compare)
     options.add(commands).set_defaults(do=run_command)
     add_report(commands)
     return top
+
+
+def add_compare(compare: argparse.ArgumentParser) -> None:
+    """The options of `compare`."""
+    compare.add_argument("before", type=Path)
+    compare.add_argument(
+        "after", type=Path, nargs="+", help="several: runs of one recipe with other seeds"
+    )
+    compare.add_argument("--json", action="store_true", help="print JSON")
+    compare.add_argument(
+        "--cluster",
+        metavar="KEY",
+        help="questions whose documents agree in KEY are not independent",
+    )
+    compare.add_argument(
+        "--margin", type=float, help="call a difference none within it, in the unit shown"
+    )
+    compare.add_argument(
+        "--fail-if-worse", action="store_true", help="exit code 1 if a bench got worse"
+    )
+    compare.add_argument(
+        "--flips", action="store_true", help="list the questions that changed, with both replies"
+    )
 
 
 def add_report(commands: Any) -> None:
@@ -46,16 +66,13 @@ def add_report(commands: Any) -> None:
 
 
 def compare_command(args: argparse.Namespace) -> int:
-    from results import compare
+    from results import terminal
 
-    found, warnings = compare.compare(compare.load(args.before), compare.load(args.after))
-    rows = [row for bench in found.values() for row in bench]
-    sys.stderr.write("".join(f"warning: {warning}\n" for warning in warnings))
-    print(json.dumps(compare.as_json(rows), indent=1) if args.json else compare.text(rows))
-    return 0
+    return terminal.run(args)
 
 
 def run_command(args: argparse.Namespace) -> int:
+    from results import terminal
     from results.report import publish
     from results.sweep import dry_run, execute
 
@@ -69,26 +86,10 @@ def run_command(args: argparse.Namespace) -> int:
         options.check_judge_answers()
     publish.check_place(publish.folder_for(args.runs, args.report))
     execute.execute(plans, settings, serving)
-    show_comparisons(plans)
+    print(terminal.headlines([(plan.base, plan.folder) for plan in plans if plan.base]))
     args = argparse.Namespace(runs=args.runs, out=args.report, results=None, check=False)
     report_command(args)  # somebody else's broken record does not fail a sweep that is done
     return 0
-
-
-def show_comparisons(plans: list[Any]) -> None:
-    """The headlines of every run of a sweep, on the terminal."""
-    from results import compare
-    from results.report import sections
-
-    for before, after in [(plan.base, plan.folder) for plan in plans if plan.base]:
-        found, _ = compare.compare(compare.load(before), compare.load(after))
-        rows = [
-            row
-            for bench, rows in found.items()
-            for row in rows
-            if row.metric == sections.HEADLINES.get(bench)
-        ]
-        print(f"\n=== {after.name}, before: {before.name} ===\n{compare.text(rows)}")
 
 
 def report_command(args: argparse.Namespace) -> int:

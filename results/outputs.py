@@ -2,14 +2,19 @@
 
 import hashlib
 import json
+import math
 import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from results import InputError
 from results.record import Scores
 
-TATQA = ("em", "f1", "scale_em", "parsed", "lenient_em")
+Row = dict[str, Any]
+TATQA = ("em", "em_strict", "f1", "scale_em", "parsed", "lenient_em", "calc_used")
+TATQA_TASK = re.compile(r"_(multi_span|span|arithmetic|count)$")  # a group's four subtasks
 SCORE_FIELDS = {
     "bench",
     "judge",
@@ -21,56 +26,93 @@ SCORE_FIELDS = {
 }
 SYNTHETIC = "synthetic-"  # so begin the names of generated questions
 SUCCESS = 7  # a rating from here up counts as a success
+# metrics of (log-likelihood, units): the mean log-perplexity per unit, in nats or bits
+PER_UNIT = {"word_perplexity": 1.0, "byte_perplexity": 1.0, "bits_per_byte": 1 / math.log(2)}
+LOG_LIKELIHOODS = ("perplexity",)  # of one log-likelihood a row: exp of minus its mean
+SHARED_TEXT = ("passage", "context", "article", "paragraph", "document", "story")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One reply as a person reads it."""
+
+    item: str
+    kind: str
+    question: str
+    gold: str
+    text: str
+    score: float | None
+    parsed: float | None = None
 
 
 def read_json(path: Path) -> Any:
     """The content of a JSON file. Raises InputError."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON ({error})") from None
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSON-lines file. Raises InputError that names the line."""
+def read_lines(path: Path) -> list[Row]:
+    """The rows of a JSON-lines file, or of one JSON list. Raises InputError that names the line."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if not isinstance(row, dict):
-            raise InputError(f"{path}, line {number}: not a JSON object; is the file torn?")
-        rows.append(row)
-    return rows
+    if text.startswith("["):
+        rows = read_json(path)
+        if all(isinstance(row, dict) for row in rows):
+            return list(rows)
+        raise InputError(f"{path}: a list, but not of JSON objects")
+    return [_read_line(path, i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 
-def results_file(path: Path) -> Path:
-    """The file itself, or the newest results file in an lm-eval output folder. Raises InputError."""
-    files = (
-        [path]
-        if path.is_file()
-        else sorted(path.rglob("results_*.json"), key=lambda file: file.name)
-    )
+def _read_line(path: Path, number: int, line: str) -> Row:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict):
+        raise InputError(f"{path}, line {number}: not a JSON object; is the file torn?")
+    return row
+
+
+def results_files(path: Path) -> list[Path]:
+    """The file itself, or every results file in an lm-eval output folder. Raises InputError."""
+    if path.is_file():
+        return [path]
+    files = sorted(path.rglob("results_*.json")) or sorted(path.rglob("results.json"))
     if not files:
         raise InputError(
             f"{path}: no lm-eval results_*.json there; run lm_eval with --output_path and --log_samples"
         )
-    return files[-1]
+    return files
 
 
-def samples(results: Path) -> list[dict[str, Any]]:
+def results_file(path: Path) -> Path:
+    """The file itself, or the newest results file in a folder that this program wrote."""
+    return max(results_files(path), key=lambda file: file.name)
+
+
+def read_results(file: Path) -> dict[str, Any]:
+    """The content of an lm-eval results file. Raises InputError."""
+    results = read_json(file)
+    if not isinstance(results, dict) or not {"config", "configs", "versions"} <= results.keys():
+        raise InputError(f"{file}: not an lm-eval results file")
+    return results
+
+
+def samples(results: Path) -> list[Row]:
     """All samples logged along with a results file, each with its task's name. Raises InputError."""
-    stamp = results.stem.removeprefix("results_")
+    stamp = results.stem.removeprefix("results").removeprefix("_")
+    if stamp:
+        files = sorted(results.parent.glob(f"samples_*_{glob_safe(stamp)}.jsonl"))
+        tasks = [file.stem.removeprefix("samples_").removesuffix(f"_{stamp}") for file in files]
+    else:  # lm-eval up to 0.4.2: results.json beside <model args>_<task>.jsonl
+        tasks = sorted(read_results(results)["configs"])
+        files = [f for task in tasks for f in results.parent.glob(f"*_{glob_safe(task)}.jsonl")]
     rows = []
-    for file in sorted(results.parent.glob(f"samples_*_{stamp}.jsonl")):
-        task = file.stem.removeprefix("samples_").removesuffix(f"_{stamp}")
+    for file, task in zip(files, tasks, strict=False):
         rows += [{**row, "task": task} for row in read_lines(file)]
     if not rows:
         raise InputError(
@@ -79,103 +121,338 @@ def samples(results: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def glob_safe(name: str) -> str:
+    """A name without a meaning in a glob pattern."""
+    return re.sub(r"([*?\[])", r"[\1]", name)
+
+
 def lm_eval_scores(path: Path) -> Scores:
-    """Scores of an lm-eval run. TAT-QA's rows cluster by context; any other task's rows stand alone."""
-    file = results_file(path)
-    results, rows = read_json(file), samples(file)
-    if not isinstance(results, dict) or not {"config", "configs", "versions"} <= results.keys():
-        raise InputError(f"{file}: not an lm-eval results file")
-    docs, tatqa = [row["doc"] for row in rows], "context_uid" in rows[0]["doc"]
-    items = [str(row["doc"].get("uid") or f"{row['task']}/{row['doc_id']}") for row in rows]
-    names = [name for name in rows[0]["metrics"] if isinstance(rows[0][name], int | float)]
+    """Scores of a run of one task (or one group of TAT-QA) in a folder that this program wrote."""
+    return next(iter(read_tables(results_file(path))[0].values()))
+
+
+def lm_eval_tables(
+    path: Path, cluster_key: str | None = None
+) -> tuple[dict[str, Scores], list[str]]:
+    """Scores of every task in an lm-eval output (a results file, or a folder), and warnings.
+
+    Raises:
+        InputError: Nothing to read, or one task in two results files: then both are named.
+    """
+    tables: dict[str, Scores] = {}
+    origin: dict[str, Path] = {}
+    warnings: list[str] = []
+    for file in results_files(path):
+        found, warned = read_tables(file, cluster_key)
+        for name, scores in found.items():
+            if name in tables:
+                raise InputError(
+                    f"{path}: {name} stands in {origin[name].name} and in {file.name}; give one of them"
+                )
+            tables[name], origin[name] = scores, file
+        warnings += warned
+    return tables, warnings
+
+
+def read_tables(file: Path, cluster_key: str | None = None) -> tuple[dict[str, Scores], list[str]]:
+    """Scores by task from one results file and its samples, and warnings. Raises InputError."""
+    results = read_results(file)
+    benches: dict[str, list[Row]] = {}
+    for row in samples(file):
+        benches.setdefault(bench_of(row, file), []).append(row)
+    tables = {}
+    warnings: list[str] = []
+    for bench, rows in benches.items():
+        try:
+            tables[bench], warned = table(bench, rows, results, cluster_key)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"{file}: samples of {bench} cannot be read ({type(error).__name__}: {reason})"
+            ) from None
+        warnings += warned
+    return tables, warnings
+
+
+def bench_of(row: Row, file: Path) -> str:
+    """The task a row belongs to; TAT-QA's four answer types count as one. Raises InputError."""
+    if not isinstance(row.get("doc"), dict) or "doc_id" not in row:
+        raise InputError(f"{file}: a sample of {row['task']} has no doc or doc_id")
+    return TATQA_TASK.sub("", row["task"]) if is_tatqa(row) else str(row["task"])
+
+
+def is_tatqa(row: Row) -> bool:
+    return "context_uid" in row["doc"]
+
+
+def table(
+    bench: str, rows: list[Row], results: dict[str, Any], cluster_key: str | None
+) -> tuple[Scores, list[str]]:
+    """Scores of one task, a row for each question, a column for each filter and metric."""
+    tatqa = is_tatqa(rows[0])
+    by_filter: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        named = by_filter.setdefault(str(row.get("filter", "none")), {})
+        named[_free(item_name(row), named)] = row
+    first = next(iter(by_filter.values()))
+    docs = [row["doc"] for row in first.values()]
+    metrics, weights, left_out = columns(by_filter, list(first))
+    directions = results.get("higher_is_better", {}).get(rows[0]["task"], {})
+    warnings = [
+        f"{bench}: {name} is not a mean over questions, left out" for name in sorted(left_out)
+    ]
     return Scores(
-        bench="tatqa" if tatqa else ", ".join(sorted({row["task"] for row in rows})),
-        stand_in=tatqa and any(item.startswith(SYNTHETIC) for item in items),
-        identity=identity(results, rows),
+        bench=bench,
+        stand_in=tatqa and any(item.startswith(SYNTHETIC) for item in first),
+        identity=identity(results, list(first.values())),
         circumstances=circumstances(results),
-        item=items,
-        cluster=[str(doc["context_uid"]) for doc in docs] if tatqa else items,
+        item=list(first),
+        cluster=clusters(first, cluster_key),
         groups={
             key: [str(doc[key]) for doc in docs] for key in ("answer_type", "answer_from") if tatqa
         },
-        metrics={
-            name: [float(row[name]) for row in rows]
-            for name in (TATQA if tatqa else names)
-            if name in names
+        metrics=metrics,
+        weights=weights,
+        higher_is_better={
+            name: bool(directions[name.split(",")[0]])
+            for name in metrics
+            if isinstance(directions.get(name.split(",")[0]), bool)
         },
+    ), warnings + shared_text(bench, docs, cluster_key or tatqa)
+
+
+def item_name(row: Row) -> str:
+    """What names a question: TAT-QA's uid, else task and document."""
+    return str(row["doc"].get("uid") or f"{row['task']}/{row['doc_id']}")
+
+
+def _free(name: str, taken: dict[str, Row]) -> str:
+    """The name, numbered where a question was asked before (repeats)."""
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name} #{number}"
+    return free
+
+
+def clusters(rows: dict[str, Row], key: str | None) -> list[str]:
+    """The cluster of each row: as asked for, else TAT-QA's context, else the document."""
+    if key is None:
+        return [
+            str(row["doc"].get("context_uid") or name.split(" #")[0]) for name, row in rows.items()
+        ]
+    found = []
+    for row in rows.values():
+        if key not in row["doc"]:
+            known = ", ".join(map(str, row["doc"]))
+            raise InputError(f"--cluster {key}: documents of {row['task']} have only {known}")
+        found.append(json.dumps(row["doc"][key], sort_keys=True))
+    return found
+
+
+def shared_text(bench: str, docs: list[Row], known: object) -> list[str]:
+    """A warning where rows share a text and nobody has said so."""
+    for key in () if known else SHARED_TEXT:
+        texts = {json.dumps(doc.get(key)) for doc in docs}
+        if key in docs[0] and len(texts) < len(docs):
+            return [f"{bench}: rows share a {key}; --cluster {key} keeps its questions together"]
+    return []
+
+
+def columns(
+    by_filter: dict[str, dict[str, Row]], items: list[str]
+) -> tuple[dict[str, list[float | None]], dict[str, list[float]], set[str]]:
+    """Columns of scores, their weights where these are not 1, and the metrics that have no column."""
+    metrics: dict[str, list[float | None]] = {}
+    weights: dict[str, list[float]] = {}
+    left_out: set[str] = set()
+    for filter_name, rows in by_filter.items():
+        for metric in next(iter(rows.values())).get("metrics", ()):
+            name = metric if len(by_filter) == 1 else f"{metric},{filter_name}"
+            read = [score(metric, rows[i].get(metric)) if i in rows else (None, 1.0) for i in items]
+            if any(value is NotImplemented for value, _ in read):
+                left_out.add(name)
+                continue
+            metrics[name] = [value for value, _ in read]
+            if any(weight != 1 for _, weight in read):
+                weights[name] = [weight for _, weight in read]
+    tatqa = [name for name in TATQA if name in metrics and len(by_filter) == 1]
+    if tatqa and all("context_uid" in row["doc"] for row in by_filter.popitem()[1].values()):
+        metrics = {name: metrics[name] for name in tatqa}
+    return metrics, weights, left_out
+
+
+def score(metric: str, value: Any) -> tuple[Any, float]:
+    """A row's score and weight; None: no score; NotImplemented: no score of a single question."""
+    if value is None:
+        return None, 1.0
+    if isinstance(value, bool | int | float):
+        known = float(value)
+        if metric in LOG_LIKELIHOODS:
+            known = -known
+        return (known if math.isfinite(known) else None), 1.0
+    if metric in PER_UNIT and _pair(value):
+        likelihood, units = value
+        found = -likelihood / units * PER_UNIT[metric] if units > 0 else math.nan
+        return (found if math.isfinite(found) else None), float(units)
+    if isinstance(value, list) and value and all(isinstance(x, bool) for x in value):
+        return sum(value) / len(value), float(len(value))
+    return NotImplemented, 1.0
+
+
+def _pair(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(isinstance(x, int | float) for x in value)
     )
 
 
-def identity(results: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+def identity(results: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
     """What must be equal for two runs to have answered the same questions in the same way."""
     tasks = sorted({row["task"] for row in rows})
-    hashes = {
-        name: "".join(sorted(row[f"{name}_hash"] for row in rows))
-        for name in ("doc", "prompt", "target")
-    }
     return {
-        **{f"{name}s": hashlib.sha256(text.encode()).hexdigest() for name, text in hashes.items()},
+        "docs": joint_hash(hash_of(row, "doc_hash", "doc") for row in rows),
+        "prompts": joint_hash(hash_of(row, "prompt_hash", "arguments") for row in rows),
+        "targets": joint_hash(hash_of(row, "target_hash", "target") for row in rows),
         "task version": {task: results["versions"].get(task) for task in tasks},
         "generation settings": {
             task: results["configs"][task].get("generation_kwargs") for task in tasks
         },
         "overridden generation settings": results["config"].get("gen_kwargs"),
-        "few-shot": {task: results["n-shot"].get(task) for task in tasks},
+        "few-shot": {task: results.get("n-shot", {}).get(task) for task in tasks},
         "chat template": results.get("chat_template_sha"),
     }
 
 
+def joint_hash(hashes: Iterable[str]) -> str:
+    """One hash of many, in whatever order the rows were logged."""
+    return hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest()
+
+
+def hash_of(row: Row, logged: str, field: str) -> str:
+    """lm-eval's hash of a part of a sample; older versions log none, then it is made as theirs."""
+    if logged in row:
+        return str(row[logged])
+    value = row.get(field)
+    if field == "doc":
+        text = json.dumps(value, indent=2, ensure_ascii=False)
+    elif field == "arguments":
+        text = first_prompt(row)
+    else:
+        text = str(value)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def first_prompt(row: Row) -> str:
+    """The text that a sample's first request sent to the model."""
+    found = row.get("arguments")
+    while isinstance(found, dict | list) and found:
+        found = next(iter(found.values())) if isinstance(found, dict) else found[0]
+    return str(found)
+
+
 def circumstances(results: dict[str, Any]) -> dict[str, Any]:
-    """What may differ between two comparable runs, but is better the same; the device is the GPU, else the CPU."""
-    config, given = results["config"], results["config"].get("model_args") or {}
-    pairs = (
-        given
-        if isinstance(given, dict)
-        else dict(p.split("=", 1) for p in given.split(",") if "=" in p)
-    )
-    device = re.search(
-        r"(?:GPU 0: |^Model name: +)(.+)$", str(results.get("pretty_env_info")), re.M
-    )
+    """What may differ between two comparable runs, but is better the same."""
+    config = results["config"]
+    given = config.get("model_args") or {}
+    if isinstance(given, str):
+        given = dict(part.split("=", 1) for part in given.split(",") if "=" in part)
     return {
         "backend": config.get("model"),
-        "base": pairs.get("pretrained"),
+        "base": given.get("pretrained") or given.get("model"),
         "dtype": config.get("model_dtype"),
         "batch size": str(config.get("batch_size")),
         "lm_eval": results.get("lm_eval_version"),
         "transformers": results.get("transformers_version"),
-        "device": device[1] if device else "unknown",
+        "device": device(str(results.get("pretty_env_info"))),
     }
 
 
+def device(environment: str) -> str:
+    """The GPU's name in PyTorch's description of a machine, else the CPU's."""
+    found = re.search(r"(?:GPU 0: |^Model name: +)(.+)$", environment, re.M)
+    return found[1] if found else "unknown"
+
+
+def seeds(path: Path) -> dict[str, Any]:
+    """lm-eval's own seeds, as its results file has them; {} for an older version's."""
+    config = read_results(results_file(path))["config"]
+    return {name: config[name] for name in sorted(config) if name.endswith("_seed")}
+
+
+def replies(rows: Sequence[Row], metric: str = "em") -> list[Reply]:
+    """Replies as a person reads them."""
+    found = []
+    taken: dict[str, Row] = {}
+    for row in rows:
+        name = _free(item_name(row), taken)
+        taken[name] = row
+        doc = row["doc"]
+        value, _ = score(metric, row.get(metric))
+        parsed = row.get("parsed")
+        found.append(
+            Reply(
+                item=name,
+                kind=str(doc.get("answer_type", row["task"])),
+                question=str(doc.get("question") or first_prompt(row)),
+                gold=gold(row),
+                text=reply_text(row),
+                score=value if isinstance(value, float) else None,
+                parsed=float(parsed) if isinstance(parsed, bool | int | float) else None,
+            )
+        )
+    return found
+
+
+def gold(row: Row) -> str:
+    """The right answer; TAT-QA's with its scale."""
+    doc = row["doc"]
+    if is_tatqa(row):
+        return f"{doc['answer']} {doc['scale']}".strip()
+    return str(row.get("target", ""))
+
+
+def reply_text(row: Row) -> str:
+    """What the model wrote, or which choice it found likeliest."""
+    requests = row.get("resps") or [[""]]
+    first = [
+        request[0] if isinstance(request, list) and request else request for request in requests
+    ]
+    if isinstance(first[0], str) or len(first) == 1:
+        return str(first[0])
+    likelihoods = [float(choice[0]) for choice in first]
+    return f"choice {likelihoods.index(max(likelihoods))}"
+
+
 def mtbench_scores(path: Path, questions: Path | None = None) -> Scores:
-    """Scores of a judged model; the turns of a question are one cluster. The questions file gives the categories."""
-    score = read_json(path)
-    if missing := SCORE_FIELDS - score.keys():
+    """Scores of a judged model; the turns of a question are one cluster.
+
+    The questions file gives the categories. Raises InputError.
+    """
+    found = read_json(path)
+    if missing := SCORE_FIELDS - found.keys():
         raise InputError(
             f"{path}: not MT-Bench scores, no {min(missing)}; write them with score --json"
         )
     rows = [
         (qid, turn, rating)
-        for qid, turns in score["per_question"].items()
+        for qid, turns in found["per_question"].items()
         for turn, rating in turns.items()
     ]
     groups = {"turn": [f"turn {turn}" for _, turn, _ in rows]}
-    asked = str(score["n_questions"]).encode()
+    known = {"bench": found["bench"], "judge": found["judge"], "n_questions": found["n_questions"]}
     if questions:
-        asked = questions.read_bytes()
+        known["questions"] = hashlib.sha256(questions.read_bytes()).hexdigest()
         category = {
             str(question["question_id"]): question["category"] for question in read_lines(questions)
         }
         groups["category"] = [category[qid] for qid, _, _ in rows]
     return Scores(
-        bench=score["bench"],
-        stand_in=score["stand_in"],
-        identity={
-            "bench": score["bench"],
-            "judge": score["judge"],
-            "questions": hashlib.sha256(asked).hexdigest(),
-        },
-        circumstances={key: score[key] for key in ("missing", "unparsable")},
+        bench=found["bench"],
+        stand_in=found["stand_in"],
+        identity=known,
+        circumstances={key: found[key] for key in ("missing", "unparsable")},
         item=[f"{qid}/{turn}" for qid, turn, _ in rows],
         cluster=[qid for qid, _, _ in rows],
         groups=groups,
@@ -183,4 +460,5 @@ def mtbench_scores(path: Path, questions: Path | None = None) -> Scores:
             "score": [r for _, _, r in rows],
             "success": [float(r >= SUCCESS) for _, _, r in rows],
         },
+        higher_is_better={"score": True, "success": True},
     )

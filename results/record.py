@@ -20,11 +20,25 @@ UPGRADES: dict[
 ] = {}  # version -> the same record one version later
 
 
-class Scores(BaseModel, extra="forbid"):
-    """One model's scores on one bench, a row for each scored item, in columns of equal length; None: no score.
+TITLES = {
+    "tatqa": "TAT-QA",
+    "tatqa_calc": "TAT-QA, expressions worked out",
+    "tatqa_cot": "TAT-QA, reasoning first",
+    "tatqa_test": "TAT-QA test split",
+    "tatqa_calc_test": "TAT-QA test split, expressions worked out",
+    "tatqa_cot_test": "TAT-QA test split, reasoning first",
+    "tatqa_verified": "TAT-QA, verified questions",
+    "mt_bench": "MT-Bench",
+}
 
-    Tables of equal `identity` can be compared; a difference in `circumstances` is worth a warning. Items of one
-    `cluster` are not independent. `groups` holds the columns to break down by.
+
+class Scores(BaseModel, extra="forbid"):
+    """One model's scores on one bench, in columns of equal length with a row for each scored item.
+
+    Tables of equal `identity` can be compared; a difference in `circumstances` is worth a warning.
+    Items of one `cluster` are not independent. `groups` holds the columns to break down by. In
+    `metrics` None means no score; `weights` says what a score counts for where that is not 1, and
+    `higher_is_better` the direction of each metric, as far as it is known.
     """
 
     bench: str
@@ -35,16 +49,16 @@ class Scores(BaseModel, extra="forbid"):
     cluster: list[str]
     groups: dict[str, list[str]]
     metrics: dict[str, list[float | None]]
+    weights: dict[str, list[float]] = {}
+    higher_is_better: dict[str, bool] = {}
 
     @property
     def title(self) -> str:
         """What the bench is called in tables; stand-ins for its questions or its judge say so everywhere."""
-        name = {"tatqa": "TAT-QA", "mt_bench": "MT-Bench"}.get(self.bench, f"bench {self.bench}")
-        what = (
-            "SYNTHETIC QUESTIONS, no TAT-QA figure"
-            if self.bench == "tatqa"
-            else "STAND-IN JUDGE, measures nothing"
-        )
+        name = TITLES.get(self.bench, f"bench {self.bench}")
+        what = "STAND-IN JUDGE, measures nothing"
+        if self.bench.startswith("tatqa"):
+            what = "SYNTHETIC QUESTIONS, no TAT-QA figure"
         return f"{name} ({what})" if self.stand_in else name
 
     @model_validator(mode="after")
@@ -53,6 +67,7 @@ class Scores(BaseModel, extra="forbid"):
             len(self.cluster),
             *map(len, self.groups.values()),
             *map(len, self.metrics.values()),
+            *map(len, self.weights.values()),
         }
         if lengths != {len(self.item)} or len(set(self.item)) != len(self.item):
             raise ValueError(f"{self.bench}: columns of unequal length, or an item twice")
@@ -67,6 +82,21 @@ class Training(BaseModel, extra="allow"):
     pairs: dict[str, JsonValue]
     seconds: float
     device: str
+
+
+class Example(BaseModel, extra="forbid"):
+    """One question and both replies, kept so that a page shows some without the raw samples.
+
+    `kind`: "gained" and "lost" by exact match; "format" where only following the format changed.
+    """
+
+    bench: str
+    kind: Literal["gained", "lost", "format"]
+    group: str
+    question: str
+    gold: str
+    before: str
+    after: str
 
 
 class Provenance(BaseModel, extra="forbid"):
@@ -92,6 +122,7 @@ class Record(BaseModel, extra="forbid"):
     scores: dict[str, Scores]
     seconds: dict[str, float]
     provenance: Provenance
+    examples: list[Example] = []
 
 
 def load(path: Path) -> Record:

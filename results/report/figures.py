@@ -13,7 +13,7 @@ from results.compare import Row
 
 BEFORE, AFTER, LOG, INK = "#8b949e", "#2f81f7", "#d97706", "#777777"
 STYLE = {
-    "svg.hashsalt": "tatqa-bench", "svg.fonttype": "none", "font.family": "DejaVu Sans", "font.size": 10,
+    "svg.hashsalt": "tatqa-bench", "svg.fonttype": "none", "text.parse_math": False, "font.family": "DejaVu Sans", "font.size": 10,
     "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
     **dict.fromkeys(["text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"], INK),
 }  # fmt: skip

@@ -7,7 +7,7 @@ wrote is ever replaced or removed; anything else in the way is named, and nothin
 from pathlib import Path
 
 from results.files import Manifest
-from results.report import log, page, questions, sections
+from results.report import collect, log, page, questions, sections
 
 PACKAGE = Path(__file__).resolve().parents[1]
 PROJECT_RUNS = Path("results/runs")
@@ -35,9 +35,11 @@ def check_place(out: Path) -> None:
 
 def render(runs: Path, own: bool) -> tuple[dict[str, str], list[str]]:
     """Text of every file of the report by its name, and a line for each thing that was not read."""
-    found, problems = sections.collect(runs)
+    found, problems = collect.collect(runs)
     content = list(sections.blocks(found, problems, own))
-    answered, unread = questions.of_runs(runs, [(run.base.name, run.name) for run in found])
+    pairs = [(run.base.name, record.name) for run in found for record in run.records]
+    benches = sorted({bench for run in found for bench in run.rows})
+    answered, unread = questions.of_runs(runs, pairs, benches)
     problems = problems + unread
     extra = list(log.blocks()) if own else []
     files = {f"figures/{item[0]}": item[2] for kind, item in content if kind == "figure"}

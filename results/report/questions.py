@@ -1,65 +1,90 @@
-"""Question by question, what base and adapter answered: from the raw files, where these are here."""
+"""Question by question, what base and runs answered: from the raw files, where these are here.
 
-from collections.abc import Callable, Iterator
+The questions stand once and each run has one reply for each, so that a page of twenty runs stays
+small.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from results import InputError, outputs
 
-Question = dict[str, Any]
+
+@dataclass(frozen=True)
+class Answered:
+    """A question with one side's reply, its score and, where one judged, the judge's words."""
+
+    bench: str
+    name: str
+    kind: str
+    question: str
+    gold: str
+    reply: str
+    score: float | None
+    judge: str = ""
 
 
-def of_runs(runs: Path, pairs: list[tuple[str, str]]) -> tuple[list[Question], list[str]]:
-    """Questions of each (base, run) pair of folders, and a line for each file that cannot be read."""
-    found: list[Question] = []
+def of_runs(
+    runs: Path, pairs: Sequence[tuple[str, str]], benches: Sequence[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """Questions and replies of (base, run) pairs of folders, and a line for each broken file.
+
+    Returns:
+        `questions` [[bench, name, kind, question, gold]], `replies` {folder: {index of a question:
+        [reply, score, judge]}} and `pairs` [[base, run]].
+    """
     problems: list[str] = []
-    sides: dict[str, dict[str, Question]] = {}
+    index: dict[str, int] = {}
+    questions: list[list[str]] = []
+    replies: dict[str, dict[int, list[Any]]] = {}
     for name in dict.fromkeys(name for pair in pairs for name in pair):
-        sides[name], unread = answered(runs / name)
+        found, unread = answered(runs / name, benches)
         problems += unread
-    for base, name in pairs:
-        for key, one in sides[base].items():
-            if other := sides[name].get(key):
-                found.append({**one, "run": name, "sides": [one["side"], other["side"]]})
-    return found, problems
+        replies[name] = {}
+        for one in found:
+            if one.name not in index:
+                index[one.name] = len(questions)
+                questions.append([one.bench, one.name, one.kind, one.question, one.gold])
+            replies[name][index[one.name]] = [one.reply, one.score, one.judge]
+    content = {"questions": questions, "replies": replies, "pairs": [list(p) for p in pairs]}
+    return content, problems
 
 
-def answered(folder: Path) -> tuple[dict[str, Question], list[str]]:
-    """What a run folder's raw files hold, by question, and a line for each part that is broken."""
-    found: dict[str, Question] = {}
+def answered(folder: Path, benches: Sequence[str]) -> tuple[list[Answered], list[str]]:
+    """What a run folder's raw files hold, and a line for each part that is broken."""
+    found: list[Answered] = []
     problems = []
-    readers: dict[str, Callable[[Path], Iterator[Question]]] = {
-        "tatqa": _tatqa,
-        "mtbench": _judged,
-        "instruct": _judged,
-    }
-    for part, read in readers.items():
+    for bench in benches:
+        read: Callable[[Path], Iterator[Answered]] = _judged
+        if bench.startswith("tatqa"):
+            read = _tatqa
         try:
-            found |= {question["id"]: question for question in read(folder / part)}
+            found += list(read(folder / bench))
         except InputError as error:
             problems.append(str(error))
         except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            problems.append(f"{folder / part}: replies cannot be read ({reason})")
+            problems.append(f"{folder / bench}: replies cannot be read ({reason})")
     return found, problems
 
 
-def _tatqa(folder: Path) -> Iterator[Question]:
+def _tatqa(folder: Path) -> Iterator[Answered]:
     for results in sorted(folder.glob("*/results_*.json"))[-1:]:
-        for row in outputs.samples(results):
-            doc = row["doc"]
-            synthetic = doc["uid"].startswith(outputs.SYNTHETIC)
-            yield {
-                "bench": "synthetic questions" if synthetic else "TAT-QA",
-                "id": doc["uid"],
-                "kind": doc["answer_type"],
-                "question": doc["question"],
-                "gold": f"{doc['answer']} {doc['scale']}",
-                "side": {"answer": row["resps"][0][0], "score": row["em"], "judge": ""},
-            }
+        for one in outputs.replies(outputs.samples(results)):
+            yield Answered(
+                bench=folder.name,
+                name=f"{folder.name} {one.item}",
+                kind=one.kind,
+                question=one.question,
+                gold=one.gold,
+                reply=one.text,
+                score=one.score,
+            )
 
 
-def _judged(folder: Path) -> Iterator[Question]:
+def _judged(folder: Path) -> Iterator[Answered]:
     if not (folder / "question.jsonl").is_file():  # the questions come last of all
         return
     asked = {q["question_id"]: q for q in outputs.read_lines(folder / "question.jsonl")}
@@ -72,15 +97,13 @@ def _judged(folder: Path) -> Iterator[Question]:
         judge = str(file.relative_to(judgments)).removesuffix("_single.jsonl")
         for row in outputs.read_lines(file):
             question, turn = asked[row["question_id"]], row["turn"]
-            yield {
-                "bench": folder.name,
-                "id": f"{folder.name} {row['question_id']}, turn {turn}",
-                "kind": question["category"],
-                "question": question["turns"][turn - 1],
-                "gold": "",
-                "side": {
-                    "answer": answers[row["question_id"]][turn - 1],
-                    "score": row["score"] if row["score"] > 0 else None,
-                    "judge": f"{judge}: {row['judgment']}",
-                },
-            }
+            yield Answered(
+                bench=folder.name,
+                name=f"{folder.name} {row['question_id']}, turn {turn}",
+                kind=question["category"],
+                question=question["turns"][turn - 1],
+                gold="",
+                reply=answers[row["question_id"]][turn - 1],
+                score=row["score"] if row["score"] > 0 else None,
+                judge=f"{judge}: {row['judgment']}",
+            )

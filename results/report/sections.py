@@ -1,236 +1,190 @@
-"""`python -m results report`: README.md, figures and report.html, from the records and nothing else."""
+"""The sections of the report, from collected runs: what a reader needs first, then everything."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from results import InputError
-from results.compare import HEADER, Row, compare, compare_metric, p_value
+from results.compare import HEADER, MEASURES, Row, p_value
 from results.files import file_name
-from results.record import Record, Training, load_all
+from results.record import Example
 from results.report import figures, page
 from results.report import log as published
+from results.report.collect import Between, Run, between_runs, differing_fields, displacement
 from results.report.page import Block
-from results.statistics import holm
+from results.statistics import ALPHA, POWER
 
-HEADLINES = {
-    "tatqa": "em",
-    "mtbench": "score",
-    "instruct": "score",
-    "ifeval": "prompt_level_strict_acc",
-}
 FIELDS = {
     "lora_r": "LoRA rank and alpha",
     "learning_rate": "learning rate",
     "num_train_epochs": "epochs",
+    "init_adapter": "trained on from another adapter",
 }
+FORMAT = ("em_strict", "parsed")  # shown beside exact match
+MOST_FIELDS = 8  # recipe fields in a sentence
 
 
-@dataclass(frozen=True)
-class Run:
-    """A run, its base, all comparisons by bench, and each bench's headline with p adjusted over all runs.
-
-    In `recipe`, the resolved one, rank and alpha count as one field.
-    """
-
-    name: str
-    record: Record
-    base: Record
-    training: Training
-    recipe: dict[str, Any]
-    rows: dict[str, list[Row]]
-    headlines: dict[str, Row]
-
-    def last(self, key: str) -> float:
-        """The last logged value of a training curve."""
-        return next(
-            (entry[key] for entry in reversed(self.training.history) if key in entry), float("nan")
-        )
-
-    def groups(self, bench: str, column: str) -> list[Row]:
-        """The headline metric's rows by the groups of one column."""
-        wanted = (HEADLINES[bench], column)
-        return [row for row in self.rows.get(bench, []) if (row.metric, row.column) == wanted]
+def blocks(found: list[Run], problems: list[str], own: bool) -> Iterator[Block]:
+    """The whole page, in reading order; `own`: the project's own, which shows the experiment log."""
+    parts = {
+        "opening": opening(found),
+        "unread": unread(problems),
+        "verdicts": verdicts(found),
+        "between": between(found),
+        "beta": beta_section(found) if own else [],
+        "log": log_section() if own else [],
+        "runs": [block for run in found for block in section(run)],
+    }
+    facts = {
+        "level": f"{100 * (1 - ALPHA):.0f} %",
+        "alpha": ALPHA,
+        "power": f"{100 * POWER:.0f} %",
+        "points": f"{100 * MEASURES['em'].margin:.0f}",
+        "rating": MEASURES["score"].margin,
+    }
+    return page.from_template("report.md", parts, **facts)
 
 
-def collect(runs: Path) -> tuple[list[Run], list[str]]:
-    """Every run with its comparisons, and a line for each that cannot be shown."""
-    records, problems = load_all(runs)
-    found = []
-    for record in records.values():
-        if record.base is None:
-            continue
-        try:
-            found.append(one_run(record, records[record.base]))
-        except InputError as error:
-            problems.append(str(error))
-    for bench in HEADLINES:
-        family = [(run, row) for run in found for row in run.groups(bench, "overall")]
-        for (run, row), p in zip(family, holm([row.p for _, row in family]), strict=True):
-            run.headlines[bench] = replace(row, p=p)
-    return found, problems
+def opening(found: list[Run]) -> Iterator[Block]:
+    """What a reader needs in 30 seconds: the best run, its verdict, three replies, its cost."""
+    if not found:
+        yield "p", "No run is recorded yet: `make demo`, or `python -m results run RECIPE`."
+        return
+    run = max(found, key=lambda run: run.rows[first_bench(run)][0].difference.delta)
+    if len(found) > 1:
+        title = run.rows[first_bench(run)][0].title
+        yield "p", f"Of {len(found)} recipes the one with the largest gain in {title}:"
+    yield "p", f"**{run.name}**: {recipe_words(run, found)}"
+    for bench in run.rows:
+        yield "li", bench_sentence(run, bench)
+    for sentence in cautions(run):
+        yield "li", sentence
+    yield "li", cost(run)
+    shown = opening_examples(run)
+    if shown:
+        yield "examples", [example_cells(example) for example in shown]
 
 
-def one_run(record: Record, base: Record) -> Run:
-    """A record compared with its base, headlines still to come. Raises InputError."""
-    assert record.training
-    recipe: dict[str, Any] = dict(record.training.recipe)
-    recipe["lora_r"] = f"{recipe['lora_r']}, {recipe.pop('lora_alpha')}"
-    try:
-        rows, _ = compare(base.scores, record.scores)
-    except InputError as error:
-        raise InputError(f"{record.name} and {base.name}: {error}; run the recipe again") from None
-    return Run(record.name, record, base, record.training, recipe, rows, {})
+def first_bench(run: Run) -> str:
+    """The bench that decides: TAT-QA where there is one."""
+    return (run.tatqa or list(run.rows))[0]
 
 
-def sentence(run: Run) -> str:
-    """The verdict in words."""
-    tatqa, *others = [
-        f"{row.bench}, {row.measure.label}: {row.words}, {row.change}"
-        for row in run.headlines.values()
+def opening_examples(run: Run) -> list[Example]:
+    """One reply that gained, one that lost, one that only changed its form."""
+    examples = [example for record in run.records for example in record.examples]
+    first = {example.kind: example for example in reversed(examples)}
+    return [first[kind] for kind in ("gained", "lost", "format") if kind in first]
+
+
+def example_cells(example: Example) -> list[str]:
+    """Kind, question, gold, before, after."""
+    return [
+        f"{example.kind} ({example.group})",
+        example.question,
+        example.gold,
+        example.before,
+        example.after,
     ]
-    types = run.groups("tatqa", "answer_type")
+
+
+def recipe_words(run: Run, found: Sequence[Run]) -> str:
+    """The recipe: the fields in which the runs differ, or the ones that say what was done."""
+    fields = differing_fields(found) if len(found) > 1 else [*MAIN_FIELDS]
+    known = [field for field in fields if run.recipe.get(field) not in (None, [], {})]
+    words = [f"{FIELDS.get(f, f)} {value_words(run.recipe[f])}" for f in known[:MOST_FIELDS]]
+    more = len(known) - MOST_FIELDS
+    return ", ".join(words + ([f"and {more} more fields"] if more > 0 else [])) + "."
+
+
+MAIN_FIELDS = (
+    "loss_type",
+    "strategy",
+    "form",
+    "beta",
+    "learning_rate",
+    "num_train_epochs",
+    "lora_r",
+)
+
+
+def value_words(value: Any) -> str:
+    if isinstance(value, list):
+        return " and ".join(map(str, value))
+    return str(value)
+
+
+def bench_sentence(run: Run, bench: str) -> str:
+    """One bench's verdict in words; for TAT-QA by answer type and with the format's own figures."""
+    row = run.rows[bench][0]
+    d = row.difference
+    text = (
+        f"{row.title}: {row.words}, {row.show(d.before)} to {row.show(d.after)}, "
+        f"{row.change}, p {p_words(d.p)}"
+    )
+    types = run.groups(bench, "answer_type")
     for words in dict.fromkeys(row.verdict for row in types):
         named = [
             f"{r.group} ({r.show(r.difference.delta, '+')})" for r in types if r.verdict == words
         ]
-        tatqa += f"; {words} on {', '.join(named)}"
-    return f"{run.name}. {'. '.join([tatqa, *others])}."
+        text += f"; {words} on {', '.join(named)}"
+    for metric in FORMAT:
+        if (other := run.overall(bench, metric)) is not None:
+            d = other.difference
+            text += f"; {other.measure.label}: {other.show(d.before)} to {other.show(d.after)}"
+            text += f", {other.words}"
+    return text + "."
 
 
-def verdicts(found: list[Run]) -> Iterator[Block]:
-    """All runs, a line for each bench."""
-    lines = [
-        [
-            "run",
-            "bench",
-            "verdict",
-            "delta (95 % interval)",
-            "before",
-            "after",
-            "p (Holm)",
-            "detectable",
-        ]
-    ]
-    for run in found:
-        for row in run.headlines.values():
-            shown = dict(zip(HEADER, row.cells, strict=True))
-            cells = [shown[name] for name in lines[0][-4:]]
-            lines.append([run.name, row.title, row.words, row.change, *cells])
-    if found:
-        yield "table", lines
-    else:
-        yield "p", "No run is recorded yet: `make demo`, or `python -m results run RECIPE`."
+def p_words(p: float) -> str:
+    return p_value(p) if p < 0.001 else f"= {p_value(p)}"
 
 
-def by_field(found: list[Run]) -> Iterator[Block]:
-    """For each field of the recipes: the runs of one base that agree in every other field."""
-    for field in sorted({key for run in found for key in run.recipe}):
-        groups: dict[str, list[Run]] = {}
-        for run in found:
-            rest = {**run.recipe, field: None, "base": run.base.name}
-            groups.setdefault(repr(sorted(rest.items())), []).append(run)
-        for group in groups.values():
-            if len({repr(run.recipe.get(field)) for run in group}) > 1:
-                yield "h3", f"By {FIELDS.get(field, field)}"
-                yield (
-                    "table",
-                    field_table(
-                        field, sorted(group, key=lambda run: in_order(run.recipe.get(field)))
-                    ),
-                )
+def cautions(run: Run) -> Iterator[str]:
+    """What a reader must know beside the score: whose verdict it is, the format, displacement."""
+    yield whose_verdict(run)
+    for bench in run.tatqa:
+        for metric in FORMAT:
+            row = run.overall(bench, metric)
+            if row is not None and row.verdict == "worse":
+                yield f"{row.title} fell by more than the noise: {row.change}."
+    moved = displacement(run.training)
+    if moved is not None:
+        yield displacement_words(*moved)
 
 
-def in_order(value: Any) -> tuple[float, str]:
-    """Numbers by size, then everything else by its text."""
-    return (value, "") if isinstance(value, int | float) else (float("inf"), str(value))
-
-
-def field_table(field: str, group: list[Run]) -> list[list[str]]:
-    """Each run against its base, and against the group's first run on the same questions."""
-    first, titles = (
-        group[0],
-        {bench: row.bench for run in group for bench, row in run.headlines.items()},
-    )
-    lines = [
-        [
-            FIELDS.get(field, field),
-            "run",
-            *titles.values(),
-            "loss",
-            f"TAT-QA against {first.name}",
-            "p",
-        ]
-    ]
-    for run in group:
-        deltas = [run.headlines[bench].change if bench in run.headlines else "" for bench in titles]
-        direct = next(
-            compare_metric(first.record.scores["tatqa"], run.record.scores["tatqa"], "em")
-        )
-        against = ["", ""] if run is first else [direct.change, p_value(direct.p)]
-        lines.append(
-            [str(run.recipe.get(field)), run.name, *deltas, f"{run.last('loss'):.3f}", *against]
-        )
-    return lines
-
-
-def section(run: Run) -> Iterator[Block]:
-    """A run's own section: verdict, origin, figures, tables, commands."""
-    yield "h3", run.name
-    yield "p", sentence(run)
-    yield "p", origin(run)
-    yield from drawings(run)
-    for rows in run.rows.values():
-        main = [row for row in rows if row.metric == rows[0].metric]
-        others = [row for row in rows[len(main) :] if row.column == "overall"]
-        yield "h4", rows[0].title
-        yield "table", [HEADER, *(row.cells for row in main)]
-        if others:
-            yield "p", f"{rows[0].bench}, other measures, overall:"
-            yield "table", [HEADER, *([row.measure.label, *row.cells[1:]] for row in others)]
-    yield "code", "\n".join([*run.base.provenance.commands, *run.record.provenance.commands])
-
-
-def origin(run: Run) -> str:
-    """Where the run's numbers come from, in two sentences."""
-    source, training, limit = (
-        run.record.provenance,
-        run.training,
-        run.record.provenance.settings.get("limit"),
-    )
-    only = f" (only {limit} questions of each answer type)" if limit else ""
-    code = str(source.git["commit"])[:10] + (
-        " with uncommitted changes" if source.git["dirty"] else ""
-    )
-    versions = ", ".join(map(" ".join, source.versions.items()))
+def whose_verdict(run: Run) -> str:
+    """Is the verdict about one adapter or about the recipe?"""
+    d = run.rows[first_bench(run)][0].difference
+    if d.runs < 2:
+        return "One training seed: the verdict is about this adapter, not about its recipe."
+    row = run.rows[first_bench(run)][0]
+    questions = (max(d.se**2 - d.se_runs**2, 0)) ** 0.5
     return (
-        f"Trained on {training.pairs['kept']} pairs in {training.seconds:.0f} s on {training.device}; last loss "
-        f"{run.last('loss'):.3f}, reward accuracy {run.last('rewards/accuracies'):.2f}. Scored on {source.device}; "
-        f"base {run.base.name}, data {source.data['source']}{only}, code {code}, {versions}."
+        f"Mean of {d.runs} training seeds: the interval holds for the recipe. Standard error "
+        f"{row.show(d.se)}: questions {row.show(questions)}, seeds {row.show(d.se_runs)}; "
+        f"{d.df:.0f} degrees of freedom."
     )
 
 
-def drawings(run: Run) -> Iterator[Block]:
-    """The run's figures."""
-    by_type = run.groups("tatqa", "answer_type")
-    drawing = figures.by_group(by_type, f"{run.name}, {by_type[0].title}")
-    yield (
-        "figure",
-        (
-            f"{file_name(run.name)}-types.svg",
-            "exact match by answer type, before and after",
-            drawing,
-        ),
+def displacement_words(chosen: float, rejected: float) -> str:
+    """Did the chosen replies become likelier, or only the rejected ones less likely?"""
+    figures = f"(mean log-probability of a whole reply: chosen {chosen:+.2f}, rejected {rejected:+.2f} nats)"
+    if chosen >= 0:
+        return f"The chosen replies became likelier {figures}."
+    return (
+        f"The chosen replies became LESS likely in training {figures}: probability went to replies "
+        "that are in no pair."
     )
-    drawing = figures.training(run.training.history, run.name)
-    yield "figure", (f"{file_name(run.name)}-training.svg", "loss and rewards by step", drawing)
-    if len(rows := run.groups("mtbench", "category")) > 2:
-        drawing = figures.radar(rows, rows[0].bench)
-        yield (
-            "figure",
-            (f"{file_name(run.name)}-radar.svg", "rating by category, before and after", drawing),
-        )
+
+
+def cost(run: Run) -> str:
+    """Minutes, GiB and machine of training."""
+    memory = f", {run.gib:.1f} GiB at most" if run.gib is not None else ""
+    seeds = " a seed" if len(run.records) > 1 else ""
+    kept = run.training.pairs.get("kept")
+    return (
+        f"Trained on {kept} pairs in {run.minutes:.1f} minutes{seeds}{memory}, on "
+        f"{run.training.device}."
+    )
 
 
 def unread(problems: list[str]) -> Iterator[Block]:
@@ -240,17 +194,182 @@ def unread(problems: list[str]) -> Iterator[Block]:
         yield from (("li", line) for line in problems)
 
 
-def log_section() -> Iterator[Block]:
-    """The experiment log's own figures; in the project's own report only."""
-    yield from page.from_template(
-        "log.md", {"log": [("table", published.overview(("overall", "mtbench", "instruct")))]}
+def verdicts(found: list[Run]) -> Iterator[Block]:
+    """All runs, a table for each bench: verdict and delta first, so that a narrow page shows them."""
+    for bench in dict.fromkeys(bench for run in found for bench in run.rows):
+        runs = [run for run in found if bench in run.rows]
+        yield "h3", runs[0].rows[bench][0].title
+        yield "table", verdict_table(runs, bench)
+
+
+def verdict_table(runs: Sequence[Run], bench: str) -> list[list[str]]:
+    """One line a run."""
+    beside = [m for m in FORMAT if any(run.overall(bench, m) for run in runs)]
+    names = {"em_strict": "strict", "parsed": "in format"}
+    lines = [
+        [
+            "run",
+            "verdict",
+            "delta (95 % interval)",
+            "before",
+            "after",
+            *(names[metric] for metric in beside),
+            "p (Holm)",
+            "detectable",
+            "minutes",
+            "GiB",
+        ]
+    ]
+    for run in runs:
+        row = run.rows[bench][0]
+        shown = dict(zip(HEADER, row.cells, strict=True))
+        lines.append(
+            [
+                run.name,
+                row.words,
+                row.change,
+                shown["before"],
+                shown["after"],
+                *(before_after(run.overall(bench, metric)) for metric in beside),
+                shown["p (Holm)"],
+                shown["detectable"],
+                f"{run.minutes:.1f}",
+                "" if run.gib is None else f"{run.gib:.1f}",
+            ]
+        )
+    return lines
+
+
+def before_after(row: Row | None) -> str:
+    if row is None:
+        return ""
+    return f"{row.show(row.difference.before)} to {row.show(row.difference.after)}"
+
+
+def between(found: list[Run]) -> Iterator[Block]:
+    """Runs against each other: one field at a time, and steps from one adapter to the next."""
+    pairs = between_runs(found)
+    if not pairs:
+        return
+    yield "h2", "Between runs"
+    count = len(pairs)
+    yield (
+        "p",
+        f"Exact match of runs that differ in one field, on the same questions; p and intervals are "
+        f"adjusted over all {count} comparison{'s' if count > 1 else ''} of this section.",
+    )
+    for field in dict.fromkeys(pair.field for pair in pairs):
+        here = [pair for pair in pairs if pair.field == field]
+        yield "h3", f"By {FIELDS.get(field, field)}" if field != "init_adapter" else FIELDS_STEP
+        yield "table", between_table(field, here)
+
+
+FIELDS_STEP = "A second training step against the run that it started from"
+
+
+def between_table(field: str, pairs: Sequence[Between]) -> list[list[str]]:
+    """Each run against its reference."""
+    lines = [
+        ["run", "verdict", "delta (95 % interval)", "against", "p (Holm)", "detectable", "loss"]
+    ]
+    for pair in pairs:
+        names = [pair.run.name, pair.reference.name]
+        if field != "init_adapter":
+            values = [value_words(run.recipe.get(field)) for run in (pair.run, pair.reference)]
+            names = [f"{name} ({value})" for name, value in zip(names, values, strict=True)]
+        row = pair.row
+        lines.append(
+            [
+                names[0],
+                row.words,
+                row.change,
+                names[1],
+                p_value(row.difference.p),
+                row.show(row.difference.detectable),
+                f"{pair.run.last('loss'):.3f}",
+            ]
+        )
+    return lines
+
+
+def section(run: Run) -> Iterator[Block]:
+    """A run's own section: verdict, origin, replies, figures, tables, commands."""
+    yield "h3", run.name
+    for bench in run.rows:
+        yield "li", bench_sentence(run, bench)
+    for sentence in cautions(run):
+        yield "li", sentence
+    yield "p", origin(run)
+    yield from drawings(run)
+    for rows in run.rows.values():
+        yield from bench_tables(rows)
+    examples = [example_cells(e) for record in run.records[:1] for e in record.examples]
+    if examples:
+        yield "h4", "Some replies that changed"
+        yield "examples", examples
+    commands = [*run.base.provenance.commands]
+    for record in run.records:
+        commands += record.provenance.commands
+    yield "code", "\n".join(commands)
+
+
+def bench_tables(rows: Sequence[Row]) -> Iterator[Block]:
+    """The headline metric by group, and every other metric overall."""
+    main = [row for row in rows if row.metric == rows[0].metric]
+    others = [row for row in rows[len(main) :] if row.column == "overall"]
+    yield "h4", rows[0].title
+    yield "table", [HEADER, *(row.cells for row in main)]
+    if others:
+        yield "p", f"{rows[0].bench}, other measures, overall:"
+        yield "table", [HEADER, *([row.measure.label, *row.cells[1:]] for row in others)]
+
+
+def origin(run: Run) -> str:
+    """Where the run's numbers come from."""
+    source = run.record.provenance
+    limit = source.settings.get("limit")
+    only = f" (only {limit} questions of each answer type)" if limit else ""
+    changes = " with uncommitted changes" if source.git["dirty"] else ""
+    versions = ", ".join(map(" ".join, source.versions.items()))
+    weights = str(run.record.model.get("base_sha256", ""))[:12]
+    revision = run.record.model.get("revision")
+    named = f" at revision {str(revision)[:12]}" if revision else ""
+    seeds = ", ".join(str(record.provenance.seeds.get("train")) for record in run.records)
+    return (
+        f"{cost(run)} Last loss {run.last('loss'):.3f}, reward accuracy "
+        f"{run.last('rewards/accuracies'):.2f}. Scored on {source.device}; base "
+        f"{run.record.model.get('base')}{named} (hash {weights}, scores in {run.base.name}), data "
+        f"{source.data['source']} (hash {str(source.data.get('sha256', ''))[:12]}){only}, training "
+        f"seed {seeds}, code {str(source.git['commit'])[:10]}{changes}, {versions}."
     )
 
 
-def beta_section(found: list[Run], own: bool) -> Iterator[Block]:
-    """Delta against beta, where that can be drawn."""
-    if own:
-        yield "figure", ("beta.svg", "delta against beta", beta_figure(found))
+def drawings(run: Run) -> Iterator[Block]:
+    """The run's figures."""
+    name = file_name(run.name)
+    for bench in run.tatqa:
+        by_type = run.groups(bench, "answer_type")
+        if by_type:
+            drawing = figures.by_group(by_type, f"{run.name}, {by_type[0].title}")
+            file = f"{name}-types.svg" if bench == "tatqa" else f"{name}-{bench}-types.svg"
+            yield "figure", (file, "exact match by answer type, before and after", drawing)
+    drawing = figures.training(run.training.history, run.name)
+    yield "figure", (f"{name}-training.svg", "loss and rewards by step", drawing)
+    rows = run.groups("mtbench", "category")
+    if len(rows) > 2:
+        drawing = figures.radar(rows, rows[0].bench)
+        yield "figure", (f"{name}-radar.svg", "rating by category, before and after", drawing)
+
+
+def log_section() -> Iterator[Block]:
+    """The experiment log's own figures; in the project's own report only."""
+    overview = published.overview(("overall", "mtbench", "instruct"))
+    yield from page.from_template("log.md", {"log": [("table", overview)]})
+
+
+def beta_section(found: list[Run]) -> Iterator[Block]:
+    """Delta against beta beside the log's, where anything was measured that stands for itself."""
+    yield "figure", ("beta.svg", "delta against beta", beta_figure(found))
 
 
 def beta_figure(found: list[Run]) -> str:
@@ -262,22 +381,10 @@ def beta_figure(found: list[Run]) -> str:
     ):
         here = []
         for run in found:
-            if bench in run.headlines and not run.record.scores[bench].stand_in:
+            if bench in run.rows and not run.record.scores[bench].stand_in:
                 d, factor = run.headlines[bench].difference, run.headlines[bench].measure.factor
-                here.append((run.recipe["beta"], d.delta * factor, d.low * factor, d.high * factor))
+                beta = run.recipe.get("beta")
+                if isinstance(beta, int | float):
+                    here.append((beta, d.delta * factor, d.low * factor, d.high * factor))
         panels[title] = here, published.by_beta(measure)
     return figures.against_beta(panels)
-
-
-def blocks(found: list[Run], problems: list[str], own: bool) -> Iterator[Block]:
-    """The whole page, in reading order; `own`: the project's own, which shows the experiment log."""
-    parts = {
-        "unread": unread(problems),
-        "verdicts": verdicts(found),
-        "sentences": [("li", sentence(run)) for run in found],
-        "beta": beta_section(found, own),
-        "fields": by_field(found),
-        "log": log_section() if own else [],
-        "runs": [block for run in found for block in section(run)],
-    }
-    return page.from_template("report.md", parts)

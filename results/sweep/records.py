@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from results import InputError, outputs, record
+from results import InputError, examples, outputs, record
 from results.record import Provenance, Record, Scores, Training
 from results.sweep import stages
 from results.sweep.commands import Settings
@@ -14,7 +14,6 @@ from results.sweep.plan import Plan
 from results.sweep.stages import Stage
 
 WRITTEN = ("README.md", "figures", "runs")  # under results/, by this program
-LM_EVAL_SEEDS = "0,1234,1234,1234"
 
 
 def write_record(plan: Plan, settings: Settings) -> None:
@@ -58,15 +57,35 @@ def make_record(plan: Plan, settings: Settings) -> Record:
             data=data(),
             seeds={
                 "train": training.recipe.get("seed") if training else None,
-                "lm_eval": LM_EVAL_SEEDS,
+                "lm_eval": lm_eval_seeds(plan),
             },
         ),
+        examples=changed_replies(plan),
     )
+
+
+def tatqa_folders(plan: Plan) -> dict[str, Path]:
+    """The samples of every form of TAT-QA that a plan scored."""
+    return {stage.name: stage.output for stage in plan.scoring if stage.name.startswith("tatqa")}
+
+
+def lm_eval_seeds(plan: Plan) -> dict[str, Any]:
+    """The seeds that lm-eval says it used."""
+    folders = list(tatqa_folders(plan).values())
+    return outputs.seeds(folders[0]) if folders else {}
+
+
+def changed_replies(plan: Plan) -> list[record.Example]:
+    """A few replies that changed against the base."""
+    if plan.base is None:
+        return []
+    return examples.between(plan.base, plan.folder, list(tatqa_folders(plan)))
 
 
 def device(measured: dict[str, Scores]) -> str:
     """What scored, as lm-eval names it."""
-    return str(measured["tatqa"].circumstances["device"])
+    named = [scores.circumstances.get("device") for scores in measured.values()]
+    return str(next((name for name in named if name), "unknown"))
 
 
 def data() -> dict[str, Any]:

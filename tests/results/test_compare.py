@@ -37,11 +37,16 @@ def test_one_gpu_stands_on_the_line_that_announces_it(lm_eval_output: Output) ->
     assert outputs.lm_eval_scores(file).circumstances["device"] == "A GPU"
 
 
-def test_the_newest_results_file_of_a_folder_counts(lm_eval_output: Output) -> None:
+def test_a_task_in_two_results_files_is_refused_and_both_are_named(lm_eval_output: Output) -> None:
     folder = lm_eval_output("a", 0.0) / "some__model"
     for file in lm_eval_output("b", 1.0).rglob("*_2026-*"):
         (folder / file.name.replace("2026-01-01", "2026-01-02")).write_text(file.read_text())
-    assert set(outputs.lm_eval_scores(folder.parent).metrics["em"]) == {1.0}
+    with pytest.raises(InputError) as caught:
+        compare.load(folder.parent)
+    assert "results_2026-01-01T00-00-00.000000.json and in results_2026-01-02T" in str(caught.value)
+    newest = next(folder.glob("results_2026-01-02*"))
+    assert set(compare.load(newest)[0]["tatqa"].metrics["em"]) == {1.0}
+    assert set(outputs.lm_eval_scores(folder.parent).metrics["em"]) == {1.0}  # a stage's own folder
 
 
 def test_comparison_holds_the_hand_computed_figures(lm_eval_output: Output) -> None:
@@ -61,13 +66,10 @@ def test_comparison_holds_the_hand_computed_figures(lm_eval_output: Output) -> N
     assert rows["em", "count"].difference.before == pytest.approx(
         sum(a[i] or 0 for i in count) / 20
     )
-    unadjusted = [
-        rows["em", kind].difference.p for kind in ("arithmetic", "count", "multi-span", "span")
-    ]
-    assert rows["em", "count"].p >= rows["em", "count"].difference.p
-    assert min(
-        rows["em", kind].p for kind in ("arithmetic", "count", "multi-span", "span")
-    ) == pytest.approx(min(1, 4 * min(unadjusted)))
+    kinds = ("arithmetic", "count", "multi-span", "span")
+    family = [rows["em", kind].difference for kind in kinds]
+    assert all(d.p >= d.p_alone and d.family == 4 for d in family)
+    assert min(d.p for d in family) == pytest.approx(min(1, 4 * min(d.p_alone for d in family)))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ def test_other_questions_or_prompts_are_refused(
     file = next(after.rglob("samples_tatqa_count*"))
     file.write_text(file.read_text().replace(f'"{field}": "', f'"{field}": "x', 1))
     with pytest.raises(InputError, match=named):
-        compare.compare(compare.load(before), compare.load(after))
+        compare.compare(compare.load(before)[0], compare.load(after)[0])
 
 
 def test_another_version_or_base_is_warned_of(
@@ -154,7 +156,12 @@ def test_any_other_task_compares_question_by_question(
         }
         (tmp_path / name / "results_t.json").write_text(json.dumps(results))
     assert main(["compare", str(tmp_path / "before"), str(tmp_path / "after"), "--json"]) == 0
-    (row,) = json.loads(capsys.readouterr().out)
+    row, other = json.loads(capsys.readouterr().out)
+    assert (other["metric"], other["before"], other["after"]) == (
+        "inst_level_strict_acc",
+        0.5,
+        0.95,
+    )
     assert (row["bench"], row["metric"], row["clusters"]) == (
         "bench ifeval",
         "prompt_level_strict_acc",
@@ -210,7 +217,9 @@ def test_a_missing_judgment_is_left_out_and_said(
 def test_another_judge_is_refused(mtbench_output: Output) -> None:
     before, after = mtbench_output("a", [3] * 8), mtbench_output("b", [3] * 8, judge="gpt-4")
     with pytest.raises(InputError, match="judge"):
-        compare.compare(compare.load(before / "score.json"), compare.load(after / "score.json"))
+        compare.compare(
+            compare.load(before / "score.json")[0], compare.load(after / "score.json")[0]
+        )
 
 
 @pytest.mark.parametrize(
@@ -249,7 +258,7 @@ def test_records_compare_bench_by_bench(
     [
         (None, "cannot be read as JSON"),
         ("{", "cannot be read as JSON"),
-        ("{}", "no samples_"),
+        ("{}", "not an lm-eval results file"),
         ('{"scores": {}}', "not a valid record"),
     ],
 )

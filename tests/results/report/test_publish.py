@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from results.__main__ import main
-from results.report import publish
+from results.report import publish, questions
 
 
 def users_files(folder: Path) -> dict[Path, str]:
@@ -98,13 +98,17 @@ def test_broken_raw_files_cost_their_own_rows_only(
 
 
 def test_a_judge_with_a_slash_in_its_name_has_its_rows(results_folder: Path) -> None:
-    for run in (results_folder / "runs").iterdir():
+    runs = results_folder / "runs"
+    for run in runs.iterdir():
         folder = run / "mtbench/model_judgment"
         (folder / "org").mkdir()
         (folder / "stand-in-judge_single.jsonl").rename(folder / "org/big_single.jsonl")
-    files, problems = publish.render(results_folder / "runs", own=False)
+    content, problems = questions.of_runs(runs, [("base-tiny", "low")], ["mtbench"])
     assert problems == []
-    assert "org/big: Rating" in files["report.html"]
+    assert len(content["questions"]) == 16
+    assert all(
+        reply[2].startswith("org/big: Rating") for reply in content["replies"]["low"].values()
+    )
 
 
 def test_a_broken_record_is_named_on_the_page_and_the_rest_is_made(

@@ -1,0 +1,240 @@
+"""The runs of a report: records grouped by recipe, each compared with its base, in one family."""
+
+import os.path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from results import InputError
+from results.compare import Row, as_family, compare, compare_metric
+from results.record import Record, Training, load_all
+
+SEEDS = ("seed", "data_seed")  # recipe fields in which runs of one recipe may differ
+GIB = 1 << 30
+
+
+@dataclass
+class Run:
+    """One line of the report: a recipe on a base, trained once or with several seeds.
+
+    Attributes:
+        rows: Every comparison by bench; a bench's first row is its headline, adjusted over all
+            runs of the report.
+        recipe: The resolved recipe, in which LoRA rank and alpha count as one field.
+    """
+
+    name: str
+    records: list[Record]
+    base: Record
+    recipe: dict[str, Any]
+    rows: dict[str, list[Row]]
+
+    @property
+    def record(self) -> Record:
+        return self.records[0]
+
+    @property
+    def training(self) -> Training:
+        assert self.record.training
+        return self.record.training
+
+    @property
+    def headlines(self) -> dict[str, Row]:
+        return {bench: rows[0] for bench, rows in self.rows.items()}
+
+    @property
+    def tatqa(self) -> list[str]:
+        """Benches that are TAT-QA in one form or another, the first one first."""
+        return [bench for bench in self.rows if bench.startswith("tatqa")]
+
+    def groups(self, bench: str, column: str) -> list[Row]:
+        """The headline metric's rows by the groups of one column."""
+        rows = self.rows.get(bench, [])
+        return [row for row in rows if (row.metric, row.column) == (rows[0].metric, column)]
+
+    def overall(self, bench: str, metric: str) -> Row | None:
+        """One metric's overall row."""
+        for row in self.rows.get(bench, []):
+            if (row.metric, row.column) == (metric, "overall"):
+                return row
+        return None
+
+    def last(self, key: str) -> float:
+        """The last logged value of a training curve; NaN where it was never logged."""
+        for entry in reversed(self.training.history):
+            if key in entry:
+                return entry[key]
+        return float("nan")
+
+    @property
+    def minutes(self) -> float:
+        """Training time, the mean over seeds."""
+        seconds = [record.training.seconds for record in self.records if record.training]
+        return sum(seconds) / len(seconds) / 60
+
+    @property
+    def gib(self) -> float | None:
+        """Peak GPU memory of training; None where nobody measured it."""
+        found = [
+            (record.training.model_extra or {}).get("peak_memory_bytes")
+            for record in self.records
+            if record.training
+        ]
+        measured = [peak for peak in found if isinstance(peak, int | float)]
+        return max(measured) / GIB if measured else None
+
+
+def collect(runs: Path) -> tuple[list[Run], list[str]]:
+    """Every recipe with its comparisons, and a line for each record that cannot be shown."""
+    records, problems = load_all(runs)
+    found = []
+    for group in by_recipe(records):
+        base = records[str(group[0].base)]
+        try:
+            rows, _ = compare(base.scores, [record.scores for record in group])
+        except InputError as error:
+            names = ", ".join(record.name for record in group)
+            problems.append(f"{names} and {base.name}: {error}; run the recipe again")
+            continue
+        found.append(Run(common_name(group), group, base, shown_recipe(group[0]), rows))
+    adjust_over_runs(found)
+    return found, problems
+
+
+def by_recipe(records: dict[str, Record]) -> list[list[Record]]:
+    """Runs of one recipe on one base that differ in their seeds alone, together."""
+    groups: dict[str, list[Record]] = {}
+    for record in records.values():
+        if record.base is None or record.training is None:
+            continue
+        recipe = {k: v for k, v in record.training.recipe.items() if k not in SEEDS}
+        benches = sorted(record.scores)
+        key = repr((record.base, sorted(recipe.items(), key=str), benches))
+        groups.setdefault(key, []).append(record)
+    return list(groups.values())
+
+
+def common_name(group: Sequence[Record]) -> str:
+    """The name of a run, or what the names of several have in common."""
+    names = [record.name for record in group]
+    if len(names) == 1:
+        return names[0]
+    start = os.path.commonprefix(names).rstrip("-_. ").removesuffix("seed").rstrip("-_. ")
+    return f"{start or names[0]} ({len(names)} seeds)"
+
+
+def shown_recipe(record: Record) -> dict[str, Any]:
+    """The recipe with rank and alpha as one field and without the seed."""
+    assert record.training
+    recipe: dict[str, Any] = {k: v for k, v in record.training.recipe.items() if k not in SEEDS}
+    alpha = recipe.pop("lora_alpha", None)
+    if "lora_r" in recipe:
+        recipe["lora_r"] = f"{recipe['lora_r']}, {alpha}"
+    return recipe
+
+
+def adjust_over_runs(found: Sequence[Run]) -> None:
+    """Each bench's headlines over all runs are one family."""
+    benches = dict.fromkeys(bench for run in found for bench in run.rows)
+    for bench in benches:
+        having = [run for run in found if bench in run.rows]
+        for run, row in zip(having, as_family([r.rows[bench][0] for r in having]), strict=True):
+            run.rows[bench][0] = row
+
+
+def differing_fields(found: Sequence[Run]) -> list[str]:
+    """Recipe fields in which the runs of a report differ."""
+    fields = sorted({field for run in found for field in run.recipe})
+    return [f for f in fields if len({repr(run.recipe.get(f)) for run in found}) > 1]
+
+
+@dataclass(frozen=True)
+class Between:
+    """Two runs of one base, compared on the same questions: `run` against `reference`.
+
+    `field` is the only recipe field in which they differ, or init_adapter where `run` was trained
+    on from `reference`.
+    """
+
+    field: str
+    run: Run
+    reference: Run
+    row: Row
+
+
+def between_runs(found: Sequence[Run]) -> list[Between]:
+    """Every pair of runs that a question about a single field is about, as one family.
+
+    Among runs that agree in every other field, the reference is the first by that field's value.
+    """
+    pairs = [*steps(found), *single_fields(found)]
+    rows = as_family([pair.row for pair in pairs])
+    return [
+        Between(pair.field, pair.run, pair.reference, row)
+        for pair, row in zip(pairs, rows, strict=True)
+    ]
+
+
+def steps(found: Sequence[Run]) -> Iterator[Between]:
+    """Runs that were trained on from another run of the report."""
+    for run in found:
+        start = run.recipe.get("init_adapter")
+        for other in found:
+            if start and any(record.name == Path(str(start)).name for record in other.records):
+                yield from pair("init_adapter", run, other)
+
+
+def single_fields(found: Sequence[Run]) -> Iterator[Between]:
+    """Runs of one base that differ in one field, each against the first."""
+    for field in differing_fields(found):
+        groups: dict[str, list[Run]] = {}
+        for run in found:
+            rest = {**run.recipe, field: None, "base": run.base.name}
+            groups.setdefault(repr(sorted(rest.items(), key=str)), []).append(run)
+        for group in groups.values():
+            group.sort(key=lambda run: in_order(run.recipe.get(field)))
+            for run in group[1:]:
+                yield from pair(field, run, group[0])
+
+
+def pair(field: str, run: Run, reference: Run) -> Iterator[Between]:
+    """Two runs on the first TAT-QA bench that both have and that can be compared."""
+    for bench in reference.tatqa:
+        if bench not in run.rows:
+            continue
+        before = [record.scores[bench] for record in reference.records]
+        after = [record.scores[bench] for record in run.records]
+        yield Between(field, run, reference, next(compare_metric(before, after, "em")))
+        return
+
+
+def in_order(value: Any) -> tuple[float, str]:
+    """Numbers by size, then everything else by its text."""
+    return (value, "") if isinstance(value, int | float) else (float("inf"), str(value))
+
+
+def displacement(training: Training) -> tuple[float, float] | None:
+    """How the mean log-probability of chosen and rejected replies moved, in nats, at the end.
+
+    The mean over the last tenth of the logged steps, each against the model before training on
+    the same pairs; from the rewards (beta times that difference) where nothing else was logged.
+    None where neither was.
+    """
+    course = (training.model_extra or {}).get("logps") or []
+    moved = [
+        (entry["chosen"] - entry["chosen_start"], entry["rejected"] - entry["rejected_start"])
+        for entry in course
+        if {"chosen", "chosen_start", "rejected", "rejected_start"} <= entry.keys()
+    ]
+    if not moved:
+        moved = [
+            (entry["rewards/chosen"] / entry["beta"], entry["rewards/rejected"] / entry["beta"])
+            for entry in training.history
+            if entry.get("beta") and {"rewards/chosen", "rewards/rejected"} <= entry.keys()
+        ]
+    if not moved:
+        return None
+    last = moved[-max(1, len(moved) // 10) :]
+    chosen, rejected = (sum(side) / len(last) for side in zip(*last, strict=True))
+    return chosen, rejected

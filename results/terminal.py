@@ -1,0 +1,89 @@
+"""What `results compare` does and prints."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from results import InputError, compare, outputs
+from results.compare import Row
+from results.outputs import Reply
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare, print, and say by the exit code whether anything got worse, if that was asked."""
+    before, warnings = compare.load(args.before, args.cluster)
+    after = []
+    for path in args.after:
+        scores, warned = compare.load(path, args.cluster)
+        after.append(scores)
+        warnings += warned
+    found, more = compare.compare(before, after, args.margin)
+    rows = [row for bench in found.values() for row in bench]
+    for warning in dict.fromkeys(warnings + more):
+        sys.stderr.write(f"warning: {warning}\n")
+    shown = json.dumps(compare.as_json(rows), indent=1) if args.json else compare.text(rows)
+    sys.stdout.write(f"{shown}\n")
+    if args.flips:
+        sys.stdout.write(f"{flips(args.before, args.after[0], found)}\n")
+    return 1 if args.fail_if_worse and compare.is_worse(rows) else 0
+
+
+def flips(before: Path, after: Path, found: dict[str, list[Row]]) -> str:
+    """Questions that went from right to wrong and back by each bench's first metric, both replies."""
+    lines = []
+    for bench, rows in found.items():
+        metric = rows[0].metric.split(",")[0]
+        sides = [replies(path, bench, metric) for path in (before, after)]
+        pairs = [(one, sides[1][name]) for name, one in sides[0].items() if name in sides[1]]
+        known = [(a, b) for a, b in pairs if a.score is not None and b.score is not None]
+        lost = [(a, b) for a, b in known if (a.score or 0) > (b.score or 0)]
+        gained = [(a, b) for a, b in known if (a.score or 0) < (b.score or 0)]
+        for words, changed in (("lower", lost), ("higher", gained)):
+            lines.append(f"\n{bench}: {len(changed)} of {len(known)} have {words} {metric} after")
+            for one, other in changed:
+                lines.append(flip(one, other))
+    return "\n".join(lines)
+
+
+def flip(before: Reply, after: Reply) -> str:
+    """One question and both replies, as text."""
+    question = " ".join(before.question.split())[-300:]
+    return (
+        f"- {before.item} ({before.kind}): {question}\n  right: {printable(before.gold)}\n"
+        f"  before ({before.score:g}): {printable(before.text)}\n"
+        f"  after ({after.score:g}): {printable(after.text)}"
+    )
+
+
+def printable(text: str) -> str:
+    """A reply on one line, without characters that would control the terminal."""
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+
+
+def replies(path: Path, bench: str, metric: str) -> dict[str, Reply]:
+    """Replies of a bench by question, from an lm-eval output or a run folder. Raises InputError."""
+    folder = path.parent if path.name == "record.json" else path
+    if (folder / "record.json").is_file():
+        path = folder / bench
+    rows = [
+        row
+        for file in outputs.results_files(path)
+        for row in outputs.samples(file)
+        if outputs.bench_of(row, file) == bench
+    ]
+    if not rows:
+        raise InputError(f"{path}: no samples of {bench} for --flips")
+    return {reply.item: reply for reply in outputs.replies(rows, metric)}
+
+
+def headlines(pairs: Sequence[tuple[Path, Path]]) -> str:
+    """The first metric of every bench of each (base, run) pair of run folders, as tables."""
+    lines = []
+    for base, run_folder in pairs:
+        found, _ = compare.compare(compare.load(base)[0], compare.load(run_folder)[0])
+        rows = [row for rows in found.values() for row in rows if row.metric == rows[0].metric]
+        lines.append(f"\n=== {run_folder.name}, before: {base.name} ===\n{compare.text(rows)}")
+    return "\n".join(lines)
