@@ -298,7 +298,7 @@ def test_a_sweep_killed_again_and_again_ends_as_if_it_had_not_been(
     assert "done before" in ended.stderr
     assert measured(tmp_path / "killed") == measured(tmp_path / "whole")
     pages = [
-        (tmp_path / name / "README.md").read_text().replace(f"{name}/runs", "")
+        (tmp_path / name / "runs/tatqa-report/README.md").read_text().replace(f"{name}/runs", "")
         for name in ("whole", "killed")
     ]
     assert len({re.sub(r"code \w+( with uncommitted changes)?", "", text) for text in pages}) == 1
