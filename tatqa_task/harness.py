@@ -1,6 +1,7 @@
-"""What the task YAMLs in `tasks/` name: documents, prompts, few-shot examples and results for lm-evaluation-harness.
+"""What the task files in `tasks/` name: documents, prompts, few-shot examples and results for lm-eval.
 
-A thin edge over the pure core; the only module here that imports lm_eval.
+A thin edge over the pure core; the only module here that imports lm_eval. Unusable data or settings end
+the program with one line and exit code 2, since lm-eval would show a traceback.
 """
 
 import json
@@ -8,40 +9,59 @@ import logging
 import os
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from functools import lru_cache
 from typing import Any, NoReturn
 
 from lm_eval.api.samplers import ContextSampler
 
-from tatqa_task import answer, data, metric, prompt
+from tatqa_task import answer, budget, data, errata, metric, prompt, sampling, task_files
 from tatqa_task.log_rule import lenient_match
 from tatqa_task.types import Form
 
 Doc = dict[str, Any]
+LOG = logging.getLogger("lm-eval")
 
 
-def dataset(
-    split: str,
-    answer_type: str,
-    form: Form = "direct",
-    context_budget: int | None = None,
-    **model_args: Any,
-) -> dict[str, Any]:
-    """The `datasets.Dataset` of one answer type's questions, one document each, under the name of their split.
+def dataset(split: str, answer_type: str, form: Form = "direct", **settings: Any) -> dict[str, Any]:
+    """The `datasets.Dataset` of one answer type's questions, one document each, under the split's name.
 
-    `context_budget` (tokens of the user turn by the model's own tokenizer; from `--metadata`) drops paragraphs of
-    longer prompts. Unusable data ends the program with one line and exit code 2.
+    Of the settings, which lm-eval gathers from task file, `--metadata` and `--model_args`, these count:
+    `verified` (leave out questions whose gold does not stand), `contexts` and `seed` (so many whole
+    contexts, typical of the split), `context_budget` (tokens of the user turn by the model's own
+    tokenizer; paragraphs of longer prompts are dropped), `thinking` (the chat template opens a think
+    block), and the names and length of the model.
     """
     from datasets import Dataset
 
-    docs = [doc | {"form": form} for doc in documents(split) if doc["answer_type"] == answer_type]
-    if not docs:
-        _stop(f"the {split} data has no question of type {answer_type}; leave this subtask out")
-    if context_budget is not None:
-        docs = _within(docs, context_budget, _token_counter(model_args))
+    try:
+        docs = _chosen(split, settings)
+        docs = [doc | {"form": form} for doc in docs if doc["answer_type"] == answer_type]
+        if not docs:
+            _stop(f"the {split} data has no question of type {answer_type}; leave this subtask out")
+        if settings.get("context_budget") is not None:
+            docs = _within(docs, settings["context_budget"], settings)
+        else:
+            _warn_of_cuts(docs, form, settings)
+    except data.DataError as error:
+        _stop(str(error))
+    if settings.get("thinking"):
+        docs = [doc | {"thinking": True} for doc in docs]
     return {split: Dataset.from_list(docs)}
+
+
+def _chosen(split: str, settings: dict[str, Any]) -> list[Doc]:
+    """The documents of a split that the settings ask for."""
+    docs = documents(split)
+    if settings.get("verified"):
+        docs = [doc for doc in docs if doc["uid"] not in errata.listed()]
+    if settings.get("contexts") is not None:
+        contexts = data.load(split)
+        drawn = sampling.typical(contexts, settings["contexts"], settings.get("seed", 0))
+        uids = {context.uid for context in drawn}
+        docs = [doc for doc in docs if doc["context_uid"] in uids]
+    return docs
 
 
 def documents(split: str) -> list[Doc]:
@@ -54,49 +74,60 @@ def documents(split: str) -> list[Doc]:
 
 @lru_cache(maxsize=4)
 def _documents(split: str, source: str | None) -> list[Doc]:
-    return [
-        asdict(question) | {
-            "answer": json.dumps(question.answer, ensure_ascii=False),
-            "context_uid": context.uid, "table": context.table, "paragraphs": context.paragraphs,
-        }
-        for context in data.load(split, source)
-        for question in context.questions
-    ]  # fmt: skip
+    docs = []
+    for context in data.load(split, source):
+        for question in context.questions:
+            doc = asdict(question)
+            doc["answer"] = json.dumps(question.answer, ensure_ascii=False)
+            doc["context_uid"] = context.uid
+            doc["table"] = context.table
+            doc["paragraphs"] = context.paragraphs
+            docs.append(doc)
+    return docs
 
 
 def _stop(message: str) -> NoReturn:
-    """End the program: lm-eval would show a traceback."""
     print(f"error: {message}", file=sys.stderr)  # noqa: T201
     raise SystemExit(2)
 
 
-def _within(docs: list[Doc], budget: int, count_tokens: Callable[[str], int]) -> list[Doc]:
-    if not isinstance(budget, int) or budget < 1:
-        _stop(f"context_budget must be a number of tokens, found {budget!r}")
-    kept = [
-        prompt.fit(_context(doc), doc["question"], budget, count_tokens, _form(doc)).paragraphs
-        for doc in docs
-    ]
-    dropped = [
-        len(doc["paragraphs"]) - len(paragraphs) for doc, paragraphs in zip(docs, kept, strict=True)
-    ]
-    docs = [doc | {"paragraphs": paragraphs} for doc, paragraphs in zip(docs, kept, strict=True)]
-    over = sum(count_tokens(doc_to_text(doc)) > budget for doc in docs)
-    logging.getLogger("lm-eval").warning(
-        "context budget of %d tokens: %d paragraphs dropped from %d of %d prompts; %d are longer even without text",
-        budget, sum(dropped), sum(map(bool, dropped)), len(docs), over,
-    )  # fmt: skip
-    return docs
+def _within(docs: Sequence[Doc], tokens: Any, settings: dict[str, Any]) -> list[Doc]:
+    """The documents with so few paragraphs that their prompts are within the budget."""
+    count = budget.token_counter(settings)
+    kept = []
+    dropped = []
+    over = 0
+    for doc in docs:
+        context = budget.fitted(_context(doc), doc["question"], _form(doc), tokens, count)
+        kept.append(doc | {"paragraphs": context.paragraphs})
+        dropped.append(len(doc["paragraphs"]) - len(context.paragraphs))
+        over += count is not None and count(doc_to_text(kept[-1])) > tokens
+    LOG.warning(
+        "context budget of %d tokens: %d paragraphs dropped from %d of %d prompts; "
+        "%d are longer even without text",
+        tokens,
+        sum(dropped),
+        sum(n > 0 for n in dropped),
+        len(docs),
+        over,
+    )
+    return kept
 
 
-def _token_counter(model_args: dict[str, Any]) -> Callable[[str], int]:
-    from transformers import AutoTokenizer
-
-    name = model_args.get("tokenizer") or model_args.get("pretrained") or model_args.get("model")
-    if not name:
-        _stop("context_budget needs a tokenizer: give tokenizer= or pretrained= in --model_args")
-    tokenizer = AutoTokenizer.from_pretrained(name)
-    return lambda text: len(tokenizer(text)["input_ids"])
+def _warn_of_cuts(docs: Sequence[Doc], form: Form, settings: dict[str, Any]) -> None:
+    """Say before the run that prompts are longer than the model can read."""
+    length = budget.context_length(settings)
+    if length is None:
+        return
+    room = length - task_files.MAX_GEN_TOKS[form] - budget.TEMPLATE
+    if room >= budget.LONGEST_PROMPT:
+        return
+    count = budget.token_counter(settings)
+    if count is None:
+        return
+    warning = budget.too_long([doc_to_text(doc) for doc in docs], room, count)
+    if warning:
+        LOG.warning(warning)
 
 
 def _context(doc: Doc) -> data.Context:
@@ -126,7 +157,7 @@ def doc_to_target(doc: Doc) -> str:
 def process_results(doc: Doc, results: list[str]) -> dict[str, float]:
     """The official metrics of one reply, how it was written, and the experiment log's own rule."""
     form = _form(doc)
-    reply = answer.parse(results[0], form)
+    reply = answer.parse(results[0], form, thinking=bool(doc.get("thinking")))
     score = metric.score(_question(doc), reply.answer, reply.scale)
     found = {
         "em": score.em,

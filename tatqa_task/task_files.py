@@ -28,13 +28,17 @@ class Group(NamedTuple):
     """A group of four tasks: the split its questions come from, and the form of reply asked for."""
 
     split: str
-    form: Form
+    form: Form = "direct"
+    verified: bool = False  # without the questions whose gold does not stand
 
 
 SUFFIXES = {"": "validation", "_test": "test", "_train": "train"}
 NAMES: dict[Form, str] = {"direct": "tatqa", "cot": "tatqa_cot", "calc": "tatqa_calc"}
 GROUPS = {
     NAMES[form] + suffix: Group(split, form) for form in FORMS for suffix, split in SUFFIXES.items()
+} | {
+    "tatqa_verified": Group("validation", verified=True),
+    "tatqa_verified_test": Group("test", verified=True),
 }
 
 
@@ -73,12 +77,15 @@ metric_list:
 
 def task(name: str, group: Group, answer_type: str) -> str:
     """One subtask."""
+    settings = f"split: {group.split}, answer_type: {answer_type}, form: {group.form}"
+    if group.verified:
+        settings += ", verified: true"
     return f"""\
 include: _{NAMES[group.form]}
 task: {name}
 test_split: {group.split}
 fewshot_split: {group.split}
-dataset_kwargs: {{split: {group.split}, answer_type: {answer_type}, form: {group.form}}}
+dataset_kwargs: {{{settings}}}
 """
 
 

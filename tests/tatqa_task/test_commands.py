@@ -223,7 +223,7 @@ import tatqa_task.harness, tatqa_task.__main__ as m
 index = TaskIndex.build([Path(m.__file__).parent / "tasks"])
 print(len([name for name in index if name.startswith("tatqa")]), "torch" in sys.modules)"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "45 False\n"
+    assert done.stdout == "55 False\n"
 
 
 @pytest.mark.real

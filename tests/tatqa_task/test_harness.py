@@ -92,7 +92,7 @@ def test_context_budget_of_another_kind(
     tiny_base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
-        harness.dataset("validation", "span", context_budget="many", pretrained=str(tiny_base))  # type: ignore[arg-type]
+        harness.dataset("validation", "span", context_budget="many", pretrained=str(tiny_base))
     assert (
         capsys.readouterr().err
         == "error: context_budget must be a number of tokens, found 'many'\n"

@@ -1,0 +1,67 @@
+"""Prompts and the length of a model's context: paragraphs dropped to fit, and a warning where none are.
+
+lm-eval cuts a prompt that is too long from the left, so that the instruction goes first.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tatqa_task import prompt
+from tatqa_task.files import DataError
+from tatqa_task.types import Context, Form
+
+CountTokens = Callable[[str], int]
+TEMPLATE = 32  # tokens that a chat template may put around the user turn
+LONGEST_PROMPT = 3_000  # tokens; no prompt of TAT-QA is longer, so there is nothing to count
+
+
+def token_counter(model_args: dict[str, Any]) -> CountTokens | None:
+    """Counts tokens by the model's own tokenizer; None where lm-eval names none."""
+    name = model_args.get("tokenizer") or model_args.get("pretrained") or model_args.get("model")
+    if not name:
+        return None
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(name)
+    return lambda text: len(tokenizer(text)["input_ids"])
+
+
+def fitted(
+    context: Context, question: str, form: Form, budget: Any, count: CountTokens | None
+) -> Context:
+    """The context without the paragraphs that keep the user turn above the budget. Raises DataError."""
+    if not isinstance(budget, int) or budget < 1:
+        raise DataError(f"context_budget must be a number of tokens, found {budget!r}")
+    if count is None:
+        raise DataError(
+            "context_budget needs a tokenizer: give tokenizer= or pretrained= in --model_args"
+        )
+    return prompt.fit(context, question, budget, count, form)
+
+
+def context_length(model_args: dict[str, Any]) -> int | None:
+    """Tokens that the model reads, prompt and reply together; None where that is not known."""
+    if model_args.get("max_length"):
+        return int(model_args["max_length"])
+    if not model_args.get("pretrained"):
+        return None
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(model_args["pretrained"])
+    except (OSError, ValueError):
+        return None  # the model itself will say what is wrong
+    length = getattr(config, "max_position_embeddings", None)
+    return int(length) if length else None
+
+
+def too_long(prompts: Sequence[str], room: int, count: CountTokens) -> str | None:
+    """One line if prompts are longer than the room there is for them."""
+    longer = sum(count(text) > room for text in prompts)
+    if not longer:
+        return None
+    return (
+        f"{longer} of {len(prompts)} prompts are longer than the {room} tokens that the model's length leaves"
+        " for them; lm-eval cuts them from the left, instruction first. Drop paragraphs in their place:"
+        f""" --metadata '{{"context_budget": {room}}}'"""
+    )

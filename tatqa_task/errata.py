@@ -1,0 +1,206 @@
+"""Gold answers that do not stand: rules that find them, and the list that was made of what they found.
+
+    python -m tatqa_task errata --gold tatqa_dataset_dev.json
+
+prints what the rules find in a file. `errata.json` holds what a reader confirmed against the table, one entry
+a question: `wrong` (the report says otherwise), `unmatchable` (no reply that follows the prompt can
+score), `ambiguous` (another reading of the question is as good), each with the evidence, and with the
+right value where it is certain. The group `tatqa_verified` leaves them out; `tatqa` never does.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from tatqa_task import calculator, metric
+from tatqa_task.types import Context, Question
+
+LIST = Path(__file__).with_suffix(".json")
+Verdict = Literal["wrong", "unmatchable", "ambiguous"]
+
+
+class Finding(NamedTuple):
+    """A question whose gold answer a rule doubts, and why."""
+
+    uid: str
+    rule: str
+    evidence: str
+
+
+class Erratum(NamedTuple):
+    """A gold answer that does not stand; `answer` and `scale` are right where that is certain, else None."""
+
+    uid: str
+    split: str
+    rule: str
+    verdict: Verdict
+    evidence: str
+    answer: list[str] | None
+    scale: str | None
+
+
+@lru_cache(maxsize=1)
+def listed() -> dict[str, Erratum]:
+    """The confirmed errata, by question uid."""
+    entries = json.loads(LIST.read_text(encoding="utf-8"))
+    return {entry["uid"]: Erratum(**entry) for entry in entries}
+
+
+def findings(contexts: list[Context]) -> Iterator[Finding]:
+    """What the rules find, context by context."""
+    for context in contexts:
+        for question in context.questions:
+            for rule, find in RULES.items():
+                evidence = find(context, question)
+                if evidence:
+                    yield Finding(question.uid, rule, evidence)
+
+
+# --- rules: the evidence, or nothing ---
+
+_SCALE_WORD = re.compile(r"thousand|million|billion|percent", re.IGNORECASE)
+_TYPOGRAPHIC_MINUS = re.compile(r"[−–―]\s*\$?\d")
+_NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
+_YEAR = re.compile(r"\b(?:19|20)\d\d\b")
+_DIFFERENCE = re.compile(
+    r"[\s(\[$]* (?P<a>\d[\d,]*(?:\.\d+)?) [%)\s]* [-−] [\s(\[$]* (?P<b>\d[\d,]*(?:\.\d+)?)",
+    re.VERBOSE,
+)
+_CHANGE = re.compile(r"\(*(?P<old>[\d.,]+)-(?P<new>[\d.,]+)\)/(?P=old)\)*(?:\*100)?$")
+_ASKS_FOR_DECREASE = re.compile(r"decreas|declin|reduc|loss in", re.IGNORECASE)
+_SMALL_DIVISOR = re.compile(r"/\s*\d{1,2}[\s)]*$")
+_MARKERS = {
+    "thousand": re.compile(r"thousand|000|\bk\b", re.IGNORECASE),
+    "million": re.compile(r"million|millones|mn\b|[\w$€£]m\b|\bm\b", re.IGNORECASE),
+    "billion": re.compile(r"billion|bn\b|\db\b", re.IGNORECASE),
+}
+
+
+def scale_twice(context: Context, question: Question) -> str:
+    """A span that states its scale, with a scale beside it: the metric scales twice."""
+    for item in question.gold_items:
+        if question.scale and _SCALE_WORD.search(item):
+            return f"`{item}` and scale {question.scale}"
+    return ""
+
+
+def typographic_minus(context: Context, question: Question) -> str:
+    """A span with a minus sign that the metric does not read as one."""
+    for item in question.gold_items:
+        if isinstance(question.answer, list) and _TYPOGRAPHIC_MINUS.match(item):
+            return f"`{item}` begins with U+{ord(item[0]):04X}"
+    return ""
+
+
+def words_with_scale(context: Context, question: Question) -> str:
+    """A span of words with a scale, which the metric appends as a word."""
+    if not question.scale or not isinstance(question.answer, list):
+        return ""
+    words = [item for item in question.answer if not any(map(str.isdigit, item))]
+    return f"`{words[0]}` and scale {question.scale}" if words else ""
+
+
+def ratio_without_hundred(context: Context, question: Question) -> str:
+    """A percentage that is the ratio itself: 0.5 for 49.93 percent."""
+    value = calculator.evaluate(question.derivation)
+    if question.scale != "percent" or not value or "/" not in question.derivation:
+        return ""
+    if _SMALL_DIVISOR.search(question.derivation) or "%" in question.derivation:
+        return ""  # a mean of percentages
+    hundredfold = "* 100" in question.derivation or "*100" in question.derivation
+    if hundredfold or not _scores(question, value):
+        return ""
+    return f"{question.derivation.strip()} = {100 * value:.2f} percent"
+
+
+def earlier_minus_later(context: Context, question: Question) -> str:
+    """A change whose derivation takes the later year from the earlier one."""
+    found = _DIFFERENCE.match(question.derivation)
+    if question.answer_type != "arithmetic" or not found:
+        return ""
+    if _ASKS_FOR_DECREASE.search(question.question):
+        return ""
+    first, second = found["a"], found["b"]
+    years = years_of(context, first), years_of(context, second)
+    if len(years[0]) != 1 or len(years[1]) != 1 or max(years[0]) >= max(years[1]):
+        return ""
+    return f"{first} is of {years[0].pop()}, {second} of {years[1].pop()}"
+
+
+def old_minus_new(context: Context, question: Question) -> str:
+    """A percentage change whose derivation starts from the year it divides by: (old - new) / old."""
+    plain = question.derivation.replace("$", "").replace(" ", "")
+    found = _CHANGE.match(plain)
+    if not found or found["old"] == found["new"] or "change" not in question.question.lower():
+        return ""
+    return (
+        f"{question.derivation.strip()}: positive for a fall from {found['old']} to {found['new']}"
+    )
+
+
+def twin(context: Context, question: Question) -> str:
+    """The same question about the same context with another gold answer."""
+    asked = _folded(question.question)
+    for other in context.questions:
+        same = other.uid != question.uid and _folded(other.question) == asked
+        if same and (other.answer, other.scale) != (question.answer, question.scale):
+            return f"asked twice, with {question.answer} and {other.answer}"
+    return ""
+
+
+def unit_not_stated(context: Context, question: Question) -> str:
+    """A scale that neither table nor text mentions."""
+    marker = _MARKERS.get(question.scale)
+    if marker is None:
+        return ""
+    cells = [cell for row in context.table for cell in row]
+    texts = cells + context.paragraphs
+    if any(marker.search(text) for text in texts):
+        return ""
+    others = [scale for scale in _MARKERS if any(f"in {scale}s" in text for text in texts)]
+    said = f", it says in {others[0]}s" if others else ""
+    return f"neither table nor text says {question.scale}{said}"
+
+
+RULES: dict[str, Callable[[Context, Question], str]] = {
+    "scale_twice": scale_twice,
+    "typographic_minus": typographic_minus,
+    "words_with_scale": words_with_scale,
+    "ratio_without_hundred": ratio_without_hundred,
+    "earlier_minus_later": earlier_minus_later,
+    "old_minus_new": old_minus_new,
+    "twin": twin,
+    "unit_not_stated": unit_not_stated,
+}
+
+
+def _scores(question: Question, value: float) -> bool:
+    answer = [calculator.rounded(value)]
+    return metric.score(question, answer, question.scale).em == 1
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.lower().split())
+
+
+def years_of(context: Context, number: str) -> set[str]:
+    """The years of the columns in which a number stands: the lowest year above it in each."""
+    found = set()
+    for at, row in enumerate(context.table):
+        for column, cell in enumerate(row):
+            if column and number in _NUMBER.findall(cell):
+                years = _years_above(context.table[:at], column)
+                if years:
+                    found.add(years[-1])
+    return found
+
+
+def _years_above(rows: list[list[str]], column: int) -> list[str]:
+    years: list[str] = []
+    for row in rows:
+        if column < len(row):
+            years += _YEAR.findall(row[column])
+    return years

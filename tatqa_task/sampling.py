@@ -1,0 +1,47 @@
+"""A part of a split that stands for the whole: whole contexts, with the split's shares of answer types.
+
+lm-eval's `--limit` takes the first questions of each subtask and weighs subtasks by what it took; a
+sample of contexts keeps the weights, and the clusters that an interval is resampled by.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from random import Random
+
+from tatqa_task.files import DataError
+from tatqa_task.types import ANSWER_TYPES, Context
+
+DRAWS = 200  # samples that are drawn, of which the most typical is taken
+
+
+def typical(contexts: Sequence[Context], n: int, seed: int) -> list[Context]:
+    """`n` contexts in their old order: of 200 random draws the one nearest to the shares of all.
+
+    The distance is Pearson's chi-squared of the counts of answer types. Raises DataError for an impossible n.
+    """
+    if not isinstance(n, int) or isinstance(n, bool) or not 0 < n <= len(contexts):
+        raise DataError(f"contexts must be a number from 1 to {len(contexts)}, found {n!r}")
+    counts = [type_counts([context]) for context in contexts]
+    total = type_counts(contexts)
+    rng = Random(seed)
+    draws = [rng.sample(range(len(contexts)), n) for _ in range(DRAWS)]
+    best = min(draws, key=lambda draw: chi_squared([counts[i] for i in draw], total))
+    return [contexts[i] for i in sorted(best)]
+
+
+def type_counts(contexts: Sequence[Context]) -> Counter[str]:
+    """Questions by answer type."""
+    return Counter(question.answer_type for c in contexts for question in c.questions)
+
+
+def chi_squared(drawn: Sequence[Counter[str]], total: Counter[str]) -> float:
+    """How far the counts of a draw are from the shares of all."""
+    found: Counter[str] = Counter()
+    for counts in drawn:
+        found.update(counts)
+    distance = 0.0
+    for answer_type in ANSWER_TYPES:
+        expected = found.total() * total[answer_type] / total.total()
+        if expected:
+            distance += (found[answer_type] - expected) ** 2 / expected
+    return distance
