@@ -79,6 +79,7 @@ def run_command(args: argparse.Namespace) -> int:
     if args.verbose:
         os.environ[VERBOSE] = "1"
     plans, settings, serving = options.planned(args)
+    execute.check(plans)
     if args.dry_run:
         print("\n".join(dry_run.lines(plans, serving)))
         return 0

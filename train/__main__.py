@@ -23,6 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, rest = parser().parse_known_args(argv)
     try:
         recipe = load(recipe_file(args.recipe), overrides(rest))
+        if args.check:
+            return 0
         quiet_libraries()
         with stages("imports"):
             from train import run
@@ -61,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--output_dir", type=Path, help="run folder; default results/runs/<recipe name>"
     )
+    made.add_argument("--check", action="store_true", help="read the recipe, do no more")
     made.add_argument(
         "--dry-run", action="store_true", help="print recipe, pairs, steps and memory, do no more"
     )

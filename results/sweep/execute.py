@@ -236,7 +236,6 @@ def execute(plans: Sequence[Plan], settings: Settings, serving: Serving | None =
     Raises FailedError or InputError, with finished stages kept.
     """
     serving = serving or Serving()
-    check(plans)
     try:
         Sweep(plans, settings, serving).run()
     finally:
@@ -244,15 +243,11 @@ def execute(plans: Sequence[Plan], settings: Settings, serving: Serving | None =
 
 
 def check(plans: Sequence[Plan]) -> None:
-    """Let every training command check its input, where that is there already.
-
-    Raises FailedError or InputError.
-    """
-    made = {plan.adapter for plan in plans}
-    for plan in plans:
-        if plan.train and not plan.samples and not plan.train.done() and not plan.reads & made:
-            arguments = [*plan.train.arguments, "--dry-run"]
-            stages.check(arguments, f"{plan.folder.name}: check")
+    """Let every training command read its recipe. Raises FailedError or InputError."""
+    trained = [plan.train for plan in plans if plan.train and not plan.train.done()]
+    codes = stages.call([([*stage.arguments, "--check"], None) for stage in trained])
+    for stage, code in zip(trained, codes, strict=True):
+        stages.judge(f"{stage.folder.name}: check", code)
 
 
 def refuse_base_replies(plan: Plan) -> None:

@@ -298,11 +298,6 @@ def judge(title: str, code: int) -> None:
         )
 
 
-def check(arguments: list[str], title: str) -> None:
-    """Run a command that only checks its input. Raises FailedError or InputError."""
-    judge(title, call([(arguments, None)])[0])
-
-
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a run folder; the system lets go of it after a kill.

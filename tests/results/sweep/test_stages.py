@@ -252,5 +252,5 @@ def test_a_module_of_the_users_in_the_working_folder_is_not_run_in_place_of_ours
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tatqa_task.py").write_text("open('stolen', 'w')")
-    stages.check(["tatqa_task", "include-path"], "title")
+    assert stages.call([(["tatqa_task", "include-path"], None)]) == [0]
     assert not Path("stolen").exists()

@@ -1,0 +1,200 @@
+"""Serving: servers are started, found, refused and ended; adapters keep names of their own."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from results import FailedError, InputError
+from results.sweep import server
+from results.sweep.server import Server
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A `vllm` command that is the small server without a model."""
+    return put_vllm(tmp_path, monkeypatch)
+
+
+def put_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, echo: bool = True) -> Path:
+    """Put a `vllm` on the PATH; returns its file."""
+    program = tmp_path / "bin" / "vllm"
+    program.parent.mkdir()
+    setting = "SMALL_SERVER_ECHO=1 " if echo else ""
+    small = HERE / "small_server.py"
+    program.write_text(f'#!/bin/sh\n{setting}exec {sys.executable} {small} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    return program
+
+
+def adapter(folder: Path, weights: bytes = b"w", rank: int = 16) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "adapter_config.json").write_text(json.dumps({"r": rank}))
+    (folder / "adapter_model.safetensors").write_bytes(weights)
+    return folder
+
+
+@pytest.fixture
+def running(vllm: Path, tmp_path: Path) -> Iterator[Server]:
+    with server.start_vllm("some/base", 16, 0.5, tmp_path / "log") as found:
+        yield found
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert true()
+
+
+def test_a_base_and_its_adapters_by_name(running: Server, tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "run one")
+    with running.adapter(folder) as name:
+        assert name.startswith("run-one-")
+        assert running.models()[name]["root"] == str(folder)
+        running.try_reply(name)
+    assert list(running.models()) == [running.base]
+
+
+def test_other_weights_get_another_name(tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "run")
+    before = server.adapter_name(folder)
+    assert server.adapter_name(adapter(folder)) == before
+    assert server.adapter_name(adapter(folder, b"v")) != before
+    assert server.adapter_name(adapter(folder, b"w", 32)) != before
+
+
+def test_an_adapter_that_is_there_already_is_used(running: Server, tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "run")
+    running.load(server.adapter_name(folder), folder)
+    with running.adapter(folder) as name:
+        running.try_reply(name)
+
+
+def test_an_adapter_above_the_servers_rank_is_refused(running: Server, tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "run", rank=64)
+    with pytest.raises(FailedError, match=r"rank 64 is greater.*--max-lora-rank"):
+        running.adapter(folder).__enter__()
+
+
+def test_a_folder_without_an_adapter_is_named(running: Server, tmp_path: Path) -> None:
+    with pytest.raises(FailedError, match="no adapter_config.json there"):
+        running.adapter(tmp_path).__enter__()
+
+
+@pytest.mark.parametrize(("rank", "limit"), [(1, 8), (8, 8), (16, 16), (17, 32), (65, 128)])
+def test_ranks_are_rounded_up_to_what_vllm_takes(rank: int, limit: int) -> None:
+    assert server.served_rank(rank) == limit
+
+
+def test_a_rank_beyond_vllm_is_refused() -> None:
+    with pytest.raises(InputError, match="at most rank 512"):
+        server.served_rank(513)
+
+
+def test_no_vllm_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match="no `vllm` command"):
+        server.vllm_program()
+
+
+def test_a_server_that_does_not_start_is_told_with_its_reason(vllm: Path, tmp_path: Path) -> None:
+    vllm.write_text("#!/bin/sh\necho loading\necho 'RuntimeError: no GPU found' >&2\nexit 1\n")
+    log = tmp_path / "server.log"
+    with pytest.raises(FailedError, match="did not start .RuntimeError: no GPU found"):
+        server.start_vllm("b", 16, 0.5, log).__enter__()
+    assert "loading" in log.read_text()
+
+
+def test_a_port_that_is_taken_is_told(
+    vllm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(server, "free_port", lambda: port)
+        monkeypatch.setattr(server, "CALL_SECONDS", 0.2)
+        with pytest.raises(FailedError, match="Address already in use"):
+            server.start_vllm("b", 16, 0.5, tmp_path / "log").__enter__()
+
+
+@pytest.mark.parametrize("url", ["{url}", "{url}/", "{url}/v1", "{url}/v1/"])
+def test_a_running_server_is_found_by_its_url(running: Server, url: str) -> None:
+    found = server.connect(url.format(url=running.url), "some/base")
+    assert found == running
+
+
+def test_a_server_of_another_base_is_refused(running: Server) -> None:
+    with pytest.raises(InputError, match=r"serves some/base, the recipe's base is other/model"):
+        server.connect(running.url, "other/model")
+
+
+def test_nobody_at_the_url_is_one_line() -> None:
+    url = f"http://127.0.0.1:{server.free_port()}"
+    with pytest.raises(FailedError, match=f"server {url} does not answer"):
+        server.connect(url, "b")
+
+
+def test_a_base_without_chat_template_is_told_in_the_servers_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = put_vllm(tmp_path, monkeypatch)
+    text = program.read_text()
+    program.write_text(text.replace("exec", "SMALL_SERVER_REFUSES='no chat template' exec"))
+    with pytest.raises(FailedError, match="400.*no chat template"):
+        server.start_vllm("b", 16, 0.5, tmp_path / "log").__enter__()
+
+
+def test_the_key_reaches_the_server_and_no_message(
+    monkeypatch: pytest.MonkeyPatch, running: Server
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
+    running.try_reply(running.base)
+    with pytest.raises(FailedError) as error:
+        running.try_reply("unknown")
+    assert "secret-key" not in str(error.value)
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from results.sweep import server
+with server.start_vllm("b", 16, 0.5, Path(sys.argv[1]) / "log") as found:
+    (Path(sys.argv[1]) / "url").write_text(found.url)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_server_ends_with_the_program_that_started_it(
+    vllm: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    root = HERE.parents[2]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)], env=environment, stderr=subprocess.DEVNULL
+    )
+    url = tmp_path / "url"
+    wait_until(url.exists)
+    found = Server(url.read_text(), "base")
+    found.models()
+    holder.send_signal(number)
+    holder.wait()
+    wait_until(lambda: not answers(found))
+
+
+def answers(found: Server) -> bool:
+    try:
+        found.models()
+    except FailedError:
+        return False
+    return True
