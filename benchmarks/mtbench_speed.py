@@ -1,11 +1,16 @@
-"""How fast a model answers MT-Bench: 80 questions, 2 turns, 1,024 new tokens each, by five ways of decoding.
+"""How fast a model answers MT-Bench: 80 questions, 2 turns, 1,024 new tokens each.
 
-    python benchmarks/mtbench_speed.py --device cuda --json speed.json      # Qwen3-1.7B's shape, under 4 minutes
-    python benchmarks/mtbench_speed.py --device cpu --tiny                  # does it run at all
+    python benchmarks/mtbench_speed.py --device cuda --json speed.json   # Qwen3-1.7B's shape, 4 min
+    python benchmarks/mtbench_speed.py --device cpu --tiny               # does it run at all
+    python benchmarks/mtbench_speed.py --model MODEL --data data/mt_bench --json speed.json
 
-The weights are random and no reply ever ends early, so every way decodes 160 x 1,024 tokens. `graphs` is what
-mtbench_runner uses on a GPU and is measured whole; the others are measured for some steps at the real lengths and
-extrapolated. Each way has its own process; all load first, then they run one after the other.
+Five ways of decoding with random weights, whose replies never end early, so that every way decodes
+160 x 1,024 tokens. `graphs` is what mtbench_runner uses on a GPU and is measured whole; the others
+are measured for some steps at the real lengths and extrapolated. Each way has its own process; all
+load first, then they run one after the other.
+
+With --model a real model answers a real bench through the runner's own code, and its replies end
+when they end; loading is not timed.
 """
 
 import argparse
@@ -17,7 +22,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-# Tokens of MT-Bench's 80 prompts at turn 1, and what turn 2 adds apart from the reply (Qwen3's tokenizer and template)
+# Tokens of MT-Bench's 80 prompts at turn 1, and what turn 2 adds apart from the reply, by Qwen3's
+# tokenizer and template
 TURN_1 = [
     34, 58, 69, 51, 34, 42, 44, 42, 53, 108, 44, 62, 84, 103, 105, 72, 85, 52, 52, 63, 50, 48, 34, 31, 212, 84, 35, 30,
     64, 147, 47, 62, 81, 34, 88, 33, 32, 42, 80, 40, 38, 26, 39, 191, 34, 40, 35, 51, 45, 30, 184, 211, 368, 221, 170,
@@ -91,7 +97,7 @@ class Bench:
         return time.perf_counter() - started
 
     def per_step(self, turn: int, rows: int = 80, **how: Any) -> tuple[float, float]:
-        """(seconds of prefill, seconds of a step) of `generate`, from a long and a short run at the full length."""
+        """(seconds of prefill, seconds of a step) of `generate`, by a long and a short run at the end."""
         ids, mask = self.prompts(turn, rows)
 
         def run(steps: int) -> float:
@@ -187,6 +193,37 @@ def continuous(bench: Bench) -> dict[str, Any]:
     }
 
 
+def real(model: str, data: str, longest: int) -> dict[str, Any]:
+    """All answers of a model to a bench: seconds from the first prompt to the last reply."""
+    import torch
+
+    from mtbench_runner import bench
+    from mtbench_runner.answer import converse
+    from mtbench_runner.local import Candidate, LocalModel
+
+    started = time.perf_counter()
+    candidate = LocalModel(Candidate(model, max_new_tokens=longest))
+    loaded = time.perf_counter()
+    replies = []
+    for said in converse(candidate.reply, bench.load(data).questions):
+        replies += said
+    seconds = time.perf_counter() - loaded
+    tokens = sum(reply.usage["completion"] or 0 for reply in replies)
+    on_gpu = torch.cuda.is_available()
+    return {
+        "device": torch.cuda.get_device_name() if on_gpu else "CPU",
+        "torch": torch.__version__,
+        "model": Path(model).name,
+        "replies": len(replies),
+        "tokens": tokens,
+        "cut_at_the_limit": sum(reply.finish == "length" for reply in replies),
+        "seconds": seconds,
+        "tokens_per_second": tokens / seconds,
+        "seconds_of_loading": loaded - started,
+        "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if on_gpu else None,
+    }
+
+
 def worker(way: str, device: str, tiny: bool) -> None:
     """Load, say so, wait for the word, measure, and print the result as JSON."""
     bench = Bench(device, tiny)
@@ -226,10 +263,19 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--limit", type=float, default=225, help="seconds for all of it")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--model", help="a real model's folder, in place of random weights")
+    parser.add_argument("--max-new-tokens", type=int, default=1024, help="of the real model")
+    parser.add_argument("--data", default="demo", help="bench that it answers")
     parser.add_argument("--worker", choices=WAYS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         return worker(args.worker, args.device, args.tiny)
+    if args.model:
+        result = real(args.model, args.data, args.max_new_tokens)
+        print(json.dumps(result, indent=1))
+        if args.json:
+            args.json.write_text(json.dumps(result, indent=1) + "\n")
+        return None
     started = time.perf_counter()
     command = [
         sys.executable,
