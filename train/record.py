@@ -1,4 +1,4 @@
-"""What a run leaves beside the adapter: train.json, loss and reward curves, the model card."""
+"""What a run leaves beside the adapter: train.json and the curves of loss and rewards."""
 
 import json
 import platform
@@ -19,20 +19,6 @@ CURVES = {
     "reward accuracy": "rewards/accuracies",
     "reward margin": "rewards/margins",
     "beta": "beta",
-}
-CARD = Path(__file__).with_name("card.md")
-SHOWN = (
-    "loss_type", "beta", "learning_rate", "num_train_epochs", "effective_batch_size", "lora_r", "lora_alpha",
-    "lora_dropout", "lora_target_modules", "load_in_4bit", "max_prompt_length", "seed",
-)  # fmt: skip
-METHODS = {
-    "sigmoid": "DPO (Rafailov et al., 2023)",
-    "sft": "supervised fine-tuning on the chosen replies",
-}
-STRATEGIES = {
-    "corrupt": "gold answers against wrong ones made by rule",
-    "log": "gold answers against wrong ones by the experiment log's rule",
-    "mined": "gold answers against the base model's own wrong replies",
 }
 
 
@@ -55,7 +41,10 @@ def surroundings() -> dict[str, Any]:
 
 
 def git_state() -> dict[str, Any] | None:
-    """The checkout's commit, and whether tracked files but results differ from it; None for an installed copy."""
+    """The checkout's commit, and whether tracked files but results differ from it.
+
+    None for an installed copy.
+    """
     git = ["git", "-C", str(Path(__file__).parents[1])]
     status = ["status", "--porcelain", "-uno", "--", ".", ":(exclude)results"]
     try:
@@ -84,22 +73,3 @@ def draw(history: Sequence[Mapping[str, float]], path: Path) -> None:
         if len(names) > 1:
             axis.legend(fontsize="x-small")
     figure.savefig(path, metadata={"Date": None})
-
-
-def card(facts: Mapping[str, Any], name: str) -> str:
-    """A model card that claims what was done, and no score."""
-    recipe, last = facts["recipe"], facts["history"][-1]
-    rows = {key: recipe[key] for key in SHOWN}
-    rows["last step"] = f"loss {last['loss']:.4f}"
-    if "rewards/accuracies" in last:
-        rows["last step"] += f", reward accuracy {last['rewards/accuracies']:.2f}"
-    rows["trained on"] = f"{facts['device']}, {facts['seconds']:.0f} s"
-    return CARD.read_text(encoding="utf-8").format(
-        **facts,
-        name=name,
-        strategy=STRATEGIES[recipe["strategy"]],
-        method=" plus ".join(
-            METHODS.get(loss, f"TRL's `{loss}` loss") for loss in recipe["loss_type"]
-        ),
-        rows="\n".join(f"| {key} | {value} |" for key, value in rows.items()),
-    )

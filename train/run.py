@@ -22,9 +22,11 @@ from transformers import AutoConfig, AutoTokenizer
 from tatqa_task.data import write_whole
 from train import record
 from train.callbacks import TOKENS, Accounts, EpochOrder, Progress, StopOnSignal
+from train.card import card
 from train.pairs.build import Counts, build, stratified
 from train.pairs.tokens import TokenPair, tokenize
 from train.recipe import Recipe, RecipeError, one_line
+from train.sources import data_source
 from train.stages import Stages
 from train.trainer import plan
 from train.trainer.adapter import InitAdapter, read_init_adapter
@@ -69,7 +71,8 @@ def run(
     spent = train_within_memory(task, micro)
     if spent:
         pairs_facts = kept(recipe, rows, counts)
-        facts = {**identity, **record.surroundings(), "pairs": pairs_facts, **spent}
+        facts = {**identity, **record.surroundings(), "data": data_source(recipe)}
+        facts |= {"pairs": pairs_facts, **spent}
         finish(out, {**facts, "command": command})
     return f"adapter in {out}"
 
@@ -326,13 +329,14 @@ def kept(recipe: Recipe, rows: list[TokenPair], counts: Counts) -> dict[str, Any
         "dropped": dict(counts.dropped),
         "by_type": dict(by_type),
         "by_kind": dict(by_kind),
+        "notes": dict(counts.notes),
     }
 
 
 def finish(out: Path, facts: dict[str, Any]) -> None:
     """Write card, curves and, last, train.json; then checkpoints and marker may go."""
     record.draw(facts["history"], out / "curves.svg")
-    write_whole(out / "README.md", record.card(facts, out.name).encode())
+    write_whole(out / "README.md", card(facts, out.name).encode())
     record.write_json(out / "train.json", facts)
     for path in [*out.glob("checkpoint-*"), out / "run.json", out / "training_args.bin"]:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -103,7 +103,9 @@ def test_what_a_run_leaves(whole: Path, mini: Path, capsys: pytest.CaptureFixtur
         if name.startswith("checkpoint") or name in ("run.json", "training_args.bin")
     }
     card = (whole / "README.md").read_text()
-    assert f"base_model: {mini}" in card
+    assert f"`{mini.name}` (a local folder when it was trained)" in card
+    assert "synthetic questions" in card
+    assert found["data"] == {"kind": "synthetic"}
     assert "44 preference pairs" in card
     assert "<svg" in (whole / "curves.svg").read_text()
     from peft import AutoPeftModelForCausalLM
