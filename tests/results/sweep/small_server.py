@@ -71,7 +71,7 @@ class Echo:
         return {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
 
     def text(self, name: str, asked: dict[str, Any]) -> str:
-        return name
+        return os.environ.get("SMALL_SERVER_ALWAYS", name)
 
     def prompt(self, asked: dict[str, Any]) -> list[int]:
         return []

@@ -1,0 +1,272 @@
+"""Sweeps that are killed, stopped, shared by workers or served, and end as if nothing had been.
+
+With stand-ins for the three programs (small scripts with their command lines and files, no models)
+and, marked slow, with the programs themselves on the small base.
+"""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from results import record
+
+ROOT = Path(__file__).resolve().parents[3]
+Command = Callable[..., list[str]]
+Wait = Callable[[Path, int], None]
+
+
+def measured(folder: Path) -> dict[str, Any]:
+    """All records without what may differ between two sweeps: seconds and where they lie."""
+    found, problems = record.load_all(folder / "runs")
+    assert not problems
+    assert len(found) == 4
+    return {name: (r.base, r.model, r.training, r.scores) for name, r in found.items()}
+
+
+def test_a_sweep_killed_again_and_again_ends_as_if_it_had_not_been(
+    recipes: list[Path],
+    stand_ins: dict[str, str],
+    sweep_command: Command,
+    wait_for_stages: Wait,
+    tmp_path: Path,
+) -> None:
+    whole = subprocess.run(
+        sweep_command(recipes, "whole"), env=stand_ins, capture_output=True, text=True
+    )
+    assert whole.returncode == 0, whole.stderr
+    for stages_done in (2, 6):
+        killed = subprocess.Popen(
+            sweep_command(recipes, "killed"), env=stand_ins, stderr=subprocess.DEVNULL
+        )
+        wait_for_stages(tmp_path / "killed" / "runs", stages_done)
+        killed.kill()
+        killed.wait()
+    ended = subprocess.run(
+        sweep_command(recipes, "killed"), env=stand_ins, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "done before" in ended.stderr
+    assert measured(tmp_path / "killed") == measured(tmp_path / "whole")
+    pages = [
+        (tmp_path / name / "runs/tatqa-report/README.md").read_text().replace(f"{name}/runs", "")
+        for name in ("whole", "killed")
+    ]
+    assert len({re.sub(r"code \w+( with uncommitted changes)?", "", text) for text in pages}) == 1
+    again = subprocess.run(
+        sweep_command(recipes, "whole"), env=stand_ins, capture_output=True, text=True
+    )
+    assert again.stderr.count("done before") == 2 + 3 * 3
+    assert "== beta_0.02: train: python" not in again.stderr
+
+
+def test_ctrl_c_stops_in_one_line_and_the_next_call_goes_on(
+    recipes: list[Path], stand_ins: dict[str, str], sweep_command: Command
+) -> None:
+    process = subprocess.Popen(
+        sweep_command(recipes[:1], "r"),
+        env=stand_ins,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 30
+    while not Path("r/runs/beta_0.02").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1, errors
+    assert (
+        errors.splitlines()[-1]
+        == "error: stopped; what is done is kept, the same command goes on from there"
+    )
+    assert "results/" not in errors.partition("error:")[2]
+    done = subprocess.run(
+        sweep_command(recipes[:1], "r"), env=stand_ins, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_failed_run_is_named_in_one_line_and_the_others_go_on(
+    recipes: list[Path], stand_ins: dict[str, str], sweep_command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "stand_ins" / "mtbench_runner.py").write_text(
+        "import sys; print('error: judge unreachable'); sys.exit(1)"
+    )
+    done = subprocess.run(
+        sweep_command(recipes, "r"), env=stand_ins, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: stage")]
+    assert len(errors) == 4
+    assert errors[0].startswith("error: stage base-tiny-tatqa-")
+    assert "Traceback" not in done.stderr
+    assert not list(Path("r/runs").glob("*/record.json"))
+
+
+@pytest.mark.slow
+def test_a_real_sweep_of_three_recipes_killed_twice_ends_the_same(
+    tmp_path: Path, tiny_base: Path
+) -> None:
+    """About ten minutes on two cores: every stage is the real program on the small base."""
+    base = shutil.copytree(tiny_base, tmp_path / "tiny")
+    fields = [
+        line
+        for line in (ROOT / "train/recipes/demo.yaml").read_text().splitlines()
+        if not line.startswith(("model_name_or_path:", "beta:", "max_pairs:"))
+    ]
+    recipes = [tmp_path / f"beta_{beta}.yaml" for beta in (0.05, 0.1, 0.2)]
+    for path in recipes:
+        path.write_text(
+            "\n".join(
+                [*fields, f"model_name_or_path: {base}", f"beta: {path.stem[5:]}", "max_pairs: 32"]
+            )
+        )
+    python = [sys.executable, "-m"]
+    sweep = [
+        *python,
+        "mtbench_runner.stand_in_judge",
+        *python,
+        "results",
+        "run",
+        *map(str, recipes),
+        "--limit",
+        "3",
+    ]
+    sweep += [
+        "--judge-model",
+        "stand-in-judge",
+        "--bench",
+        "demo",
+        "--max-new-tokens",
+        "8",
+        "--runs",
+    ]
+    environment = {**os.environ, "TATQA_DATA": "synthetic"}
+    started = time.monotonic()
+    assert (
+        subprocess.run([*sweep, str(tmp_path / "whole/runs")], env=environment, cwd=ROOT).returncode
+        == 0
+    )
+    seconds = time.monotonic() - started
+    for share in (0.4, 0.4):
+        killed = [*sweep, str(tmp_path / "killed/runs")]
+        process = subprocess.Popen(killed, env=environment, cwd=ROOT, start_new_session=True)
+        time.sleep(share * seconds)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert (
+        subprocess.run(
+            [*sweep, str(tmp_path / "killed/runs")], env=environment, cwd=ROOT
+        ).returncode
+        == 0
+    )
+    whole, killed_ = (record.load_all(tmp_path / name / "runs")[0] for name in ("whole", "killed"))
+    assert len(whole) == 4
+    for name, before in whole.items():
+        assert before.scores == killed_[name].scores
+
+
+def finish(command: list[str], environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def replies(folder: Path) -> set[str]:
+    """Who answered, as the samples of a run say."""
+    file = next((folder / "tatqa").rglob("samples_*.jsonl"))
+    return {json.loads(line)["resps"][0][0] for line in file.read_text().splitlines()}
+
+
+def test_a_served_sweep_asks_the_base_and_each_adapter(
+    recipes: list[Path], stand_ins: dict[str, str], vllm: Path, sweep_command: Command
+) -> None:
+    done = finish(sweep_command(recipes, "r", "--server", "vllm", judged=False), stand_ins)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("starting vLLM") == 1
+    runs = {folder.name: replies(folder) for folder in Path("r/runs").glob("b*") if folder.is_dir()}
+    assert len(runs) == 4
+    for name, answered in runs.items():
+        wanted = "base" if name.startswith("base-") else rf"{re.escape(name)}-[0-9a-f]{{12}}"
+        assert re.fullmatch(wanted, next(iter(answered)))
+    again = finish(sweep_command(recipes, "r", "--server", "vllm", judged=False), stand_ins)
+    assert again.stderr.count("done before") == 1 + 3 * 2
+    assert "starting vLLM" not in again.stderr
+
+
+def test_a_server_that_leaves_adapters_out_is_an_error_and_no_result(
+    recipes: list[Path], stand_ins: dict[str, str], vllm: Path, sweep_command: Command
+) -> None:
+    vllm.write_text(vllm.read_text().replace("exec", "SMALL_SERVER_ALWAYS=base exec"))
+    command = sweep_command(recipes[:1], "r", "--server", "vllm", judged=False)
+    done = finish(command, stand_ins)
+    assert done.returncode == 1
+    assert "all 40 replies equal the base's" in done.stderr.splitlines()[-1]
+    assert not Path("r/runs/beta_0.02/record.json").exists()
+
+
+def test_a_server_that_dies_is_one_line_and_the_next_call_goes_on(
+    recipes: list[Path], stand_ins: dict[str, str], vllm: Path, sweep_command: Command
+) -> None:
+    command = sweep_command(recipes, "r", "--server", "vllm", judged=False)
+    whole = vllm.read_text()
+    vllm.write_text(whole.replace("exec", "SMALL_SERVER_DIES_AFTER=2 exec"))
+    died = finish(command, stand_ins)
+    assert died.returncode == 1
+    assert "Traceback" not in died.stderr
+    assert died.stderr.splitlines()[-1].startswith("error: ")
+    vllm.write_text(whole)
+    done = finish(command, stand_ins)
+    assert done.returncode == 0, done.stderr
+    assert len(record.load_all(Path("r/runs"))[0]) == 4
+
+
+def test_without_vllm_nothing_is_begun(
+    recipes: list[Path], stand_ins: dict[str, str], sweep_command: Command, tmp_path: Path
+) -> None:
+    done = finish(
+        sweep_command(recipes, "r", "--server", "vllm", judged=False),
+        stand_ins | {"PATH": str(tmp_path)},
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --server vllm: there is no `vllm` command here")
+    assert not Path("r").exists()
+
+
+@pytest.mark.parametrize("kills", [6, pytest.param(50, marks=pytest.mark.slow)])
+def test_three_workers_share_a_folder_and_random_kills_change_nothing(
+    recipes: list[Path],
+    stand_ins: dict[str, str],
+    sweep_command: Command,
+    tmp_path: Path,
+    kills: int,
+) -> None:
+    whole = finish(sweep_command(recipes, "whole"), stand_ins)
+    assert whole.returncode == 0, whole.stderr
+    chance = random.Random(0)
+    workers = [start(sweep_command(recipes, "killed"), stand_ins) for _ in range(3)]
+    for _ in range(kills):
+        time.sleep(chance.uniform(0.2, 1.0))  # wherever that finds it
+        victim = chance.randrange(3)
+        workers[victim].kill()
+        workers[victim].wait()
+        workers[victim] = start(sweep_command(recipes, "killed"), stand_ins)
+    for worker in workers:
+        assert worker.wait() == 0
+    assert measured(tmp_path / "killed") == measured(tmp_path / "whole")
+
+
+def start(command: list[str], environment: dict[str, str]) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
