@@ -26,11 +26,13 @@ The answer is a list of texts copied from the report, or one calculated number, 
 The scale is the unit of a number: "thousand", "million", "billion", "percent", or "" if there is none."""
 REASONING = "Think step by step first; the line of JSON comes last."
 CALCULATION = """\
-Read the table and the text of a company's report and answer the question with one line of JSON:
-{"answer": ["..."], "scale": "..."}
-The answer is a list of texts copied from the report. If it must be calculated, do not work it out: write the calculation \
-with numbers of the report, + - * / and brackets, as one text. A percentage is multiplied by 100. \
-The scale is the unit of a number: "thousand", "million", "billion", "percent", or "" if there is none."""
+Read the table and the text of a company's report and answer the question with one line of JSON, for example
+{"answer": ["net income", "cash and cash equivalents"], "scale": ""}
+"answer" lists the words or numbers as they stand in the report. If the answer must be calculated, write the calculation and not its result; a calculator works it out. With the numbers of the report in place of the words:
+change: {"answer": ["this year - last year"], ...}
+percentage change: {"answer": ["(this year - last year) / last year * 100"], ...}
+average: {"answer": ["(first year + second year) / 2"], ...}
+"scale" is the unit of the number: "thousand", "million", "billion", "percent", or "" if there is none."""
 
 WORDINGS: dict[Form, Wording] = {
     "direct": Wording(INSTRUCTION, "Answer:"),
