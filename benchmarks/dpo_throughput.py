@@ -121,7 +121,8 @@ def measured_memory() -> Iterator[dict[str, float]]:
 def ours(bench: Bench, name: str, steps: int, warm: int, **fields: Any) -> dict[str, Any]:
     """Train with the product's own trainer; `pairs_per_second` is of a run whose reference was cached."""
     from train.recipe import Recipe
-    from train.trainer.pair_trainer import config, make_trainer
+    from train.trainer.assemble import make_trainer
+    from train.trainer.config import config
     from train.trainer.plan import processes
     from train.trainer.reference import attach_reference
 
@@ -202,7 +203,7 @@ def stock(
     from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer
 
-    from train.trainer.pair_trainer import nf4
+    from train.trainer.config import nf4
 
     data = Dataset.from_list(
         [row.pair.row() for row in bench.rows[: micro * accumulate * (steps + 1)]]
@@ -259,7 +260,8 @@ def gradients(bench: Bench, pairs: int, share: bool, dtype: str) -> Any:
     import torch
 
     from train.recipe import Recipe
-    from train.trainer.pair_trainer import config, make_trainer
+    from train.trainer.assemble import make_trainer
+    from train.trainer.config import config
 
     fields = {**COMMON, "lora_dropout": 0.0, "share_prefixes": share, "dtype": dtype}
     fields["memory"] = "fast" if share else "small"

@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from train.trainer.pair_trainer import nf4
+    from train.trainer.config import nf4
 
     partial = args.out.with_name(args.out.name + ".partial")
     try:

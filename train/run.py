@@ -30,7 +30,9 @@ from train.sources import data_source
 from train.stages import Stages
 from train.trainer import plan
 from train.trainer.adapter import InitAdapter, read_init_adapter
-from train.trainer.pair_trainer import PairTrainer, TrainError, compute_dtype, config, make_trainer
+from train.trainer.assemble import make_trainer
+from train.trainer.config import compute_dtype, config
+from train.trainer.pair_trainer import PairTrainer, TrainError
 from train.trainer.reference import attach_reference, cache_file
 
 logger = logging.getLogger(__name__)

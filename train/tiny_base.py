@@ -112,7 +112,7 @@ def build_model(settings: Settings, tokenizer: Any) -> Any:
 
 def lesson(tokenizer: Any, settings: Settings, index: int) -> np.ndarray:
     """All questions of one training context as a trie: tokens, depths, last descendants and labels, [4, T]."""
-    from train.sharing.prefix_sharing import pack_prefixes
+    from train.sharing.layout import pack_prefixes
 
     careless, context = (
         Random(f"careless/{settings.seed}/{index}"),

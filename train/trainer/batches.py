@@ -4,6 +4,7 @@ Which pairs share an optimizer step changes; no pair's gradient does. The order 
 a resumed run and any number of processes see the same one.
 """
 
+import math
 import random
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -74,6 +75,40 @@ class ContextSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return iter(context_order(*self.arguments, self.epoch))
+
+
+class StepBatches(Sampler[list[int]]):
+    """This process's micro-batches: every step's pairs in `order`, an equal share for each process, `micro` at a time.
+
+    All processes together see the same pairs in the same step however many they are. What the last step holds beyond
+    equal shares, fewer pairs than there are processes, is left out.
+    """
+
+    def __init__(
+        self, order: ContextSampler, step: int, micro: int, rank: int = 0, processes: int = 1
+    ) -> None:
+        self.order, self.step, self.micro, self.rank, self.processes = (
+            order,
+            step,
+            micro,
+            rank,
+            processes,
+        )
+
+    def __iter__(self) -> Iterator[list[int]]:
+        indices = list(self.order)
+        for pairs in (
+            indices[start : start + self.step] for start in range(0, len(indices), self.step)
+        ):
+            share = len(pairs) // self.processes
+            mine = pairs[self.rank * share : (self.rank + 1) * share]
+            yield from (mine[i : i + self.micro] for i in range(0, share, self.micro))
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.order), self.step)
+        return sum(
+            math.ceil(pairs // self.processes / self.micro) for pairs in [self.step] * full + [rest]
+        )
 
 
 def collator(pad_token_id: int) -> Callable[[Sequence[dict[str, Any]]], dict[str, torch.Tensor]]:

@@ -7,62 +7,23 @@ import math
 import signal
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from bitsandbytes.functional import dequantize_4bit
-from bitsandbytes.nn import Linear4bit
 from datasets import Dataset
-from torch.distributed.fsdp import MixedPrecisionPolicy
-from torch.utils.data import DataLoader, Sampler
-from transformers import BitsAndBytesConfig, PrinterCallback
-from trl import DPOConfig, DPOTrainer
+from torch.utils.data import DataLoader
+from trl import DPOTrainer
 
-from train.pairs.tokens import TokenPair
 from train.recipe import Recipe
-from train.sharing.prefix_sharing import Packed, PrefixSharing, share_prefixes
-from train.trainer.adapter import InitAdapter, is_target, lora, start_from
-from train.trainer.batches import ContextSampler, collator
+from train.sharing import Packed, PrefixSharing
+from train.trainer.adapter import is_target
+from train.trainer.batches import ContextSampler, StepBatches, collator
+from train.trainer.config import fsdp_policy
 
 
 class TrainError(Exception):
     """Training cannot go on; the message is one line."""
-
-
-class StepBatches(Sampler[list[int]]):
-    """This process's micro-batches: every step's pairs in `order`, an equal share for each process, `micro` at a time.
-
-    All processes together see the same pairs in the same step however many they are. What the last step holds beyond
-    equal shares, fewer pairs than there are processes, is left out.
-    """
-
-    def __init__(
-        self, order: ContextSampler, step: int, micro: int, rank: int = 0, processes: int = 1
-    ) -> None:
-        self.order, self.step, self.micro, self.rank, self.processes = (
-            order,
-            step,
-            micro,
-            rank,
-            processes,
-        )
-
-    def __iter__(self) -> Iterator[list[int]]:
-        indices = list(self.order)
-        for pairs in (
-            indices[start : start + self.step] for start in range(0, len(indices), self.step)
-        ):
-            share = len(pairs) // self.processes
-            mine = pairs[self.rank * share : (self.rank + 1) * share]
-            yield from (mine[i : i + self.micro] for i in range(0, share, self.micro))
-
-    def __len__(self) -> int:
-        full, rest = divmod(len(self.order), self.step)
-        return sum(
-            math.ceil(pairs // self.processes / self.micro) for pairs in [self.step] * full + [rest]
-        )
 
 
 def beta_factor(recipe: Recipe, step: int, steps: int) -> float:
@@ -317,151 +278,3 @@ def undisturbed(worker: int) -> None:
     """Leave SIGTERM and Ctrl-C, which reach every process of a job, to the trainer: it goes on to its checkpoint."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-
-
-def fsdp_policy(bf16: bool) -> MixedPrecisionPolicy:
-    """Compute in bf16, but leave what the model returns and sums of gradients in fp32.
-
-    accelerate's own policy rounds log-probabilities to bf16 too: -241.5 becomes -242, and margins become noise.
-    """
-    return MixedPrecisionPolicy(
-        param_dtype=torch.bfloat16 if bf16 else None, reduce_dtype=torch.float32
-    )
-
-
-def make_trainer(
-    recipe: Recipe,
-    rows: Sequence[TokenPair],
-    tokenizer: Any,
-    args: DPOConfig,
-    init: InitAdapter | None = None,
-) -> PairTrainer:
-    """The trainer that a recipe describes, on ready token ids; its adapter starts as `init`."""
-    rows = computed_rows(recipe, rows)
-    trainer = PairTrainer(
-        recipe,
-        pair_order(recipe, rows),
-        model=recipe.model_name_or_path,
-        args=args,
-        train_dataset=dataset(recipe, rows),
-        processing_class=tokenizer,
-        quantization_config=nf4(compute_dtype(recipe)) if recipe.load_in_4bit else None,
-        peft_config=lora(recipe),
-    )
-    if init:
-        start_from(trainer.model, init)
-    cuda = torch.cuda.is_available()
-    if cuda and recipe.load_in_4bit and recipe.memory == "fast":
-        keep_dequantized(trainer.model)
-    if recipe.share_prefixes:
-        sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
-        trainer.sharing = share_prefixes(
-            trainer.model,
-            compile_layers=cuda,
-            recompute=recipe.memory == "small",
-            graphs=cuda and not sharded,
-        )
-        trainer.data_collator = trainer.sharing.collate(trainer.data_collator)
-    trainer.remove_callback(PrinterCallback)
-    return trainer
-
-
-def computed_rows(recipe: Recipe, rows: Sequence[TokenPair]) -> list[TokenPair]:
-    """The pairs as they are computed: supervised training alone never looks at a rejected reply."""
-    if recipe.needs_reference:
-        return list(rows)
-    return [replace(row, rejected_ids=[]) for row in rows]
-
-
-def dataset(recipe: Recipe, rows: Sequence[TokenPair]) -> Dataset:
-    """A row for each pair: its token ids, and the beta that the recipe gives it."""
-    columns: dict[str, list[Any]] = {
-        name: [getattr(row, name) for row in rows]
-        for name in ("prompt_ids", "chosen_ids", "rejected_ids")
-    }
-    by_type = {str(name): beta for name, beta in recipe.beta_by_type.items()}
-    columns["beta"] = [by_type.get(row.pair.answer_type, recipe.beta) for row in rows]
-    return Dataset.from_dict(columns)
-
-
-def keep_dequantized(model: torch.nn.Module) -> None:
-    """Put each 4-bit linear layer's dequantized weight in its place: the same numbers, without unpacking every pass.
-
-    It costs 2 bytes a weight instead of half a byte: 2.6 GiB for 1.7 B parameters.
-    """
-    for name, module in list(model.named_modules()):
-        if isinstance(module, Linear4bit):
-            weight = dequantize_4bit(module.weight.data, module.weight.quant_state)
-            plain = torch.nn.Linear(
-                module.in_features, module.out_features, module.bias is not None, device="meta"
-            )
-            plain.weight, plain.bias = torch.nn.Parameter(weight, requires_grad=False), module.bias
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, plain)
-
-
-def pair_order(recipe: Recipe, rows: Sequence[TokenPair]) -> ContextSampler:
-    """Pairs of a context together, or (order: random) every pair as a context of its own."""
-    contexts = [
-        row.pair.context_uid if recipe.order == "context" else i for i, row in enumerate(rows)
-    ]
-    return ContextSampler(
-        contexts, [len(row.prompt_ids) for row in rows], recipe.effective_batch_size, recipe.seed
-    )
-
-
-def compute_dtype(recipe: Recipe) -> str:
-    """Of base weights and compute."""
-    return (
-        ("bfloat16" if torch.cuda.is_available() else "float32")
-        if recipe.dtype == "auto"
-        else recipe.dtype
-    )
-
-
-def config(recipe: Recipe, out: Path, micro: int, processes: int) -> DPOConfig:
-    """TRL's configuration for a recipe with micro-batches of `micro` pairs on each of the processes."""
-    cuda, dtype = torch.cuda.is_available(), compute_dtype(recipe)
-    schedule = recipe.lr_scheduler_type
-    return DPOConfig(
-        output_dir=str(out),
-        model_init_kwargs={
-            "dtype": dtype,
-            "device_map": {"": 0} if cuda and processes == 1 else None,
-        },
-        loss_type=recipe.loss_type,
-        loss_weights=recipe.loss_weights,
-        beta=recipe.beta,
-        label_smoothing=recipe.label_smoothing,
-        max_grad_norm=recipe.max_grad_norm,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type="constant_with_warmup" if schedule == "constant" else schedule,
-        warmup_steps=recipe.warmup_ratio,
-        num_train_epochs=recipe.num_train_epochs,
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=recipe.effective_batch_size // (micro * processes),
-        activation_checkpointing=recipe.memory == "small" and not (cuda and recipe.share_prefixes),
-        max_length=None,
-        seed=recipe.seed,
-        bf16=dtype == "bfloat16",
-        use_cpu=not cuda,
-        dataloader_pin_memory=cuda,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_steps=recipe.save_steps,
-        save_total_limit=2,
-        report_to=recipe.report_to,
-        disable_tqdm=True,
-        ddp_find_unused_parameters=False,
-    )
-
-
-def nf4(dtype: str) -> BitsAndBytesConfig:
-    """QLoRA's 4-bit NormalFloat with double quantisation (Dettmers et al. 2023); FSDP can shard this storage."""
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-        bnb_4bit_quant_storage=dtype,
-    )

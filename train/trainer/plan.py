@@ -13,7 +13,9 @@ from train.pairs.build import Counts
 from train.pairs.tokens import TokenPair
 from train.recipe import Recipe, RecipeError
 from train.trainer.adapter import is_target
-from train.trainer.pair_trainer import StepBatches, compute_dtype, computed_rows, pair_order
+from train.trainer.assemble import computed_rows, pair_order
+from train.trainer.batches import StepBatches
+from train.trainer.config import compute_dtype
 
 RECORDED = 1.5  # recorded CUDA graphs hold memory beside the passes they were recorded from
 USABLE = 0.85  # share of the free memory that the estimate may fill

@@ -47,7 +47,7 @@ STAND_INS: dict[str, Any] = {
 
 if __name__ == "__main__":
     from train.__main__ import main
-    from train.trainer import pair_trainer as dpo
+    from train.trainer import assemble as dpo
 
     for name, value in STAND_INS.items():
         setattr(torch.cuda, name, value)

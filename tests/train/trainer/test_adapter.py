@@ -127,7 +127,8 @@ def test_equals_trl_with_the_same_adapter_as_reference(
     from train.pairs.tokens import tokenize
     from train.recipe import load
     from train.trainer.adapter import read_init_adapter
-    from train.trainer.pair_trainer import config, make_trainer
+    from train.trainer.assemble import make_trainer
+    from train.trainer.config import config
     from train.trainer.reference import attach_reference
 
     tokenizer = AutoTokenizer.from_pretrained(mini)

@@ -20,14 +20,13 @@ from train.pairs import build as pairs
 from train.pairs.build import Counts, Pair
 from train.pairs.tokens import TokenPair, tokenize
 from train.recipe import Recipe
-from train.trainer import pair_trainer as dpo
-from train.trainer.batches import ContextSampler
+from train.trainer import assemble
+from train.trainer.batches import ContextSampler, StepBatches
+from train.trainer.config import config, fsdp_policy
 from train.trainer.pair_trainer import (
     PairTrainer,
-    StepBatches,
     TrainError,
     beta_factor,
-    fsdp_policy,
 )
 from train.trainer.reference import compute_reference
 
@@ -48,8 +47,8 @@ def rows_of(recipe: Recipe, tokenizer: Any, n: int = 20) -> list[TokenPair]:
 def trainer_for(
     recipe: Recipe, tokenizer: Any, out: Path, micro: int = 4, n: int = 20
 ) -> PairTrainer:
-    return dpo.make_trainer(
-        recipe, rows_of(recipe, tokenizer, n), tokenizer, dpo.config(recipe, out, micro, 1)
+    return assemble.make_trainer(
+        recipe, rows_of(recipe, tokenizer, n), tokenizer, config(recipe, out, micro, 1)
     )
 
 
@@ -103,7 +102,7 @@ def test_equals_a_plain_trl_script_step_by_step(
 ) -> None:
     recipe = small(mini, share_prefixes=share, loss_type=loss_type, learning_rate=3e-2, beta=0.3)
     rows = rows_of(recipe, tokenizer, 16)
-    ours = dpo.make_trainer(recipe, rows, tokenizer, dpo.config(recipe, tmp_path / "a", 4, 1))
+    ours = assemble.make_trainer(recipe, rows, tokenizer, config(recipe, tmp_path / "a", 4, 1))
     from datasets import Dataset
 
     plain = InOrder(

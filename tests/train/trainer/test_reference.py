@@ -97,7 +97,8 @@ def test_the_reference_is_trls_with_the_adapter_off(
     from train.pairs.build import Counts, build
     from train.pairs.tokens import tokenize
     from train.recipe import Recipe
-    from train.trainer.pair_trainer import config, make_trainer
+    from train.trainer.assemble import make_trainer
+    from train.trainer.config import config
     from train.trainer.reference import compute_reference
 
     recipe, tokenizer = (

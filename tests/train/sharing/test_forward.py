@@ -4,83 +4,16 @@ import runpy
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from train.sharing.prefix_sharing import (
-    FLEX_BLOCK,
-    SharingError,
-    pack_prefixes,
-    sees,
-    share_prefixes,
-    stand_ins,
-    trie_mask,
-)
+from train.sharing.forward import share_prefixes
+from train.sharing.layout import SharingError
+from train.sharing.mask import FLEX_BLOCK
 
 VOCABULARY = 48
 Pair = tuple[list[int], list[int], list[int]]  # prompt, chosen, rejected
-
-# --- the layout ---
-
-
-def padded(rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
-    length = max(map(len, rows))
-    ids = np.array([row + [0] * (length - len(row)) for row in rows])
-    return ids, np.array([[1] * len(row) + [0] * (length - len(row)) for row in rows])
-
-
-tokens = st.integers(0, 3)  # few, so that rows share prefixes by chance too
-rows_strategy = st.lists(st.lists(tokens, min_size=1, max_size=9), min_size=1, max_size=8)
-
-
-@given(rows_strategy, st.sampled_from([1, 4]))
-def test_every_distinct_prefix_has_one_slot_and_sees_its_own_prefix(
-    rows: list[list[int]], bucket: int
-) -> None:
-    packed = pack_prefixes(*padded(rows), bucket=bucket)
-    distinct = {tuple(row[: i + 1]) for row in rows for i in range(len(row))}
-    n, length = packed.tokens.numel(), max(map(len, rows))
-    assert n == -(-len(distinct) // bucket) * bucket
-    assert packed.sizes.tolist() == [len(rows) * length, sum(map(len, rows))]
-    mask = trie_mask(packed.last, "sdpa")[0, 0]
-    slot_of = dict(zip(packed.positions.tolist(), packed.slots.tolist(), strict=True))
-    assert set(slot_of) == {r * length + c for r, row in enumerate(rows) for c in range(len(row))}
-    for r, row in enumerate(rows):
-        for c in range(len(row)):
-            slot = slot_of[r * length + c]
-            assert packed.depth[slot] == c
-            assert packed.tokens[mask[slot]].tolist() == row[: c + 1]
-    assert mask[len(distinct) :].sum() == n - len(distinct), "padding sees itself alone"
-
-
-def test_rows_padded_on_the_left_are_refused() -> None:
-    with pytest.raises(SharingError, match="right-padded"):
-        pack_prefixes(np.array([[0, 5], [6, 7]]), np.array([[0, 1], [1, 1]]))
-
-
-@given(st.integers(0, 10_000))
-@settings(max_examples=10, deadline=None)
-def test_block_mask_is_that_of_create_block_mask(seed: int) -> None:
-    import torch
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    rng = np.random.default_rng(seed)
-    base = rng.integers(0, 50, 400).tolist()
-    rows = [
-        base[: rng.integers(1, 400)] + rng.integers(0, 3, rng.integers(0, 150)).tolist()
-        for _ in range(9)
-    ]
-    last = pack_prefixes(*padded(rows), bucket=FLEX_BLOCK).last
-    ours = trie_mask(last, "flex")
-    theirs = create_block_mask(sees(last), None, None, len(last), len(last), device="cpu")
-    for name in ("kv_num_blocks", "full_kv_num_blocks", "q_num_blocks", "full_q_num_blocks"):
-        assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
-    assert torch.equal(ours.to_dense(), theirs.to_dense())
-
-
-# --- TRL on top of it ---
 
 
 def tiny(kind: str, head_dim: int = 8) -> Any:
@@ -103,8 +36,10 @@ def tiny(kind: str, head_dim: int = 8) -> Any:
     config = {
         "qwen3": lambda: tf.Qwen3Config(**shape),
         "llama": lambda: tf.LlamaConfig(**shape),
-        "mistral": lambda: tf.MistralConfig(**shape, sliding_window=None),
-        "gemma": lambda: tf.GemmaConfig(**shape),
+        "mistral": lambda: tf.MistralConfig(**shape, sliding_window=6),  # every layer slides
+        "gemma3": lambda: tf.Gemma3TextConfig(
+            **shape, sliding_window=6, layer_types=["sliding_attention", "full_attention"]
+        ),
     }[kind]()
     return tf.AutoModelForCausalLM.from_config(config)
 
@@ -134,7 +69,7 @@ def trl_trainer(model: Any, tokenizer: Path, out: Path, on_cpu: bool, dora: bool
     return made
 
 
-@pytest.fixture(scope="module", params=["qwen3", "llama", "mistral", "gemma"])
+@pytest.fixture(scope="module", params=["qwen3", "llama", "mistral", "gemma3"])
 def trainer(
     request: pytest.FixtureRequest, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Any:
@@ -219,48 +154,98 @@ def test_equals_plain_trl_on_random_batches(trainer: Any, pairs: list[Pair]) -> 
 def test_compiled_layers_and_recomputation_change_nothing(trainer: Any, recompute: bool) -> None:
     import torch
 
-    layers = trainer.model.get_base_model().model.layers
     plain = outcome(trainer, CASES["one context"], trainer.data_collator)
     sharing = share_prefixes(trainer.model, "sdpa", compile_layers=True, recompute=recompute)
     try:
         shared = outcome(trainer, CASES["one context"], sharing.collate(trainer.data_collator))
     finally:
         sharing.remove()
-        for layer in layers:
-            del layer.forward
-        trainer.model.get_base_model().get_input_embeddings()._forward_hooks.clear()
         torch._dynamo.reset()
     assert shared[0] == pytest.approx(plain[0], rel=1e-5)
     assert float((shared[2] - plain[2]).norm()) <= 1e-5 * float(plain[2].norm())
-    assert sharing.shapes == {
-        44
-    }  # 20 of the context, 4 last prompt tokens, 5 of each pair of completions
+    # 20 of the context, 4 last prompt tokens, 5 of each pair of completions
+    assert sharing.shapes == {44}
 
 
-def test_stand_ins_get_the_gradients_without_waking_the_hooks_of_the_trained_weights() -> None:
+def state_of(model: Any) -> list[Any]:
+    """What sharing could leave behind on a model: attributes of instances, hooks, kernel."""
+    modules = list(model.modules())
+    return [
+        model.config._attn_implementation,
+        [sorted(vars(module)) for module in modules],
+        [len(module._forward_hooks) for module in modules],
+    ]
+
+
+def test_generation_and_bare_calls_are_the_models_own_and_remove_leaves_no_trace(
+    trainer: Any,
+) -> None:
     import torch
 
-    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 2))
-    model[0].bias.requires_grad_(False)
-    trained = [model[0].weight, model[1].weight, model[1].bias]
-    batch = torch.ones(1, 3)
-    expected = torch.autograd.grad(model(batch).sum(), trained)
-    for parameter in trained:
-        parameter.register_post_accumulate_grad_hook(lambda parameter: pytest.fail("a hook ran"))
-    with pytest.raises(ZeroDivisionError), stand_ins(model) as (originals, substitutes):  # noqa: PT012
-        model(batch).sum().backward()
-        assert all(
-            torch.equal(s.grad, gradient) for s, gradient in zip(substitutes, expected, strict=True)
-        )
-        assert all(a is b for a, b in zip(originals, trained, strict=True))
-        assert [s.data_ptr() for s in substitutes] == [
-            parameter.data_ptr() for parameter in trained
-        ]
-        raise ZeroDivisionError
-    assert [id(p) for p in model.parameters() if p.requires_grad] == [id(p) for p in trained], (
-        "put back"
-    )
-    assert all(parameter.grad is None for parameter in trained)
+    model = trainer.model.eval()
+    ids = torch.tensor([CONTEXT, CONTEXT[::-1]])
+    padded = torch.ones_like(ids)
+    padded[1, :5] = 0  # on the left, as for generation
+
+    def calls() -> list[Any]:
+        with torch.no_grad():
+            return [
+                model(input_ids=ids).logits,
+                model(ids).logits,
+                model(input_ids=ids, attention_mask=padded, use_cache=False).logits,
+                model(input_ids=ids, use_cache=False).logits,
+                model(input_ids=ids, output_hidden_states=True).hidden_states[-1],
+                model.generate(input_ids=ids, attention_mask=padded, max_new_tokens=4),
+            ]
+
+    plain = calls()
+    before = state_of(model)
+    sharing = share_prefixes(model)
+    shared = calls()
+    sharing.remove()
+    for a, b in zip(plain, shared, strict=True):
+        assert torch.allclose(a, b, atol=2e-5)
+    assert state_of(model) == before
+
+
+def test_a_recording_is_known_by_all_that_decides_what_it_does(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Adapter on and off, both without gradients and of one length: never each other's graph."""
+    import torch
+
+    trainer = trl_trainer(tiny("qwen3"), tiny_base, tmp_path, on_cpu=True)
+    stand_in_for_graphs(monkeypatch)
+    examples = [
+        dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), pair, strict=True))
+        for pair in CASES["one context"]
+    ]
+
+    def log_probs(collate: Any) -> list[torch.Tensor]:
+        batch = trainer._prepare_inputs(collate(examples))
+        with trainer.model.disable_adapter():
+            off = torch.stack(trainer.compute_ref_log_probs(trainer.model, batch))
+        trainer.ref_model = trainer.model  # TRL then leaves the adapter on
+        on = torch.stack(trainer.compute_ref_log_probs(trainer.model, batch))
+        trainer.ref_model = None
+        return [off, on]
+
+    plain = log_probs(trainer.data_collator)
+    sharing = share_prefixes(trainer.model, "sdpa", bucket=FLEX_BLOCK, graphs=True)
+    shared = log_probs(sharing.collate(trainer.data_collator))
+    assert len(sharing.recorded) == 2
+    assert not torch.allclose(plain[0], plain[1], atol=1)
+    for a, b in zip(plain, shared, strict=True):
+        assert torch.allclose(a, b, atol=1e-4)
+
+
+def stand_in_for_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace CUDA graphs by what records and replays operations on a CPU."""
+    import torch
+
+    program = runpy.run_path(str(Path(__file__).with_name("graphs_on_cpu.py")))
+    for name, value in program["STAND_INS"].items():
+        monkeypatch.setattr(torch.cuda, name, value)
 
 
 def assert_recorded_passes_are_those_of_trl(
@@ -286,10 +271,10 @@ def assert_recorded_passes_are_those_of_trl(
         assert found[0] == pytest.approx(expected[0], rel=loss)
         assert float((found[2] - expected[2]).norm()) <= gradients * float(expected[2].norm())
     assert len(sharing.shapes) == 2
-    assert {key[1] for key in sharing.graphed} == {False, True}, (
+    assert {key[1] for key in sharing.recorded} == {False, True}, (
         "reference and policy are recorded apart"
     )
-    assert len(sharing.graphed) == 2 * len(sharing.shapes)
+    assert len(sharing.recorded) == 2 * len(sharing.shapes)
     trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
     before = outcome(trainer, batches[0], collate)[2]
     handed_out = [parameter.grad for parameter in trained]
@@ -304,13 +289,8 @@ def assert_recorded_passes_are_those_of_trl(
 def test_recorded_passes_give_the_gradients_of_trl(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dora: bool
 ) -> None:
-    import torch
-
     trainer = trl_trainer(tiny("qwen3"), tiny_base, tmp_path, on_cpu=True, dora=dora)
-    for name, value in runpy.run_path(str(Path(__file__).with_name("graphs_on_cpu.py")))[
-        "STAND_INS"
-    ].items():
-        monkeypatch.setattr(torch.cuda, name, value)
+    stand_in_for_graphs(monkeypatch)
     assert_recorded_passes_are_those_of_trl(trainer, "sdpa", 1e-5, 1e-5)
 
 
@@ -338,26 +318,31 @@ def refused() -> dict[str, tuple[Any, str]]:
         "vocab_size": 50,
         "num_hidden_layers": 2,
     }
-    sliding = tf.MistralConfig(
-        **small, num_key_value_heads=2, intermediate_size=48, sliding_window=8
-    )
-    linear = tf.Qwen3NextConfig(**small, num_key_value_heads=2, intermediate_size=48, num_experts=2)
+    llama: dict[str, Any] = {**small, "num_key_value_heads": 2, "intermediate_size": 48}
+    bert: dict[str, Any] = {**small, "intermediate_size": 48}
     return {
-        "sliding window": (tf.MistralForCausalLM(sliding), "sliding_attention"),
         "encoder-decoder": (
             tf.T5ForConditionalGeneration(tf.T5Config(d_model=32, num_layers=1)),
             "encoder-decoder",
         ),
-        "linear attention": (tf.Qwen3NextForCausalLM(linear), "linear_attention"),
+        "linear attention": (
+            tf.Qwen3NextForCausalLM(tf.Qwen3NextConfig(**llama, num_experts=2)),
+            "linear_attention",
+        ),
+        "bidirectional": (tf.BertLMHeadModel(tf.BertConfig(**bert)), "bidirectional"),
         "no positions": (
             tf.BloomForCausalLM(tf.BloomConfig(hidden_size=32, n_head=4, n_layer=1)),
             "position_ids",
+        ),
+        "no window": (
+            tf.LlamaForCausalLM(tf.LlamaConfig(**llama, layer_types=["sliding_attention"] * 2)),
+            "no sliding_window",
         ),
     }
 
 
 @pytest.mark.parametrize(
-    "name", ["sliding window", "encoder-decoder", "linear attention", "no positions"]
+    "name", ["encoder-decoder", "linear attention", "bidirectional", "no positions", "no window"]
 )
 def test_models_that_would_be_computed_wrongly_are_refused(name: str) -> None:
     model, reason = refused()[name]

@@ -1,0 +1,123 @@
+"""The trie of a batch, laid out as one row of tokens: the host's part, in numpy.
+
+The README beside this file draws one. Rows that begin alike share their first nodes; `Packed`
+holds every node once, in preorder, so that node k is an ancestor of node q (or q itself) exactly
+when `k <= q <= last[k]`.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class SharingError(ValueError):
+    """The model or batch cannot be computed as a trie; the message says which and why."""
+
+
+class Packed(NamedTuple):
+    """One batch of B rows of length L as a trie of T nodes, padded to N slots (N >= T), all int64.
+
+    tokens: [N] token of each slot. depth: [N] its position id. last: [N] slot of its last
+    descendant (itself for a leaf). positions: [P] places in the flattened batch whose hidden state
+    is wanted, and slots: [P] where each is. sizes: [2] tokens of the padded batch, and those of
+    them that are no padding.
+    """
+
+    tokens: Tensor
+    depth: Tensor
+    last: Tensor
+    positions: Tensor
+    slots: Tensor
+    sizes: Tensor
+
+
+def pack_prefixes(
+    input_ids: np.ndarray,
+    attention_mask: np.ndarray,
+    wanted: np.ndarray | None = None,
+    bucket: int = 1,
+) -> Packed:
+    """Lay out the distinct prefixes of right-padded rows in preorder.
+
+    input_ids, attention_mask: [B, L]. wanted: [B, L] bool, the places whose hidden state is read
+    (default: every real token). bucket: N is T rounded up to a multiple of it; the padding slots
+    see only themselves. Raises SharingError if rows are padded elsewhere than on the right.
+    """
+    lengths = attention_mask.sum(1)
+    columns = np.arange(input_ids.shape[1])
+    real = columns < lengths[:, None]
+    if not np.array_equal(real, attention_mask.astype(bool)):
+        raise SharingError(
+            "prefix sharing needs right-padded rows: set the collator's padding side to right"
+        )
+    order, common = sorted_rows(np.where(real, input_ids + 1, 0))
+    new, slot, last = preorder(common, lengths[order], columns)
+    slot_of = np.empty_like(slot)
+    slot_of[order] = slot
+    total = int(new.sum())
+    padding = np.arange(total, total + -total % bucket)
+    positions = np.flatnonzero(real if wanted is None else real & wanted)
+    parts = (
+        np.concatenate([input_ids[order][new], 0 * padding]),
+        np.concatenate([np.nonzero(new)[1], 0 * padding]),
+        np.concatenate([last[new], padding]),
+        positions,
+        slot_of.reshape(-1)[positions],
+        [real.size, real.sum()],
+    )
+    return Packed(*(torch.from_numpy(np.ascontiguousarray(part, np.int64)) for part in parts))
+
+
+def sorted_rows(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The order that sorts rows, and each sorted row's longest common prefix with the one before.
+
+    keys: [B, L], 0 behind a row's end. Both results: [B].
+    """
+    raw = keys.astype(">u4")  # big-endian bytes sort as the numbers do
+    order = np.array(sorted(range(len(raw)), key=lambda row: raw[row].tobytes()))
+    keys = keys[order]
+    differs = (keys[1:] != keys[:-1]) | (keys[1:] == 0)
+    common = np.where(differs.any(1), differs.argmax(1), keys.shape[1])
+    return order, np.concatenate([[0], common])
+
+
+def preorder(
+    common: np.ndarray, lengths: np.ndarray, columns: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The trie of sorted rows in preorder, by (row, depth); [B, L] each.
+
+    Whether the row brings a new node there, the slot of the node, and that of its last descendant.
+    """
+    rows = np.arange(len(common))[:, None]
+    beyond = len(common)
+    first_slot = np.concatenate([[0], np.cumsum(lengths - common)])  # of each row's own nodes
+    owns = common[:, None] <= columns
+    owner = np.maximum.accumulate(np.where(owns, rows, 0))  # row that brought the node
+    later = np.minimum.accumulate(np.where(owns, rows, beyond)[::-1])[::-1][1:]
+    following = np.vstack([later, np.full_like(columns, beyond)])  # first row that has another
+    new = owns & (columns < lengths[:, None])
+    slot = first_slot[owner] + columns - common[owner]
+    last = first_slot[following] - 1
+    return new, slot, last
+
+
+def trim(batch: dict[str, Tensor], packed: Packed) -> tuple[dict[str, Tensor], Packed]:
+    """A preference batch [B, L] cut to each row's last prompt token and completion.
+
+    The loss reads nothing else, so the hidden states of the prompts need never be put back into a
+    padded batch. The layout that comes back leads to the cut rows.
+    """
+    completion = batch["completion_mask"] > 0
+    # a completion follows at least one prompt token; a row without one keeps its first tokens
+    first = (completion.int().argmax(1, keepdim=True) - 1).clamp(min=0)
+    width = int(completion.sum(1).max()) + 1
+    columns = first + torch.arange(width)
+    inside = columns < batch["attention_mask"].sum(1, keepdim=True)
+    columns = torch.where(inside, columns, 0)
+    names = ("input_ids", "attention_mask", "completion_mask")
+    short = {name: torch.where(inside, batch[name].gather(1, columns), 0) for name in names}
+    row = packed.positions // completion.shape[1]
+    column = packed.positions % completion.shape[1]
+    return {**batch, **short}, packed._replace(positions=row * width + column - first[row, 0])
