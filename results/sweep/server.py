@@ -29,7 +29,7 @@ from results import FailedError, InputError
 WATCHED = Path(__file__).with_name("watched.py")
 BASE_NAME = "base"  # what a server that is started here calls the base
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # vLLM's --max-lora-rank takes these alone
-MODEL_LENGTH = 4096  # tokens of a prompt and its reply, at most
+LONGEST = 8192  # tokens of a prompt and its reply; TAT-QA's longest prompts have about 3,500
 LOADED_ADAPTERS = 4
 START_SECONDS = 1200  # a first start compiles the model
 POLL_SECONDS = 0.5
@@ -194,10 +194,19 @@ def serve_words(program: str, base: str, rank: int, memory: float, port: int) ->
     return [
         program, "serve", base, "--served-model-name", BASE_NAME,
         "--host", "127.0.0.1", "--port", str(port),
-        "--max-model-len", str(MODEL_LENGTH), "--gpu-memory-utilization", str(memory),
+        "--max-model-len", str(longest(base)), "--gpu-memory-utilization", str(memory),
         "--enable-prefix-caching", "--enable-lora", "--max-lora-rank", str(served_rank(rank)),
         "--max-loras", "2", "--max-cpu-loras", str(LOADED_ADAPTERS),
     ]  # fmt: skip
+
+
+def longest(base: str) -> int:
+    """Tokens that a prompt and its reply may have: no more than the base was made for."""
+    try:
+        config = json.loads((Path(base) / "config.json").read_text(encoding="utf-8"))
+        return min(LONGEST, int(config["max_position_embeddings"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return LONGEST  # a hub id, or a model that does not say
 
 
 def vllm_program() -> str:

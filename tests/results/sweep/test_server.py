@@ -97,6 +97,18 @@ def test_ranks_are_rounded_up_to_what_vllm_takes(rank: int, limit: int) -> None:
     assert server.served_rank(rank) == limit
 
 
+@pytest.mark.parametrize(
+    ("config", "length"),
+    [(None, 8192), ("{", 8192), ("{}", 8192), ('{"max_position_embeddings": 2048}', 2048)],
+)
+def test_no_more_tokens_than_the_base_was_made_for(
+    tmp_path: Path, config: str | None, length: int
+) -> None:
+    if config is not None:
+        (tmp_path / "config.json").write_text(config)
+    assert server.longest(str(tmp_path)) == length
+
+
 def test_a_rank_beyond_vllm_is_refused() -> None:
     with pytest.raises(InputError, match="at most rank 512"):
         server.served_rank(513)
