@@ -16,7 +16,7 @@ from tatqa_task import answer, calculator, metric, prompt
 from tatqa_task.types import Context, Form, Question
 from train.pairs.pair import Pair, tatqa_pair
 from train.pairs.samples import Replies
-from train.pairs.strategies import NOT_RIGHT, exact_match
+from train.pairs.strategies import NOT_RIGHT, is_right
 
 WRONG, MISFORMATTED = "mined", "mined_format"  # kinds of rejected replies
 NO_REPLY = "no reply in the samples"
@@ -62,7 +62,7 @@ def mined(
     if not judged.wrong:
         return ALL_RIGHT
     gold = answer.gold_reply(question, form)
-    if not judged.right and exact_match(question, gold, form) < 1:
+    if not judged.right and not is_right(question, gold, form):
         return NOT_RIGHT
     chosen = itertools.cycle(judged.right or [gold])
     wrong = judged.wrong[:limit]

@@ -11,7 +11,7 @@ from tatqa_task.types import Context, Form, Question
 from train.pairs.corruptions import FORMAT, KINDS, Mistakes, misformatted
 from train.pairs.pair import Pair, tatqa_pair
 
-NOT_RIGHT = "gold answer scores below EM 1"
+NOT_RIGHT = "gold reply scores below EM 1, or is read only after mending"
 NOT_WRONG = "no wrong answer found"
 SAME = "chosen equals rejected"
 FORMAT_WEIGHT = 0.25  # of a kind that always applies, beside kinds that often do not
@@ -21,6 +21,11 @@ def exact_match(question: Question, reply: str, form: Form = "direct") -> float:
     """Official EM of a reply, read as in scoring."""
     read = answer.parse(reply, form)
     return metric.score(question, read.answer, read.scale).em
+
+
+def is_right(question: Question, reply: str, form: Form) -> bool:
+    """Whether a reply scores EM 1 and is nothing but the line that was asked for."""
+    return answer.parse(reply, form).strict and exact_match(question, reply, form) == 1
 
 
 def corrupt(
@@ -36,7 +41,7 @@ def corrupt(
     Chosen scores EM 1, rejected EM 0; a `format` mistake says the right thing in a wrong format.
     """
     chosen = answer.gold_reply(question, form)
-    if exact_match(question, chosen, form) < 1:
+    if not is_right(question, chosen, form):
         return NOT_RIGHT
     rng = Random(f"{seed}:{question.uid}")
     mistakes = Mistakes(context, question, rng, form)
