@@ -28,7 +28,7 @@ _SCALED = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
-LONGEST = 200  # characters of an amount
+LONGEST = 100  # characters of an amount
 
 
 def scale_of(wording: str) -> Scale | None:

@@ -40,8 +40,8 @@ class Reply(NamedTuple):
 NOTHING = Reply([], "", False)
 
 _THINK = r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|scratchpad|analysis)"
-_THINK_OPENS = re.compile(rf"[<\[]\s*\|?\s*{_THINK}\s*\|?\s*[>\]]", re.IGNORECASE)
-_THINK_CLOSES = re.compile(rf"[<\[]\s*\|?\s*/\s*{_THINK}\s*\|?\s*[>\]]", re.IGNORECASE)
+_THINK_OPENS = re.compile(rf"[<\[] ?\|? ?{_THINK} ?\|? ?[>\]]", re.IGNORECASE)
+_THINK_CLOSES = re.compile(rf"[<\[] ?\|? ?/ ?{_THINK} ?\|? ?[>\]]", re.IGNORECASE)
 _NEXT_TURN = re.compile(
     r"""
     <\|?(?:im_start|im_end|endoftext|eot_id|end_of_turn|start_of_turn|user|end|/s)\|?> | \[/?INST\]
@@ -55,7 +55,7 @@ _PLACEHOLDER = re.compile(
       | (?:your|the|my|list\ of|one|an?)?\ ?(?:answers?|texts?|strings?|values?|spans?|numbers?)(?:\ ?\d|\ here)?""",
     re.IGNORECASE | re.VERBOSE,
 )
-_BETWEEN = re.compile(r"[ \t,\[\]]*\n?[ \t,\[\]]*")
+_BETWEEN = re.compile(r"[ \t,\[\]]*+\n?[ \t,\[\]]*+")
 LONGEST_SPAN = 6  # words of an item that may be one of several
 
 
@@ -147,12 +147,14 @@ def _run(found: list[Stated], part: str) -> list[Stated]:
     of the same scale and kind: short texts, or numbers written alike.
     """
     run = [found[0]]
+    seen = {tuple(found[0].items)}
     for stated in found[1:]:
         first, second = sorted((run[-1], stated), key=lambda one: one.start)
         beside = _BETWEEN.fullmatch(part, first.end, second.start) is not None
-        if not beside or not _alike(run[0], stated) or stated.items in [one.items for one in run]:
+        if not beside or not _alike(run[0], stated) or tuple(stated.items) in seen:
             break
         run.append(stated)
+        seen.add(tuple(stated.items))
     return run
 
 
@@ -213,7 +215,7 @@ def _is_nothing_else(text: str, form: Form) -> bool:
 
 # --- expressions ---
 
-_SCALE_WORDS = re.compile(r"\s*\b(thousand|million|billion|percent)s?\b", re.IGNORECASE)
+_SCALE_WORDS = re.compile(r"\b(thousand|million|billion|percent)s?\b", re.IGNORECASE)
 
 
 def _worked_out(reply: Reply) -> Reply:
@@ -240,7 +242,7 @@ def _without_scale(text: str, scale: str) -> tuple[str, str]:
     """The text without a scale word that stands beside it too, or that is the only one there is."""
     words = {word.lower() for word in _SCALE_WORDS.findall(text)}
     if len(words) == 1 and scale in ("", *words):
-        return _SCALE_WORDS.sub("", text), words.pop()
+        return _SCALE_WORDS.sub("", text).strip(), words.pop()
     return text, scale
 
 

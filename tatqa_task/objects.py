@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-LONGEST = 20_000  # characters of one object
-WORK = 8  # characters looked at in vain, per character of the text
+WORK = 8  # characters that the JSON decoder may look at in vain, for each character of the text
+LEAST_WORK = 20_000  # and for a short text
+PIECE = 512  # characters that it is given first
 
 
 class Stated(NamedTuple):
@@ -38,6 +39,7 @@ def _number(text: str) -> _Number:
 
 
 _JSON = json.JSONDecoder(parse_float=_number, parse_int=_Number, parse_constant=_Number)
+_JSON_START = re.compile(r"\{(?=\s{0,20}\")")
 _START = re.compile(r"[{｛]")
 _KEY = re.compile(
     r"""\s*(?:["'“”‘’`]\s*)?([A-Za-z][A-Za-z_ -]{0,30}?)\s*(?:["'“”‘’`]\s*)?[:：=](?!=)\s*"""
@@ -55,31 +57,39 @@ def is_answer_key(key: str) -> bool:
 def valid(text: str) -> Iterator[Stated]:
     """The JSON objects with an answer, first to last, none inside another."""
     at = 0
-    work = WORK * len(text) + LONGEST
-    for found in _START.finditer(text):
+    work = WORK * len(text) + LEAST_WORK
+    for found in _JSON_START.finditer(text):
         start = found.start()
         if start < at or work <= 0:
             continue
-        try:
-            content, end = decode(text, start)
-        except json.JSONDecodeError as error:
-            to = len(text) if error.msg.startswith("Unterminated") else error.pos
-            work -= to - start + 1
-            continue
-        except (ValueError, RecursionError):
-            work -= LONGEST
-            continue
-        stated = _stated(content, text, start, end)
-        if stated is not None:
-            at = end
-            yield stated
+        content, length = decoded(text, start)
+        stated = _stated(content, text, start, start + length) if content else None
+        if stated is None:
+            work -= length
         else:
-            work -= end - start
+            at = stated.end
+            yield stated
 
 
-def decode(text: str, start: int) -> tuple[Any, int]:
-    """The JSON value that begins at `start`, and where it ends. Raises ValueError, RecursionError."""
-    return _JSON.raw_decode(text, start)
+def decoded(text: str, start: int) -> tuple[Any, int]:
+    """The JSON object that begins here, or None, and how many characters were looked at.
+
+    The decoder is given a piece of the text, a longer one where the object goes on: its errors count the lines
+    before them, so that many errors in a long text would cost the square of its length.
+    """
+    size = PIECE
+    while True:
+        piece = text[start : start + size]
+        whole = start + size >= len(text)
+        try:
+            return _JSON.raw_decode(piece)
+        except json.JSONDecodeError as error:
+            unterminated = error.msg.startswith("Unterminated")
+            if whole or not (unterminated or error.pos > size - 10):
+                return None, len(piece) if unterminated else error.pos + 1
+        except (ValueError, RecursionError):
+            return None, LEAST_WORK
+        size *= 4
 
 
 def _stated(content: Any, text: str, start: int, end: int) -> Stated | None:
@@ -154,13 +164,12 @@ def _grouped_numbers(text: str) -> list[str]:
 
 def broken(text: str) -> Iterator[Stated]:
     """What looks like an object with an answer, first to last."""
-    at = 0
+    reader = _Reader(text)
     for found in _START.finditer(text):
-        if found.start() < at or _KEY.match(text, found.end()) is None:
+        if found.start() < reader.at or _KEY.match(text, found.end()) is None:
             continue
-        reader = _Reader(text, found.end())
+        reader.at = found.end()
         stated = reader.read(found.start())
-        at = reader.at
         if stated is not None:
             yield stated
 
@@ -168,7 +177,7 @@ def broken(text: str) -> Iterator[Stated]:
 _OPENING = re.compile(r"""["'“‘`]""")
 _CLOSERS = {'"': '"', "“": '”"', "'": "'’", "‘": "’'", "`": "`"}
 _LIST = re.compile(r"""[\[［]\s*|\((?=\s*["'“‘])\s*""")
-_SKIPPED = re.compile(r"(?:\s+|[,，;]|//[^\n]*|/\*.*?\*/|\#[^\n]*)*+", re.DOTALL)
+_SKIPPED = re.compile(r"(?:\s+|[,，;]|//[^\n]*|/\*[^*]{0,200}\*/|\#[^\n]*)*+", re.DOTALL)
 _SCALE_KEY = re.compile(r"""["'“]?scale["'”]?\s*[:：]""", re.IGNORECASE)
 _END = re.compile(r"[}｝]")
 _LIST_END = re.compile(r"[\])］}｝]")
@@ -181,12 +190,11 @@ _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
 
 
 class _Reader:
-    """Reads one object from left to right; `at` is where it stands."""
+    """Reads objects from left to right; `at` is where it stands."""
 
-    def __init__(self, text: str, at: int) -> None:
+    def __init__(self, text: str) -> None:
         self.text = text
-        self.at = at
-        self.limit = min(len(text), at + LONGEST)
+        self.at = 0
         self.unclosed: set[str] = set()  # quotes that nothing closes from here on
 
     def read(self, start: int) -> Stated | None:
@@ -194,7 +202,7 @@ class _Reader:
         found: dict[str, list[str]] = {}
         while not self.takes(_END):
             self.takes(_SKIPPED)
-            key = _KEY.match(self.text, self.at, self.limit)
+            key = _KEY.match(self.text, self.at)
             if key is None:
                 break
             self.at = key.end()
@@ -204,7 +212,7 @@ class _Reader:
 
     def takes(self, pattern: re.Pattern[str]) -> bool:
         """Go on behind the pattern, if it stands here."""
-        match = pattern.match(self.text, self.at, self.limit)
+        match = pattern.match(self.text, self.at)
         if match is None:
             return False
         self.at = match.end()
@@ -214,23 +222,23 @@ class _Reader:
         """A list, a quoted text or whatever stands up to the next key."""
         if self.takes(_LIST):
             return self.items()
-        if _OPENING.match(self.text, self.at, self.limit):
+        if _OPENING.match(self.text, self.at):
             return [self.quoted()]
         return self.bare(_BARE_VALUE)
 
     def items(self) -> list[str]:
         """The items of a list, up to its end or the end of the text."""
         found = []
-        while self.at < self.limit:
+        while self.at < len(self.text):
             before = self.at
             self.takes(_SKIPPED)
-            if _END.match(self.text, self.at, self.limit) or self.takes(_LIST_END):
+            if _END.match(self.text, self.at) or self.takes(_LIST_END):
                 break
-            if _SCALE_KEY.match(self.text, self.at, self.limit):
+            if _SCALE_KEY.match(self.text, self.at):
                 break  # the list is not closed
             if self.takes(_LIST):
                 continue
-            if _OPENING.match(self.text, self.at, self.limit):
+            if _OPENING.match(self.text, self.at):
                 found.append(self.quoted())
             else:
                 found += self.bare(_BARE_ITEM)
@@ -244,7 +252,7 @@ class _Reader:
         begin = self.at + 1
         line_end = None
         inner = 0  # quotes in curly ones
-        for special in _SPECIAL.finditer(self.text, begin, self.limit):
+        for special in _SPECIAL.finditer(self.text, begin):
             sign = special.group()
             if sign == "\n" and line_end is None:
                 line_end = special.start()
@@ -255,16 +263,16 @@ class _Reader:
             elif sign in _CLOSERS[quote]:
                 if inner and sign == "”":
                     inner -= 1
-                elif _AFTER_QUOTE.match(self.text, special.end(), self.limit):
+                elif _AFTER_QUOTE.match(self.text, special.end()):
                     self.at = special.end()
                     return unescaped(self.text[begin : special.start()])
         self.unclosed.add(quote)
-        self.at = self.limit if line_end is None else line_end
+        self.at = len(self.text) if line_end is None else line_end
         return unescaped(self.text[begin : self.at])
 
     def bare(self, pattern: re.Pattern[str]) -> list[str]:
         """A value without quotes."""
-        found = pattern.match(self.text, self.at, self.limit)
+        found = pattern.match(self.text, self.at)
         if found is None:
             return []
         self.at = found.end()
@@ -273,7 +281,7 @@ class _Reader:
 
 def listed(text: str) -> list[str]:
     """The items of a list that the text begins with; [] if it begins with none."""
-    return _Reader(text, 0).value() if _LIST.match(text) and text[0] != " " else []
+    return _Reader(text).value() if _LIST.match(text) and text[0] != " " else []
 
 
 def unescaped(text: str) -> str:

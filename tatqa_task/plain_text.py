@@ -25,16 +25,17 @@ _WAYS = [
     ),
 ]
 _SCALE = re.compile(
-    r"""[\s,;(<*_"'-]*\b(?:scale|unit)\b["'*_>\s]*(?:is\b|:|=|：|>)?[\s"'*_]*([^\n<>,;)]{0,40})""",
+    r"""\b(?:scale|unit)\b["'*_> ]{0,4}(?:is\b|:|=|：|>)[ "'*_]{0,4}([^\n<>,;)]{0,40})""",
     re.IGNORECASE,
 )
+_BEFORE_SCALE = " \t\n,;(<*_\"'-"
 _CLOSING = re.compile(r"</answer>|<", re.IGNORECASE)
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+(.+)$")
 _MARKUP = re.compile(r"\*\*|__|`+|\\(?:text|mathrm|boxed|mathbf)\s*\{|\\[()\[\]]")
 _MATHS = re.compile(r"\$([^$\n]*)\$(?!\d)")  # not the currency of `$5 and $6`
 _NUMBER_AT_END = re.compile(
-    r"""\b(?:is|was|are|were|be|of|by|to|at|equals|totall?ed|totals|=|:)\s+
-        ((?:about\s+|approximately\s+|around\s+)?[^\sa-z]*\d[\d.,]*[)%]*
+    r"""\b(?:is|was|are|were|be|of|by|to|at|equals|totall?ed|totals|=|:)[ ]{1,3}
+        ((?:about\s+|approximately\s+|around\s+)?[^\sa-z]{0,8}\d[\d.,]{0,30}[)%]{0,2}
          (?:\s*(?:thousand|million|billion|percent|%)s?)?(?:\s+(?:dollars|USD))?)
         \s*[.!]?\s*$""",
     re.IGNORECASE | re.VERBOSE,
@@ -66,7 +67,7 @@ def stated(text: str, last: bool) -> Said | None:
 def _said(text: str) -> Said | None:
     """An answer that begins here: a line, or the items of a list, with the scale behind it."""
     scale = _SCALE.search(text)
-    body = text[: scale.start()] if scale and scale.start() else text
+    body = text[: scale.start()].rstrip(_BEFORE_SCALE) if scale and scale.start() else text
     beside = scale_of(scale.group(1).strip()) if scale else None
     items = _list_items(body)
     if items:
