@@ -49,18 +49,19 @@ MEASURES = {
     "score": Measure("rating from 1 to 10", factor=1, span=9, margin=0.5),
     "success": Measure("rated 7 or more, %", margin=0.1),
 }
+JUDGED = ("score", "success", "prompt_level_strict_acc")
 HEADLINE = ("em", "score", "prompt_level_strict_acc")  # first metric of a bench, where it has one
 HEADER = [
     "",
-    "n",
-    "clusters",
-    "before",
-    "after",
+    "verdict",
     "delta",
     "95 % interval",
+    "before",
+    "after",
+    "n",
+    "clusters",
     "p (Holm)",
     "detectable",
-    "verdict",
 ]
 Table = Mapping[str, Scores]  # scores by bench
 
@@ -121,14 +122,18 @@ class Row:
     def cells(self) -> list[str]:
         """The table line under HEADER."""
         d = self.difference
-        shown = [
-            self.show(d.before),
-            self.show(d.after),
+        return [
+            self.group,
+            self.words,
             self.show(d.delta, "+"),
             self.interval,
+            self.show(d.before),
+            self.show(d.after),
+            str(d.n),
+            str(d.clusters),
             p_value(d.p),
+            self.show(d.detectable),
         ]
-        return [self.group, str(d.n), str(d.clusters), *shown, self.show(d.detectable), self.words]
 
 
 def p_value(p: float) -> str:
@@ -273,8 +278,9 @@ def columns_of(runs: Sequence[Scores], metric: str) -> list[dict[str, float | No
 def measure_of(
     before: Sequence[Scores], after: Sequence[Scores], metric: str, margin: float | None
 ) -> Measure:
-    """How a metric is shown: as MEASURES says, else by the range of its scores."""
-    known = MEASURES.get(metric)
+    """How a metric is shown: as MEASURES says of our own, else by the range of its scores."""
+    ours = before[0].bench.startswith("tatqa") or metric in JUDGED
+    known = MEASURES.get(metric) if ours else None
     if known is None:
         runs = [*before, *after]
         values = [x for run in runs for x in run.metrics[metric] if x is not None]

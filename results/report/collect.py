@@ -2,7 +2,7 @@
 
 import os.path
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,15 @@ class Run:
 
     @property
     def tatqa(self) -> list[str]:
-        """Benches that are TAT-QA in one form or another, the first one first."""
+        """Benches that are TAT-QA in one form or another."""
         return [bench for bench in self.rows if bench.startswith("tatqa")]
+
+    @property
+    def best_bench(self) -> str:
+        """The form of TAT-QA that the run answers best, or its first bench."""
+        if not self.tatqa:
+            return next(iter(self.rows))
+        return max(self.tatqa, key=lambda bench: self.rows[bench][0].difference.after)
 
     def groups(self, bench: str, column: str) -> list[Row]:
         """The headline metric's rows by the groups of one column."""
@@ -180,9 +187,11 @@ def steps(found: Sequence[Run]) -> Iterator[Between]:
     """Runs that were trained on from another run of the report."""
     for run in found:
         start = run.recipe.get("init_adapter")
-        for other in found:
-            if start and any(record.name == Path(str(start)).name for record in other.records):
-                yield from pair("init_adapter", run, other)
+        for other in found if start else ():
+            for record in other.records:
+                if record.name == Path(str(start)).name:
+                    one = replace(other, name=record.name, records=[record])
+                    yield from pair("init_adapter", run, one)
 
 
 def single_fields(found: Sequence[Run]) -> Iterator[Between]:
@@ -199,8 +208,8 @@ def single_fields(found: Sequence[Run]) -> Iterator[Between]:
 
 
 def pair(field: str, run: Run, reference: Run) -> Iterator[Between]:
-    """Two runs on the first TAT-QA bench that both have and that can be compared."""
-    for bench in reference.tatqa:
+    """Two runs on one form of TAT-QA: the one that `run` answers best, where both have it."""
+    for bench in sorted(reference.tatqa, key=lambda bench: bench != run.best_bench):
         if bench not in run.rows:
             continue
         before = [record.scores[bench] for record in reference.records]

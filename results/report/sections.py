@@ -48,12 +48,12 @@ def opening(found: list[Run]) -> Iterator[Block]:
     if not found:
         yield "p", "No run is recorded yet: `make demo`, or `python -m results run RECIPE`."
         return
-    run = max(found, key=lambda run: run.rows[first_bench(run)][0].difference.delta)
+    run = max(found, key=lambda run: run.rows[run.best_bench][0].difference.after)
     if len(found) > 1:
-        title = run.rows[first_bench(run)][0].title
-        yield "p", f"Of {len(found)} recipes the one with the largest gain in {title}:"
+        title = run.rows[run.best_bench][0].title
+        yield "p", f"Of {len(found)} recipes the one that ends highest, in {title}:"
     yield "p", f"**{run.name}**: {recipe_words(run, found)}"
-    for bench in run.rows:
+    for bench in sorted(run.rows, key=lambda bench: bench != run.best_bench):
         yield "li", bench_sentence(run, bench)
     for sentence in cautions(run):
         yield "li", sentence
@@ -63,14 +63,10 @@ def opening(found: list[Run]) -> Iterator[Block]:
         yield "examples", [example_cells(example) for example in shown]
 
 
-def first_bench(run: Run) -> str:
-    """The bench that decides: TAT-QA where there is one."""
-    return (run.tatqa or list(run.rows))[0]
-
-
 def opening_examples(run: Run) -> list[Example]:
     """One reply that gained, one that lost, one that only changed its form."""
     examples = [example for record in run.records for example in record.examples]
+    examples.sort(key=lambda example: example.bench != run.best_bench)
     first = {example.kind: example for example in reversed(examples)}
     return [first[kind] for kind in ("gained", "lost", "format") if kind in first]
 
@@ -153,10 +149,10 @@ def cautions(run: Run) -> Iterator[str]:
 
 def whose_verdict(run: Run) -> str:
     """Is the verdict about one adapter or about the recipe?"""
-    d = run.rows[first_bench(run)][0].difference
+    d = run.rows[run.best_bench][0].difference
     if d.runs < 2:
         return "One training seed: the verdict is about this adapter, not about its recipe."
-    row = run.rows[first_bench(run)][0]
+    row = run.rows[run.best_bench][0]
     questions = (max(d.se**2 - d.se_runs**2, 0)) ** 0.5
     return (
         f"Mean of {d.runs} training seeds: the interval holds for the recipe. Standard error "
@@ -198,6 +194,7 @@ def verdicts(found: list[Run]) -> Iterator[Block]:
     """All runs, a table for each bench: verdict and delta first, so that a narrow page shows them."""
     for bench in dict.fromkeys(bench for run in found for bench in run.rows):
         runs = [run for run in found if bench in run.rows]
+        runs.sort(key=lambda run: -run.rows[bench][0].difference.after)
         yield "h3", runs[0].rows[bench][0].title
         yield "table", verdict_table(runs, bench)
 
@@ -260,11 +257,12 @@ def between(found: list[Run]) -> Iterator[Block]:
     )
     for field in dict.fromkeys(pair.field for pair in pairs):
         here = [pair for pair in pairs if pair.field == field]
-        yield "h3", f"By {FIELDS.get(field, field)}" if field != "init_adapter" else FIELDS_STEP
+        title = STEP if field == "init_adapter" else f"By {FIELDS.get(field, field)}"
+        yield "h3", title
         yield "table", between_table(field, here)
 
 
-FIELDS_STEP = "A second training step against the run that it started from"
+STEP = "A second training step against the run that it started from"
 
 
 def between_table(field: str, pairs: Sequence[Between]) -> list[list[str]]:
