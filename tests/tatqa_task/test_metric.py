@@ -26,6 +26,7 @@ CASES = [
     (1, 12.5, "arithmetic", "million", ["12.5"], "million", (1, 1, 1)),
     (1, "3", "count", "", ["3"], "", (1, 1, 1)),
     (1, "3", "count", "", "3", "", (1, 1, 1)),  # one item is wrapped into a list
+    (1, "three", "count", "", ["three"], "", (0, 0, 0)),  # no whole number: the script stops
     (2, 5, "arithmetic", "", None, "", (0, 0, 0)),
     (2, 5, "arithmetic", "", "", "", (0, 0, 0)),
     (2, 5, "arithmetic", "", [], "", (0, 0, 0)),
@@ -82,6 +83,7 @@ CASES = [
     (7, 0.12, "arithmetic", "", ["12 %"], "", (1, 1, 1)),
     (7, ["up 1.23456"], "span", "", ["up 1.23461"], "", (1, 1, 1)),  # rounded to 4 places
     (7, ["up 1.23456"], "span", "", ["up 1.23466"], "", (0, 0.5, 1)),
+    (4, 2, "arithmetic", "billion", ["2000"], "million", (1, 1, 0)),
     (8, 12.34, "arithmetic", "percent", ["0.1234"], "", (1, 1, 0)),
     (8, 12.34, "arithmetic", "percent", ["0.1234", "x"], "", (0, 0, 0)),  # only a single item
     (8, 12.34, "arithmetic", "percent", ["0.1234"], "million", (0, 0, 0)),  # only without scale
@@ -95,9 +97,11 @@ CASES = [
         (0, 0.4, 1),
     ),  # a hyphen goes, it does not part words
     (9, ["The income!"], "span", "", ["income"], "", (1, 1, 1)),
+    (9, ["income"], "span", "", ["an income"], "", (1, 1, 1)),
     (9, ["#5 of 6.0"], "span", "", ["5 of 6.0"], "", (1, 1, 1)),
     (9, ["in 6.0"], "span", "", ["in 6"], "", (0, 0.5, 1)),  # '6.0' and '6' are different words
     (10, ["alpha beta gamma"], "span", "", ["alpha beta"], "", (0, 0.8, 1)),
+    (10, "3", "count", "", ["3", "7"], "", (0, 0, 1)),  # and for count
     (10, ["the"], "span", "", ["!"], "", (1, 1, 1)),  # both empty
     (10, ["alpha"], "span", "", ["the"], "", (0, 0, 1)),  # precision 1, recall 0
     (10, 5, "arithmetic", "million", ["5", "7"], "million", (0, 0, 1)),  # F1 is EM for arithmetic
