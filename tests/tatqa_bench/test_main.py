@@ -24,6 +24,7 @@ HEAVY = ("torch", "transformers", "datasets", "lm_eval", "fastchat", "matplotlib
         ("report", "--check"),
         ("score", "--gold"),
         ("mtbench", "pairwise"),
+        ("push", "--private"),
         ("recipes", "cp"),
         ("demo", "--out"),
     ],

@@ -71,6 +71,7 @@ CASES = [
     (5, ["nan"], "span", "", ["NaN"], "", (1, 1, 1)),  # not a number: text
     (6, 3, "arithmetic", "", ["3 hundred"], "", (0, 0, 1)),
     (6, 300, "arithmetic", "", ["3 hundred"], "", (1, 1, 1)),
+    (6, 5_000_000, "arithmetic", "", ["5 xmillion"], "", (1, 1, 1)),  # anywhere in the word
     (7, -134, "arithmetic", "", ["(134)"], "", (1, 1, 1)),
     (7, -134, "arithmetic", "", ["$(134)"], "", (1, 1, 1)),
     (7, -1234, "arithmetic", "", ["(1,234)"], "", (0, 0, 1)),
