@@ -30,7 +30,6 @@ COMMANDS = {
     "report": Command("results.__main__", ("report",), "write the report from the records"),
     "score": Command("tatqa_task.__main__", ("score",), "score predictions as TAT-QA does"),
     "mtbench": Command("mtbench_runner.__main__", (), "answer, judge and score MT-Bench"),
-    "push": Command("train.push", (), "put an adapter with its card on the Hugging Face Hub"),
     "recipes": Command("tatqa_bench.recipes", (), "list or copy the recipes that ship with this"),
     "push": Command("train.push", (), "publish an adapter and its card on the Hub"),
     "demo": Command("tatqa_bench.demo", (), "the whole loop on the small base, in minutes"),

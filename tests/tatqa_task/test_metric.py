@@ -68,6 +68,7 @@ CASES = [
         (1, 1, 1),
     ),  # no value: text with the scale after it
     (5, ["$ 1,234"], "span", "", ["1234"], "", (1, 1, 1)),
+    (5, ["5"], "span", "", ["5 apples"], "", (0, 0, 1)),  # no scale behind it: text
     (5, ["nan"], "span", "", ["NaN"], "", (1, 1, 1)),  # not a number: text
     (6, 3, "arithmetic", "", ["3 hundred"], "", (0, 0, 1)),
     (6, 300, "arithmetic", "", ["3 hundred"], "", (1, 1, 1)),
