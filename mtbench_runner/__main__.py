@@ -245,6 +245,8 @@ def dispatch(args: argparse.Namespace) -> None:
         args.model_id = args.model_id or Path(args.adapter or args.model or "").name
         if not args.model_id:
             raise InputError("give the model a name with --model-id")
+    if args.baseline and args.baseline == args.model_id:
+        raise InputError(f"--baseline is {args.model_id} itself; name another model")
     if args.max_cost is not None and not args.prices:
         raise InputError("--max-cost needs --prices IN OUT")
     if args.dry_run:

@@ -164,12 +164,21 @@ class Caller:
         await self._pace()
         messages = fold_system(call.messages) if self.folds_system else call.messages
         sent = self._accepted(call)
-        reserved = self.spending.reserve(messages)
+        reserved = await self._reserve(messages)
         if reserved is None:
             return Outcome(kind="spent", cause="stopped by --max-cost")
         found = await self._post(messages, sent)
         self.spending.settle(reserved, found, messages)
         return replace(found, settings=sent)
+
+    async def _reserve(self, messages: Conversation) -> float | None:
+        """US dollars set aside for a call; None where it might pass the limit.
+
+        While other calls are under way it waits: they may turn out cheaper than was set aside.
+        """
+        while (reserved := self.spending.reserve(messages)) is None and self.spending.reserved:
+            await asyncio.sleep(BACK_OFF / 10)
+        return reserved
 
     async def _post(self, messages: Conversation, sent: dict[str, Any]) -> Outcome:
         request: Any = self.client.chat.completions.with_raw_response

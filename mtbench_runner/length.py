@@ -16,7 +16,7 @@ from mtbench_runner.bench import Bench
 from mtbench_runner.rows import Length, Place, QuestionId
 from mtbench_runner.statistics import Z_95
 
-RIDGE = 0.1  # penalty on the length term, so that a perfect separation by length stays finite
+RIDGE = 0.01  # penalty on the length term, so that a perfect separation by length stays finite
 STEPS = 50  # of Newton's method, which needs about six
 CLOSE = 1e-10
 

@@ -136,7 +136,7 @@ def _make(
 
 def fold_question(question: Question, turn: int) -> Question:
     """The question as one of at most two turns: its first, and the one that is judged."""
-    if turn <= 2:
+    if turn == 1:
         return question
     return {**question, "turns": [question["turns"][0], question["turns"][turn - 1]]}
 

@@ -277,7 +277,8 @@ REFUSED_SETTING = re.compile(
     r"(?:unsupported|unrecognized|unknown|unexpected|unpermitted|extra)\s+(?:request\s+)?"
     r"(?:parameter|argument|keyword argument|field|input|value|property)s?(?:\s+supplied)?"
     r"\W+(?P<after>\w+)"
-    r"|['\"`](?P<before>\w+)['\"`]\W+(?:is |are )?(?:not|un)\s?(?:supported|permitted|allowed)",
+    r"|['\"`](?P<before>\w+)['\"`]\W+(?:is |are )?(?:not|un)\s?(?:supported|permitted|allowed)"
+    r"|extra_forbidden\W+loc\W+body\W+(?P<inside>\w+)",
     re.IGNORECASE,
 )
 SYSTEM_ROLE = re.compile(
@@ -422,7 +423,7 @@ def refused_setting(facts: ErrorFacts, sent: set[str]) -> str | None:
             if param in sent:
                 return param
     for match in REFUSED_SETTING.finditer(facts.message):
-        name = match["after"] or match["before"]
+        name = match["after"] or match["before"] or match["inside"]
         if name in sent:
             return name
     return None

@@ -8,6 +8,7 @@ from mtbench_runner.outcome import Outcome
 from mtbench_runner.rows import Conversation, Usage
 
 BYTES_A_TOKEN = 4  # a rule of thumb for text in Latin script; only for estimates
+NOTHING = 1e-9  # US dollars: what rounding leaves
 TYPICAL_REPLY = 250  # tokens of a judgment, where none was made yet
 
 
@@ -42,7 +43,7 @@ class Spending:
         if self.prices is None or self.limit is None:
             return 0.0
         expected = self.prices.cost(tokens_of(messages), TYPICAL_REPLY)
-        amount = max(expected, self.dearest)
+        amount = self.dearest or expected
         if self.spent + self.reserved + amount > self.limit:
             return None
         self.reserved += amount
@@ -51,6 +52,8 @@ class Spending:
     def settle(self, reserved: float, outcome: Outcome, messages: Conversation) -> None:
         """Count a call that was made, in place of what was set aside for it."""
         self.reserved -= reserved
+        if self.reserved < NOTHING:
+            self.reserved = 0.0
         if self.prices is None or outcome.kind in UNBILLED:
             return
         prompt = outcome.usage["prompt"]

@@ -51,7 +51,9 @@ class Handler(BaseHTTPRequestHandler):
             self.server.most_under_way = max(self.server.most_under_way, self.server.under_way)
         try:
             fault = self.server.fault(number, request)
-            if fault and fault.startswith("refuse-"):
+            if isinstance(fault, tuple):
+                self.send(*fault)
+            elif fault and fault.startswith("refuse-"):
                 name = fault.removeprefix("refuse-")
                 self.refuse(
                     400,
@@ -135,7 +137,11 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Judge(ThreadingHTTPServer):
-    """`fault(number, request)` names what goes wrong with a request (None: nothing); `reply` is the judgment's text."""
+    """A chat server whose faults are given.
+
+    `fault(number, request)` names what goes wrong with a request, or is the status and body to send
+    (None: nothing goes wrong); `reply` is the judgment's text.
+    """
 
     daemon_threads = True
     request_queue_size = 128
@@ -147,7 +153,7 @@ class Judge(ThreadingHTTPServer):
         self.under_way = self.most_under_way = 0
         self.seconds = 0.0
         self.reply: str | Callable[[dict[str, Any]], str] = "Fine. Rating: [[7]]"
-        self.fault: Callable[[int, dict[str, Any]], str | None] = lambda number, request: None
+        self.fault: Callable[[int, dict[str, Any]], Any] = lambda number, request: None
 
     @property
     def url(self) -> str:
@@ -165,6 +171,25 @@ def judge(monkeypatch: pytest.MonkeyPatch) -> Iterator[Judge]:
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
         yield server
         server.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries wait next to nothing."""
+    from mtbench_runner import endpoint
+
+    monkeypatch.setattr(endpoint, "BACK_OFF", 0.01)
+    monkeypatch.setattr(endpoint, "BACK_OFF_MOST", 0.02)
+
+
+def reply_with(
+    text: str | None, finish: str = "stop", usage: Any = None, **message: Any
+) -> tuple[int, Any]:
+    """Status and body of a chat completion, for `fault`."""
+    body = chat_completion(text)
+    body["choices"][0]["finish_reason"] = finish
+    body["choices"][0]["message"] |= message
+    return 200, body | {"usage": usage}
 
 
 def write_answers(folder: Path, model_id: str, text: str = "An answer.") -> None:

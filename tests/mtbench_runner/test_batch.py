@@ -1,0 +1,150 @@
+"""Batches against a server with OpenAI's files and batches, over real HTTP."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtbench_runner import store
+from mtbench_runner.__main__ import main
+
+from .conftest import KEY, chat_completion, judgments, write_answers
+
+N = 16
+
+
+class Handler(BaseHTTPRequestHandler):
+    """files.create, files.content, batches.create, batches.retrieve."""
+
+    server: "Batches"
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def send(self, status: int, body: Any) -> None:
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def do_POST(self) -> None:
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        if not self.server.has_batches:
+            return self.send(404, {"detail": "Not Found"})
+        if self.path.endswith("/files"):
+            lines = [line for line in content.splitlines() if line.startswith(b"{")]
+            self.server.requests = [json.loads(line) for line in lines]
+            return self.send(200, {"id": "file-1", "object": "file"})
+        self.server.sent = json.loads(content)
+        return self.send(200, {"id": "batch-1", "status": "validating"})
+
+    def do_GET(self) -> None:
+        if self.path.endswith("/content"):
+            return self.send(200, self.server.output())
+        if "/batches/" in self.path:
+            counts = {"completed": 3, "failed": 0, "total": N}
+            batch = {"id": "batch-1", "status": self.server.status, "request_counts": counts}
+            return self.send(200, batch | {"output_file_id": "file-2", "error_file_id": None})
+        return self.send(404, {"detail": "Not Found"})
+
+
+class Batches(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.has_batches = True
+        self.status = "in_progress"
+        self.requests: list[dict[str, Any]] = []
+        self.sent: dict[str, Any] = {}
+        self.failing: set[int] = set()  # requests that fail, by number
+
+    def output(self) -> bytes:
+        """Answers in another order than the requests, as a batch gives them."""
+        return answers_to(self.requests, self.failing)
+
+
+def answers_to(requests: list[dict[str, Any]], failing: set[int] = frozenset()) -> bytes:  # type: ignore[assignment]
+    lines = []
+    for number, request in enumerate(requests):
+        response: dict[str, Any] = {"status_code": 200, "body": chat_completion("[[7]] [[A]]")}
+        if number in failing:
+            response = {"status_code": 500, "body": {"error": {"message": "sorry"}}}
+        lines.append({"custom_id": request["custom_id"], "response": response, "error": None})
+    return b"".join(json.dumps(line).encode() + b"\n" for line in reversed(lines))
+
+
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> Iterator[Batches]:
+    with Batches() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{server.server_port}/v1")
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        yield server
+        server.shutdown()
+
+
+def run(bench: Path, what: str, *more: str, stage: str = "judge") -> int:
+    named = ["--data", str(bench), "--model-id", "m", "--judge-model", "j"]
+    return main([stage, *named, "--batch", what, *more])
+
+
+def test_a_batch_is_sent_once_and_read_back(batches: Batches, bench: Path, capsys: Any) -> None:
+    assert run(bench, "submit") == 0
+    assert len(batches.requests) == N
+    first = batches.requests[0]
+    assert (first["method"], first["url"]) == ("POST", "/v1/chat/completions")
+    assert first["body"]["model"] == "j"
+    assert first["body"]["max_tokens"] == 2048
+    assert batches.sent["completion_window"] == "24h"
+    assert run(bench, "submit") == 2
+    assert "not collected yet" in capsys.readouterr().err
+    assert run(bench, "collect") == 1
+    assert "batch batch-1 is in_progress (3 of 16)" in capsys.readouterr().err
+    assert judgments(bench) == []
+    batches.status = "completed"
+    assert run(bench, "collect") == 0
+    assert [row["score"] for row in judgments(bench)] == [7] * N
+    assert judgments(bench)[0]["usage"] == {"prompt": 100, "completion": 10}
+    assert run(bench, "submit") == 0
+    assert "nothing is left to judge" in capsys.readouterr().out
+
+
+def test_what_fails_in_a_batch_is_told_and_sent_with_the_next(
+    batches: Batches, bench: Path, capsys: Any
+) -> None:
+    batches.failing = {2, 3}
+    batches.status = "completed"
+    assert run(bench, "submit", "--votes", "2") == 0
+    assert run(bench, "collect", "--votes", "2") == 1
+    assert "2 of 32 judgments are missing (2 server error (500))" in capsys.readouterr().err
+    batches.failing = set()
+    assert run(bench, "submit", "--votes", "2") == 0
+    assert len(batches.requests) == 2
+    assert run(bench, "collect", "--votes", "2") == 0
+    assert len(judgments(bench)) == N
+
+
+def test_an_endpoint_without_batches_leaves_a_file_that_any_tool_may_answer(
+    batches: Batches, bench: Path, capsys: Any
+) -> None:
+    batches.has_batches = False
+    write_answers(bench, "base", "Another answer.")
+    pairs = ("--baseline", "base")
+    assert run(bench, "submit", *pairs, stage="pairwise") == 0
+    assert "the endpoint takes no batches" in capsys.readouterr().out
+    path = bench / "model_judgment" / "j_pair.jsonl"
+    requests = store.read(store.beside(path, "batch"))
+    assert len(requests) == 2 * N
+    assert run(bench, "collect", *pairs, stage="pairwise") == 2
+    assert "run --batch submit first" in capsys.readouterr().err
+    store.beside(path, "batch.out").write_bytes(answers_to(requests[:-1]))
+    assert run(bench, "collect", *pairs, stage="pairwise") == 1
+    assert "1 of 16 judgments are missing (1 not in the batch's output)" in capsys.readouterr().err
+    assert len(judgments(bench, "pair")) == N - 1

@@ -1,0 +1,252 @@
+"""Calls over real HTTP: what follows each outcome, within one budget of tries."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mtbench_runner import endpoint as endpoints
+from mtbench_runner.endpoint import Call, Caller, CallFailed, Endpoint, fold_system, run_jobs
+from mtbench_runner.outcome import ANSWERING, JUDGING, TRIES, Failure, Outcome, Policy
+from mtbench_runner.spending import Prices, Spending
+
+from .conftest import KEY, chat_completion, reply_with
+
+SYSTEM = [{"role": "system", "content": "Be fair."}, {"role": "user", "content": "Rate it."}]
+USER = [{"role": "user", "content": "Rate it."}]
+SETTINGS = {"temperature": 0, "max_tokens": 100}
+Results = dict[int, Outcome | Failure]
+
+
+def ask(
+    judge: Any,
+    number: int = 1,
+    policy: Policy = JUDGING,
+    messages: list[dict[str, str]] = USER,
+    spending: Spending | None = None,
+    **limits: Any,
+) -> Results:
+    """The result of each of several calls."""
+    found: Results = {}
+
+    async def job(caller: Caller) -> Outcome:
+        return await caller.complete(Call(messages, SETTINGS))
+
+    def take(index: int, result: Outcome | Failure) -> None:
+        found[index] = result
+
+    limits = {"parallel": 1, "deadline": 30.0, **limits}
+    served = Endpoint("j", judge.url, KEY, **limits)
+    run_jobs(served, [job] * number, policy, take, spending)
+    return found
+
+
+def first_then_well(fault: Any) -> Callable[[int, Any], Any]:
+    return lambda number, request: fault if number == 1 else None
+
+
+def always(fault: Any) -> Callable[[int, Any], Any]:
+    return lambda number, request: fault
+
+
+def failure(results: Results) -> Failure:
+    found = results[0]
+    assert isinstance(found, Failure)
+    return found
+
+
+OVERFLOW = (400, {"error": {"message": "too long", "code": "context_length_exceeded"}})
+FLAGGED = (403, {"error": {"message": "flagged", "metadata": {"reasons": ["violence"]}}})
+
+
+def test_a_reply_that_is_cut_is_asked_again_with_more_room_once_for_all(judge: Any) -> None:
+    judge.fault = lambda number, request: (
+        reply_with("So far", "length") if request["max_tokens"] == 100 else None
+    )
+    results = ask(judge, number=3)
+    assert [r.kind for r in results.values() if isinstance(r, Outcome)] == ["text"] * 3
+    assert [r["max_tokens"] for r in judge.requests] == [100, 400, 400, 400]
+
+
+def test_a_reply_that_is_cut_twice_is_taken_as_it_is(judge: Any) -> None:
+    judge.fault = always(reply_with("So far [[4]]", "length"))
+    found = ask(judge)[0]
+    assert isinstance(found, Outcome)
+    assert (found.kind, found.finish, found.text) == ("truncated", "length", "So far [[4]]")
+    assert len(judge.requests) == 2
+    judge.requests.clear()
+    assert isinstance(ask(judge, policy=ANSWERING)[0], Outcome)
+    assert len(judge.requests) == 1
+
+
+def test_a_judge_that_only_thinks_is_given_up_on_at_the_second_reply(judge: Any) -> None:
+    judge.fault = always(reply_with("", "length", {"completion_tokens": 400}))
+    results = ask(judge, number=20)
+    assert len(judge.requests) <= 4
+    assert [r.cause for r in results.values() if isinstance(r, Failure)].count("not begun") == 18
+    assert failure(results).permanent
+    assert "all 400 tokens went into thinking" in failure(results).outcome.detail
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "permanent", "tries"),
+    [
+        (OVERFLOW, "overflow", True, 2),  # the second time without a token limit
+        (FLAGGED, "filtered", True, 1),
+        (reply_with("", "content_filter"), "filtered", True, 1),
+        (reply_with(None, refusal="No."), "refused", True, 1),
+        (reply_with(None, "tool_calls", tool_calls=[{}]), "tool call", True, 2),
+        (reply_with(""), "empty", False, 3),
+        (reply_with("", "length"), "thinking", True, 2),
+        ((200, b"<html>"), "wrong shape", False, 4),
+        ((200, {"choices": []}), "wrong shape", False, 4),
+        ((400, {"error": "no"}), "request", False, 1),
+        ((403, {"error": "no"}), "forbidden", False, 1),
+        ((422, {"detail": "no"}), "request", False, 1),
+        ((429, {"error": "slow"}), "busy", False, TRIES),
+        ((503, b""), "busy", False, TRIES),
+        ("reset", "unreachable", False, TRIES),
+        ("cut", "unreachable", False, TRIES),
+        ("wrong-key", "key", False, 1),
+        ("unknown-model", "model", False, 1),
+    ],
+)
+def test_no_fault_costs_more_than_one_budget_and_its_cause_is_told(
+    fault: Any, kind: str, permanent: bool, tries: int, judge: Any
+) -> None:
+    judge.fault = always(fault)
+    found = failure(ask(judge))
+    assert (found.outcome.kind, found.permanent) == (kind, permanent)
+    assert found.cause
+    assert len(judge.requests) == tries
+    judge.fault = lambda number, request: None
+    assert isinstance(ask(judge)[0], Outcome)
+
+
+def test_faults_of_several_kinds_share_one_budget(judge: Any) -> None:
+    judge.fault = lambda number, request: [(429, {}), (503, {}), "reset"][number % 3]
+    failure(ask(judge))
+    assert len(judge.requests) == TRIES
+
+
+def test_an_overflow_of_one_prompt_keeps_the_limit_for_all_others(judge: Any) -> None:
+    judge.fault = lambda number, request: OVERFLOW if number <= 2 else None
+    results = ask(judge, number=3)
+    assert isinstance(results[0], Failure)
+    assert isinstance(results[1], Outcome)
+    assert [r.get("max_tokens") for r in judge.requests] == [100, None, 100, 100]
+
+
+def test_one_flagged_prompt_does_not_stop_the_others(judge: Any) -> None:
+    judge.fault = first_then_well(FLAGGED)
+    results = ask(judge, number=3)
+    assert [isinstance(results[i], Failure) for i in range(3)] == [True, False, False]
+
+
+def test_a_refused_key_stops_all(judge: Any) -> None:
+    judge.fault = always("wrong-key")
+    results = ask(judge, number=5)
+    assert len(judge.requests) == 1
+    causes = [result.cause for result in results.values() if isinstance(result, Failure)]
+    assert causes == ["the endpoint refused the key (401)", *["not begun"] * 4]
+
+
+def test_sixteen_failures_in_a_row_stop_all(judge: Any) -> None:
+    judge.fault = always((403, {"error": "no"}))
+    results = ask(judge, number=30)
+    assert len(judge.requests) == endpoints.GIVE_UP
+    assert len(results) == 30
+
+
+def test_a_model_without_a_system_role_gets_it_folded_in(judge: Any) -> None:
+    judge.fault = lambda number, request: (
+        (400, {"error": {"message": "System role not supported"}})
+        if request["messages"][0]["role"] == "system"
+        else None
+    )
+    results = ask(judge, number=2, messages=SYSTEM)
+    assert all(isinstance(result, Outcome) for result in results.values())
+    assert len(judge.requests) == 3
+    assert judge.requests[-1]["messages"] == [{"role": "user", "content": "Be fair.\n\nRate it."}]
+    assert fold_system(USER) == USER
+
+
+def test_an_empty_answer_is_an_answer_at_the_second_time(judge: Any) -> None:
+    judge.fault = always(reply_with(""))
+    found = ask(judge, policy=ANSWERING)[0]
+    assert isinstance(found, Outcome)
+    assert (found.kind, found.text, len(judge.requests)) == ("empty", "", 2)
+
+
+def test_a_timeout_names_its_option(judge: Any) -> None:
+    judge.fault = always("hang")
+    found = failure(ask(judge, timeout=0.1, deadline=0.5))
+    assert "no reply within --timeout 0.1 s" in found.cause
+    assert "--deadline 0.5 s" in found.cause
+    assert found.outcome.kind == "timeout"
+
+
+def test_retry_after_is_followed_up_to_a_minute() -> None:
+    assert endpoints._wait(Outcome("busy", retry_after=3.0), 5) == 3.0
+    assert endpoints._wait(Outcome("busy", retry_after=999.0), 1) == endpoints.LONGEST_WAIT
+    assert endpoints._retry_after({"retry-after-ms": "500"}) == 0.5
+    assert endpoints._retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) is None
+
+
+@pytest.mark.parametrize("usage", [{}, {"prompt_tokens": None}, 5, "x", None])
+def test_odd_token_counts_do_no_harm(usage: Any, judge: Any) -> None:
+    judge.fault = always(reply_with("[[7]]", usage=usage))
+    found = ask(judge)[0]
+    assert isinstance(found, Outcome)
+    assert found.usage == {"prompt": None, "completion": None}
+
+
+def test_choices_beyond_the_first_are_counted(judge: Any) -> None:
+    body = chat_completion("[[7]]")
+    body["choices"] *= 3
+    judge.fault = always((200, body))
+    found = ask(judge)[0]
+    assert isinstance(found, Outcome)
+    assert (found.text, found.choices_ignored) == ("[[7]]", 2)
+
+
+def test_the_limit_of_costs_stops_before_it_is_passed(judge: Any) -> None:
+    """100 tokens in and 10 out a call: 0.13 USD each at 1,000 and 3,000 USD a million."""
+    spending = Spending(Prices(1000.0, 3000.0), limit=1.5)
+    results = ask(judge, number=20, spending=spending)
+    assert spending.spent == pytest.approx(0.13 * len(judge.requests))
+    assert 0.6 < spending.spent <= 1.5
+    causes = {result.cause for result in results.values() if isinstance(result, Failure)}
+    assert causes == {"stopped by --max-cost", "not begun"}
+
+
+def test_a_result_is_taken_before_the_slot_is_free(judge: Any) -> None:
+    """A kill between two calls then loses neither: the first is on disk when the second begins."""
+    seen: list[tuple[int, int]] = []
+
+    async def job(caller: Caller) -> Outcome:
+        return await caller.complete(Call(USER, SETTINGS))
+
+    def take(index: int, result: Outcome | Failure) -> None:
+        seen.append((index, len(judge.requests)))
+
+    run_jobs(Endpoint("j", judge.url, KEY, parallel=1), [job] * 3, JUDGING, take)
+    assert seen == [(0, 1), (1, 2), (2, 3)]
+
+
+def test_an_error_while_a_result_is_taken_is_raised_as_it_is(judge: Any) -> None:
+    async def job(caller: Caller) -> Outcome:
+        return await caller.complete(Call(USER, SETTINGS))
+
+    def take(index: int, result: Outcome | Failure) -> None:
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        run_jobs(Endpoint("j", judge.url, KEY), [job], JUDGING, take)
+
+
+def test_a_failed_call_says_its_cause() -> None:
+    failed = CallFailed(Failure(Outcome("busy", cause="server error (500)")))
+    assert str(failed) == "server error (500)"
+    assert json.dumps(failed.failure.cause)
