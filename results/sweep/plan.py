@@ -81,7 +81,21 @@ def sweep(
                     " its recipe"
                 )
             plans[run.folder] = run
+    check_adapters(recipes, [plan.adapter for plan in plans.values() if plan.train])
     return list(plans.values())
+
+
+def check_adapters(recipes: Sequence[Recipe], made: Sequence[str]) -> None:
+    """Raise InputError if a recipe trains on from an adapter that is not there nor will be made."""
+    for recipe in recipes:
+        if recipe.init_adapter is None:
+            continue
+        weights = Path(recipe.init_adapter) / "adapter_model.safetensors"
+        if str(weights) not in made and not weights.is_file():
+            raise InputError(
+                f"{recipe.path}: init_adapter: no adapter in {recipe.init_adapter}, and no run"
+                " here makes it"
+            )
 
 
 def base_plan(recipe: Recipe, settings: Settings, runs: Path) -> Plan:

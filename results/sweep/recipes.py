@@ -1,6 +1,9 @@
 """What a sweep must know of a recipe: its base, form and rank. `python -m train` checks the rest."""
 
+import difflib
+import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ import yaml
 from results import InputError
 from results.sweep import shipped
 
+SCHEMA = Path(__file__).resolve().parents[2] / "train" / "recipe.schema.json"  # its fields
 HUB_ID = r"\w[\w.-]*/[\w.-]+"
 TASKS = {"direct": "tatqa", "calc": "tatqa_calc"}  # the lm-eval task for each form of replies
 RUN_NAME = r"\w[\w.+=,-]*"  # stays inside the folder of runs
@@ -98,6 +102,10 @@ def load(path: Path) -> dict[str, Any]:
 
 def check(path: Path, fields: dict[str, Any]) -> None:
     """Raise InputError if a field that is used here has no possible value."""
+    known = json.loads(SCHEMA.read_text(encoding="utf-8"))["properties"]
+    for key in fields:
+        if key not in known:
+            raise InputError(f"{path}: unknown key `{key}`; {nearest(str(key), known)}")
     if not isinstance(fields.get("model_name_or_path"), str):
         raise InputError(f"{path}: a recipe needs model_name_or_path; see train/recipes/")
     form = fields.get("form", "direct")
@@ -106,6 +114,12 @@ def check(path: Path, fields: dict[str, Any]) -> None:
     rank = fields.get("lora_r", 16)
     if not isinstance(rank, int) or rank < 1:
         raise InputError(f"{path}: lora_r: expected a whole number from 1 up, found {rank!r}")
+
+
+def nearest(key: str, known: Iterable[str]) -> str:
+    """A hint at the known word nearest to `key`."""
+    close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
+    return f"did you mean `{close[0]}`?" if close else "python -m train --help lists the fields"
 
 
 def check_base(recipe: Recipe) -> None:

@@ -1,5 +1,6 @@
 """Recipes are read strictly, and the shipped ones say what the experiment log says."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -267,3 +268,9 @@ def test_help_names_every_field() -> None:
         [sys.executable, "-m", "train", "--help"], capture_output=True, text=True, check=True
     )
     assert not [name for name in Recipe.model_fields if f"  {name} " not in done.stdout]
+
+
+def test_the_shipped_schema_is_that_of_the_recipe() -> None:
+    """Editors and `results run` read it; write it anew with Recipe.model_json_schema()."""
+    shipped = json.loads((FOLDER.parent / "recipe.schema.json").read_text())
+    assert shipped == Recipe.model_json_schema()

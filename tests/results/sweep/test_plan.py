@@ -4,6 +4,8 @@ The sweep itself is run twice: with stand-ins for the three programs (small scri
 no models), and, marked slow, with the programs themselves on the small base.
 """
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +13,12 @@ from typing import Any
 
 import pytest
 
+from results import InputError
 from results.__main__ import main
 from results.sweep import recipes as recipe_files
 from results.sweep import records
 from results.sweep.commands import Settings
-from results.sweep.plan import Plan, sweep
+from results.sweep.plan import Plan, Rounds, sweep
 
 ROOT = Path(__file__).resolve().parents[3]
 BASE = "train/bases/tiny-tatqa"
@@ -83,6 +86,83 @@ def test_a_4_bit_recipe_is_scored_on_a_4_bit_base(recipes: list[Path]) -> None:
     assert plain == "beta_0.05"
 
 
+def test_a_calc_recipe_and_its_base_are_scored_in_that_form(recipes: list[Path]) -> None:
+    recipes[0].write_text(recipes[0].read_text() + "form: calc\n")
+    found = planned(recipes[:2])
+    tasks = [plan.scoring[0].arguments[3] for plan in found]
+    assert tasks == ["tatqa_calc", "tatqa_calc", "tatqa", "tatqa"]
+    assert found[0].folder != found[2].folder
+
+
+def test_changed_fields_reach_training_and_the_runs_name(recipes: list[Path]) -> None:
+    read = recipe_files.read(recipes[0], ("lora_r=64", "learning_rate=1e-4"))
+    run = sweep([read], Settings(), Path("runs"), memory="small")[1]
+    assert run.folder.name == "beta_0.02+lora_r=64+learning_rate=1e-4"
+    assert run.scored.rank == 64
+    assert run.train is not None
+    assert run.train.arguments[2:8] == [
+        "--lora_r", "64", "--learning_rate", "1e-4", "--memory", "small",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", ["beta", "=1", "be ta=1", "betta=1"])
+def test_a_change_of_no_field_is_refused(recipes: list[Path], change: str) -> None:
+    with pytest.raises(InputError):
+        recipe_files.read(recipes[0], (change,))
+
+
+@pytest.mark.parametrize("name", ["...yaml", "-x.yaml", " .yaml"])
+def test_a_recipe_whose_name_leads_elsewhere_is_refused(recipes: list[Path], name: str) -> None:
+    recipes[0].rename(name)
+    with pytest.raises(InputError, match="cannot be named"):
+        recipe_files.read(Path(name))
+
+
+def test_served_scoring_asks_as_hf_does(recipes: list[Path]) -> None:
+    words = planned(recipes[:1], backend="served")[0].scoring[0].arguments
+    given = words[words.index("--model_args") + 1]
+    assert words[words.index("--model") + 1] == "local-chat-completions"
+    assert given.startswith("model=SERVED_MODEL,base_url=SERVER_URL/v1/chat/completions,")
+    generation = json.loads(words[words.index("--gen_kwargs") + 1])
+    assert generation == {"chat_template_kwargs": {"enable_thinking": False}}
+    assert "--apply_chat_template" in words
+
+
+def test_rounds_sample_train_on_and_score(recipes: list[Path]) -> None:
+    Path("mined.yaml").write_text(
+        f"model_name_or_path: {BASE}\nform: calc\nstrategy: mined\ninit_adapter: runs/beta_0.02\n"
+    )
+    read = [recipe_files.read(path) for path in (recipes[0], Path("mined.yaml"))]
+    rounds = Rounds(2, replies=3)
+    plans = sweep(read, Settings(backend="served"), Path("runs"), rounds=rounds)
+    first, second = plans[-2:]
+    assert [plan.folder.name for plan in (first, second)] == ["mined-round1", "mined-round2"]
+    assert first.sampled is not None
+    assert second.sampled is not None
+    assert first.sampled.adapter == Path("runs/beta_0.02")
+    assert second.sampled.adapter == first.folder
+    assert len(first.samples) == 3
+    seeds = [re.findall(r"seed=(\d+)", stage.command()) for stage in first.samples]
+    assert seeds == [["1"], ["2"], ["3"]]
+    assert "tatqa_calc_train" in first.samples[0].arguments
+    assert second.train is not None
+    words = second.train.arguments
+    assert words[words.index("--init_adapter") + 1] == str(first.folder)
+    files = json.loads(words[words.index("--samples") + 1])
+    assert files[0] == "runs/mined-round2/samples-1/*/samples_*.jsonl"
+    assert first.adapter in second.reads
+
+
+def test_rounds_need_a_server_and_a_recipe_for_them(
+    recipes: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(recipes[0]), "--rounds", "2"]) == 2
+    assert "give --server" in capsys.readouterr().err
+    url = "http://127.0.0.1:1"
+    assert main(["run", str(recipes[0]), "--rounds", "2", "--server", url]) == 2
+    assert "strategy: mined" in capsys.readouterr().err
+
+
 def test_another_base_or_other_settings_get_another_base_folder(
     recipes: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +188,10 @@ def test_another_base_or_other_settings_get_another_base_folder(
         ("beta: 1", "needs model_name_or_path"),
         ("model_name_or_path: no/such/folder", "no model folder no/such/folder here"),
         ("model_name_or_path: ./missing", "no model folder ./missing here"),
+        ("model_name_or_path: a/b\nbetta: 1", "unknown key `betta`; did you mean `beta`?"),
+        ("model_name_or_path: a/b\nform: prose", "form: expected direct or calc"),
+        ("model_name_or_path: a/b\nlora_r: many", "lora_r: expected a whole number"),
+        ("model_name_or_path: a/b\ninit_adapter: gone", "init_adapter: no adapter in gone"),
     ],
 )
 def test_bad_recipes_are_refused_before_any_work(
