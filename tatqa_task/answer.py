@@ -14,7 +14,6 @@ The whole specification is the table in README.md, with the tests that follow it
 
 import json
 import re
-from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from tatqa_task import amounts, calculator, metric, objects, plain_text
@@ -111,19 +110,23 @@ def _after_thinking(reply: str, thinking: bool) -> str:
 
 
 def _read(text: str, last: bool) -> Reply:
-    """The reply of the first part that holds an object with an answer, else of the first with any text."""
+    """The reply of the first part that holds an object with an answer, else of what is said in words."""
     parts = [part for part in _NEXT_TURN.split(text) if part.strip()]
+    placeholders = []
     for part in parts:
         for find in (objects.valid, objects.broken):
-            stated = _chosen(part, find, last)
+            found = list(find(part))
+            stated = _chosen(found, part, last)
             if stated is not None:
                 return _settled(stated)
-    return _in_words(parts, last)
+            if find is objects.valid:
+                placeholders += found
+    return _in_words(parts, placeholders, last)
 
 
-def _chosen(part: str, find: Callable[[str], Iterator[Stated]], last: bool) -> Stated | None:
+def _chosen(found: list[Stated], part: str, last: bool) -> Stated | None:
     """The object that counts: the first that says something, or the last where reasoning came first."""
-    found = [stated for stated in find(part) if says_something(stated)]
+    found = [stated for stated in found if says_something(stated)]
     if not found:
         return None
     if last:
@@ -190,16 +193,13 @@ def _settled(stated: Stated) -> Reply:
     return Reply(settled, scale or "", parsed=as_asked)
 
 
-def _in_words(parts: list[str], last: bool) -> Reply:
-    """The reply of what is said without an object; placeholders at their word, if there is nothing else."""
+def _in_words(parts: list[str], placeholders: list[Stated], last: bool) -> Reply:
+    """The reply of what is said without an object; placeholders at their word, if nothing else is said."""
     for part in parts:
-        empty = next(objects.valid(part), None)
-        if empty is not None:
-            return _settled(empty)
-        said = plain_text.stated(part, last)
+        said = (plain_text.introduced if placeholders else plain_text.stated)(part, last)
         if said is not None:
             return Reply(said.items, said.scale, parsed=False)
-    return NOTHING
+    return _settled(placeholders[0]) if placeholders else NOTHING
 
 
 def _is_nothing_else(text: str, form: Form) -> bool:

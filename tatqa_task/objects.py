@@ -166,9 +166,11 @@ def broken(text: str) -> Iterator[Stated]:
     """What looks like an object with an answer, first to last."""
     reader = _Reader(text)
     for found in _START.finditer(text):
-        if found.start() < reader.at or _KEY.match(text, found.end()) is None:
+        first_key = _SKIPPED.match(text, found.end())
+        at = first_key.end() if first_key else found.end()
+        if found.start() < reader.at or _KEY.match(text, at) is None:
             continue
-        reader.at = found.end()
+        reader.at = at
         stated = reader.read(found.start())
         if stated is not None:
             yield stated

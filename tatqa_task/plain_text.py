@@ -55,13 +55,18 @@ class Said(NamedTuple):
 
 def stated(text: str, last: bool) -> Said | None:
     """What a text without an answer object states; None if it is empty."""
+    return introduced(text, last) or _only_number(text) or _said(text.strip()[:LONGEST])
+
+
+def introduced(text: str, last: bool) -> Said | None:
+    """What a text introduces as its answer."""
     for way in _WAYS:
         starts = [found.end() for found in way.finditer(text)]
         if starts:
             said = _said(text[starts[-1 if last else 0] :][:LONGEST])
             if said is not None:
                 return said
-    return _only_number(text) or _said(text.strip()[:LONGEST])
+    return None
 
 
 def _said(text: str) -> Said | None:

@@ -22,13 +22,20 @@ class Wording(NamedTuple):
 INSTRUCTION = """\
 Read the table and the text of a company's report and answer the question with one line of JSON:
 {"answer": ["..."], "scale": "..."}
-The answer is a list of texts copied from the report, or one calculated number, rounded to two decimals, without unit. \
+The answer is a list of texts copied from the report, or one calculated number, rounded to two \
+decimals, without unit. \
 The scale is the unit of a number: "thousand", "million", "billion", "percent", or "" if there is none."""
+
 REASONING = "Think step by step first; the line of JSON comes last."
+
+# Words stand in the calculations because numbers of an example are copied into the answer.
 CALCULATION = """\
-Read the table and the text of a company's report and answer the question with one line of JSON, for example
+Read the table and the text of a company's report and answer the question with one line of JSON, \
+for example
 {"answer": ["net income", "cash and cash equivalents"], "scale": ""}
-"answer" lists the words or numbers as they stand in the report. If the answer must be calculated, write the calculation and not its result; a calculator works it out. With the numbers of the report in place of the words:
+"answer" lists the words or numbers as they stand in the report. If the answer must be calculated, \
+write the calculation and not its result; a calculator works it out. With the numbers of the report \
+in place of the words:
 change: {"answer": ["this year - last year"], ...}
 percentage change: {"answer": ["(this year - last year) / last year * 100"], ...}
 average: {"answer": ["(first year + second year) / 2"], ...}
