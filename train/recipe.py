@@ -123,6 +123,9 @@ class Recipe(BaseModel):
     max_pairs: int | None = Field(
         default=None, ge=1, description="use this many pairs, answer types in proportion"
     )
+    eval_share: float = Field(
+        default=0.0, ge=0, le=0.5, description="share of contexts held out, measured every epoch"
+    )
     loss_type: list[Loss] = Field(
         default=["sigmoid"], min_length=1, description=f"TRL's losses, summed: {LOSSES}"
     )

@@ -23,7 +23,7 @@ from tatqa_task.data import write_whole
 from train import record
 from train.callbacks import TOKENS, Accounts, EpochOrder, Progress, StopOnSignal
 from train.card import card
-from train.pairs.build import Counts, build, stratified
+from train.pairs.build import Counts, build, held_out, stratified
 from train.pairs.tokens import TokenPair, tokenize
 from train.recipe import Recipe, RecipeError, one_line
 from train.sources import data_source
@@ -32,6 +32,7 @@ from train.trainer import plan
 from train.trainer.adapter import InitAdapter, read_init_adapter
 from train.trainer.assemble import make_trainer
 from train.trainer.config import compute_dtype, config
+from train.trainer.held_out import HeldOut
 from train.trainer.pair_trainer import PairTrainer, TrainError
 from train.trainer.reference import attach_reference, cache_file
 
@@ -56,11 +57,12 @@ def run(
         init = read_init_adapter(recipe, base)
     counts = Counts()
     with stages("pairs"):
-        pairs = stratified(list(build(recipe, counts)), recipe.max_pairs, recipe.seed)
+        every = stratified(list(build(recipe, counts)), recipe.max_pairs, recipe.seed)
+        pairs, eval_pairs = held_out(every, recipe.eval_share, recipe.seed)
     with stages("tokenize"):
-        rows = tokenize(
-            pairs, tokenizer, recipe.max_prompt_length, recipe.max_length, counts.dropped
-        )
+        limits = recipe.max_prompt_length, recipe.max_length
+        rows = tokenize(pairs, tokenizer, *limits, counts.dropped)
+        eval_rows = tokenize(eval_pairs, tokenizer, *limits, Counter())
     if not rows:
         raise RecipeError(f"no pair is left to train on; dropped: {dict(counts.dropped)}")
     micro = plan.micro_batch(recipe, rows)
@@ -69,7 +71,7 @@ def run(
     identity = identify(recipe, rows, base, init)
     if holds(out, identity):
         return f"{out} holds this run already, finished; delete the folder to train again"
-    task = Task(recipe, out, rows, tokenizer, init, identity, stages)
+    task = Task(recipe, out, rows, eval_rows, tokenizer, init, identity, stages)
     spent = train_within_memory(task, micro)
     if spent:
         pairs_facts = kept(recipe, rows, counts)
@@ -86,6 +88,7 @@ class Task:
     recipe: Recipe
     out: Path
     rows: list[TokenPair]
+    eval_rows: list[TokenPair]
     tokenizer: Any
     init: InitAdapter | None
     identity: dict[str, Any]
@@ -236,6 +239,8 @@ def train(trainer: PairTrainer, task: Task) -> dict[str, Any]:
     stop, stages = StopOnSignal(trainer), task.stages
     for callback in (EpochOrder(trainer), stop, Accounts(trainer), Progress(trainer, main)):
         trainer.add_callback(callback)
+    if task.eval_rows:
+        trainer.add_callback(HeldOut(trainer, task.eval_rows))
     checkpoint = last_checkpoint(task.out)
     reference, logps = reference_facts(trainer, task)
     compiled = trainer.seconds_of_recording

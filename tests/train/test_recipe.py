@@ -170,6 +170,7 @@ def test_no_recipe_is_missing_from_the_table_or_from_the_readme() -> None:
         ({"pairs": "p.jsonl", "form": "calc"}, "pairs and form exclude each other"),
         ({"pairs": "p.jsonl", "scale_markers": True}, "pairs and scale_markers exclude each other"),
         ({"pairs": ""}, "pairs: String should have at least 1 character"),
+        ({"eval_share": 0.6}, "eval_share: Input should be less than or equal to 0.5"),
         ({"max_grad_norm": -1}, "max_grad_norm: Input should be greater than or equal to 0"),
         ({"num_train_epochs": 1.5}, "num_train_epochs: Input should be a valid integer"),
     ],

@@ -104,6 +104,22 @@ def _mined(recipe: Recipe, counts: Counts) -> list[Pair]:
     return kept
 
 
+def held_out(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
+    """The pairs to train on, and those of a `share` of the contexts, drawn by `seed`.
+
+    Raises RecipeError where the share is too small for a context, or leaves none.
+    """
+    if not share:
+        return list(pairs), []
+    contexts = sorted({pair.context_uid for pair in pairs})
+    n = round(share * len(contexts))
+    if not 0 < n < len(contexts):
+        raise RecipeError(f"eval_share: {share} of {len(contexts)} contexts are {n}")
+    drawn = set(Random(f"held out {seed}").sample(contexts, n))
+    trained = [pair for pair in pairs if pair.context_uid not in drawn]
+    return trained, [pair for pair in pairs if pair.context_uid in drawn]
+
+
 def stratified(pairs: Sequence[Pair], n: int | None, seed: int) -> list[Pair]:
     """At most `n` pairs in their old order: answer types in proportion, contexts kept whole.
 

@@ -97,3 +97,18 @@ def test_plain_text_takes_no_template_even_where_there_is_one(tokenizer: Any) ->
     pair = Pair("q", "c", "any", "x", "Sky is", " blue", " red<|im_end|>", plain_text=True)
     ends = [" blue<|im_end|>", " red<|im_end|>"]
     assert texts(tokenizer, one(tokenizer, PLAIN, pair)) == ["Sky is", *ends]
+
+
+def test_prompts_keep_their_last_tokens_and_long_pairs_are_counted(tokenizer: Any) -> None:
+    tokenizer.chat_template = PLAIN
+    dropped: Counter[str] = Counter()
+    (whole,) = tokenize([PAIR], tokenizer, None, None, dropped)
+    (cut,) = tokenize([PAIR], tokenizer, 3, None, dropped)
+    assert cut.prompt_ids == whole.prompt_ids[-3:]
+    assert (cut.chosen_ids, cut.rejected_ids) == (whole.chosen_ids, whole.rejected_ids)
+    longer = max(len(whole.chosen_ids), len(whole.rejected_ids))
+    assert whole.length == len(whole.prompt_ids) + longer
+    assert len(tokenize([PAIR], tokenizer, None, whole.length, dropped)) == 1
+    assert not dropped
+    assert tokenize([PAIR], tokenizer, None, whole.length - 1, dropped) == []
+    assert dropped == {"longer than max_length": 1}
