@@ -21,6 +21,7 @@ from results.statistics import ALPHA, holm
 
 LOG: dict[str, Any] = json.loads((Path(__file__).parent / "runs.json").read_text(encoding="utf-8"))
 SIZES: dict[str, int] = LOG["questions"]
+CONTEXTS: dict[str, int] = LOG["contexts"]
 DONE = [run for run in LOG["runs"] if run["status"] == "completed"]
 TYPES = ("overall", "arithmetic", "count", "multi-span", "span")
 NAMES = {"mtbench": "MT-Bench", "instruct": "instruct", "instruct_success": "instruct success, %"}
@@ -47,15 +48,28 @@ def independent_error(shares: tuple[float, float], n: int) -> float:
     return 100 * sqrt(sum(p / 100 * (1 - p / 100) for p in shares) / n)
 
 
+def context_error(shares: tuple[float, float], measure: str) -> float:
+    """The same if the questions of a context were right or wrong together: its upper bound.
+
+    The variance grows by the number of questions of this type in a context (Kish's design effect
+    with an intraclass correlation of 1).
+    """
+    n = SIZES[measure]
+    return independent_error(shares, n) * sqrt(n / CONTEXTS[measure])
+
+
 def rating_error() -> tuple[float, list[float]]:
-    """Standard error of an MT-Bench delta from the log's repeated readings of one and the same base, and these."""
+    """Standard error of an MT-Bench delta from the log's repeated readings of one base, and these."""
     readings = [run["mtbench"][0] for run in DONE if run["mtbench"][0] is not None]
     return float(np.std(readings, ddof=1)) * sqrt(2), readings
 
 
-def largest_by_chance(error: float, runs: int) -> float:
-    """The median of the largest |delta| among so many runs that change nothing."""
-    return float(stats.norm.ppf((0.5 ** (1 / runs) + 1) / 2)) * error
+def largest_by_chance(error: float, runs: int, readings: int) -> float:
+    """The median of the largest |delta| among so many runs that change nothing.
+
+    The error itself is known from a few readings only, so quantiles are Student's.
+    """
+    return float(stats.t.ppf((0.5 ** (1 / runs) + 1) / 2, readings - 1)) * error
 
 
 def by_beta(measure: str) -> list[tuple[float, float]]:
@@ -98,38 +112,35 @@ def change(entry: list[float | None] | None) -> str:
 
 
 def support() -> list[list[str]]:
-    """Every TAT-QA delta of the log with both bounds; Holm over the runs, answer type by answer type."""
-    lines = [
-        [
-            "run",
-            "answers",
-            "n",
-            "delta, points",
-            "p at best",
-            "SE, independent",
-            "p, independent (Holm)",
-        ]
-    ]
+    """Every TAT-QA delta of the log with its bounds; Holm over the runs, type by type."""
+    header = ["run", "answers", "n", "delta, points", "p at best", "SE, independent"]
+    lines = [[*header, "p (Holm)", "SE, contexts as one", "p, contexts as one (Holm)"]]
     for measure in TYPES:
-        runs = [run for run in DONE if run[measure]]
-        errors = [
-            independent_error(run[measure][:2], SIZES[measure]) if run[measure][0] else None
-            for run in runs
+        lines += support_of(measure)
+    return lines
+
+
+def support_of(measure: str) -> list[list[str]]:
+    """The lines of one answer type."""
+    runs = [run for run in DONE if run[measure]]
+    known = [run for run in runs if run[measure][0] is not None]
+    bounds: dict[str, list[str]] = {run["name"]: [] for run in runs}
+    for error in (
+        lambda shares: independent_error(shares, SIZES[measure]),
+        lambda shares: context_error(shares, measure),
+    ):
+        errors = [error(run[measure][:2]) for run in known]
+        p = [
+            2 * float(stats.norm.sf(abs(delta(run, measure) or 0) / e))
+            for run, e in zip(known, errors, strict=True)
         ]
-        known = [
-            2 * stats.norm.sf(abs(delta(r, measure) or 0) / e)
-            for r, e in zip(runs, errors, strict=True)
-            if e
-        ]
-        adjusted = iter(map(p_value, holm(known)))
-        for run, error in zip(runs, errors, strict=True):
-            bounds = [
-                p_value(at_best(run, measure)),
-                *([f"{error:.1f}", next(adjusted)] if error else ["", ""]),
-            ]
-            lines.append(
-                [run["name"], measure, str(SIZES[measure]), text(delta(run, measure), "+"), *bounds]
-            )
+        for run, e, adjusted in zip(known, errors, holm(p), strict=True):
+            bounds[run["name"]] += [f"{e:.1f}", p_value(adjusted)]
+    lines = []
+    for run in runs:
+        first = [run["name"], measure, str(SIZES[measure]), text(delta(run, measure), "+")]
+        empty = ["", "", "", ""]
+        lines.append([*first, p_value(at_best(run, measure)), *(bounds[run["name"]] or empty)])
     return lines
 
 
@@ -163,6 +174,11 @@ def blocks() -> Iterator[Block]:
         (run for run in DONE if run["count"]), key=lambda run: abs(delta(run, "count") or 0)
     )
     pairs, alone, corrected = pairs_that_differ()
+    deltas = [abs(d) for _, d in by_beta("mtbench")]
+    success = [run["instruct_success"] for run in DONE if run["instruct_success"]]
+    lowest, highest = min(s[0] for s in success), max(s[1] for s in success)
+    prompts = round((highest - lowest) * SIZES["instruct"] / 100)
+    base = sorted({run["instruct"][0] for run in DONE if run["instruct"][0] is not None})
     return page.from_template(
         "published.md",
         {
@@ -181,5 +197,14 @@ def blocks() -> Iterator[Block]:
         readings=", ".join(f"{reading:.2f}" for reading in readings),
         error=error,
         number=len(DONE),
-        largest=largest_by_chance(error, len(DONE)),
+        freedom=len(readings) - 1,
+        readings_count=len(readings),
+        best=max(deltas),
+        ratio=max(deltas) / error,
+        largest=largest_by_chance(error, len(DONE), len(readings)),
+        lowest=lowest,
+        highest=highest,
+        prompts=prompts,
+        prompts_p=f"{min(1.0, 2 * 0.5**prompts):g}",
+        instruct_base=" and ".join(f"{value:g}" for value in base),
     )

@@ -76,9 +76,13 @@ def test_errors_follow_their_formulas() -> None:
     error, readings = published.rating_error()
     assert readings == [1.76, 1.48, 1.63, 1.72, 1.40]
     assert error == pytest.approx(0.2182, abs=1e-4)
-    x = published.largest_by_chance(1.0, 6)
-    assert (1 - 2 * stats.norm.sf(x)) ** 6 == pytest.approx(0.5)
-    assert 0.38 / error < 2  # what the page says in plain words
+    x = published.largest_by_chance(1.0, 6, 5)
+    assert (1 - 2 * stats.t.sf(x, 4)) ** 6 == pytest.approx(0.5)
+    assert published.largest_by_chance(error, 6, 5) == pytest.approx(0.45, abs=0.005)
+    # 1,668 questions in 278 contexts: 6 a context
+    assert published.context_error((42.6, 49.3), "overall") == pytest.approx(
+        1.7218 * 6**0.5, abs=1e-3
+    )
 
 
 def test_the_page_says_what_the_numbers_say() -> None:
@@ -87,6 +91,10 @@ def test_the_page_says_what_the_numbers_say() -> None:
     assert "10 pairs of runs" in text
     assert "after Holm 0" in text
     assert "{" not in text
+    assert "the largest delta is 1.8 standard errors, known from 5 readings (4 degrees" in text
+    assert "beyond ±0.45 half of the time" in text
+    assert "so +0.39 as the best of 6 is what chance gives" in text
+    assert "36 % against 40 % is 1 prompt of 25: p = 1 even at best" in text
     assert not re.search(r"\bnan\b|None", text)
     assert all(run["name"] in text for run in published.LOG["runs"])
     assert max(abs(d) / published.rating_error()[0] for _, d in published.by_beta("mtbench")) < 2
