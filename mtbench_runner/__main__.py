@@ -124,6 +124,11 @@ def request_of(args: argparse.Namespace) -> "Request":
 def make_judges(args: argparse.Namespace) -> "list[Judge]":
     """The judges, each of them there. Raises InputError where one is not."""
     from mtbench_runner.endpoint import check
+
+    served_by_name = {}  # a missing key is told before FastChat, and torch with it, is imported
+    for name in args.judge_model:
+        if not name.startswith(LOCAL):
+            served_by_name[name] = endpoint(args, name, args.judge_url)
     from mtbench_runner.judge import EndpointJudge
 
     limits = spending(args)
@@ -134,7 +139,7 @@ def make_judges(args: argparse.Namespace) -> "list[Judge]":
 
             judges.append(LocalJudge(name.removeprefix(LOCAL), args.judge_max_tokens))
             continue
-        served = endpoint(args, name, args.judge_url)
+        served = served_by_name[name]
         if args.batch:
             from mtbench_runner.batch import BatchJudge
 

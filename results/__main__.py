@@ -72,8 +72,6 @@ def compare_command(args: argparse.Namespace) -> int:
 
 
 def run_command(args: argparse.Namespace) -> int:
-    from results import terminal
-    from results.report import publish
     from results.sweep import dry_run, execute
 
     if args.verbose:
@@ -83,6 +81,9 @@ def run_command(args: argparse.Namespace) -> int:
     if args.dry_run:
         print("\n".join(dry_run.lines(plans, serving)))
         return 0
+    from results import terminal
+    from results.report import publish  # draws figures: only for a call that is not refused
+
     if args.judge_model:
         options.check_judge_answers()
     publish.check_place(publish.folder_for(args.runs, args.report))
