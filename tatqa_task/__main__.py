@@ -1,4 +1,7 @@
-"""Commands around the TAT-QA task: `python -m tatqa_task include-path | score | export | download | generate`."""
+"""Commands around the TAT-QA task.
+
+python -m tatqa_task include-path | score | export | errata | download | generate | upstream
+"""
 
 import argparse
 import json
@@ -6,9 +9,10 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-from tatqa_task import answer, data, download, metric, synthetic
+from tatqa_task import answer, data, download, errata, metric, synthetic, task_files, upstream
+from tatqa_task.types import Question
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,14 +38,12 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "include-path", help="print the folder of the task YAMLs, for lm_eval --include_path"
     )
-    command.set_defaults(run=lambda _: print(Path(__file__).parent / "tasks"))
+    command.set_defaults(run=lambda _: print(task_files.FOLDER))
 
     command = commands.add_parser(
         "score", help="score predictions in TAT-QA's official format, {uid: [answer, scale]}"
     )
-    command.add_argument(
-        "--gold", type=Path, required=True, help="gold file in the official format"
-    )
+    command.add_argument("--gold", type=Path, required=True, help="gold file, official format")
     command.add_argument("--pred", type=Path, required=True, help="predictions, as JSON")
     command.add_argument(
         "--json", type=Path, metavar="OUT", help="also write the scores, question by question"
@@ -60,11 +62,15 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_export)
 
     command = commands.add_parser(
+        "errata", help="list the gold answers of a file that the rules doubt, or that do not stand"
+    )
+    command.add_argument("--gold", type=Path, required=True, help="gold file, official format")
+    command.set_defaults(run=_errata)
+
+    command = commands.add_parser(
         "download", help="fetch and verify the official files, print where they are"
     )
-    command.set_defaults(
-        run=lambda _: [print(download.official_file(split)) for split in data.FILES]
-    )
+    command.set_defaults(run=_download)
 
     command = commands.add_parser(
         "generate", help="write a folder of synthetic data that TATQA_DATA can name"
@@ -78,41 +84,79 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--seed", type=int, default=0)
     command.set_defaults(run=_generate)
+
+    command = commands.add_parser(
+        "upstream", help="write a task folder for lm-evaluation-harness itself"
+    )
+    command.add_argument("folder", type=Path)
+    command.set_defaults(run=_upstream)
     return parser
 
 
 def _score(arguments: argparse.Namespace) -> None:
-    questions = [
-        question for context in data.read_file(arguments.gold) for question in context.questions
-    ]
-    asked = {question.uid for question in questions}
+    contexts = data.read_file(arguments.gold)
+    questions = [question for context in contexts for question in context.questions]
     predictions, repeated = _read_predictions(arguments.pred)
-    pairs = {
-        uid: pair for uid, pair in predictions.items() if isinstance(pair, list) and len(pair) == 2
-    }
-    scores = [
-        metric.score(question, *pairs.get(question.uid, (None, None))) for question in questions
-    ]
-    mean = metric.mean(scores)
+    scores = {}
+    misshapen = [uid for uid, pair in predictions.items() if not _is_pair(pair)]
+    for question in questions:
+        pair = predictions.get(question.uid)
+        answered, scale = pair if _is_pair(pair) else (None, None)
+        scores[question.uid] = metric.score(question, answered, scale)
+    asked = scores.keys()
     _report_uids(
         "questions without a prediction count as wrong", sorted(asked - predictions.keys())
     )
     _report_uids("predictions for no question are left out", sorted(predictions.keys() - asked))
     _report_uids("uids predicted more than once count with their last prediction", repeated)
-    _report_uids(
-        "predictions that are not [answer, scale] count as wrong",
-        [u for u in predictions if u not in pairs],
-    )
-    print(f"questions {len(scores)}\nEM {mean.em:.4f}\nF1 {mean.f1:.4f}\nscale {mean.scale:.4f}")
-    print(f"\n{_table('EM', questions, [score.em for score in scores])}")
-    print(f"\n{_table('F1', questions, [score.f1 for score in scores])}")
+    _report_uids("predictions that are not [answer, scale] count as wrong", misshapen)
+    mean = _print_scores(questions, scores)
     if arguments.json:
-        per_question = {
-            question.uid: score for question, score in zip(questions, scores, strict=True)
-        }
-        _write_json(
-            arguments.json, mean._asdict() | {"n": len(scores), "per_question": per_question}
-        )
+        content = mean._asdict() | {"n": len(scores), "per_question": scores}
+        _write_json(arguments.json, content)
+
+
+def _is_pair(prediction: Any) -> TypeGuard[list[Any]]:
+    return isinstance(prediction, list) and len(prediction) == 2
+
+
+def _print_scores(questions: Sequence[Question], scores: dict[str, metric.Score]) -> metric.Score:
+    """Means, also without the questions whose gold does not stand, and tables; the mean over all."""
+    mean = metric.mean(list(scores.values()))
+    print(f"questions {len(scores)}\nEM {mean.em:.4f}\nF1 {mean.f1:.4f}\nscale {mean.scale:.4f}")
+    verified = [score for uid, score in scores.items() if uid not in errata.listed()]
+    if len(verified) < len(scores):
+        stands = metric.mean(verified)
+        print(f"questions_verified {len(verified)}\nEM_verified {stands.em:.4f}")
+        print(f"F1_verified {stands.f1:.4f}\nscale_verified {stands.scale:.4f}")
+    print(f"\n{_table('EM', questions, [scores[q.uid].em for q in questions])}")
+    print(f"\n{_table('F1', questions, [scores[q.uid].f1 for q in questions])}")
+    return mean
+
+
+def _errata(arguments: argparse.Namespace) -> None:
+    contexts = data.read_file(arguments.gold)
+    listed = errata.listed()
+    for found in errata.findings(contexts):
+        verdict = listed[found.uid].verdict if found.uid in listed else "not listed"
+        print(f"{found.uid}\t{verdict}\t{found.rule}\t{found.evidence}")
+    for context in contexts:
+        for question in context.questions:
+            entry = listed.get(question.uid)
+            if entry and entry.rule == "by_eye":
+                print(f"{entry.uid}\t{entry.verdict}\t{entry.rule}\t{entry.evidence}")
+
+
+def _download(arguments: argparse.Namespace) -> None:
+    for split in data.FILES:
+        print(download.official_file(split))
+
+
+def _upstream(arguments: argparse.Namespace) -> None:
+    names = upstream.write(arguments.folder)
+    print(
+        f"{len(names)} files in {arguments.folder}; with lm-eval: --include_path {arguments.folder}"
+    )
 
 
 def _read_predictions(path: Path) -> tuple[dict[str, Any], list[str]]:
@@ -130,8 +174,8 @@ def _report_uids(what: str, uids: Sequence[str]) -> None:
         print(f"warning: {len(uids)} {what}: {named}", file=sys.stderr)
 
 
-def _table(title: str, questions: Sequence[data.Question], values: Sequence[float]) -> str:
-    """Means by answer type (rows) and by where the answer is from (columns), as the official script shows them."""
+def _table(title: str, questions: Sequence[Question], values: Sequence[float]) -> str:
+    """Means by answer type (rows) and source of the answer (columns), as in the official script."""
     cells = defaultdict(list)
     for question, value in zip(questions, values, strict=True):
         cells[question.answer_type, question.answer_from or "unknown"].append(value)

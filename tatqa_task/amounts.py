@@ -76,7 +76,8 @@ def number_in(text: str) -> str | None:
     bare = _CODES.sub("", plain(text)).replace("\\", "").strip()
     bare = _ABOUT.sub("", bare).strip()
     bare = _SPACED_SIGN.sub(r"\1", bare).rstrip(". ")
-    return bare if metric.to_number(bare) is not None else None
+    has_words = any(character.isalpha() for character in bare)
+    return None if has_words or metric.to_number(bare) is None else bare
 
 
 def settled(item: str, scale: Scale) -> str:

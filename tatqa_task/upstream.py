@@ -1,0 +1,74 @@
+"""A folder for lm-evaluation-harness itself: `python -m tatqa_task upstream lm_eval/tasks/tatqa`.
+
+The task files and the modules they need, which import nothing of this package: `utils.py` is harness.py,
+the others get the prefix `tatqa_` and are found beside it. The same code, so the same numbers.
+"""
+
+import re
+from pathlib import Path
+
+from tatqa_task import task_files
+from tatqa_task.files import DataError, write_whole
+
+HERE = Path(__file__).parent
+MODULES = (
+    "types", "typography", "files", "download", "synthetic", "data", "metric", "log_rule", "calculator",
+    "amounts", "objects", "plain_text", "answer", "prompt", "budget", "sampling", "errata",
+)  # fmt: skip
+DATA = ("synthetic.json", "errata.json")
+FUNCTIONS = "utils"  # upstream's name for the module that task files name
+FIND_MODULES = """\
+sys.path.insert(0, str(Path(__file__).parent))  # the modules beside this file
+
+"""
+_FROM_PACKAGE = re.compile(r"^from tatqa_task import (.+)$", re.MULTILINE)
+_FROM_MODULE = re.compile(r"^from tatqa_task\.(\w+) import", re.MULTILINE)
+
+
+def write(folder: Path) -> list[str]:
+    """Write the folder, which must not be there or be empty; the names of its files. Raises DataError."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder} is there and not empty; name a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    files = contents()
+    for name, content in files.items():
+        write_whole(folder / name, content.encode())
+    return sorted(files)
+
+
+def contents() -> dict[str, str]:
+    """All files of the folder: name and content."""
+    made = {"README.md": _read("README.md"), f"{FUNCTIONS}.py": _functions()}
+    for module in (*MODULES, "task_files"):
+        made[f"tatqa_{module}.py"] = standing_alone(_read(f"{module}.py"))
+    for name in DATA:
+        made[f"tatqa_{name}"] = _read(name)
+    for name, content in task_files.files().items():
+        made[name] = content.replace("tatqa_task.harness.", f"{FUNCTIONS}.")
+    return made
+
+
+def _read(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")
+
+
+def _functions() -> str:
+    """harness.py, with the folder it stands in on the path before the first of its modules is imported."""
+    text = standing_alone(_read("harness.py"))
+    before, first, after = text.partition("import tatqa_")
+    return (
+        before.replace("import sys\n", "import sys\nfrom pathlib import Path\n")
+        + FIND_MODULES
+        + first
+        + after
+    )
+
+
+def standing_alone(source: str) -> str:
+    """A module's source with its imports of this package turned into imports of the modules beside it."""
+
+    def modules(found: re.Match[str]) -> str:
+        names = [name.strip() for name in found.group(1).split(",")]
+        return "\n".join(f"import tatqa_{name} as {name}" for name in names)
+
+    return _FROM_MODULE.sub(r"from tatqa_\1 import", _FROM_PACKAGE.sub(modules, source))
