@@ -2,12 +2,14 @@
 
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 from transformers import TrainerCallback
 
+from train.folder import seal
 from train.trainer.pair_trainer import PairTrainer
 
 TOKENS = ("presented", "real", "computed")  # padded, without padding, run through the backbone
@@ -50,8 +52,12 @@ class StopOnSignal(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Give both signals back."""
-        for number, handler in self.handlers.items():
-            signal.signal(number, handler)
+        self.give_back()
+
+    def give_back(self) -> None:
+        """Put the handlers back that were there; again, nothing."""
+        while self.handlers:
+            signal.signal(*self.handlers.popitem())
 
 
 class Accounts(TrainerCallback):
@@ -90,12 +96,26 @@ class Accounts(TrainerCallback):
         state.log_history[-1].update({**self.tokens, "seconds": self.seconds})
 
 
+class Seal(TrainerCallback):
+    """Writes down checksums of each checkpoint, once all processes have written theirs."""
+
+    def __init__(self, trainer: PairTrainer) -> None:
+        self.trainer = trainer
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Seal the checkpoint that was just saved."""
+        self.trainer.accelerator.wait_for_everyone()
+        if self.trainer.accelerator.is_main_process:
+            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
 class Progress(TrainerCallback):
     """One bar: loss, rewards, how far log-probabilities moved, pairs a second."""
 
     def __init__(self, trainer: PairTrainer, show: bool) -> None:
         self.trainer = trainer
         self.show = show
+        self.bar: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Open the bar where a resumed run stands."""
@@ -118,7 +138,12 @@ class Progress(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Close the bar."""
-        self.bar.close()
+        self.close()
+
+    def close(self) -> None:
+        """End the bar's line, so that what is said next has its own."""
+        if self.bar is not None:
+            self.bar.close()
 
 
 def describe(logs: dict[str, float]) -> str:

@@ -3,28 +3,28 @@
 An interrupted run goes on where its last checkpoint stands.
 """
 
-import errno
 import gc
 import hashlib
-import json
 import logging
 import shutil
+from array import array
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoTokenizer
 
 from tatqa_task.data import write_whole
 from train import record
-from train.callbacks import TOKENS, Accounts, EpochOrder, Progress, StopOnSignal
+from train.base import open_base
+from train.callbacks import TOKENS, Accounts, EpochOrder, Progress, Seal, StopOnSignal
 from train.card import card
-from train.pairs.build import Counts, build, held_out, stratified
-from train.pairs.tokens import TokenPair, tokenize
+from train.folder import holds, last_checkpoint, unwritable
+from train.pairs.build import Counts
+from train.pairs.tokens import TokenPair
+from train.prepared import prepare
 from train.recipe import Recipe, RecipeError, one_line
 from train.sources import data_source
 from train.stages import Stages
@@ -37,7 +37,6 @@ from train.trainer.pair_trainer import PairTrainer, TrainError
 from train.trainer.reference import attach_reference, cache_file
 
 logger = logging.getLogger(__name__)
-MAY_CHANGE = {"memory"}  # fields that decide how a run computes, not which adapter comes out
 
 
 def run(
@@ -55,14 +54,7 @@ def run(
     with stages("load"):
         tokenizer, base = open_base(recipe.model_name_or_path)
         init = read_init_adapter(recipe, base)
-    counts = Counts()
-    with stages("pairs"):
-        every = stratified(list(build(recipe, counts)), recipe.max_pairs, recipe.seed)
-        pairs, eval_pairs = held_out(every, recipe.eval_share, recipe.seed)
-    with stages("tokenize"):
-        limits = recipe.max_prompt_length, recipe.max_length
-        rows = tokenize(pairs, tokenizer, *limits, counts.dropped)
-        eval_rows = tokenize(eval_pairs, tokenizer, *limits, Counter())
+    rows, eval_rows, counts = prepare(recipe, tokenizer, stages)
     if not rows:
         raise RecipeError(f"no pair is left to train on; dropped: {dict(counts.dropped)}")
     micro = plan.micro_batch(recipe, rows)
@@ -109,7 +101,9 @@ def identify(
     """What decides which adapter comes out: a folder that holds another run is known by it."""
     data = hashlib.sha256()
     for row in rows:
-        data.update(json.dumps(row.pair.row(), sort_keys=True).encode())
+        data.update(f"{row.pair.context_uid} {row.pair.answer_type} ".encode())
+        for ids in (row.prompt_ids, row.chosen_ids, row.rejected_ids):
+            data.update(array("q", [*ids, -1]).tobytes())
     return {
         "recipe": recipe.model_dump(),
         "data_sha256": data.hexdigest(),
@@ -161,24 +155,6 @@ def train_once(task: Task, micro: int) -> dict[str, Any]:
     return spent if trainer.accelerator.is_main_process else {}
 
 
-def open_base(path: str) -> tuple[Any, str]:
-    """The base model's tokenizer, and a sha256 of its files or of the Hub's commit. Raises RecipeError."""
-    try:
-        commit = getattr(AutoConfig.from_pretrained(path), "_commit_hash", None)
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        sha = hashlib.sha256((commit or "").encode())
-        for file in (
-            []
-            if commit
-            else [Path(path) / "config.json", *sorted(Path(path).glob("*.safetensors"))]
-        ):
-            with file.open("rb") as content:
-                hashlib.file_digest(content, lambda: sha)  # one sum over all of them
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"model_name_or_path: cannot load {path}: {one_line(error)}") from None
-    return tokenizer, sha.hexdigest()
-
-
 def open_trainer(task: Task, micro: int) -> PairTrainer:
     """The trainer of a run; what the libraries refuse is a RecipeError, and leaves no folder."""
     new = not task.out.exists()
@@ -194,58 +170,27 @@ def open_trainer(task: Task, micro: int) -> PairTrainer:
         raise RecipeError(one_line(error)) from None
 
 
-def holds(out: Path, identity: dict[str, Any]) -> bool:
-    """Whether `out` holds this run, finished. Raises RecipeError if it holds another one, or part of it."""
-    marker = next((path for path in (out / "train.json", out / "run.json") if path.exists()), None)
-    if marker is None:
-        if (out / "adapter_config.json").exists() or list(out.glob("checkpoint-*")):
-            raise RecipeError(
-                f"{out} holds an adapter that this program did not train; choose another --output_dir"
-            )
-        return False
-    here, there = (
-        {
-            **found["recipe"],
-            "pairs": found["data_sha256"],
-            "base model weights": found["base_sha256"],
-            "init_adapter weights": found.get("init_adapter_sha256"),
-        }
-        for found in (identity, json.loads(marker.read_text(encoding="utf-8")))
-    )
-    differs = [
-        name for name, value in here.items() if there.get(name) != value and name not in MAY_CHANGE
-    ]
-    if differs:
-        raise RecipeError(
-            f"{out} holds a run with other {differs[0]}; choose another --output_dir or delete it"
-        )
-    return marker.name == "train.json"
-
-
-def last_checkpoint(out: Path) -> Path | None:
-    """The newest whole checkpoint; Trainer writes trainer_state.json last, so one without it was cut short."""
-    for path in sorted(
-        out.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2])
-    ):
-        with suppress(OSError, ValueError):
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-            return path
-    return None
-
-
 def train(trainer: PairTrainer, task: Task) -> dict[str, Any]:
     """Train from the last checkpoint on and save; returns the measured part of train.json."""
     main = trainer.accelerator.is_main_process
     stop, stages = StopOnSignal(trainer), task.stages
-    for callback in (EpochOrder(trainer), stop, Accounts(trainer), Progress(trainer, main)):
+    progress = Progress(trainer, main)
+    for callback in (EpochOrder(trainer), stop, Accounts(trainer), progress, Seal(trainer)):
         trainer.add_callback(callback)
     if task.eval_rows:
-        trainer.add_callback(HeldOut(trainer, task.eval_rows))
+        held_out = HeldOut(trainer, task.eval_rows)
+        held_out.measure_start()
+        trainer.add_callback(held_out)
     checkpoint = last_checkpoint(task.out)
     reference, logps = reference_facts(trainer, task)
+    trainer.first_step_is_checked = task.recipe.needs_reference and checkpoint is None
     compiled = trainer.seconds_of_recording
-    with stages("train"):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        with stages("train"):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:  # Trainer tells its callbacks nothing of a failure
+        progress.close()
+        stop.give_back()
     stages.move("train", "compile", trainer.seconds_of_recording - compiled)
     if stop.stopped_by:
         where = f"step {trainer.state.global_step} of {trainer.state.max_steps}"
@@ -307,19 +252,6 @@ def peak_memory() -> int | None:
     if not torch.cuda.is_available():
         return None
     return int(torch.cuda.max_memory_allocated())
-
-
-def unwritable(error: Exception, out: Path) -> str:
-    """One line for a failed write; any other error is raised again."""
-    if not (
-        isinstance(error, OSError)
-        or "(os error" in str(error)
-        or "PytorchStreamWriter" in str(error)
-    ):
-        raise error
-    full = getattr(error, "errno", None) == errno.ENOSPC or shutil.disk_usage(out).free < 1 << 20
-    reason = "no space left" if full else one_line(error)
-    return f"cannot write to {out}: {reason}; mend that, then the same command goes on from the last checkpoint"
 
 
 def kept(recipe: Recipe, rows: list[TokenPair], counts: Counts) -> dict[str, Any]:

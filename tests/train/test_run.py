@@ -1,7 +1,9 @@
 """Whole runs through the command: what they leave, how they resume, what they refuse."""
 
 import json
+import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,11 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from transformers import AutoTokenizer
 
 from train.__main__ import main
-from train.run import last_checkpoint
+from train.folder import last_checkpoint
 
 pytestmark = pytest.mark.usefixtures("small_data")
 Command = Callable[..., subprocess.Popen[str]]
@@ -120,7 +124,7 @@ def test_killed_at_any_step_it_ends_with_the_same_adapter_to_the_bit(
     """kill -9 in the second epoch, also with a checkpoint cut short: order, dropout, optimizer and clock go on."""
     out = tmp_path / "run"
     process = start(recipe_file, "--output_dir", out, *DROPOUT)
-    wait_for(out / "checkpoint-8" / "trainer_state.json", process)
+    wait_for(out / "checkpoint-8" / "checksums.json", process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (out / "train.json").exists()
@@ -151,7 +155,7 @@ def test_a_signal_saves_a_checkpoint_and_the_run_goes_on(
 ) -> None:
     out = tmp_path / "run"
     process = start(recipe_file, "--output_dir", out, "--save_steps", 1, *DROPOUT)
-    wait_for(out / "checkpoint-1" / "trainer_state.json", process)
+    wait_for(out / "checkpoint-1" / "checksums.json", process)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -410,3 +414,53 @@ def test_the_micro_batch_follows_from_what_prompts_share(
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (needed / plan.USABLE, 0))
     assert plan.micro_batch(recipe, rows(shared=True)) == 32
     assert plan.micro_batch(recipe, rows(shared=False)) < 4
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_the_adapter_is_the_same(
+    whole: Path, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without optimizer.pt the libraries go on with a fresh optimizer, to another adapter."""
+    from train.callbacks import EpochOrder
+
+    def stop(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.order.set_epoch(int(state.epoch or 0))
+        if state.epoch >= 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(EpochOrder, "on_epoch_begin", stop)
+        assert main([str(recipe_file), "--output_dir", str(out), *DROPOUT]) == 1
+    newest = last_checkpoint(out)
+    assert newest is not None
+    (newest / "optimizer.pt").unlink()
+    before = last_checkpoint(out)
+    assert before is not None
+    assert before != newest
+    assert main([str(recipe_file), "--output_dir", str(out), *DROPOUT]) == 0
+    assert same_bits(whole, out)
+
+
+def test_another_chat_template_is_another_run(
+    recipe_file: Path, mini: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = shutil.copytree(mini, tmp_path / "base")
+    words = (recipe_file, "--model_name_or_path", base, "--max_pairs", 16, "--output_dir")
+    assert main([*map(str, words), str(tmp_path / "run")]) == 0
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.chat_template = "Answer. " + tokenizer.chat_template
+    tokenizer.save_pretrained(base)
+    assert "holds a run with other pairs" in refused(capsys, *words, tmp_path / "run")
+
+
+def test_a_reference_of_another_model_ends_the_run_at_its_first_step(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever the cache says: policy and reference agree at the first step, or all is wrong."""
+    words = (recipe_file, "--max_pairs", 16, "--output_dir")
+    assert main([*map(str, words), str(tmp_path / "one")]) == 0
+    (kept,) = Path(os.environ["XDG_CACHE_HOME"]).glob("tatqa-bench/reference/*.npy")
+    np.save(kept, np.load(kept) + [3.0, -3.0])
+    message = refused(capsys, *words, tmp_path / "two", "--beta", 0.3, code=1)
+    assert "are of another model" in message
+    assert not (tmp_path / "two" / "train.json").exists()

@@ -1,6 +1,7 @@
 """Before anything is trained: one small batch, plainly and with shared prefixes, compared.
 
-Refusing by what a model says of itself (support.py) cannot know every architecture. This computes.
+Refusing by what a model says of itself (support.py) cannot know every architecture; this computes.
+It takes a dense mask and compiles nothing, so on any machine it costs two small passes.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,51 +10,64 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from train.sharing.forward import Collator, share_prefixes
 from train.sharing.layout import SharingError
+from train.sharing.support import dense_kernel
 
+Batch = dict[str, Any]
 PAIRS = 2
-# Of the largest log-probability, and of the gradient's norm; rounding alone stays well below.
+# How far log-probabilities and gradients may be apart, as a share of their size: rounding alone.
 TOLERANCE = {torch.float32: (1e-4, 1e-3), torch.bfloat16: (0.05, 0.3), torch.float16: (0.02, 0.2)}
 
 
-def compare(
+def preflight(
     model: torch.nn.Module,
-    plain: Callable[[], dict[str, Any]],
-    shared: Callable[[], dict[str, Any]],
-    switch: Callable[[bool], None],
+    examples: Sequence[dict[str, Any]],
+    collator: Collator,
+    prepare: Callable[[Batch], Batch],
 ) -> None:
-    """Raise SharingError unless a batch gives the same log-probabilities and gradient both ways.
+    """Raise SharingError unless a small batch gives the same numbers both ways.
 
-    plain, shared: make the batch for TRL's fused forward, as collated without and with sharing.
-    switch: turns the sharing of the model on (True) or off.
+    examples: rows of TRL's dataset (prompt_ids, chosen_ids, rejected_ids). collator: TRL's or like
+    it. prepare: moves a batch to the device, and leaves what the model's forward takes and
+    `completion_mask`.
     """
-    switch(False)
+    batch = small_batch(examples)
+    expected = log_probs_and_gradient(model, prepare(collator(batch)))
+    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    sharing = share_prefixes(model, dense_kernel(base))
     try:
-        expected = log_probs_and_gradient(model, plain())
+        found = log_probs_and_gradient(model, prepare(sharing.collate(collator)(batch)))
+    except (SharingError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever an unknown architecture does with the mask
+        problem = f"it fails with the trie's mask ({type(error).__name__}: {error})"
+        raise refusal(base, problem) from None
     finally:
-        switch(True)
-    found = log_probs_and_gradient(model, shared())
+        sharing.remove()
     names = ("log-probabilities", "gradients")
-    limits = TOLERANCE.get(compute_dtype(model), TOLERANCE[torch.bfloat16])
-    for name, a, b, limit in zip(names, expected, found, limits, strict=True):
+    for name, a, b, limit in zip(names, expected, found, tolerance(base), strict=True):
         distance = float((a - b).norm() / a.norm().clamp(min=1e-12))
         if not distance <= limit:
-            raise SharingError(
-                f"{type(model).__name__}: {name} with shared prefixes differ from the plain "
-                f"forward's by {distance:.1e} of their size. Set share_prefixes: false"
-            )
+            raise refusal(base, f"its {name} would be off by {distance:.1e} of their size")
 
 
-def compute_dtype(model: torch.nn.Module) -> torch.dtype:
-    """That of autocast where it is on, else of the weights."""
-    if torch.is_autocast_enabled("cuda"):
-        return torch.get_autocast_dtype("cuda")
-    if torch.is_autocast_enabled("cpu"):
-        return torch.get_autocast_dtype("cpu")
-    return next(model.parameters()).dtype
+def refusal(model: Any, problem: str) -> SharingError:
+    """One line that says which model cannot share, why, and what to do."""
+    text = " ".join(f"{type(model).__name__} cannot share prefixes: {problem}".split())
+    return SharingError(f"{text[:300]}. Set share_prefixes: false")
 
 
-def log_probs_and_gradient(model: torch.nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+def tolerance(model: torch.nn.Module) -> tuple[float, float]:
+    """By the coarser of the weights' precision and autocast's."""
+    dtype = next(model.parameters()).dtype
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+    return TOLERANCE.get(dtype, TOLERANCE[torch.bfloat16])
+
+
+def log_probs_and_gradient(model: torch.nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     """Log-probabilities of the replies [2 B], and the gradient of their sum, flattened."""
     completion = batch["completion_mask"]
     inputs = {name: value for name, value in batch.items() if name != "completion_mask"}
@@ -62,12 +76,12 @@ def log_probs_and_gradient(model: torch.nn.Module, batch: dict[str, Any]) -> tup
     output = model(**inputs, labels=labels, fused_lm_head=True, use_cache=False)
     sums = output.log_probs.sum(1)
     gradients = torch.autograd.grad(sums.sum(), trained, allow_unused=True)
-    flat = [g.flatten().float() for g in gradients if g is not None]
+    flat = [gradient.flatten().float() for gradient in gradients if gradient is not None]
     return sums.detach().float(), torch.cat(flat)
 
 
 def small_batch(examples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The shortest pairs, so that the plain forward costs little."""
+    """The shortest pair, and the one next to it by length: the plain pass costs little."""
 
     def length(example: dict[str, Any]) -> int:
         return len(example["prompt_ids"]) + len(example["chosen_ids"])

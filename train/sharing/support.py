@@ -12,6 +12,14 @@ import torch
 from train.sharing.layout import SharingError
 
 FULL, SLIDING = "full_attention", "sliding_attention"
+# What these do cannot be told from their configuration.
+UNSUITED = {
+    "big_bird": "its attention is bidirectional",
+    "megatron-bert": "its attention is bidirectional",
+    "moshi": "its decoder makes a mask of its own",
+    "openai-gpt": "it makes a mask of its own",
+    "xlm": "it makes a mask of its own",
+}
 NEEDED = {"position_ids", "attention_mask"}
 
 
@@ -44,12 +52,16 @@ def unsupported(model: Any, backbone: Any) -> str | None:
     taken = set(inspect.signature(backbone.forward).parameters)
     if config.is_encoder_decoder:
         return "it is an encoder-decoder"
+    if config.model_type in UNSUITED:
+        return UNSUITED[config.model_type]
     if others:
         return "it has layers of " + ", ".join(others)
     if getattr(model, "_is_stateful", False):
         return "its layers carry a state from token to token"
     if bidirectional(config, backbone):
         return "its attention is bidirectional"
+    if draws_noise(backbone):
+        return "its router adds noise in training (router_jitter_noise)"
     if not taken >= NEEDED:
         return f"its backbone takes no {' and no '.join(sorted(NEEDED - taken))}"
     if SLIDING in kinds and not kinds[SLIDING]:
@@ -66,12 +78,26 @@ def bidirectional(config: Any, backbone: torch.nn.Module) -> bool:
     return any(getattr(module, "is_causal", True) is False for module in backbone.modules())
 
 
+def draws_noise(backbone: torch.nn.Module) -> bool:
+    """Whether a mixture of experts jitters its routing, so that no two passes are alike."""
+    return any(
+        "jitter" in name and isinstance(value, float) and value > 0
+        for module in backbone.modules()
+        for name, value in vars(module).items()
+    )
+
+
+def dense_kernel(model: Any) -> str:
+    """The kernel that takes a dense mask anywhere and compiles nothing."""
+    return "sdpa" if getattr(model, "_supports_sdpa", False) else "eager"
+
+
 def choose_kernel(model: Any) -> str:
     """FlexAttention on GPUs, else a dense mask, bool where sdpa can be had."""
     on_gpu = next(model.parameters()).is_cuda
     if on_gpu and getattr(model, "_supports_flex_attn", False):
         return "flex"
-    return "sdpa" if getattr(model, "_supports_sdpa", False) else "eager"
+    return dense_kernel(model)
 
 
 def decoder_layers(backbone: torch.nn.Module) -> torch.nn.ModuleList:

@@ -14,10 +14,11 @@ from trl import DPOConfig
 from train.pairs.tokens import TokenPair
 from train.recipe import Recipe
 from train.sharing import share_prefixes
+from train.sharing.preflight import preflight
 from train.trainer.adapter import InitAdapter, lora, start_from
 from train.trainer.batches import ContextSampler
 from train.trainer.config import compute_dtype, nf4
-from train.trainer.pair_trainer import PairTrainer
+from train.trainer.pair_trainer import PairTrainer, set_lora_dropout
 
 
 def make_trainer(
@@ -45,16 +46,40 @@ def make_trainer(
     if cuda and recipe.load_in_4bit and recipe.memory == "fast":
         keep_dequantized(trainer.model)
     if recipe.share_prefixes:
-        sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
-        trainer.sharing = share_prefixes(
-            trainer.model,
-            compile_layers=cuda,
-            recompute=recipe.memory == "small",
-            graphs=cuda and not sharded,
-        )
-        trainer.data_collator = trainer.sharing.collate(trainer.data_collator)
+        share(trainer, cuda)
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def share(trainer: PairTrainer, cuda: bool) -> None:
+    """Have the trainer compute shared prefixes once. Raises SharingError where it cannot."""
+    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    if not sharded:
+        compare_with_plain(trainer)
+    trainer.sharing = share_prefixes(
+        trainer.model,
+        compile_layers=cuda,
+        recompute=trainer.recipe.memory == "small",
+        graphs=cuda and not sharded,
+    )
+    trainer.data_collator = trainer.sharing.collate(trainer.data_collator)
+
+
+def compare_with_plain(trainer: PairTrainer) -> None:
+    """The pre-flight: raises SharingError unless a small batch gives the same numbers both ways."""
+
+    def prepare(batch: dict[str, Any]) -> dict[str, Any]:
+        batch.pop("beta")
+        return trainer._prepare_inputs(batch)
+
+    set_lora_dropout(trainer.model, 0.0)
+    trainer.model.train()
+    lengths = [len(ids) for ids in trainer.train_dataset["prompt_ids"]]
+    shortest = sorted(range(len(lengths)), key=lengths.__getitem__)[:8]
+    examples = [trainer.train_dataset[i] for i in shortest]
+    with trainer.compute_loss_context_manager():
+        preflight(trainer.model, examples, trainer.data_collator, prepare)
+    set_lora_dropout(trainer.model, trainer.recipe.lora_dropout)
 
 
 def computed_rows(recipe: Recipe, rows: Sequence[TokenPair]) -> list[TokenPair]:

@@ -33,8 +33,11 @@ class HeldOut(TrainerCallback):
         self.chosen_tokens = sum(len(row.chosen_ids) for row in rows)
         self.start = torch.zeros(0)
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The reference's log-probabilities; in a resumed run they are those of the first start."""
+    def measure_start(self) -> None:
+        """The reference's log-probabilities, before a checkpoint is loaded into the adapter.
+
+        Where training goes on from an adapter, that one is the reference, not the resumed one.
+        """
         if self.trainer.recipe.needs_reference:
             with as_reference(self.trainer):
                 self.start = self._logps()

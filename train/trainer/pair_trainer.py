@@ -19,7 +19,7 @@ from train.recipe import Recipe
 from train.sharing import Packed, PrefixSharing
 from train.trainer.adapter import is_target
 from train.trainer.batches import ContextSampler, StepBatches, collator
-from train.trainer.config import fsdp_policy
+from train.trainer.config import compute_dtype, fsdp_policy
 
 
 class TrainError(Exception):
@@ -94,6 +94,7 @@ class PairTrainer(DPOTrainer):
 
     loss_is_scaled_for_ga = True  # compute_loss does it
     sharing: PrefixSharing | None = None
+    first_step_is_checked = False  # set where a run starts with a reference
 
     def __init__(self, recipe: Recipe, order: ContextSampler, **kwargs: Any) -> None:
         self.recipe, self.order = recipe, order
@@ -173,6 +174,9 @@ class PairTrainer(DPOTrainer):
         if "loss" in logs:
             logs.update(self.step_totals.logps_at_start())
         super().log(logs, start_time)
+        if self.first_step_is_checked and self.state.global_step == 1:
+            self.first_step_is_checked = False
+            refuse_other_reference(self.recipe, logs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Trainer's, for a checkpoint or the end; weights that are no numbers are not saved."""
@@ -238,6 +242,24 @@ class PairTrainer(DPOTrainer):
         else:
             presented, real, computed = mask.numel(), mask.sum(), mask.numel()
         self.tokens.update(presented=presented, real=real, computed=computed)
+
+
+def refuse_other_reference(recipe: Recipe, logs: dict[str, float]) -> None:
+    """Raise TrainError if the first step's log-probabilities are not those of the reference.
+
+    Policy and reference are one model there, so a reference from a cache that does not agree within
+    rounding is another model's. LoRA dropout on an adapter that is trained on from is no rounding.
+    """
+    if recipe.init_adapter and recipe.lora_dropout:
+        return
+    relative, absolute = (1e-3, 0.01) if compute_dtype(recipe) == "float32" else (0.03, 1.0)
+    for side in ("chosen", "rejected"):
+        now, start = logs[f"logps/{side}"], logs[f"logps/{side}_start"]
+        if abs(now - start) > relative * abs(start) + absolute:
+            raise TrainError(
+                f"the reference's log-probabilities are of another model: {start:.2f} for {side} "
+                f"replies, at the first step {now:.2f}; delete the cache's reference folder"
+            )
 
 
 def refuse_missing_targets(recipe: Recipe, model: torch.nn.Module) -> None:

@@ -6,6 +6,7 @@ over those computes them once, in its first run, and epochs after the first do n
 
 import contextlib
 import hashlib
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,8 +17,11 @@ import torch
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
+from train.base import cache_folder
 from train.pairs.tokens import TokenPair
 from train.trainer.pair_trainer import TrainError, set_lora_dropout
+
+logger = logging.getLogger(__name__)
 
 
 def cache_file(model_sha256: str, precision: str, rows: Sequence[TokenPair]) -> Path:
@@ -28,12 +32,7 @@ def cache_file(model_sha256: str, precision: str, rows: Sequence[TokenPair]) -> 
     key = hashlib.sha256(f"{model_sha256} {precision}".encode())
     for row in rows:
         key.update(repr((row.prompt_ids, row.chosen_ids, row.rejected_ids)).encode())
-    folder = (
-        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        / "tatqa-bench"
-        / "reference"
-    )
-    return folder / f"{key.hexdigest()}.npy"
+    return cache_folder() / "reference" / f"{key.hexdigest()}.npy"
 
 
 def attach_reference(trainer: Any, cache: Path | None) -> bool:
@@ -69,11 +68,14 @@ def read(cache: Path | None, pairs: int) -> np.ndarray | None:
 
 
 def write(cache: Path, values: np.ndarray) -> None:
-    """Write the file whole."""
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    whole = cache.with_name(f".{os.getpid()}.npy")
-    np.save(whole, values)
-    whole.replace(cache)
+    """Write the file whole; a cache folder that cannot be written costs time alone."""
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        whole = cache.with_name(f".{os.getpid()}.npy")
+        np.save(whole, values)
+        whole.replace(cache)
+    except OSError as error:
+        logger.warning("reference log-probabilities are not kept: %s", error)
 
 
 def compute_reference(trainer: Any) -> np.ndarray:

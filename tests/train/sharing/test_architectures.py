@@ -31,7 +31,7 @@ SIZES: dict[str, int] = {
     **dict.fromkeys(("moe_num_experts", "decoder_attention_heads", "index_topk"), 4),
     **dict.fromkeys(("n_group", "topk_group", "encoder_layers"), 1),
     **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx"), 256),
-    **dict.fromkeys(("head_dim", "sliding_window", "attention_chunk_size"), 8),
+    **dict.fromkeys(("head_dim", "sliding_window", "attention_chunk_size", "rotary_dim"), 8),
     **dict.fromkeys(("kv_lora_rank", "q_lora_rank", "qk_rope_head_dim"), 8),
     **dict.fromkeys(("qk_nope_head_dim", "v_head_dim", "index_head_dim"), 8),
     **dict.fromkeys(("mamba_d_state", "mamba_d_head", "mamba_n_heads", "state_size"), 8),
@@ -46,7 +46,7 @@ EQUAL = (
     "smollm3", "granite", "cohere2", "starcoder2", "gpt_neox", "stablelm", "glm4", "exaone4", "helium",
     "gpt2", "mixtral", "qwen3_moe", "gpt_oss",
 )  # fmt: skip
-REFUSED = ("mamba", "qwen3_next", "bert", "bloom", "bart")
+REFUSED = ("mamba", "qwen3_next", "bert", "bloom", "bart", "phimoe", "megatron-bert")
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,8 @@ def tiny_config(model_type: str) -> Any:
     for name in vars(defaults):
         if re.search("drop", name) and isinstance(getattr(defaults, name), float):
             fields[name] = 0.0
+    if "qk_rope_head_dim" in fields:  # the head's size follows from its parts
+        fields.pop("head_dim", None)
     for _ in range(6):
         try:
             return kind(**fields)

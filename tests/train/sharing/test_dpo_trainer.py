@@ -1,0 +1,71 @@
+"""The drop-in against plain TRL, on data that is not TAT-QA: the same curves, the same evaluation."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import DPOConfig, DPOTrainer
+
+from train.sharing.dpo_trainer import SharedPrefixDPOTrainer
+
+QUESTIONS = ("Which is larger?", "What is the sum?", "And the difference?", "How many are there?")
+PAIRS = [
+    {"prompt": f"Two and three. {question}", "chosen": f" {i} of them.", "rejected": " None."}
+    for i, question in enumerate(QUESTIONS)
+]
+NAMES = ("loss", "rewards/margins", "rewards/chosen", "grad_norm", "logps/rejected")
+
+
+def trainer(kind: Any, mini: Path, out: Path, how: str) -> Any:
+    """Two steps of two pairs and an evaluation."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(mini)
+    given: dict[str, Any] = {}
+    if how != "reference model":
+        given["peft_config"] = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    else:
+        other = AutoModelForCausalLM.from_pretrained(mini)
+        for parameter in other.parameters():
+            parameter.data *= 0.9
+        given["ref_model"] = other
+    return kind(
+        model=model,
+        args=DPOConfig(
+            output_dir=str(out), use_cpu=True, bf16=False, report_to="none", max_length=None,
+            per_device_train_batch_size=2, num_train_epochs=1, logging_steps=1, learning_rate=1e-2,
+            save_strategy="no", disable_tqdm=True, gradient_checkpointing=how == "checkpointing",
+            precompute_ref_log_probs=how == "precomputed", seed=1,
+        ),
+        train_dataset=Dataset.from_list(PAIRS),
+        eval_dataset=Dataset.from_list(PAIRS[:2]),
+        processing_class=AutoTokenizer.from_pretrained(mini),
+        **given,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["peft", "reference model", "precomputed", "checkpointing"])
+def test_equals_plain_trl(how: str, mini: Path, tmp_path: Path) -> None:
+    histories, evaluations = [], []
+    for kind in (DPOTrainer, SharedPrefixDPOTrainer):
+        made = trainer(kind, mini, tmp_path / kind.__name__, how)
+        made.train()
+        histories.append([entry for entry in made.state.log_history if "loss" in entry])
+        evaluations.append(made.evaluate())
+    assert len(histories[0]) == len(histories[1]) == 2
+    for plain, shared in zip(*histories, strict=True):
+        for name in NAMES:
+            assert shared[name] == pytest.approx(plain[name], rel=1e-3, abs=1e-5), name
+    for name in ("eval_loss", "eval_rewards/margins"):
+        plain_value = evaluations[0][name]
+        assert evaluations[1][name] == pytest.approx(plain_value, rel=1e-3, abs=1e-5), name
+    assert made.sharings[0].shapes
+    ids = torch.tensor([[5, 6, 7, 8]])
+    shared_reply = made.model.generate(input_ids=ids, max_new_tokens=3, do_sample=False)
+    made.stop_sharing()
+    assert torch.equal(
+        shared_reply, made.model.generate(input_ids=ids, max_new_tokens=3, do_sample=False)
+    )

@@ -1,0 +1,106 @@
+"""The folder of a run: which run it holds, and which of its checkpoints are whole."""
+
+import errno
+import hashlib
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+from train.recipe import RecipeError, one_line
+
+logger = logging.getLogger(__name__)
+MAY_CHANGE = {"memory"}  # fields that decide how a run computes, not which adapter comes out
+SEAL = "checksums.json"  # written last: a checkpoint with a good one is whole
+
+
+def holds(out: Path, identity: dict[str, Any]) -> bool:
+    """Whether `out` holds this run, finished.
+
+    Raises RecipeError if it holds another one, or part of it.
+    """
+    marker = next((path for path in (out / "train.json", out / "run.json") if path.exists()), None)
+    if marker is None:
+        if (out / "adapter_config.json").exists() or list(out.glob("checkpoint-*")):
+            raise RecipeError(
+                f"{out} holds an adapter that this program did not train; "
+                "choose another --output_dir"
+            )
+        return False
+    here = what_decides(identity)
+    there = what_decides(json.loads(marker.read_text(encoding="utf-8")))
+    for name, value in here.items():
+        if there.get(name) != value and name not in MAY_CHANGE:
+            raise RecipeError(
+                f"{out} holds a run with other {name}; choose another --output_dir or delete it"
+            )
+    return marker.name == "train.json"
+
+
+def what_decides(facts: dict[str, Any]) -> dict[str, Any]:
+    """What decides which adapter comes out, by names for a message."""
+    return {
+        **facts["recipe"],
+        "pairs": facts["data_sha256"],
+        "base model weights": facts["base_sha256"],
+        "init_adapter weights": facts.get("init_adapter_sha256"),
+    }
+
+
+def seal(checkpoint: Path) -> None:
+    """Write down the checksums of a checkpoint's files, so that damage is seen later."""
+    sums = {path.name: sha256(path) for path in sorted(checkpoint.iterdir()) if path.is_file()}
+    sums.pop(SEAL, None)
+    partial = checkpoint / f"{SEAL}.partial"
+    partial.write_text(json.dumps(sums, indent=1), encoding="utf-8")
+    partial.replace(checkpoint / SEAL)
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file's content."""
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint; None if every file is as it was written."""
+    try:
+        sums = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "was cut short"
+    for name, expected in sums.items():
+        path = checkpoint / name
+        if not path.is_file():
+            return f"lacks {name}"
+        if sha256(path) != expected:
+            return f"has a damaged {name}"
+    return None
+
+
+def last_checkpoint(out: Path) -> Path | None:
+    """The newest whole checkpoint; what is wrong with newer ones is said."""
+
+    def step(path: Path) -> int:
+        return int(path.name.rpartition("-")[2])
+
+    for path in sorted(out.glob("checkpoint-*"), key=step, reverse=True):
+        problem = damage(path)
+        if problem is None:
+            return path
+        logger.warning("%s %s: going on from the one before", path, problem)
+    return None
+
+
+def unwritable(error: Exception, out: Path) -> str:
+    """One line for a failed write; any other error is raised again."""
+    text = str(error)
+    is_write = isinstance(error, OSError) or "(os error" in text or "PytorchStreamWriter" in text
+    if not is_write:
+        raise error
+    full = getattr(error, "errno", None) == errno.ENOSPC or shutil.disk_usage(out).free < 1 << 20
+    reason = "no space left" if full else one_line(error)
+    return (
+        f"cannot write to {out}: {reason}; "
+        "mend that, then the same command goes on from the last checkpoint"
+    )
