@@ -178,9 +178,7 @@ def train(trainer: PairTrainer, task: Task) -> dict[str, Any]:
     for callback in (EpochOrder(trainer), stop, Accounts(trainer), progress, Seal(trainer)):
         trainer.add_callback(callback)
     if task.eval_rows:
-        held_out = HeldOut(trainer, task.eval_rows)
-        held_out.measure_start()
-        trainer.add_callback(held_out)
+        trainer.add_callback(HeldOut(trainer, task.eval_rows))
     checkpoint = last_checkpoint(task.out)
     reference, logps = reference_facts(trainer, task)
     trainer.first_step_is_checked = task.recipe.needs_reference and checkpoint is None

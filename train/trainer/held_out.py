@@ -25,22 +25,23 @@ from train.trainer.reference import as_reference
 
 
 class HeldOut(TrainerCallback):
-    """Measures the held-out pairs as training starts and after every epoch, without a gradient."""
+    """Measures the held-out pairs when it is made and after every epoch, without a gradient."""
 
     def __init__(self, trainer: PairTrainer, rows: Sequence[TokenPair]) -> None:
         self.trainer = trainer
         self.rows = dataset(trainer.recipe, rows)
         self.chosen_tokens = sum(len(row.chosen_ids) for row in rows)
-        self.start = torch.zeros(0)
+        self.start = self._measure_start()
 
-    def measure_start(self) -> None:
+    def _measure_start(self) -> torch.Tensor:
         """The reference's log-probabilities, before a checkpoint is loaded into the adapter.
 
         Where training goes on from an adapter, that one is the reference, not the resumed one.
         """
-        if self.trainer.recipe.needs_reference:
-            with as_reference(self.trainer):
-                self.start = self._logps()
+        if not self.trainer.recipe.needs_reference:
+            return torch.zeros(0)
+        with as_reference(self.trainer):
+            return self._logps()
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any
