@@ -179,3 +179,8 @@ def test_misformatted_replies() -> None:
 def test_every_kind_but_the_format_is_a_method() -> None:
     assert {kind for kinds in KINDS.values() for kind in kinds} == set(NAMES)
     assert [name for name in NAMES if not hasattr(Mistakes, name)] == ["format"]
+
+
+def test_a_label_is_no_neighbour_of_a_number_even_if_it_holds_one() -> None:
+    context = Context("c", [["Level 1", "900", "800"]], [], [])
+    assert neighbour_cells(context, "900") == ["800"]
