@@ -1,7 +1,7 @@
 """What a run will take, before it starts: micro-batch, steps, tokens, memory. `--dry-run` shows it."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from os.path import commonprefix
 
@@ -73,14 +73,8 @@ def memory(recipe: Recipe, rows: Sequence[TokenPair], micro: int) -> float:
     packed = sum(module.weight.numel() for name, module in linear.items() if "lm_head" not in name)
     packed *= recipe.load_in_4bit and recipe.memory == "small"  # fast keeps them dequantized
     weights = size * (model.num_parameters() - packed) + 0.52 * packed
-    rows = computed_rows(recipe, rows)
-    batches = StepBatches(
-        pair_order(recipe, rows), recipe.effective_batch_size, micro, 0, processes()
-    )
-    tokens = max(
-        (computed_tokens([rows[i] for i in batch], recipe.share_prefixes) for batch in batches),
-        default=0,
-    )
+    batches = micro_batches(recipe, computed_rows(recipe, rows), micro)
+    tokens = max((computed_tokens(batch, recipe.share_prefixes) for batch in batches), default=0)
     layer = size * (18 * shape.hidden_size + 4 * shape.intermediate_size)
     kept = shape.num_hidden_layers * (
         size * shape.hidden_size if recipe.memory == "small" else layer
@@ -88,6 +82,25 @@ def memory(recipe: Recipe, rows: Sequence[TokenPair], micro: int) -> float:
     recorded = recipe.share_prefixes and recipe.memory == "fast" and torch.cuda.is_available()
     activations = tokens * (kept + layer) * (RECORDED if recorded else 1)
     return weights + 16 * trained + activations
+
+
+def micro_batches(
+    recipe: Recipe, rows: Sequence[TokenPair], micro: int
+) -> Iterator[list[TokenPair]]:
+    """The pairs of each forward pass of the first process in the first epoch."""
+    order = pair_order(recipe, rows)
+    for batch in StepBatches(order, recipe.effective_batch_size, micro, 0, processes()):
+        yield [rows[i] for i in batch]
+
+
+def sharing(recipe: Recipe, rows: Sequence[TokenPair], micro: int) -> str:
+    """How many tokens an epoch has, each reply with its prompt, and how many are computed."""
+    whole = computed = 0
+    for batch in micro_batches(recipe, computed_rows(recipe, rows), micro):
+        for row in batch:
+            whole += 2 * len(row.prompt_ids) + len(row.chosen_ids) + len(row.rejected_ids)
+        computed += computed_tokens(batch, recipe.share_prefixes)
+    return f"{whole:,} with every prompt twice, {computed:,} computed ({whole / computed:.1f} to 1)"
 
 
 def adapted(recipe: Recipe, linear: Iterable[str]) -> list[str]:
@@ -119,6 +132,7 @@ def describe(recipe: Recipe, rows: Sequence[TokenPair], counts: Counts, micro: i
         f"{yaml.safe_dump(recipe.model_dump(), sort_keys=False)}{counts.table()}\n"
         f"{len(rows):>8,}  pairs to train on\n"
         f"tokens of prompt and longer reply: {', '.join(percentiles)}\n"
+        f"tokens an epoch: {sharing(recipe, rows, micro)}\n"
         f"steps: {steps:,}, each {micro} pairs x {accumulation} micro-batches x {processes()} processes\n"
         f"memory, estimated: {memory(recipe, rows, micro) / 2**30:.1f} GiB a process"
     )
