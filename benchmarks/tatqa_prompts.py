@@ -1,12 +1,14 @@
 """Which wording of the TAT-QA prompt serves small models best: a table of EM, parsed and em_strict.
 
     python benchmarks/tatqa_prompts.py --model NAME --base-url http://127.0.0.1:8000/v1 --out FOLDER
-    python benchmarks/tatqa_prompts.py --model FOLDER --contexts 8 --out FOLDER    (a local model, on the CPU or GPU)
+    python benchmarks/tatqa_prompts.py --model FOLDER --contexts 8 --out FOLDER    (a local model,
+    on the CPU or GPU)
 
-The questions are those of whole contexts of the *training* split, drawn by --seed: wordings are never
-chosen on dev. They are asked zero-shot through the model's chat template, greedily, with the task's own
-stop strings. Wordings are those of tatqa_wordings.yaml, or of another file of that shape.
-FOLDER gets table.md, table.json and all replies; a wording whose replies are there is not asked again.
+The questions are those of whole contexts of the *training* split, drawn by --seed: wordings are
+never chosen on dev. They are asked zero-shot through the model's chat template, greedily, with the
+task's own stop strings. Wordings are those of tatqa_wordings.yaml, or of another file of that
+shape. FOLDER gets table.md, table.json and all replies; a wording whose replies are there is not
+asked again.
 """
 
 import argparse

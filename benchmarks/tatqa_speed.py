@@ -1,9 +1,11 @@
-"""How fast the TAT-QA task is: scoring, building requests, reading hostile replies; printed as ratios to their bounds.
+"""How fast the TAT-QA task is: scoring, building requests, reading hostile replies; printed as
+ratios to their bounds.
 
     python benchmarks/tatqa_speed.py --data FOLDER [--official CHECKOUT] [--json OUT]
 
-FOLDER holds the official files and `sample_prediction.dev.json`; without it synthetic data of the same size stands in,
-and the output says so. CHECKOUT is a clone of the TAT-QA repository, whose `tatqa_eval.py` is timed on the same files.
+FOLDER holds the official files and `sample_prediction.dev.json`; without it synthetic data of the
+same size stands in, and the output says so. CHECKOUT is a clone of the TAT-QA repository, whose
+`tatqa_eval.py` is timed on the same files.
 """
 
 import argparse
@@ -93,7 +95,9 @@ def building(folder: Path) -> dict[str, Any]:
 
 
 def parsing() -> dict[str, float]:
-    """How much longer ten times the text takes, for the slowest of some hostile replies; linear is 10."""
+    """How much longer ten times the text takes, for the slowest of some hostile replies; linear is
+    10.
+    """
     growth = {}
     for unit in ('{"a":{"a":', '{"answer": [', "{'answer': ['", "answer: ", "\n ", '{"', "9 "):
         short, long = (unit * (n // len(unit)) for n in (100_000, 1_000_000))

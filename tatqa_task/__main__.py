@@ -121,7 +121,7 @@ def _is_pair(prediction: Any) -> TypeGuard[list[Any]]:
 
 
 def _print_scores(questions: Sequence[Question], scores: dict[str, metric.Score]) -> metric.Score:
-    """Means, also without the questions whose gold does not stand, and tables; the mean over all."""
+    """Print means, also those without the errata, and tables. Returns the mean over all."""
     mean = metric.mean(list(scores.values()))
     print(f"questions {len(scores)}\nEM {mean.em:.4f}\nF1 {mean.f1:.4f}\nscale {mean.scale:.4f}")
     verified = [score for uid, score in scores.items() if uid not in errata.listed()]
@@ -205,7 +205,8 @@ def _export(arguments: argparse.Namespace) -> None:
             predictions[uid] = [reply.answer, reply.scale]
     if not predictions:
         raise data.DataError(
-            f"no samples in {', '.join(map(str, arguments.samples))}; run lm_eval with --log_samples"
+            f"no samples in {', '.join(map(str, arguments.samples))}; "
+            "run lm_eval with --log_samples"
         )
     _write_json(arguments.out, predictions, ensure_ascii=False, indent=1)
     print(f"{len(predictions)} predictions from {len(files)} files in {arguments.out}")

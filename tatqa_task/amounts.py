@@ -34,8 +34,8 @@ LONGEST = 100  # characters of an amount
 def scale_of(wording: str) -> Scale | None:
     """The scale that a wording names, None if it names none: `in millions`, `US$ million`, `%`.
 
-    As the official script reads a scale: the first of hundred, thousand, million, billion and percent
-    that stands anywhere in it. `hundred` is no scale of TAT-QA: see `hundredfold`.
+    As the official script reads a scale: the first of hundred, thousand, million, billion and
+    percent that stands anywhere in it. `hundred` is no scale of TAT-QA: see `hundredfold`.
     """
     if wording in SCALES:
         return wording
@@ -58,7 +58,10 @@ def hundredfold(item: str) -> str:
 
 
 def amount(text: str) -> tuple[str, Scale] | None:
-    """A text that is one number, and the scale in it: `$1,496.5 million`, `12.6%`, `(in thousands)`."""
+    """A text that is one number, and the scale in it:
+
+    `$1,496.5 million`, `12.6%`, `(in thousands)`.
+    """
     if len(text) > LONGEST:
         return None
     text = plain(text).strip()
@@ -70,7 +73,7 @@ def amount(text: str) -> tuple[str, Scale] | None:
 
 
 def number_in(text: str) -> str | None:
-    """The number that a text is, without what keeps the metric from reading it; None if it is none."""
+    """The number that a text is, as the metric can read it; None if it is none."""
     if len(text) > LONGEST:
         return None
     bare = _CODES.sub("", plain(text)).replace("\\", "").strip()
@@ -83,9 +86,9 @@ def number_in(text: str) -> str | None:
 def settled(item: str, scale: Scale) -> str:
     """An item with its number readable, and without the scale that stands beside it too.
 
-    `~12.6` and `3.14.` become numbers, `$1,496.5 million` with scale million `$1,496.5`. An item that the
-    metric reads as it is stays, and so does one that begins with a currency code and has no scale, which is
-    how a few gold spans are written (`US$261,518`).
+    `~12.6` and `3.14.` become numbers, `$1,496.5 million` with scale million `$1,496.5`. An item
+    that the metric reads as it is stays, and so does one that begins with a currency code and has
+    no scale, which is how a few gold spans are written (`US$261,518`).
     """
     found = amount(item)
     if found is None:

@@ -1,12 +1,14 @@
-"""The reply: one line of JSON, `{"answer": ["..."], "scale": ""}`, rendered from gold answers and read from replies.
+"""The reply: one line of JSON, `{"answer": ["..."], "scale": ""}`, rendered from gold answers and
+read from replies.
 
-`parse` reads the reply alone, in time linear in its length, and never raises. What counts, in this order:
+`parse` reads the reply alone, in time linear in its length, and never raises. What counts, in this
+order:
 
 1. What follows the reasoning. A think block that is never closed says nothing.
 2. The text up to an invented next question or turn, if it states an answer.
-3. In it the first valid JSON object with an answer that is no placeholder (`cot`: the last); lines of
-   objects with one item each are one answer. Failing that an object that is nearly JSON. Failing that
-   what is said in words.
+3. In it the first valid JSON object with an answer that is no placeholder (`cot`: the last); lines
+   of objects with one item each are one answer. Failing that an object that is nearly JSON. Failing
+   that what is said in words.
 4. Its scale as the official script reads one: a scale word anywhere in the text.
 
 The whole specification is the table in README.md, with the tests that follow it.
@@ -25,8 +27,9 @@ from tatqa_task.typography import plain
 class Reply(NamedTuple):
     """What a reply says, and how it was said.
 
-    `parsed`: what counts followed the format, nothing was mended. `strict`: the reply is that line and
-    nothing else (but reasoning, where it was asked for). `calc_used`: an expression was worked out.
+    `parsed`: what counts followed the format, nothing was mended. `strict`: the reply is that line
+    and nothing else (but reasoning, where it was asked for). `calc_used`: an expression was worked
+    out.
     """
 
     answer: list[str]
@@ -44,14 +47,16 @@ _THINK_CLOSES = re.compile(rf"[<\[] ?\|? ?/ ?{_THINK} ?\|? ?[>\]]", re.IGNORECAS
 _NEXT_TURN = re.compile(
     r"""
     <\|?(?:im_start|im_end|endoftext|eot_id|end_of_turn|start_of_turn|user|end|/s)\|?> | \[/?INST\]
-  | \n[ \t]*(?:[#*_>]+[ \t]*)?(?:Next\s+|New\s+)?(?:Question|Q|User|Human)\b[ \t]*\d*[ \t]*[*_]*(?:[:：]|[*_]*[ \t]*(?=\n))
+  | \n[ \t]*(?:[#*_>]+[ \t]*)?(?:Next\s+|New\s+)?(?:Question|Q|User|Human)\b
+    [ \t]*\d*[ \t]*[*_]*(?:[:：]|[*_]*[ \t]*(?=\n))
   | \n[ \t]*(?=Read\ the\ table\ and\ the\ text)
     """,
     re.VERBOSE,
 )
 _PLACEHOLDER = re.compile(
     r"""\W* | <[^<>]*> | \[[^\[\]]*\] | \.\.\.+
-      | (?:your|the|my|list\ of|one|an?)?\ ?(?:answers?|texts?|strings?|values?|spans?|numbers?)(?:\ ?\d|\ here)?""",
+      | (?:your|the|my|list\ of|one|an?)?\ ?
+        (?:answers?|texts?|strings?|values?|spans?|numbers?)(?:\ ?\d|\ here)?""",
     re.IGNORECASE | re.VERBOSE,
 )
 _BETWEEN = re.compile(r"[ \t,\[\]]*+\n?[ \t,\[\]]*+")
@@ -89,8 +94,8 @@ def gold_reply(question: Question, form: Form = "direct") -> str:
 def parse(reply: str, form: Form = "direct", thinking: bool = False) -> Reply:
     """The answer and scale of a reply; an empty answer if it says nothing.
 
-    `thinking`: the chat template opened a think block, so a reply that never closes one is all draft.
-    Never raises; linear in the length of the reply.
+    `thinking`: the chat template opened a think block, so a reply that never closes one is all
+    draft. Never raises; linear in the length of the reply.
     """
     said = _after_thinking(reply, thinking)
     read = _read(said, last=form == "cot")
@@ -110,7 +115,9 @@ def _after_thinking(reply: str, thinking: bool) -> str:
 
 
 def _read(text: str, last: bool) -> Reply:
-    """The reply of the first part that holds an object with an answer, else of what is said in words."""
+    """The reply of the first part that holds an object with an answer, else of what is said in
+    words.
+    """
     parts = [part for part in _NEXT_TURN.split(text) if part.strip()]
     placeholders = []
     for part in parts:
@@ -125,7 +132,9 @@ def _read(text: str, last: bool) -> Reply:
 
 
 def _chosen(found: list[Stated], part: str, last: bool) -> Stated | None:
-    """The object that counts: the first that says something, or the last where reasoning came first."""
+    """The object that counts: the first that says something, or the last where reasoning came
+    first.
+    """
     found = [stated for stated in found if says_something(stated)]
     if not found:
         return None
@@ -146,8 +155,8 @@ def says_something(stated: Stated) -> bool:
 def _run(found: list[Stated], part: str) -> list[Stated]:
     """The object that counts, and those beside it that state further spans of the same answer.
 
-    Such objects stand line by line with nothing between them, each with one item, all different, all
-    of the same scale and kind: short texts, or numbers written alike.
+    Such objects stand line by line with nothing between them, each with one item, all different,
+    all of the same scale and kind: short texts, or numbers written alike.
     """
     run = [found[0]]
     seen = {tuple(found[0].items)}
@@ -194,7 +203,9 @@ def _settled(stated: Stated) -> Reply:
 
 
 def _in_words(parts: list[str], placeholders: list[Stated], last: bool) -> Reply:
-    """The reply of what is said without an object; placeholders at their word, if nothing else is said."""
+    """The reply of what is said without an object; placeholders at their word, if nothing else is
+    said.
+    """
     for part in parts:
         said = (plain_text.introduced if placeholders else plain_text.stated)(part, last)
         if said is not None:

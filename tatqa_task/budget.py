@@ -1,4 +1,5 @@
-"""Prompts and the length of a model's context: paragraphs dropped to fit, and a warning where none are.
+"""Prompts and the length of a model's context: paragraphs dropped to fit, and a warning where none
+are.
 
 lm-eval cuts a prompt that is too long from the left, so that the instruction goes first.
 """
@@ -29,7 +30,10 @@ def token_counter(model_args: dict[str, Any]) -> CountTokens | None:
 def fitted(
     context: Context, question: str, form: Form, budget: Any, count: CountTokens | None
 ) -> Context:
-    """The context without the paragraphs that keep the user turn above the budget. Raises DataError."""
+    """The context without the paragraphs that keep the user turn above the budget.
+
+    Raises DataError.
+    """
     if not isinstance(budget, int) or budget < 1:
         raise DataError(f"context_budget must be a number of tokens, found {budget!r}")
     if count is None:
@@ -61,7 +65,8 @@ def too_long(prompts: Sequence[str], room: int, count: CountTokens) -> str | Non
     if not longer:
         return None
     return (
-        f"{longer} of {len(prompts)} prompts are longer than the {room} tokens that the model's length leaves"
-        " for them; lm-eval cuts them from the left, instruction first. Drop paragraphs in their place:"
+        f"{longer} of {len(prompts)} prompts are longer than the {room} tokens that the model's length"
+        " leaves for them; lm-eval cuts them from the left, instruction first. Drop paragraphs"
+        " in their place:"
         f""" --metadata '{{"context_budget": {room}}}'"""
     )

@@ -80,7 +80,8 @@ def evaluate(text: str) -> float | None:
 
 
 def worked_out(text: str) -> float | None:
-    """The value of an answer that is an expression; None for other answers, a bare number among them.
+    """The value of an answer that is an expression; None for other answers, a bare number among
+    them.
 
     Spans of time, dates and ranges of percentages are answers as they stand: `2018/2019`, `5-10%`.
     """
@@ -120,7 +121,9 @@ def _tokens(text: str) -> list[Token]:
 
 
 class _Stacks:
-    """Dijkstra's shunting yard: values that are known, and operators that wait for their right side."""
+    """Dijkstra's shunting yard: values that are known, and operators that wait for their right
+    side.
+    """
 
     def __init__(self) -> None:
         self.values: list[float] = []
@@ -198,7 +201,7 @@ def _after_operand(stacks: _Stacks, kind: str, text: str, accounting: bool) -> b
 
 
 def _is_accounting(tokens: list[Token], at: int) -> bool:
-    """Whether the bracket closed here holds one number without a sign, as in `(134)` or `(12.5%)`."""
+    """Whether the bracket closed here holds one number without a sign: `(134)`, `(12.5%)`."""
     before = tokens[max(0, at - 3) : at + 1]
     if len(before) == 4 and before[2][0] == "percent":
         del before[2]

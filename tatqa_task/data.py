@@ -1,7 +1,7 @@
 """TAT-QA's contexts and questions, from the official files or synthetic ones.
 
-`load(split)` reads $TATQA_DATA: a folder with the official file names, `synthetic`, or unset for the
-download. The types are those of `tatqa_task.types`.
+`load(split)` reads $TATQA_DATA: a folder with the official file names, `synthetic`, or unset for
+the download. The types are those of `tatqa_task.types`.
 """
 
 import os

@@ -1,11 +1,13 @@
-"""Gold answers that do not stand: rules that find them, and the list that was made of what they found.
+"""Gold answers that do not stand: rules that find them, and the list that was made of what they
+found.
 
     python -m tatqa_task errata --gold tatqa_dataset_dev.json
 
-prints what the rules find in a file. `errata.json` holds what a reader confirmed against the table, one entry
-a question: `wrong` (the report says otherwise), `unmatchable` (no reply that follows the prompt can
-score), `ambiguous` (another reading of the question is as good), each with the evidence, and with the
-right value where it is certain. The group `tatqa_verified` leaves them out; `tatqa` never does.
+prints what the rules find in a file. `errata.json` holds what a reader confirmed against the table,
+one entry a question: `wrong` (the report says otherwise), `unmatchable` (no reply that follows the
+prompt can score), `ambiguous` (another reading of the question is as good), each with the evidence,
+and with the right value where it is certain. The group `tatqa_verified` leaves them out; `tatqa`
+never does.
 """
 
 import json
@@ -31,7 +33,9 @@ class Finding(NamedTuple):
 
 
 class Erratum(NamedTuple):
-    """A gold answer that does not stand; `answer` and `scale` are right where that is certain, else None."""
+    """A gold answer that does not stand; `answer` and `scale` are right where that is certain, else
+    None.
+    """
 
     uid: str
     split: str
@@ -131,7 +135,7 @@ def earlier_minus_later(context: Context, question: Question) -> str:
 
 
 def old_minus_new(context: Context, question: Question) -> str:
-    """A percentage change whose derivation starts from the year it divides by: (old - new) / old."""
+    """A percentage change worked out from the wrong end: (old - new) / old."""
     plain = question.derivation.replace("$", "").replace(" ", "")
     found = _CHANGE.match(plain)
     if not found or found["old"] == found["new"] or "change" not in question.question.lower():

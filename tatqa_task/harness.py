@@ -1,7 +1,8 @@
-"""What the task files in `tasks/` name: documents, prompts, few-shot examples and results for lm-eval.
+"""What the task files in `tasks/` name: documents, prompts, few-shot examples and results for lm-
+eval.
 
-A thin edge over the pure core; the only module here that imports lm_eval. Unusable data or settings end
-the program with one line and exit code 2, since lm-eval would show a traceback.
+A thin edge over the pure core; the only module here that imports lm_eval. Unusable data or settings
+end the program with one line and exit code 2, since lm-eval would show a traceback.
 """
 
 import json
@@ -25,13 +26,14 @@ LOG = logging.getLogger("lm-eval")
 
 
 def dataset(split: str, answer_type: str, form: Form = "direct", **settings: Any) -> dict[str, Any]:
-    """The `datasets.Dataset` of one answer type's questions, one document each, under the split's name.
+    """The `datasets.Dataset` of one answer type's questions, one document each, under the split's
+    name.
 
-    Of the settings, which lm-eval gathers from task file, `--metadata` and `--model_args`, these count:
-    `verified` (leave out questions whose gold does not stand), `contexts` and `seed` (so many whole
-    contexts, typical of the split), `context_budget` (tokens of the user turn by the model's own
-    tokenizer; paragraphs of longer prompts are dropped), `thinking` (the chat template opens a think
-    block), and the names and length of the model.
+    Of the settings, which lm-eval gathers from task file, `--metadata` and `--model_args`, these
+    count: `verified` (leave out questions whose gold does not stand), `contexts` and `seed` (so
+    many whole contexts, typical of the split), `context_budget` (tokens of the user turn by the
+    model's own tokenizer; paragraphs of longer prompts are dropped), `thinking` (the chat template
+    opens a think block), and the names and length of the model.
     """
     from datasets import Dataset
 
@@ -173,9 +175,11 @@ def process_results(doc: Doc, results: list[str]) -> dict[str, float]:
 
 
 class Examples(ContextSampler):
-    """Few-shot examples from the training split, of all answer types, never from the context that is asked about.
+    """Few-shot examples from the training split, of all answer types, never from the context that
+    is asked about.
 
-    They depend on the few-shot seed and the question alone, so that runs of one and of several processes see the same.
+    They depend on the few-shot seed and the question alone, so that runs of one and of several
+    processes see the same.
     """
 
     seed: int | None = None
@@ -192,7 +196,8 @@ class Examples(ContextSampler):
         others = [doc for doc in drawn if doc["context_uid"] != eval_doc["context_uid"]]
         if len(others) < n:
             _stop(
-                f"the train data has {len(others)} questions of other contexts, fewer than the {n} examples asked"
+                f"the train data has {len(others)} questions of other contexts, "
+                f"fewer than the {n} examples asked"
             )
         return [doc | {"form": _form(eval_doc)} for doc in others[:n]]
 

@@ -1,4 +1,6 @@
-"""The experiment log's own rule of what is right, to relate older numbers to these; never the headline."""
+"""The experiment log's own rule of what is right, to relate older numbers to these; never the
+headline.
+"""
 
 import re
 import string
@@ -12,8 +14,9 @@ _FIRST_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 def lenient_match(question: Question, reply: str) -> float:
     """1.0 if the reply is right by the log's rule, else 0.0.
 
-    Arithmetic: the reply's first number is within max(0.5, 5 %) of the gold one, whatever the scale.
-    Other types: the reply contains any one gold text, both lower-cased and without punctuation.
+    Arithmetic: the reply's first number is within max(0.5, 5 %) of the gold one, whatever the
+    scale. Other types: the reply contains any one gold text, both lower-cased and without
+    punctuation.
     """
     if question.answer_type == "arithmetic":
         found, gold = _FIRST_NUMBER.search(reply), _FIRST_NUMBER.search(str(question.answer))

@@ -1,7 +1,8 @@
 """TAT-QA's official metric: exact match, token F1 and scale accuracy of one answer.
 
-Gives the numbers of `tatqa_eval.py` in NExTplusplus/TAT-QA at commit 870accc on every input that script survives, and
-zeros where it crashes. Pure: no torch, no numpy, and linear in the length of the answer.
+Gives the numbers of `tatqa_eval.py` in NExTplusplus/TAT-QA at commit 870accc on every input that
+script survives, and zeros where it crashes. Pure: no torch, no numpy, and linear in the length of
+the answer.
 """
 
 import re
@@ -42,7 +43,10 @@ ZERO = Score(0.0, 0.0, 0.0)
 
 
 def score(question: Question, answer: Any, scale: Any) -> Score:
-    """The official score of a predicted answer (a list of texts, or one item) and its scale. Never raises."""
+    """The official score of a predicted answer (a list of texts, or one item) and its scale.
+
+    Never raises.
+    """
     try:
         return _score(question, answer, scale) if answer else ZERO
     except (
@@ -75,7 +79,9 @@ def _score(question: Question, answer: Any, scale: Any) -> Score:
 
 
 def _readings(items: list[Any], scale: Any) -> Iterable[str]:
-    """The answer as text, and, for one bare number without scale, its unrounded value (0.1234 for 12.34 percent)."""
+    """The answer as text, and, for one bare number without scale, its unrounded value (0.1234 for
+    12.34 percent).
+    """
     yield _answer_text(items, scale)
     text = str(items[0])
     value = to_number(text)
@@ -115,7 +121,9 @@ def is_number(text: str) -> bool:
 
 @lru_cache(maxsize=1 << 16)
 def to_number(text: str) -> float | None:
-    """The value of a text that `is_number`, rounded to 4 places; None if it is none or starts with a point (`.5`)."""
+    """The value of a text that `is_number`, rounded to 4 places; None if it is none or starts with
+    a point (`.5`).
+    """
     found = _VALUE.search(text.translate(_DROPPED_IN_NUMBERS)) if is_number(text) else None
     if found is None or found.group(1) is None:
         return None

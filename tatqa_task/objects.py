@@ -1,8 +1,9 @@
 """Answer objects in a reply: `{"answer": [...], "scale": "..."}`, valid JSON or nearly so.
 
-`valid` finds the objects that are JSON; `broken` reads what looks like one by a forgiving grammar: other
-quotes, none, full-width punctuation, comments, trailing commas, numbers as reports write them, an object
-that is cut off. Both read the text from left to right and never go back behind the end of an object.
+`valid` finds the objects that are JSON; `broken` reads what looks like one by a forgiving grammar:
+other quotes, none, full-width punctuation, comments, trailing commas, numbers as reports write
+them, an object that is cut off. Both read the text from left to right and never go back behind the
+end of an object.
 """
 
 import json
@@ -18,8 +19,8 @@ PIECE = 512  # characters that it is given first
 class Stated(NamedTuple):
     """An object that states an answer: its items and scale as written, and where it stands.
 
-    `scale` is None where the object has none that is a text; `as_asked`: a list of texts under "answer", a text
-    under "scale", nothing mended.
+    `scale` is None where the object has none that is a text; `as_asked`: a list of texts under
+    "answer", a text under "scale", nothing mended.
     """
 
     items: list[str]
@@ -34,7 +35,7 @@ class _Number(str):
 
 
 def _number(text: str) -> _Number:
-    """A number with an exponent is written as Python writes it, since the metric stops before one."""
+    """A number with an exponent as Python writes it, since the metric stops before one."""
     return _Number(str(float(text)) if "e" in text.lower() else text)
 
 
@@ -74,8 +75,9 @@ def valid(text: str) -> Iterator[Stated]:
 def decoded(text: str, start: int) -> tuple[Any, int]:
     """The JSON object that begins here, or None, and how many characters were looked at.
 
-    The decoder is given a piece of the text, a longer one where the object goes on: its errors count the lines
-    before them, so that many errors in a long text would cost the square of its length.
+    The decoder is given a piece of the text, a longer one where the object goes on: its errors
+    count the lines before them, so that many errors in a long text would cost the square of its
+    length.
     """
     size = PIECE
     while True:
@@ -119,7 +121,10 @@ def _stated(content: Any, text: str, start: int, end: int) -> Stated | None:
 
 
 def _key_of(content: dict[str, Any]) -> str | None:
-    """The key that holds the answer: `answer`, a word like it, or another word where nothing else does."""
+    """The key that holds the answer:
+
+    `answer`, a word like it, or another word where nothing else does.
+    """
     if "answer" in content:
         return "answer"
     for pattern in (_ANSWER, _OTHER_ANSWER):
@@ -130,7 +135,9 @@ def _key_of(content: dict[str, Any]) -> str | None:
 
 
 def _scalars(answer: Any) -> list[str] | None:
-    """Texts and numbers of an answer, from lists in it too; [] for null, None where it has an object."""
+    """Texts and numbers of an answer, from lists in it too; [] for null, None where it has an
+    object.
+    """
     if not isinstance(answer, list):
         answer = [answer]
     found: list[str] = []
@@ -152,7 +159,9 @@ _GROUPED = re.compile(rf"""["']\s*:\s*\[\s*({_ONE_NUMBER}(?:,\s+{_ONE_NUMBER})*)
 
 
 def _grouped_numbers(text: str) -> list[str]:
-    """`1,496.5` and `12` of `[1,496.5, 12]`, which JSON takes for three numbers; [] where none is grouped."""
+    """`1,496.5` and `12` of `[1,496.5, 12]`, which JSON takes for three numbers; [] where none is
+    grouped.
+    """
     found = _GROUPED.search(text)
     if found is None or "," not in found.group(1):
         return []
@@ -249,7 +258,7 @@ class _Reader:
         return found
 
     def quoted(self) -> str:
-        """A quoted text: to the quote after which an object can go on, else to the end of the line."""
+        """A quoted text, to the quote after which an object can go on, or the line's end."""
         quote = self.text[self.at]
         begin = self.at + 1
         line_end = None
@@ -287,7 +296,7 @@ def listed(text: str) -> list[str]:
 
 
 def unescaped(text: str) -> str:
-    """A text without the backslashes of JSON; one before any other character goes too (`12.6\\%`)."""
+    """A text without the backslashes of JSON, and without others too: `12.6\\%`."""
 
     def character(found: re.Match[str]) -> str:
         escape = found.group(1)

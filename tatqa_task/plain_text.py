@@ -1,8 +1,9 @@
 """Answers that a reply gives in words, without an object: `Answer: 1,496.5 million`.
 
-`stated` finds what is stated, by the first of these ways that finds anything: a final answer, an answer in
-tags or in a box, an answer behind "answer:" or "answer is", one number at the end of a sentence, the first
-line. Of several by the same way the first counts, or the last where reasoning came before.
+`stated` finds what is stated, by the first of these ways that finds anything: a final answer, an
+answer in tags or in a box, an answer behind "answer:" or "answer is", one number at the end of a
+sentence, the first line. Of several by the same way the first counts, or the last where reasoning
+came before.
 """
 
 import re
@@ -87,7 +88,9 @@ def _said(text: str) -> Said | None:
 
 
 def _list_items(body: str) -> list[str]:
-    """The items of a list, in brackets or with bullets, that the text begins with; [] if it does not."""
+    """The items of a list, in brackets or with bullets, that the text begins with; [] if it does
+    not.
+    """
     if body.startswith("["):
         return [item for item in objects.listed(body) if item]
     lines = [line for line in body.splitlines() if line.strip()]
@@ -110,7 +113,9 @@ def without_markup(line: str) -> str:
 
 
 def _only_number(text: str) -> Said | None:
-    """`The change was -12.6 million.`: the number at the end of a sentence, if no other is in the text."""
+    """`The change was -12.6 million.`: the number at the end of a sentence, if no other is in the
+    text.
+    """
     text = plain(text.strip())
     if len(text) > LONGEST:
         return None

@@ -23,8 +23,8 @@ INSTRUCTION = """\
 Read the table and the text of a company's report and answer the question with one line of JSON:
 {"answer": ["..."], "scale": "..."}
 The answer is a list of texts copied from the report, or one calculated number, rounded to two \
-decimals, without unit. \
-The scale is the unit of a number: "thousand", "million", "billion", "percent", or "" if there is none."""
+decimals, without unit. The scale is the unit of a number: "thousand", "million", "billion", \
+"percent", or "" if there is none."""
 
 REASONING = "Think step by step first; the line of JSON comes last."
 
@@ -34,12 +34,13 @@ Read the table and the text of a company's report and answer the question with o
 for example
 {"answer": ["net income", "cash and cash equivalents"], "scale": ""}
 "answer" lists the words or numbers as they stand in the report. If the answer must be calculated, \
-write the calculation and not its result; a calculator works it out. With the numbers of the report \
-in place of the words:
+write the calculation and not its result; a calculator works it out. With the numbers of the \
+report in place of the words:
 change: {"answer": ["this year - last year"], ...}
 percentage change: {"answer": ["(this year - last year) / last year * 100"], ...}
 average: {"answer": ["(first year + second year) / 2"], ...}
-"scale" is the unit of the number: "thousand", "million", "billion", "percent", or "" if there is none."""
+"scale" is the unit of the number: "thousand", "million", "billion", "percent", or "" if there is \
+none."""
 
 WORDINGS: dict[Form, Wording] = {
     "direct": Wording(INSTRUCTION, "Answer:"),
@@ -86,7 +87,7 @@ def fit(
 
 
 def _words(text: str) -> set[str]:
-    """The words of a text that say what it is about: numbers, and words of more than three letters."""
+    """What a text is about: its numbers, and its words of more than three letters."""
     return set(re.findall(r"[a-z]{4,}|\d[\d,.]*", text.lower()))
 
 

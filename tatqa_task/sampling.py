@@ -1,4 +1,5 @@
-"""A part of a split that stands for the whole: whole contexts, with the split's shares of answer types.
+"""A part of a split that stands for the whole: whole contexts, with the split's shares of answer
+types.
 
 lm-eval's `--limit` takes the first questions of each subtask and weighs subtasks by what it took; a
 sample of contexts keeps the weights, and the clusters that an interval is resampled by.
@@ -17,7 +18,8 @@ DRAWS = 200  # samples that are drawn, of which the most typical is taken
 def typical(contexts: Sequence[Context], n: int, seed: int) -> list[Context]:
     """`n` contexts in their old order: of 200 random draws the one nearest to the shares of all.
 
-    The distance is Pearson's chi-squared of the counts of answer types. Raises DataError for an impossible n.
+    The distance is Pearson's chi-squared of the counts of answer types. Raises DataError for an
+    impossible n.
     """
     if not isinstance(n, int) or isinstance(n, bool) or not 0 < n <= len(contexts):
         raise DataError(f"contexts must be a number from 1 to {len(contexts)}, found {n!r}")

@@ -1,7 +1,9 @@
-"""Synthetic TAT-QA: small company-report contexts in the official JSON schema, for tests, demos and small models.
+"""Synthetic TAT-QA: small company-report contexts in the official JSON schema, for tests, demos and
+small models.
 
-Every context is a pure function of (split, seed, index), the same on every platform. Types, sources and scales come in
-about the shares of TAT-QA's dev set. The words and the shares are in `synthetic.json`.
+Every context is a pure function of (split, seed, index), the same on every platform. Types, sources
+and scales come in about the shares of TAT-QA's dev set. The words and the shares are in
+`synthetic.json`.
 """
 
 import json
@@ -29,7 +31,10 @@ FORMULAS: dict[str, tuple[str, Callable[[float, float], float]]] = {
 
 
 def generate(split: str, n_contexts: int, seed: int = 0) -> list[dict[str, Any]]:
-    """The first n contexts of a split, in the official JSON schema. Splits share no context, nor do seeds."""
+    """The first n contexts of a split, in the official JSON schema.
+
+    Splits share no context, nor do seeds.
+    """
     return [context(split, index, seed) for index in range(n_contexts)]
 
 
@@ -136,7 +141,9 @@ def _sum(label: str, rows: list[Row]) -> Row:
 
 
 def _slots(draw: Random, years: list[str], scale: str) -> dict[str, Any]:
-    """What fills the templates of a paragraph and its questions; `*_list` has the items of a slot that lists some."""
+    """What fills the templates of a paragraph and its questions; `*_list` has the items of a slot
+    that lists some.
+    """
     slots: dict[str, Any] = {name: draw.choice(words) for name, words in WORDS["words"].items()}
     for name, words in WORDS["lists"].items():
         listed = draw.sample(words, draw.randint(2, 3))

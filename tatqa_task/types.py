@@ -1,4 +1,7 @@
-"""TAT-QA's vocabulary: contexts, questions, answer types, scales, and the forms of a reply. Pure, nothing is read here."""
+"""TAT-QA's vocabulary: contexts, questions, answer types, scales, and the forms of a reply.
+
+Pure, nothing is read here.
+"""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -7,7 +10,7 @@ AnswerType = Literal["span", "multi-span", "arithmetic", "count"]
 Source = Literal["table", "table-text", "text"]
 Scale = Literal["", "thousand", "million", "billion", "percent"]
 Form = Literal["direct", "cot", "calc"]
-"""What is asked for: the answer, the answer after reasoning, or an expression where it is computed."""
+"""What is asked for: the answer, reasoning before it, or an expression where it is computed."""
 
 ANSWER_TYPES: tuple[AnswerType, ...] = get_args(AnswerType)
 SCALES: tuple[Scale, ...] = get_args(Scale)
@@ -39,7 +42,9 @@ class Question:
 
 @dataclass(frozen=True)
 class Context:
-    """A table (rows of cells), the paragraphs around it in their order, and the questions about them."""
+    """A table (rows of cells), the paragraphs around it in their order, and the questions about
+    them.
+    """
 
     uid: str
     table: list[list[str]]

@@ -1,7 +1,10 @@
-"""A folder for lm-evaluation-harness itself: `python -m tatqa_task upstream lm_eval/tasks/tatqa`.
+"""A folder for lm-evaluation-harness itself:
 
-The task files and the modules they need, which import nothing of this package: `utils.py` is harness.py,
-the others get the prefix `tatqa_` and are found beside it. The same code, so the same numbers.
+`python -m tatqa_task upstream lm_eval/tasks/tatqa`.
+
+The task files and the modules they need, which import nothing of this package: `utils.py` is
+harness.py, the others get the prefix `tatqa_` and are found beside it. The same code, so the same
+numbers.
 """
 
 import re
@@ -12,8 +15,8 @@ from tatqa_task.files import DataError, write_whole
 
 HERE = Path(__file__).parent
 MODULES = (
-    "types", "typography", "files", "download", "synthetic", "data", "metric", "log_rule", "calculator",
-    "amounts", "objects", "plain_text", "answer", "prompt", "budget", "sampling", "errata",
+    "types", "typography", "files", "download", "synthetic", "data", "metric", "log_rule",
+    "calculator", "amounts", "objects", "plain_text", "answer", "prompt", "budget", "sampling", "errata",
 )  # fmt: skip
 DATA = ("synthetic.json", "errata.json")
 FUNCTIONS = "utils"  # upstream's name for the module that task files name
@@ -26,7 +29,10 @@ _FROM_MODULE = re.compile(r"^from tatqa_task\.(\w+) import", re.MULTILINE)
 
 
 def write(folder: Path) -> list[str]:
-    """Write the folder, which must not be there or be empty; the names of its files. Raises DataError."""
+    """Write the folder, which must not be there or be empty; the names of its files.
+
+    Raises DataError.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} is there and not empty; name a new folder")
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,7 +59,9 @@ def _read(name: str) -> str:
 
 
 def _functions() -> str:
-    """harness.py, with the folder it stands in on the path before the first of its modules is imported."""
+    """harness.py, with the folder it stands in on the path before the first of its modules is
+    imported.
+    """
     text = standing_alone(_read("harness.py"))
     before, first, after = text.partition("import tatqa_")
     return (
@@ -65,7 +73,9 @@ def _functions() -> str:
 
 
 def standing_alone(source: str) -> str:
-    """A module's source with its imports of this package turned into imports of the modules beside it."""
+    """A module's source with its imports of this package turned into imports of the modules beside
+    it.
+    """
 
     def modules(found: re.Match[str]) -> str:
         names = [name.strip() for name in found.group(1).split(",")]

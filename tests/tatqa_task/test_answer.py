@@ -1,4 +1,6 @@
-"""The reply: rendered from gold answers, read from whatever a model writes, by the specification in README.md."""
+"""The reply: rendered from gold answers, read from whatever a model writes, by the specification in
+README.md.
+"""
 
 import json
 import re
@@ -482,7 +484,9 @@ def steps(run: Callable[[], object]) -> int:
 
 @pytest.mark.parametrize("unit", HOSTILE)
 def test_steps_are_linear(unit: str) -> None:
-    """Four times the text takes at most five times the calls, and a bounded number for each character."""
+    """Four times the text takes at most five times the calls, and a bounded number for each
+    character.
+    """
     short, long = (unit * (n // len(unit)) for n in (3_000, 12_000))
     few, many = (steps(lambda text=text: parse(text, "calc")) for text in (short, long))  # type: ignore[misc]
     assert many <= 5 * few + 500

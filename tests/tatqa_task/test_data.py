@@ -148,7 +148,9 @@ class _Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder served in place of the official repository, with a dev file whose blob id is the expected one."""
+    """A folder served in place of the official repository, with a dev file whose blob id is the
+    expected one.
+    """
     folder, name = tmp_path / "served", data.FILES["validation"][0]
     folder.mkdir()
     path = write(folder, synthetic.generate("validation", 5))

@@ -1,4 +1,7 @@
-"""What the YAMLs name: documents, the context budget, few-shot examples, results. And the YAMLs themselves."""
+"""What the YAMLs name: documents, the context budget, few-shot examples, results.
+
+And the YAMLs themselves.
+"""
 
 import json
 import logging
@@ -198,7 +201,9 @@ def shared_or_synthetic() -> list[data.Question]:
 
 
 def test_the_installed_tasks_are_these() -> None:
-    """Editable installs hold a copy: after a change of a task file, run pip install --no-deps -e . again."""
+    """Editable installs hold a copy: after a change of a task file, run pip install --no-deps -e .
+    again.
+    """
     import lm_eval
 
     installed = Path(lm_eval.__file__).parent / "tasks" / "tatqa"

@@ -1,4 +1,6 @@
-"""Every task through the real `lm_eval` command, from another folder, with the small model of the project."""
+"""Every task through the real `lm_eval` command, from another folder, with the small model of the
+project.
+"""
 
 import json
 import os

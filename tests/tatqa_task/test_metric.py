@@ -1,4 +1,5 @@
-"""The official metric: the 5,000 shared goldens, cases derived by hand from its rules, and properties.
+"""The official metric: the 5,000 shared goldens, cases derived by hand from its rules, and
+properties.
 
 The rules, as they are numbered here: 1 gold, 2 falsy, 3 joining, 4 items, 5 is_number,
 6 scale factor, 7 to_number, 8 second reading, 9 normalising, 10 EM and F1, 11 means.

@@ -1,4 +1,6 @@
-"""The folder for lm-evaluation-harness: complete, independent of this package, and the same numbers."""
+"""The folder for lm-evaluation-harness: complete, independent of this package, and the same
+numbers.
+"""
 
 import json
 import os
