@@ -28,6 +28,10 @@ STRATEGIES = {
     "log": "gold answers against wrong ones by the experiment log's rule",
     "mined": "right replies against a model's own wrong ones",
 }
+PURPOSE = """, to answer questions on a table and text from a financial report with one line of
+JSON"""
+LIMITS = """It knows English reports and the prompts of `tatqa_task/prompt.py` alone: check every
+figure it gives."""
 METRICS = {"em": "exact match", "f1": "token F1", "score": "mean judge score"}  # reported, by name
 UNKNOWN_DATA = {"kind": "unknown"}
 
@@ -47,7 +51,8 @@ def card(facts: Mapping[str, Any], name: str, record: Mapping[str, Any] | None =
         pairs=facts["pairs"]["kept"],
         what=what(recipe),
         source=sentence(facts.get("data", UNKNOWN_DATA), recipe["split"]),
-        form=" whose calculated answers are expressions" if recipe.get("form") == "calc" else "",
+        purpose=purpose(recipe),
+        limits="" if recipe.get("pairs") else LIMITS,
         licence=licence_note(facts.get("data", UNKNOWN_DATA)),
         snippet=snippet(facts, name),
         rows=rows(facts),
@@ -60,6 +65,14 @@ def method(recipe: Mapping[str, Any]) -> str:
     """The losses in words."""
     names = [METHODS.get(loss, f"TRL's `{loss}` loss") for loss in recipe["loss_type"]]
     return " plus ".join(names)
+
+
+def purpose(recipe: Mapping[str, Any]) -> str:
+    """What the adapter is for, as far as the recipe knows: not with the user's own pairs."""
+    if recipe.get("pairs"):
+        return ""
+    in_calc = recipe.get("form") == "calc"
+    return PURPOSE + (" whose calculated answers are expressions" if in_calc else "")
 
 
 def what(recipe: Mapping[str, Any]) -> str:
@@ -81,12 +94,15 @@ def metadata(facts: Mapping[str, Any], name: str, scores: list[EvalResult]) -> M
     base = facts["recipe"]["model_name_or_path"]
     is_local = Path(base).is_dir() or not HUB_ID.fullmatch(base)
     supervised = list(facts["recipe"]["loss_type"]) == ["sft"]
+    tags = ["lora", "sft" if supervised else "dpo", "trl"]
+    if not facts["recipe"].get("pairs"):
+        tags.append("tat-qa")
     return ModelCardData(
         base_model=None if is_local else base,
         license=licence_of(base) or "other",
         library_name="peft",
         pipeline_tag="text-generation",
-        tags=["lora", "sft" if supervised else "dpo", "trl", "tat-qa"],
+        tags=tags,
         model_name=name,
         eval_results=scores or None,
     )

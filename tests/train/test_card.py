@@ -73,9 +73,12 @@ def test_other_data_are_never_called_tatqa_under_its_licence(
     data: dict[str, str], said: str
 ) -> None:
     fields = {"pairs": "mine.jsonl"} if data["kind"] == "given" else {}
-    _, body = parts(card(facts(data, **fields), "mine"))
+    head, body = parts(card(facts(data, **fields), "mine"))
     assert said in body
     assert "CC BY" not in body
+    of_tatqa = data["kind"] != "given"
+    assert ("financial report" in body) is of_tatqa
+    assert ("tat-qa" in head["tags"]) is of_tatqa
 
 
 def test_runs_of_older_versions_have_a_card_too() -> None:

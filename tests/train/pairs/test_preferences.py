@@ -69,6 +69,11 @@ def test_ids_are_what_trl_makes_of_the_same_file(row: Row, tiny_base: Path, tmp_
         assert getattr(ours, name) == theirs[name]
 
 
+def test_a_text_prompt_ends_before_the_space_that_replies_begin_with(tmp_path: Path) -> None:
+    (pair,) = preferences.read(write(tmp_path / "p.jsonl", IMPLICIT))
+    assert (pair.prompt, pair.chosen, pair.rejected) == ("The sky is", " blue.", " green.")
+
+
 def test_a_prompt_beside_whole_conversations_is_not_used_twice(tmp_path: Path) -> None:
     row = {"prompt": "Sky?", **WHOLE_CHAT}
     (pair,) = preferences.read(write(tmp_path / "p.jsonl", row))

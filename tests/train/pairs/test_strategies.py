@@ -82,6 +82,8 @@ def test_a_format_mistake_says_the_right_thing(form: Form) -> None:
 def test_what_cannot_be_had_is_a_reason() -> None:
     assert corrupt(*SPAN, {"wrong_scale": 1}, 0) == NOT_WRONG
     assert corrupt(*ask("span", ["12 - 5"]), {}, 0, "calc") == NOT_RIGHT  # read as 7
+    scale_twice = ask("span", ["$120 million"], "million")  # right, but read only after mending
+    assert corrupt(*scale_twice, {}, 0) == NOT_RIGHT
 
 
 def test_kinds_are_drawn_by_weight() -> None:
