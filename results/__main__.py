@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +87,30 @@ def run_command(args: argparse.Namespace) -> int:
 
     if args.judge_model:
         options.check_judge_answers()
+    return run_plans(args, plans, lambda: execute.execute(plans, settings, serving))
+
+
+def run_plans(args: argparse.Namespace, plans: list[Any], work: Callable[[], None]) -> int:
+    """Do the work, then show and report what is done of it, also where a run has failed."""
+    from results import terminal
+    from results.report import publish
+
     publish.check_place(publish.folder_for(args.runs, args.report))
-    execute.execute(plans, settings, serving)
-    print(terminal.headlines([(plan.base, plan.folder) for plan in plans if plan.base]))
-    args = argparse.Namespace(runs=args.runs, out=args.report, results=None, check=False)
-    report_command(args)  # somebody else's broken record does not fail a sweep that is done
+    failure = None
+    try:
+        work()
+    except FailedError as error:
+        failure = error
+    done = [plan.folder for plan in plans if (plan.folder / "record.json").is_file()]
+    pairs = [(plan.base, plan.folder) for plan in plans if {plan.base, plan.folder} <= {*done}]
+    if pairs:
+        print(terminal.headlines(pairs))
+    if done:  # somebody else's broken record does not fail a sweep that is done
+        report_command(
+            argparse.Namespace(runs=args.runs, out=args.report, results=None, check=False)
+        )
+    if failure:
+        raise failure
     return 0
 
 

@@ -270,3 +270,78 @@ def start(command: list[str], environment: dict[str, str]) -> "subprocess.Popen[
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
+
+
+SFT = """model_name_or_path: tiny-tatqa
+form: calc
+lora_target_modules: all-linear
+learning_rate: 5.0e-3
+loss_type: [sft]
+max_pairs: 16
+effective_batch_size: 8
+"""
+MINED = """model_name_or_path: tiny-tatqa
+form: calc
+strategy: mined
+init_adapter: {runs}/sft
+lora_target_modules: all-linear
+learning_rate: 1.0e-3
+effective_batch_size: 8
+"""
+
+
+@pytest.mark.slow
+def test_served_scores_prompts_and_rounds_of_the_real_programs(
+    tmp_path: Path, vllm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real programs against a real model: the prompts are those of lm-eval's hf model.
+
+    About five minutes on two cores: a supervised run, two rounds from it, and the same adapter
+    scored without a server, whose prompts and replies must be the same.
+    """
+    monkeypatch.chdir(tmp_path)
+    vllm.write_text(vllm.read_text().replace("SMALL_SERVER_ECHO=1 ", ""))
+    runs = tmp_path / "runs"
+    Path("sft.yaml").write_text(SFT)
+    Path("mined.yaml").write_text(MINED.format(runs=runs))
+    path = f"{vllm.parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "TATQA_DATA": "synthetic", "PYTHONPATH": str(ROOT)}
+    sweep = [sys.executable, "-m", "results", "run", "sft.yaml", "mined.yaml", "--limit", "2"]
+    sweep += ["--server", "vllm", "--rounds", "2", "--replies", "2", "--sample-limit", "4"]
+    done = finish([*sweep, "--runs", str(runs)], environment)
+    assert done.returncode == 0, done.stderr
+    found, problems = record.load_all(runs)
+    assert not problems
+    assert len(found) == 4
+    score = ["lm_eval", "run", "--tasks", "tatqa_calc", "--model", "hf", "--model_args"]
+    score += [f"pretrained={ROOT}/train/bases/tiny-tatqa,enable_thinking=False,peft={runs}/sft"]
+    score += ["--limit", "2", "--apply_chat_template", "--log_samples", "--output_path", "hf"]
+    assert finish([sys.executable, "-m", *score], environment).returncode == 0
+    served, plain = samples(runs / "sft" / "tatqa"), samples(Path("hf"))
+    assert served.keys() == plain.keys()
+    for uid, row in served.items():
+        assert token_ids(row) == token_ids(plain[uid])
+        assert row["resps"] == plain[uid]["resps"]
+
+
+def samples(folder: Path) -> dict[str, Any]:
+    """The samples of an lm-eval run by question."""
+    rows = []
+    for file in folder.rglob("samples_*.jsonl"):
+        rows += [json.loads(line) for line in file.read_text().splitlines()]
+    return {row["doc"]["uid"]: row for row in rows}
+
+
+def token_ids(row: dict[str, Any]) -> list[int]:
+    """A prompt's ids: of the text that hf was given, or of the messages that a server was given."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(ROOT / "train" / "bases" / "tiny-tatqa")
+    asked = row["arguments"]["gen_args_0"]["arg_0"]
+    if isinstance(asked, list):
+        asked = asked[0]
+    if asked.startswith("["):
+        asked = tokenizer.apply_chat_template(
+            json.loads(asked), tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+    return list(tokenizer(asked, add_special_tokens=False)["input_ids"])
