@@ -7,6 +7,8 @@ are finished first.
 
 import contextlib
 import json
+import os
+import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -51,7 +53,7 @@ class Serving:
     def _open(self, base: str) -> Server:
         if self.where != VLLM:
             return server.connect(str(self.where), base)
-        log = self.log_folder / "server.log"
+        log = self.log_folder / f"server-{socket.gethostname()}-{os.getpid()}.log"
         stages.say(f"starting vLLM for {base}; what it says is in {log}")
         since = time.monotonic()
         started = server.start_vllm(base, self.rank, self.memory, log)

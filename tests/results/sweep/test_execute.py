@@ -272,6 +272,20 @@ def start(command: list[str], environment: dict[str, str]) -> "subprocess.Popen[
     )
 
 
+def test_the_slurm_script_runs_the_sweep(
+    recipes: list[Path], stand_ins: dict[str, str], vllm: Path
+) -> None:
+    for name, code in (("srun", 'exec "$@"'), ("python", f'exec {sys.executable} "$@"')):
+        program = vllm.with_name(name)
+        program.write_text(f"#!/bin/sh\n{code}\n")
+        program.chmod(0o755)
+    script = ["bash", str(ROOT / "docs" / "cluster" / "sweep.slurm"), str(recipes[0])]
+    assert finish(script, stand_ins).returncode == 1  # RUNS is not named
+    done = finish(script, stand_ins | {"RUNS": "shared/runs"})
+    assert done.returncode == 0, done.stderr
+    assert len(record.load_all(Path("shared/runs"))[0]) == 2
+
+
 SFT = """model_name_or_path: tiny-tatqa
 form: calc
 lora_target_modules: all-linear
