@@ -82,9 +82,6 @@ def run_command(args: argparse.Namespace) -> int:
     if args.dry_run:
         print("\n".join(dry_run.lines(plans, serving)))
         return 0
-    from results import terminal
-    from results.report import publish  # draws figures: only for a call that is not refused
-
     if args.judge_model:
         options.check_judge_answers()
     return run_plans(args, plans, lambda: execute.execute(plans, settings, serving))
@@ -93,7 +90,7 @@ def run_command(args: argparse.Namespace) -> int:
 def run_plans(args: argparse.Namespace, plans: list[Any], work: Callable[[], None]) -> int:
     """Do the work, then show and report what is done of it, also where a run has failed."""
     from results import terminal
-    from results.report import publish
+    from results.report import publish  # draws figures: only for a call that is not refused
 
     publish.check_place(publish.folder_for(args.runs, args.report))
     failure = None
