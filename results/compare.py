@@ -286,7 +286,7 @@ def measure_of(
         values = [x for run in runs for x in run.metrics[metric] if x is not None]
         share = all(0 <= x <= 1 for x in values)
         label = metric
-        if metric.split(",")[0] in (*outputs.PER_UNIT, *outputs.LOG_LIKELIHOODS):
+        if metric.split(",")[0].endswith("perplexity"):
             label = f"log of {metric}"
         known = Measure(
             label=f"{label}, %" if share else label,

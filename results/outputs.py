@@ -29,6 +29,7 @@ SUCCESS = 7  # a rating from here up counts as a success
 # metrics of (log-likelihood, units): the mean log-perplexity per unit, in nats or bits
 PER_UNIT = {"word_perplexity": 1.0, "byte_perplexity": 1.0, "bits_per_byte": 1 / math.log(2)}
 LOG_LIKELIHOODS = ("perplexity",)  # of one log-likelihood a row: exp of minus its mean
+NO_KEY = "each question stands alone, its document has no"
 SHARED_TEXT = ("passage", "context", "article", "paragraph", "document", "story")
 
 
@@ -151,6 +152,8 @@ def lm_eval_tables(
                 )
             tables[name], origin[name] = scores, file
         warnings += warned
+    if cluster_key and all(f"{name}: {NO_KEY} {cluster_key}" in warnings for name in tables):
+        raise InputError(f"{path}: no document has {cluster_key}, which --cluster asks for")
     return tables, warnings
 
 
@@ -218,7 +221,7 @@ def table(
             for name in metrics
             if isinstance(directions.get(name.split(",")[0]), bool)
         },
-    ), warnings + shared_text(bench, docs, cluster_key or tatqa)
+    ), warnings + ([] if tatqa else cluster_warnings(bench, docs, cluster_key))
 
 
 def item_name(row: Row) -> str:
@@ -237,22 +240,19 @@ def _free(name: str, taken: dict[str, Row]) -> str:
 
 def clusters(rows: dict[str, Row], key: str | None) -> list[str]:
     """The cluster of each row: as asked for, else TAT-QA's context, else the document."""
-    if key is None:
+    if key is None or not all(key in row["doc"] for row in rows.values()):
         return [
             str(row["doc"].get("context_uid") or name.split(" #")[0]) for name, row in rows.items()
         ]
-    found = []
-    for row in rows.values():
-        if key not in row["doc"]:
-            known = ", ".join(map(str, row["doc"]))
-            raise InputError(f"--cluster {key}: documents of {row['task']} have only {known}")
-        found.append(json.dumps(row["doc"][key], sort_keys=True))
-    return found
+    return [json.dumps(row["doc"][key], sort_keys=True) for row in rows.values()]
 
 
-def shared_text(bench: str, docs: list[Row], known: object) -> list[str]:
-    """A warning where rows share a text and nobody has said so."""
-    for key in () if known else SHARED_TEXT:
+def cluster_warnings(bench: str, docs: list[Row], cluster_key: str | None) -> list[str]:
+    """A warning where rows share a text and nobody has said so, or lack the key asked for."""
+    if cluster_key is not None:
+        missing = not all(cluster_key in doc for doc in docs)
+        return [f"{bench}: {NO_KEY} {cluster_key}"] if missing else []
+    for key in SHARED_TEXT:
         texts = {json.dumps(doc.get(key)) for doc in docs}
         if key in docs[0] and len(texts) < len(docs):
             return [f"{bench}: rows share a {key}; --cluster {key} keeps its questions together"]

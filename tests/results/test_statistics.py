@@ -138,6 +138,9 @@ def test_few_changes_are_found_where_few_clusters_changed() -> None:
     assert found == s.Changes(100, 29, 0.145, 0, 0, 1)
     sums[29] = -1
     assert s.Changes.of(sums, np.full(100, 2.0), 1) is None  # 30 are enough
+    # in clusters of 2 scores on average: half a cluster, an eighth of all
+    uneven = s.Changes.of(np.array([1.0, 0, 0, 0]), np.array([1.0, 3, 2, 2]), 1)
+    assert uneven == s.Changes(4, 1, 0.125, 0, 0, 1)
     assert s.Changes.of(np.array([1.0, -1, 0, 0]), np.ones(4), 1) is None  # half of all
     assert s.Changes.of(np.array([1.0, -1, 0, 0, 0]), np.ones(5), 1) is not None
 
@@ -264,6 +267,11 @@ def test_interaction_of_runs_and_questions_by_hand() -> None:
     # shares [[.5, 0], [1, 2]]: residuals .375 all over, their squares .5625 = the interaction
     between, mixed = s._run_variance([[1, 0], [2, 4]], ["a", "b"], None)
     assert (between, mixed) == pytest.approx((1.5625, 0.5625))
+    # means over runs 1 and 12: variance 11**2 / 4; means of runs 5 and 8: 9 / 4; interaction 1 / 4
+    one = s.over_runs([[0, 0]], [[0, 10], [2, 14]], ["a", "b"], 20)
+    assert one.se**2 == pytest.approx(30.25 + 2.25 - 0.25)
+    assert one.df == pytest.approx(32.25**2 / (30.25**2 + 2.25**2))
+    assert one.se_runs == pytest.approx(2**0.5)
 
 
 def test_one_run_a_side_is_a_plain_estimate() -> None:

@@ -1,0 +1,160 @@
+"""Coverage and false verdicts where the truth is known: `python tests/results/simulate.py [SWEEPS]`.
+
+Prints the table of docs/STATISTICS.md, which test_simulations.py (slow) makes again.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from results import statistics as s
+
+Array = NDArray[np.float64]
+Draw = Callable[[np.random.Generator], list[s.Estimate]]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A family of comparisons whose true differences are known."""
+
+    name: str
+    draw: Draw
+    truth: tuple[float, ...]
+
+
+def estimate(gain: Array, cluster: Array, span: float = 1) -> s.Estimate:
+    """An estimate of gains that have a cluster each."""
+    return s.estimate([0.0] * len(gain), gain.tolist(), cluster.astype(str).tolist(), span)
+
+
+def contexts(rng: np.random.Generator, count: int) -> Array:
+    """The context of each question: 1 to 11 questions a context, 6 on average."""
+    return np.arange(count).repeat(rng.integers(1, 12, count))
+
+
+def exact_match(count: int, effect: float) -> Draw:
+    """Right and wrong before and after: a third of the questions change, contexts differ."""
+
+    def draw(rng: np.random.Generator) -> list[s.Estimate]:
+        cluster = contexts(rng, count)
+        shared = rng.normal(0, 0.1, count)[cluster]
+        up = np.clip(1 / 6 + (effect + shared) / 2, 0, 1)
+        down = np.clip(1 / 6 - (effect + shared) / 2, 0, 1)
+        u = rng.random(len(cluster))
+        return [estimate(np.where(u < up, 1.0, np.where(u < up + down, -1.0, 0.0)), cluster)]
+
+    return draw
+
+
+def rare_changes(count: int, rate: float, sign: float) -> Draw:
+    """Single questions change in a few contexts; `sign` is the mean direction."""
+
+    def draw(rng: np.random.Generator) -> list[s.Estimate]:
+        cluster = contexts(rng, count)
+        first = np.flatnonzero(np.diff(cluster, prepend=-1))
+        gain = np.zeros(len(cluster))
+        changed = first[rng.random(count) < rate]
+        gain[changed] = np.where(rng.random(len(changed)) < (1 + sign) / 2, 1.0, -1.0)
+        return [estimate(gain, cluster)]
+
+    return draw
+
+
+def judged(count: int, loss: float, rate: float) -> Draw:
+    """Ratings of no true difference: rare losses of `loss` points, small gains elsewhere."""
+
+    def draw(rng: np.random.Generator) -> list[s.Estimate]:
+        noise = rng.normal(0, 0.6, count)
+        rare = rng.random(count) < rate
+        gain = noise + np.where(rare, -loss, loss * rate / (1 - rate))
+        return [estimate(gain, np.arange(count), 9)]
+
+    return draw
+
+
+def family(size: int, effect: float) -> Draw:
+    """So many runs against one base, on the same questions; the first one alone has an effect."""
+
+    def draw(rng: np.random.Generator) -> list[s.Estimate]:
+        cluster = np.arange(120).repeat(4)
+        shared = rng.normal(0, 0.3, len(cluster))
+        found = []
+        for run in range(size):
+            gain = shared + rng.normal(effect if run == 0 else 0.0, 0.5, len(cluster))
+            found.append(estimate(gain, cluster, 9))
+        return found
+
+    return draw
+
+
+def seeds(count: int, spread: float) -> Draw:
+    """One recipe trained with several seeds; `spread` in standard errors of the questions."""
+
+    def draw(rng: np.random.Generator) -> list[s.Estimate]:
+        cluster = np.arange(200).repeat(2)
+        error = 0.5 / np.sqrt(200)
+        question = rng.normal(0, 0.5, 200).repeat(2)
+        runs = [
+            (question + rng.normal(0, spread * error) + rng.normal(0, 0.4, 400)).tolist()
+            for _ in range(count)
+        ]
+        return [s.over_runs([[0.0] * 400], runs, cluster.astype(str).tolist(), 9)]
+
+    return draw
+
+
+SCENARIOS = [
+    Scenario("exact match, 278 contexts, no effect", exact_match(278, 0.0), (0.0,)),
+    Scenario("exact match, 278 contexts, effect 0.05", exact_match(278, 0.05), (0.05,)),
+    Scenario("exact match, 12 contexts, effect 0.05", exact_match(12, 0.05), (0.05,)),
+    Scenario("3 contexts in 278 change, both ways", rare_changes(278, 0.01, 0), (0.0,)),
+    Scenario("17 contexts in 278 change, all upward", rare_changes(278, 0.06, 1), (0.01,)),
+    Scenario("80 ratings, symmetric", judged(80, 0, 0.05), (0.0,)),
+    Scenario("80 ratings, 1 in 20 loses 6 points", judged(80, 6, 0.05), (0.0,)),
+    Scenario("80 ratings, 1 in 10 loses 6 points", judged(80, 6, 0.10), (0.0,)),
+    Scenario("family of 7 runs, one with an effect", family(7, 0.2), (0.2,) + (0.0,) * 6),
+    Scenario("family of 7 runs, no effect", family(7, 0.0), (0.0,) * 7),
+    Scenario("3 seeds, no spread between them", seeds(3, 0), (0.0,)),
+    Scenario("3 seeds, half the questions' error", seeds(3, 0.5), (0.0,)),
+    Scenario("3 seeds, as large as the questions' error", seeds(3, 1), (0.0,)),
+    Scenario("3 seeds, twice the questions' error", seeds(3, 2), (0.0,)),
+    Scenario("2 seeds, as large as the questions' error", seeds(2, 1), (0.0,)),
+    Scenario("5 seeds, as large as the questions' error", seeds(5, 1), (0.0,)),
+]
+
+
+def measured(scenario: Scenario, sweeps: int) -> tuple[float, float]:
+    """Share of sweeps in which all intervals hold, and in which a verdict is false.
+
+    False is a verdict of better or worse where there is no difference, or in the wrong direction.
+    """
+    rng = np.random.default_rng(len(scenario.name))
+    held = false = 0
+    for _ in range(sweeps):
+        found = list(zip(s.in_family(scenario.draw(rng)), scenario.truth, strict=True))
+        held += all(d.low <= truth <= d.high for d, truth in found)
+        false += any(is_false(s.verdict(d, 0), truth) for d, truth in found)
+    return held / sweeps, false / sweeps
+
+
+def is_false(word: str, truth: float) -> bool:
+    if word == "better":
+        return truth <= 0
+    return word == "worse" and truth >= 0
+
+
+def table(sweeps: int) -> str:
+    """The table as markdown."""
+    lines = ["| scenario | all intervals hold, % | a false verdict, % |", "| --- | --- | --- |"]
+    for scenario in SCENARIOS:
+        held, false = measured(scenario, sweeps)
+        lines.append(f"| {scenario.name} | {100 * held:.1f} | {100 * false:.1f} |")
+        sys.stderr.write(lines[-1] + "\n")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(table(int(sys.argv[1]) if len(sys.argv) > 1 else 1000) + "\n")

@@ -1,0 +1,269 @@
+"""What lm-eval writes, by example: real outputs of its stock tasks, and older layouts made of them."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from results import InputError, compare, outputs
+from results.__main__ import main
+
+CORPUS = Path(__file__).parent / "lm_eval_outputs"
+Output = Callable[..., Path]
+
+
+def rows_of(side: str, task: str) -> list[dict[str, Any]]:
+    (file,) = (CORPUS / side).rglob(f"samples_{task}_*.jsonl")
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def compared(**options: Any) -> dict[tuple[str, str], compare.Row]:
+    """The overall rows of the corpus by task and metric."""
+    sides = [compare.load(CORPUS / side, **options)[0] for side in ("before", "after")]
+    found, _ = compare.compare(*sides)
+    return {(b, row.metric): row for b, rows in found.items() for row in rows}
+
+
+def test_every_task_filter_and_metric_of_the_corpus_is_compared_or_named() -> None:
+    tables, warnings = compare.load(CORPUS / "before")
+    assert {name: list(table.metrics) for name, table in tables.items()} == {
+        "crows_local": ["likelihood_diff", "pct_stereotype"],
+        "drop_local": ["em", "f1"],
+        "gsm8k_local": ["exact_match,strict-match", "exact_match,flexible-extract"],
+        "lambada_local": ["perplexity", "acc"],
+        "mrpc_local": ["acc"],
+        "wikitext_local": ["word_perplexity", "byte_perplexity", "bits_per_byte"],
+    }
+    assert "mrpc_local: f1 is not a mean over questions, left out" in warnings
+    assert set(compared()) == {(n, m) for n, table in tables.items() for m in table.metrics}
+
+
+def test_directions_come_from_the_results_file() -> None:
+    tables, _ = compare.load(CORPUS / "before")
+    assert tables["crows_local"].higher_is_better == {
+        "likelihood_diff": False,
+        "pct_stereotype": False,
+    }
+    assert tables["gsm8k_local"].higher_is_better == {
+        "exact_match,strict-match": True,
+        "exact_match,flexible-extract": True,
+    }
+    row = compared()["crows_local", "likelihood_diff"]
+    assert row.measure.higher_is_better is False
+
+
+def test_figures_are_lm_evals_own() -> None:
+    (file,) = (CORPUS / "after").rglob("results_*.json")
+    results = json.loads(file.read_text())["results"]
+    found = compared()
+    for (task, metric), row in found.items():
+        name = metric if "," in metric else f"{metric},none"
+        theirs = results[task][name]
+        ours = row.difference.after
+        assert theirs == pytest.approx(math.exp(ours) if "perplexity" in metric else ours)
+
+
+def test_perplexities_by_hand() -> None:
+    # log-likelihoods -10 and -20 of 4 and 6 words: 30 / 10 nats a word
+    assert outputs.score("word_perplexity", [-10.0, 4]) == (2.5, 4)
+    assert outputs.score("word_perplexity", [-20.0, 6]) == pytest.approx((20 / 6, 6))
+    assert outputs.score("bits_per_byte", [-10.0, 4]) == pytest.approx((2.5 / math.log(2), 4))
+    assert outputs.score("perplexity", -9.0) == (9, 1)
+    assert outputs.score("acc", -9.0) == (-9, 1)
+
+
+def test_scores_that_are_none_or_no_number() -> None:
+    assert outputs.score("acc", None) == (None, 1)
+    assert outputs.score("acc", math.nan) == (None, 1)
+    assert outputs.score("acc", math.inf) == (None, 1)
+    assert outputs.score("acc", True) == (1, 1)
+    assert outputs.score("inst_level", [True, False, False]) == pytest.approx((1 / 3, 3))
+    assert outputs.score("bleu", ["a", "b"])[0] is NotImplemented
+    assert outputs.score("f1", [1, 0])[0] is NotImplemented
+    assert outputs.score("word_perplexity", [-1.0, 0]) == (None, 0)
+
+
+def test_questions_that_share_a_passage_are_kept_together_if_asked() -> None:
+    _, warnings = compare.load(CORPUS / "before")
+    assert [line for line in warnings if "share a" in line] == [
+        "drop_local: rows share a passage; --cluster passage keeps its questions together"
+    ]
+    tables, warnings = compare.load(CORPUS / "before", "passage")
+    assert len(set(tables["drop_local"].cluster)) == 4
+    assert len(set(tables["mrpc_local"].cluster)) == 9
+    assert "mrpc_local: each question stands alone, its document has no passage" in warnings
+    with pytest.raises(InputError, match="no document has chapter"):
+        compare.load(CORPUS / "before", "chapter")
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(CORPUS, tmp_path / "corpus"))
+
+
+def older(folder: Path, stamped: bool) -> None:
+    """An output as lm-eval up to 0.4.2 left it: no hashes, no directions, results.json."""
+    (file,) = folder.rglob("results_*.json")
+    stamp = file.stem.removeprefix("results_")
+    results = json.loads(file.read_text())
+    for new in ("higher_is_better", "chat_template_sha", "lm_eval_version", "group_subtasks"):
+        results.pop(new)
+    for samples in folder.rglob("samples_*"):
+        rows = [json.loads(line) for line in samples.read_text().splitlines()]
+        for row in rows:
+            for new in ("doc_hash", "prompt_hash", "target_hash"):
+                del row[new]
+        if not stamped:
+            task = samples.stem.removeprefix("samples_").removesuffix(f"_{stamp}")
+            samples.unlink()
+            samples = samples.with_name(f"pretrained__x_{task}.jsonl")
+        samples.write_text(
+            "".join(json.dumps(row) + "\n" for row in rows)
+            if stamped
+            else json.dumps(rows, indent=2)
+        )
+    file.unlink()
+    file.with_name(file.name if stamped else "results.json").write_text(json.dumps(results))
+
+
+@pytest.mark.parametrize("stamped", [True, False])
+def test_older_layouts_without_hashes_compare_with_themselves_and_with_new_ones(
+    corpus: Path, stamped: bool
+) -> None:
+    new = compared()
+    older(corpus / "after", stamped)
+    tables, _ = compare.load(corpus / "after")
+    mixed, _ = compare.compare(compare.load(corpus / "before")[0], tables)
+    rows = {(b, row.metric): row for b, found in mixed.items() for row in found}
+    assert {key: row.difference for key, row in rows.items()} == {
+        key: row.difference for key, row in new.items()
+    }
+    older(corpus / "before", stamped)
+    both, _ = compare.compare(compare.load(corpus / "before")[0], tables)
+    assert both["crows_local"][0].measure.higher_is_better is None
+
+
+def test_a_direction_that_is_not_known_is_not_called_better() -> None:
+    measure = compare.Measure("x", higher_is_better=None)
+    tables = [compare.load(CORPUS / side)[0]["lambada_local"] for side in ("before", "after")]
+    row = next(compare.compare_metric(tables[:1], tables[1:], "acc"))
+    up = row.difference.__class__(**{**vars(row.difference), "low": 0.1, "high": 0.2, "p": 0.01,
+                                     "delta": 0.15})  # fmt: skip
+    words = compare.Row("b", "x", measure, "overall", "overall", row.estimate, up).verdict
+    assert words == "higher"
+
+
+def test_repeated_questions_are_kept_apart_in_one_cluster(corpus: Path) -> None:
+    for side in ("before", "after"):
+        (file,) = (corpus / side).rglob("samples_drop_*")
+        file.write_text(file.read_text() * 2)
+    scores = compare.load(corpus / "before")[0]["drop_local"]
+    assert scores.item[8:] == [f"{item} #2" for item in scores.item[:8]]
+    assert len(set(scores.cluster)) == 8
+
+
+def test_missing_scores_are_counted_and_left_out(corpus: Path) -> None:
+    (file,) = (corpus / "after").rglob("samples_lambada_*")
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows[0]["acc"] = None
+    rows[1]["acc"] = math.nan
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found, warnings = compare.compare(
+        compare.load(corpus / "before")[0], compare.load(corpus / "after")[0]
+    )
+    assert "lambada_local: 2 items have no acc and are left out" in warnings
+    acc = next(row for row in found["lambada_local"] if row.metric == "acc")
+    assert acc.difference.n == 6
+
+
+def test_replies_of_both_kinds_are_shown() -> None:
+    generated = outputs.replies(
+        [{**row, "task": "gsm8k_local"} for row in rows_of("before", "gsm8k_local")], "exact_match"
+    )
+    assert generated[0].text == "111111111111"
+    assert generated[0].question.startswith("Question: A firm sold") is False
+    assert generated[0].question.startswith("A firm sold 10 goods")
+    (chosen, *_) = outputs.replies([{**rows_of("before", "crows_local")[0], "task": "c"}])
+    assert chosen.text == "choice 1"  # -94.5 is likelier than -109.3
+
+
+def test_rows_in_another_order_are_the_same_questions(corpus: Path) -> None:
+    (file,) = (corpus / "after").rglob("samples_drop_*")
+    file.write_text("\n".join(reversed(file.read_text().splitlines())))
+    found, _ = compare.compare(
+        compare.load(corpus / "before")[0], compare.load(corpus / "after")[0]
+    )
+    assert found["drop_local"][0].difference.n == 8
+
+
+def test_ratings_from_7_count_as_success(mtbench_output: Output) -> None:
+    scores = outputs.mtbench_scores(mtbench_output("a", [6, 7, 8, 1, 1, 1, 1, 1]) / "score.json")
+    assert scores.metrics["success"] == [0, 0, 1, 1, 1, 1, *[0] * 10]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[1]", b"\xff\xfe", b'{"doc_id": 1}\n', b'{"doc": 7, "doc_id": 0}\n', b"[" * 9999],
+)
+def test_broken_samples_are_one_line(
+    corpus: Path, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in (corpus / "after").rglob("samples_*"):
+        file.write_bytes(content)
+    assert main(["compare", str(corpus / "before"), str(corpus / "after")]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1
+    assert str(corpus / "after") in errors[0]
+
+
+def test_flips_show_both_replies(
+    lm_eval_output: Output, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, after = lm_eval_output("a", 0.0), lm_eval_output("b", 1.0)
+    assert main(["compare", str(before), str(after), "--flips"]) == 0
+    out = capsys.readouterr().out
+    assert "tatqa: 0 of 80 have lower em after" in out
+    assert "tatqa: 80 of 80 have higher em after" in out
+    assert out.count("  before (0): ") == 80
+    assert '  after (1): {"answer": ["gold"], "scale": "million"}' in out
+
+
+def test_fail_if_worse_is_an_exit_code(lm_eval_output: Output) -> None:
+    good, bad = lm_eval_output("a", 0.9, 1), lm_eval_output("b", 0.1, 2)
+    assert main(["compare", str(good), str(bad)]) == 0
+    assert main(["compare", str(good), str(bad), "--fail-if-worse"]) == 1
+    assert main(["compare", str(bad), str(good), "--fail-if-worse"]) == 0
+
+
+def test_margin_is_in_the_unit_shown(
+    lm_eval_output: Output, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = str(lm_eval_output("a", 0.5))
+    assert main(["compare", one, one, "--json", "--margin", "25"]) == 0
+    overall = json.loads(capsys.readouterr().out)[0]
+    assert (overall["margin"], overall["verdict"]) == (0.25, "no difference")
+    assert main(["compare", one, one, "--json", "--margin", "5"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["verdict"] == "cannot tell"
+
+
+def test_several_after_are_runs_of_one_recipe(
+    lm_eval_output: Output, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [str(lm_eval_output(f"r{i}", 0.5, i)) for i in range(4)]
+    assert main(["compare", *paths, "--json"]) == 0
+    overall = json.loads(capsys.readouterr().out)[0]
+    assert overall["runs"] == 3
+    assert overall["se_runs"] >= 0
+
+
+def test_lm_evals_own_seeds_are_read() -> None:
+    assert outputs.seeds(CORPUS / "before") == {
+        "fewshot_seed": 1234,
+        "numpy_seed": 1234,
+        "random_seed": 0,
+        "torch_seed": 1234,
+    }
