@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from results import statistics as s
 
 Array = NDArray[np.float64]
+Whole = NDArray[np.int64]
 Draw = Callable[[np.random.Generator], list[s.Estimate]]
 
 
@@ -25,12 +26,12 @@ class Scenario:
     truth: tuple[float, ...]
 
 
-def estimate(gain: Array, cluster: Array, span: float = 1) -> s.Estimate:
+def estimate(gain: Array, cluster: Whole, span: float = 1) -> s.Estimate:
     """An estimate of gains that have a cluster each."""
     return s.estimate([0.0] * len(gain), gain.tolist(), cluster.astype(str).tolist(), span)
 
 
-def contexts(rng: np.random.Generator, count: int) -> Array:
+def contexts(rng: np.random.Generator, count: int) -> Whole:
     """The context of each question: 1 to 11 questions a context, 6 on average."""
     return np.arange(count).repeat(rng.integers(1, 12, count))
 

@@ -21,10 +21,10 @@ def rows_of(side: str, task: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def compared(**options: Any) -> dict[tuple[str, str], compare.Row]:
+def compared() -> dict[tuple[str, str], compare.Row]:
     """The overall rows of the corpus by task and metric."""
-    sides = [compare.load(CORPUS / side, **options)[0] for side in ("before", "after")]
-    found, _ = compare.compare(*sides)
+    before, after = (compare.load(CORPUS / side)[0] for side in ("before", "after"))
+    found, _ = compare.compare(before, after)
     return {(b, row.metric): row for b, rows in found.items() for row in rows}
 
 
