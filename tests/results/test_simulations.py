@@ -1,0 +1,63 @@
+"""The table of docs/STATISTICS.md: coverage and false verdicts where the truth is known."""
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FAMILY_ERROR = 5.0  # per cent that may be false
+SAMPLING_ERROR = 3.0  # points: four standard errors of a share near 95 % at 1,000 sweeps
+
+
+def load() -> ModuleType:
+    """simulate.py, which is a script beside this file."""
+    spec = importlib.util.spec_from_file_location(
+        "simulate", Path(__file__).with_name("simulate.py")
+    )
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["simulate"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+simulate = load()
+
+
+def documented() -> dict[str, tuple[float, float]]:
+    """Scenario, share of families whose intervals hold, share with a false verdict."""
+    text = (ROOT / "docs/STATISTICS.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.+?) \| ([\d.]+) \| ([\d.]+) \|$", text, re.M)
+    return {name: (float(held), float(false)) for name, held, false in rows}
+
+
+def test_every_scenario_is_documented_and_keeps_what_is_promised() -> None:
+    table = documented()
+    assert list(table) == [scenario.name for scenario in simulate.SCENARIOS]
+    for name, (held, false) in table.items():
+        assert held >= 94, name
+        assert false <= FAMILY_ERROR + 1, name
+        if "seeds" in name:
+            assert held <= 97, name
+
+
+@pytest.mark.parametrize("index", [0, 8, 12])
+def test_a_short_simulation_does_not_contradict_the_table(index: int) -> None:
+    scenario = simulate.SCENARIOS[index]
+    held, false = simulate.measured(scenario, 60)
+    assert held > 0.85
+    assert false < 0.15
+
+
+@pytest.mark.slow
+def test_the_documented_table_is_what_simulations_give() -> None:
+    table = documented()
+    for scenario in simulate.SCENARIOS:
+        held, false = simulate.measured(scenario, 1000)
+        assert 100 * held == pytest.approx(table[scenario.name][0], abs=SAMPLING_ERROR)
+        assert 100 * false == pytest.approx(table[scenario.name][1], abs=SAMPLING_ERROR)
