@@ -150,7 +150,7 @@ def load(path: Path, cluster: str | None = None) -> tuple[dict[str, Scores], lis
     if not isinstance(content, dict):
         raise InputError(f"{file}: neither a record nor an lm-eval output nor MT-Bench scores")
     if "scores" in content:
-        return record.load(file).scores, []
+        return record.load(file).by_bench, []
     if "per_question" in content:
         questions = file.parent / "question.jsonl"
         scores = outputs.mtbench_scores(file, questions if questions.is_file() else None)

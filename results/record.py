@@ -124,6 +124,14 @@ class Record(BaseModel, extra="forbid"):
     provenance: Provenance
     examples: list[Example] = []
 
+    @property
+    def by_bench(self) -> dict[str, Scores]:
+        """Scores by what was asked: TAT-QA by its form and split, whatever the stage was called."""
+        return {
+            scores.bench if scores.bench.startswith("tatqa") else stage: scores
+            for stage, scores in self.scores.items()
+        }
+
 
 def load(path: Path) -> Record:
     """Read a record, upgraded to the present version. Raises InputError with one line."""

@@ -49,6 +49,11 @@ class Run:
         return [bench for bench in self.rows if bench.startswith("tatqa")]
 
     @property
+    def stands_for_itself(self) -> bool:
+        """Are the questions of its best bench real ones?"""
+        return not self.record.by_bench[self.best_bench].stand_in
+
+    @property
     def best_bench(self) -> str:
         """The form of TAT-QA that the run answers best, or its first bench."""
         if not self.tatqa:
@@ -99,7 +104,7 @@ def collect(runs: Path) -> tuple[list[Run], list[str]]:
     for group in by_recipe(records):
         base = records[str(group[0].base)]
         try:
-            rows, _ = compare(base.scores, [record.scores for record in group])
+            rows, _ = compare(base.by_bench, [record.by_bench for record in group])
         except InputError as error:
             names = ", ".join(record.name for record in group)
             problems.append(f"{names} and {base.name}: {error}; run the recipe again")
@@ -116,7 +121,7 @@ def by_recipe(records: dict[str, Record]) -> list[list[Record]]:
         if record.base is None or record.training is None:
             continue
         recipe = {k: v for k, v in record.training.recipe.items() if k not in SEEDS}
-        benches = sorted(record.scores)
+        benches = sorted(record.by_bench)
         key = repr((record.base, sorted(recipe.items(), key=str), benches))
         groups.setdefault(key, []).append(record)
     return list(groups.values())
@@ -143,11 +148,19 @@ def shown_recipe(record: Record) -> dict[str, Any]:
 
 def adjust_over_runs(found: Sequence[Run]) -> None:
     """Each bench's headlines over all runs are one family."""
-    benches = dict.fromkeys(bench for run in found for bench in run.rows)
-    for bench in benches:
-        having = [run for run in found if bench in run.rows]
+    for bench, having in runs_by_bench(found):
         for run, row in zip(having, as_family([r.rows[bench][0] for r in having]), strict=True):
             run.rows[bench][0] = row
+
+
+def runs_by_bench(found: Sequence[Run]) -> list[tuple[str, list[Run]]]:
+    """Each bench with the runs that have it; synthetic questions and stand-in judges apart, last."""
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in found:
+        for bench, rows in run.rows.items():
+            groups.setdefault((bench, rows[0].title), []).append(run)
+    found_groups = [(bench, runs) for (bench, _), runs in groups.items()]
+    return sorted(found_groups, key=lambda group: group[1][0].record.by_bench[group[0]].stand_in)
 
 
 def differing_fields(found: Sequence[Run]) -> list[str]:
@@ -212,8 +225,8 @@ def pair(field: str, run: Run, reference: Run) -> Iterator[Between]:
     for bench in sorted(reference.tatqa, key=lambda bench: bench != run.best_bench):
         if bench not in run.rows:
             continue
-        before = [record.scores[bench] for record in reference.records]
-        after = [record.scores[bench] for record in run.records]
+        before = [record.by_bench[bench] for record in reference.records]
+        after = [record.by_bench[bench] for record in run.records]
         yield Between(field, run, reference, next(compare_metric(before, after, "em")))
         return
 

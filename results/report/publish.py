@@ -38,8 +38,7 @@ def render(runs: Path, own: bool) -> tuple[dict[str, str], list[str]]:
     found, problems = collect.collect(runs)
     content = list(sections.blocks(found, problems, own))
     pairs = [(run.base.name, record.name) for run in found for record in run.records]
-    benches = sorted({bench for run in found for bench in run.rows})
-    answered, unread = questions.of_runs(runs, pairs, benches)
+    answered, unread = questions.of_runs(runs, pairs)
     problems = problems + unread
     extra = list(log.blocks()) if own else []
     files = {f"figures/{item[0]}": item[2] for kind, item in content if kind == "figure"}

@@ -11,6 +11,8 @@ from typing import Any
 
 from results import InputError, outputs
 
+BENCHES = ("tatqa", "mtbench", "instruct")  # so begin the folders of stages that have replies
+
 
 @dataclass(frozen=True)
 class Answered:
@@ -26,9 +28,7 @@ class Answered:
     judge: str = ""
 
 
-def of_runs(
-    runs: Path, pairs: Sequence[tuple[str, str]], benches: Sequence[str]
-) -> tuple[dict[str, Any], list[str]]:
+def of_runs(runs: Path, pairs: Sequence[tuple[str, str]]) -> tuple[dict[str, Any], list[str]]:
     """Questions and replies of (base, run) pairs of folders, and a line for each broken file.
 
     Returns:
@@ -40,7 +40,7 @@ def of_runs(
     questions: list[list[str]] = []
     replies: dict[str, dict[int, list[Any]]] = {}
     for name in dict.fromkeys(name for pair in pairs for name in pair):
-        found, unread = answered(runs / name, benches)
+        found, unread = answered(runs / name)
         problems += unread
         replies[name] = {}
         for one in found:
@@ -52,11 +52,13 @@ def of_runs(
     return content, problems
 
 
-def answered(folder: Path, benches: Sequence[str]) -> tuple[list[Answered], list[str]]:
+def answered(folder: Path) -> tuple[list[Answered], list[str]]:
     """What a run folder's raw files hold, and a line for each part that is broken."""
     found: list[Answered] = []
     problems = []
-    for bench in benches:
+    for bench in sorted(path.name for path in folder.iterdir() if path.is_dir()):
+        if not bench.startswith(BENCHES):
+            continue
         read: Callable[[Path], Iterator[Answered]] = _judged
         if bench.startswith("tatqa"):
             read = _tatqa

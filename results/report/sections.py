@@ -8,7 +8,14 @@ from results.files import file_name
 from results.record import Example
 from results.report import figures, page
 from results.report import log as published
-from results.report.collect import Between, Run, between_runs, differing_fields, displacement
+from results.report.collect import (
+    Between,
+    Run,
+    between_runs,
+    differing_fields,
+    displacement,
+    runs_by_bench,
+)
 from results.report.page import Block
 from results.statistics import ALPHA, POWER
 
@@ -48,11 +55,12 @@ def opening(found: list[Run]) -> Iterator[Block]:
     if not found:
         yield "p", "No run is recorded yet: `make demo`, or `python -m results run RECIPE`."
         return
-    run = max(found, key=lambda run: run.rows[run.best_bench][0].difference.after)
-    if len(found) > 1:
+    real = [run for run in found if run.stands_for_itself] or found
+    run = max(real, key=lambda run: run.rows[run.best_bench][0].difference.after)
+    if len(real) > 1:
         title = run.rows[run.best_bench][0].title
-        yield "p", f"Of {len(found)} recipes the one that ends highest, in {title}:"
-    yield "p", f"**{run.name}**: {recipe_words(run, found)}"
+        yield "p", f"Of {len(real)} recipes the one that ends highest, in {title}:"
+    yield "p", f"**{run.name}**: {recipe_words(run, real)}"
     for bench in sorted(run.rows, key=lambda bench: bench != run.best_bench):
         yield "li", bench_sentence(run, bench)
     for sentence in cautions(run):
@@ -84,7 +92,8 @@ def example_cells(example: Example) -> list[str]:
 
 def recipe_words(run: Run, found: Sequence[Run]) -> str:
     """The recipe: the fields in which the runs differ, or the ones that say what was done."""
-    fields = differing_fields(found) if len(found) > 1 else [*MAIN_FIELDS]
+    differing = differing_fields(found) if len(found) > 1 else [*MAIN_FIELDS]
+    fields = sorted(differing, key=lambda field: field not in MAIN_FIELDS)
     known = [field for field in fields if run.recipe.get(field) not in (None, [], {})]
     words = [f"{FIELDS.get(f, f)} {value_words(run.recipe[f])}" for f in known[:MOST_FIELDS]]
     more = len(known) - MOST_FIELDS
@@ -192,8 +201,7 @@ def unread(problems: list[str]) -> Iterator[Block]:
 
 def verdicts(found: list[Run]) -> Iterator[Block]:
     """All runs, a table for each bench: verdict and delta first, so that a narrow page shows them."""
-    for bench in dict.fromkeys(bench for run in found for bench in run.rows):
-        runs = [run for run in found if bench in run.rows]
+    for bench, runs in runs_by_bench(found):
         runs.sort(key=lambda run: -run.rows[bench][0].difference.after)
         yield "h3", runs[0].rows[bench][0].title
         yield "table", verdict_table(runs, bench)
@@ -379,7 +387,7 @@ def beta_figure(found: list[Run]) -> str:
     ):
         here = []
         for run in found:
-            if bench in run.rows and not run.record.scores[bench].stand_in:
+            if bench in run.rows and not run.record.by_bench[bench].stand_in:
                 d, factor = run.headlines[bench].difference, run.headlines[bench].measure.factor
                 beta = run.recipe.get("beta")
                 if isinstance(beta, int | float):

@@ -170,3 +170,32 @@ def test_families_do_not_widen_what_stands_alone(results_folder: Path) -> None:
     assert (d.low, d.high) == run.headlines["tatqa"].estimate.interval(statistics.ALPHA)
     assert not math.isnan(run.last("loss"))
     assert math.isnan(run.last("nothing"))
+
+
+def test_forms_of_tatqa_and_synthetic_questions_have_tables_of_their_own(
+    results_folder: Path,
+) -> None:
+    runs = results_folder / "runs"
+    for name, changes in {"middle": {"bench": "tatqa_calc"}, "high": {"stand_in": True}}.items():
+        shutil.copytree(runs / "base-tiny", runs / f"base-{name}")
+        for side in (f"base-{name}", name):
+            file = runs / side / "record.json"
+            content = json.loads(file.read_text())
+            content["scores"]["tatqa"] |= changes
+            content["base"] = content["base"] and f"base-{name}"
+            file.write_text(json.dumps(content))
+    found, problems = collect.collect(runs)
+    assert problems == []
+    tables = {
+        run.rows[bench][0].title: [run.name for run in having]
+        for bench, having in collect.runs_by_bench(found)
+        for run in having[:1]
+        if bench.startswith("tatqa")
+    }
+    assert tables == {
+        "TAT-QA (SYNTHETIC QUESTIONS, no TAT-QA figure): exact match, %": ["high"],
+        "TAT-QA: exact match, %": ["low"],
+        "TAT-QA, expressions worked out: exact match, %": ["middle"],
+    }
+    assert all(run.headlines[run.best_bench].difference.family == 1 for run in found)
+    assert [run.name for run in found if run.stands_for_itself] == ["low", "middle"]
