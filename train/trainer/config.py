@@ -33,6 +33,7 @@ def config(recipe: Recipe, out: Path, micro: int, processes: int) -> DPOConfig:
         loss_weights=recipe.loss_weights,
         beta=recipe.beta,
         label_smoothing=recipe.label_smoothing,
+        router_aux_loss_coef=0.0,  # prompts, whose experts it counts too, are not in the batch
         max_grad_norm=recipe.max_grad_norm,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type="constant_with_warmup" if schedule == "constant" else schedule,

@@ -7,7 +7,12 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 from trl import DPOConfig, DPOTrainer
 
 from train.sharing.dpo_trainer import SharedPrefixDPOTrainer
@@ -20,12 +25,24 @@ PAIRS = [
 NAMES = ("loss", "rewards/margins", "rewards/chosen", "grad_norm", "logps/rejected")
 
 
+def experts() -> Any:
+    """A mixture of experts whose auxiliary loss weighs as much as DPO's."""
+    config = Qwen3MoeConfig(
+        vocab_size=1400, hidden_size=32, intermediate_size=48, moe_intermediate_size=16,
+        num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
+        num_experts=4, num_experts_per_tok=2, router_aux_loss_coef=0.5, initializer_range=0.2,
+    )  # fmt: skip
+    return Qwen3MoeForCausalLM(config)
+
+
 def trainer(kind: Any, mini: Path, out: Path, how: str) -> Any:
     """Two steps of two pairs and an evaluation."""
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_pretrained(mini)
+    model = experts() if how == "experts" else AutoModelForCausalLM.from_pretrained(mini)
     given: dict[str, Any] = {}
-    if how != "reference model":
+    if how == "experts":
+        given["peft_config"] = LoraConfig(r=4, target_modules=["q_proj", "v_proj"])
+    elif how != "reference model":
         given["peft_config"] = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
     else:
         other = AutoModelForCausalLM.from_pretrained(mini)
@@ -47,7 +64,9 @@ def trainer(kind: Any, mini: Path, out: Path, how: str) -> Any:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("how", ["peft", "reference model", "precomputed", "checkpointing"])
+@pytest.mark.parametrize(
+    "how", ["peft", "reference model", "precomputed", "checkpointing", "experts"]
+)
 def test_equals_plain_trl(how: str, mini: Path, tmp_path: Path) -> None:
     histories, evaluations = [], []
     for kind in (DPOTrainer, SharedPrefixDPOTrainer):
@@ -63,6 +82,7 @@ def test_equals_plain_trl(how: str, mini: Path, tmp_path: Path) -> None:
         plain_value = evaluations[0][name]
         assert evaluations[1][name] == pytest.approx(plain_value, rel=1e-3, abs=1e-5), name
     assert made.sharings[0].shapes
+    assert made.aux_loss_enabled == (how == "experts")
     ids = torch.tensor([[5, 6, 7, 8]])
     shared_reply = made.model.generate(input_ids=ids, max_new_tokens=3, do_sample=False)
     made.stop_sharing()
