@@ -34,6 +34,7 @@ LOADED_ADAPTERS = 4
 START_SECONDS = 1200  # a first start compiles the model
 POLL_SECONDS = 0.5
 CALL_SECONDS = 300.0
+LONGEST_REASON = 300  # characters of another program's words in a message of ours
 NO_THINKING = {"chat_template_kwargs": {"enable_thinking": False}}
 # A request is refused by one of these; anything else is taken for a server that is gone.
 REFUSED = range(400, 500)
@@ -64,7 +65,7 @@ class Server:
             with urllib.request.urlopen(request, timeout=CALL_SECONDS) as response:
                 text = response.read().decode()
         except urllib.error.HTTPError as error:
-            said = " ".join(error.read().decode(errors="replace").split())[:300]
+            said = " ".join(error.read().decode(errors="replace").split())[:LONGEST_REASON]
             kind = RefusedError if error.code in REFUSED else FailedError
             raise kind(f"server {self.url}{path}: {error.code} {said}") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -250,8 +251,12 @@ def wait_until_ready(server: Server, process: "subprocess.Popen[bytes]", log: Pa
 
 
 def last_error(log: Path) -> str:
-    """The last line of a log that names an error, else its last line."""
+    """The last line of a log that names an error and its cause, else its last line.
+
+    vLLM closes with an error that only points at the one above it.
+    """
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if re.search(r"\w*Error\b|error:", line)]
-    found = errors or lines or ["it said nothing"]
-    return found[-1][-300:]
+    causes = [line for line in errors if "root cause" not in line]
+    found = causes or errors or lines or ["it said nothing"]
+    return found[-1][-LONGEST_REASON:]

@@ -117,65 +117,39 @@ def test_every_failed_run_is_named_in_one_line_and_the_others_go_on(
 
 @pytest.mark.slow
 def test_a_real_sweep_of_three_recipes_killed_twice_ends_the_same(
-    tmp_path: Path, tiny_base: Path
+    tmp_path: Path, tiny_base: Path, wait_for_stages: Wait
 ) -> None:
     """About ten minutes on two cores: every stage is the real program on the small base."""
     base = shutil.copytree(tiny_base, tmp_path / "tiny")
-    fields = [
-        line
-        for line in (ROOT / "train/recipes/demo.yaml").read_text().splitlines()
-        if not line.startswith(("model_name_or_path:", "beta:", "max_pairs:"))
-    ]
+    demo = (ROOT / "train" / "recipes" / "demo.yaml").read_text().splitlines()
+    changed = ("model_name_or_path:", "beta:", "max_pairs:")
+    fields = [line for line in demo if not line.startswith(changed)]
     recipes = [tmp_path / f"beta_{beta}.yaml" for beta in (0.05, 0.1, 0.2)]
     for path in recipes:
-        path.write_text(
-            "\n".join(
-                [*fields, f"model_name_or_path: {base}", f"beta: {path.stem[5:]}", "max_pairs: 32"]
-            )
-        )
+        own = [f"model_name_or_path: {base}", f"beta: {path.stem[5:]}", "max_pairs: 32"]
+        path.write_text("\n".join([*fields, *own]))
     python = [sys.executable, "-m"]
-    sweep = [
-        *python,
-        "mtbench_runner.stand_in_judge",
-        *python,
-        "results",
-        "run",
-        *map(str, recipes),
-        "--limit",
-        "3",
-    ]
-    sweep += [
-        "--judge-model",
-        "stand-in-judge",
-        "--bench",
-        "demo",
-        "--max-new-tokens",
-        "8",
-        "--runs",
-    ]
+    sweep = [*python, "mtbench_runner.stand_in_judge", *python, "results", "run"]
+    sweep += [*map(str, recipes), "--limit", "3", "--judge-model", "stand-in-judge"]
+    sweep += ["--bench", "demo", "--max-new-tokens", "8", "--runs"]
     environment = {**os.environ, "TATQA_DATA": "synthetic"}
-    started = time.monotonic()
-    assert (
-        subprocess.run([*sweep, str(tmp_path / "whole/runs")], env=environment, cwd=ROOT).returncode
-        == 0
-    )
-    seconds = time.monotonic() - started
-    for share in (0.4, 0.4):
-        killed = [*sweep, str(tmp_path / "killed/runs")]
-        process = subprocess.Popen(killed, env=environment, cwd=ROOT, start_new_session=True)
-        time.sleep(share * seconds)
+
+    def run_to_its_end(runs: Path) -> int:
+        return subprocess.run([*sweep, str(runs)], env=environment, cwd=ROOT).returncode
+
+    killed_runs = tmp_path / "killed" / "runs"
+    assert run_to_its_end(tmp_path / "whole" / "runs") == 0
+    for stages_done in (3, 7):
+        command = [*sweep, str(killed_runs)]
+        process = subprocess.Popen(command, env=environment, cwd=ROOT, start_new_session=True)
+        wait_for_stages(killed_runs, stages_done)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert (
-        subprocess.run(
-            [*sweep, str(tmp_path / "killed/runs")], env=environment, cwd=ROOT
-        ).returncode
-        == 0
-    )
-    whole, killed_ = (record.load_all(tmp_path / name / "runs")[0] for name in ("whole", "killed"))
+    assert run_to_its_end(killed_runs) == 0
+    whole, killed = (record.load_all(tmp_path / name / "runs")[0] for name in ("whole", "killed"))
     assert len(whole) == 4
     for name, before in whole.items():
-        assert before.scores == killed_[name].scores
+        assert before.scores == killed[name].scores
 
 
 def finish(command: list[str], environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":

@@ -128,6 +128,24 @@ def test_a_server_that_does_not_start_is_told_with_its_reason(vllm: Path, tmp_pa
     assert "loading" in log.read_text()
 
 
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        ("", "it said nothing"),
+        ("loading\n\n", "loading"),
+        ("ValueError: a\nRuntimeError: b\nbye", "RuntimeError: b"),
+        (
+            "(EngineCore) ValueError: Free memory is less than desired\n"
+            "RuntimeError: Engine core initialization failed. See root cause above.",
+            "(EngineCore) ValueError: Free memory is less than desired",
+        ),
+    ],
+)
+def test_the_reason_in_a_servers_log(tmp_path: Path, log: str, reason: str) -> None:
+    (tmp_path / "log").write_text(log)
+    assert server.last_error(tmp_path / "log") == reason
+
+
 def test_a_port_that_is_taken_is_told(
     vllm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
