@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tatqa_task import answer, data, metric, synthetic
 from tatqa_task.types import Context, Form, Question
 from train.pairs.pair import Pair
-from train.pairs.strategies import NOT_RIGHT, NOT_WRONG, corrupt, drawn_order, log_rule
+from train.pairs.strategies import NOT_RIGHT, NOT_WRONG, corrupt, drawn_order, is_right, log_rule
 
 TABLE = [
     ["", "2019", "2018"],
@@ -82,8 +82,14 @@ def test_a_format_mistake_says_the_right_thing(form: Form) -> None:
 def test_what_cannot_be_had_is_a_reason() -> None:
     assert corrupt(*SPAN, {"wrong_scale": 1}, 0) == NOT_WRONG
     assert corrupt(*ask("span", ["12 - 5"]), {}, 0, "calc") == NOT_RIGHT  # read as 7
-    scale_twice = ask("span", ["$120 million"], "million")  # right, but read only after mending
-    assert corrupt(*scale_twice, {}, 0) == NOT_RIGHT
+
+
+def test_a_right_reply_is_nothing_but_the_line() -> None:
+    question = CHANGE[1]
+    line = answer.gold_reply(question)
+    assert is_right(question, line, "direct")
+    assert not is_right(question, f"Sure: {line}", "direct")
+    assert not is_right(question, line.replace("25", "26"), "direct")
 
 
 def test_kinds_are_drawn_by_weight() -> None:
