@@ -93,6 +93,12 @@ class Caller:
             max_retries=0,
         )
 
+    async def __aenter__(self) -> "Caller":
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.client.close()  # while its event loop still runs
+
     async def check(self) -> None:
         """Raise InputError if nothing answers at the endpoint's address or it refuses the key."""
         try:
@@ -320,11 +326,12 @@ def run_jobs(
     """
 
     async def everything() -> None:
-        crew = Crew(Caller(endpoint, policy, spending))
-        await crew.caller.check()
-        async with asyncio.TaskGroup() as group:
-            for index, job in enumerate(jobs):
-                group.create_task(crew.work(index, job, take))
+        async with Caller(endpoint, policy, spending) as caller:
+            await caller.check()
+            crew = Crew(caller)
+            async with asyncio.TaskGroup() as group:
+                for index, job in enumerate(jobs):
+                    group.create_task(crew.work(index, job, take))
 
     try:
         asyncio.run(everything())
@@ -334,4 +341,9 @@ def run_jobs(
 
 def check(endpoint: Endpoint) -> None:
     """Raise InputError if nothing answers at the endpoint's address or it refuses the key."""
-    asyncio.run(Caller(endpoint, {}).check())
+
+    async def look() -> None:
+        async with Caller(endpoint, {}) as caller:
+            await caller.check()
+
+    asyncio.run(look())

@@ -202,7 +202,7 @@ def _judge(bench: Bench, path: Path, tasks: list[Task], by: Judge) -> list[Failu
     kept = ledger.Replies(path)
     failures: list[Failure] = []
     counted: Counter[str] = Counter()
-    with tqdm(total=len(tasks), desc=path.stem, unit="judgment") as bar:
+    with tqdm(total=len(tasks), desc=f"judgments by {by.name}", unit="judgment") as bar:
 
         def take(index: int, result: Result) -> None:
             task = tasks[index]

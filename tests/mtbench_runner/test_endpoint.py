@@ -246,6 +246,23 @@ def test_an_error_while_a_result_is_taken_is_raised_as_it_is(judge: Any) -> None
         run_jobs(Endpoint("j", judge.url, KEY), [job], JUDGING, take)
 
 
+def test_connections_are_closed_before_their_event_loop_is(
+    judge: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left to the garbage collector they end in a traceback on standard error."""
+    made: list[Caller] = []
+    begin = Caller.__init__
+
+    def remember(self: Caller, *args: Any) -> None:
+        begin(self, *args)
+        made.append(self)
+
+    monkeypatch.setattr(Caller, "__init__", remember)
+    ask(judge)
+    endpoints.check(Endpoint("j", judge.url, KEY))
+    assert [caller.client.is_closed() for caller in made] == [True, True]
+
+
 def test_a_failed_call_says_its_cause() -> None:
     failed = CallFailed(Failure(Outcome("busy", cause="server error (500)")))
     assert str(failed) == "server error (500)"
