@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from train.tiny_base import IGNORED, Settings, lesson, note, read
+from train.tiny_base import IGNORED, Settings, ancestors, lesson, main, note, read
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,6 @@ def test_shipped_files_are_what_the_script_wrote(tiny_base: Path) -> None:
 def test_makes_a_model_that_loads(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    from train.tiny_base import main
-
     assert (
         main(
             [
@@ -80,3 +78,23 @@ def test_makes_a_model_that_loads(tmp_path: Path) -> None:
         == 0
     )
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "m").config.model_type == "qwen3"
+
+
+def test_the_mask_is_the_trie() -> None:
+    """Slots 0-1-2 are a path, 3 branches off at 0: as in the drawn example of train/sharing."""
+    import torch
+
+    last = torch.tensor([[3, 2, 2, 3, -1]])  # the last slot is padding
+    expected = [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 1, 1, 0, 0],
+        [1, 0, 0, 1, 0],
+        [0, 0, 0, 0, 1],
+    ]
+    assert ancestors(last)[0].int().tolist() == expected
+
+
+def test_nothing_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path} exists; name a new folder\n"
