@@ -106,7 +106,7 @@ class WindowedLayer(StaticLayer):
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
-    ) -> tuple:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         keys, values = super().update(key_states, value_states)
         return keys[:, :, : self.window], values[:, :, : self.window]
 

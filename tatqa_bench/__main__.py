@@ -1,8 +1,9 @@
-"""One command in front of all others: `tatqa-bench COMMAND ...`, in any folder, after `pip install`.
+"""One command in front of all others: `tatqa-bench COMMAND ...`, in any folder.
 
-It does nothing itself: it finds the room that a command belongs to and calls that room's own main. `tatqa-bench run`
-is `python -m results run`, `tatqa-bench mtbench` is `python -m mtbench_runner`, and so on; but a console script does
-not look into the working folder for modules, so a user's own `train.py` or `results/` is never run in place of ours.
+It does nothing itself: it finds the room that a command belongs to and calls that room's own
+main. `tatqa-bench run` is `python -m results run`, `tatqa-bench mtbench` is `python -m
+mtbench_runner`, and so on; but a console script does not look into the working folder for
+modules, so a user's own `train.py` or `results/` is never run in place of ours.
 """
 
 import importlib
@@ -15,7 +16,7 @@ from importlib.metadata import version
 
 @dataclass(frozen=True)
 class Command:
-    """What stands behind a word on the command line: a module's `main`, and the words that come first."""
+    """What stands behind a word: a module's `main`, and the words that come first."""
 
     module: str
     first: tuple[str, ...]

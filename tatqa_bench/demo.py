@@ -1,8 +1,9 @@
-"""The whole loop on the model that ships with the project, on two CPU cores, in minutes: `tatqa-bench demo`.
+"""The whole loop on the model that ships here, on two CPU cores: `tatqa-bench demo`.
 
-Score the small base on synthetic questions, train an adapter by DPO, score again, report; then say whether the scores
-are the ones that the project's own record has. Everything is written to a new folder (default: demo-results). The
-questions are synthetic and the judge follows a fixed rule, so no figure here is a figure of TAT-QA or MT-Bench.
+Score the small base on synthetic questions, train an adapter by DPO, score again, report; then
+say whether the scores are the ones that the project's own record has. Everything is written to a
+new folder (default: demo-results). The questions are synthetic and the judge follows a fixed
+rule, so no figure here is a figure of TAT-QA or MT-Bench.
 """
 
 import argparse
@@ -61,7 +62,7 @@ def verdict(found: dict[str, float]) -> tuple[int, str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demo and compare. Exit code of the run; 1 also for scores far from the committed ones."""
+    """Run the demo and compare. Exit code of the run; 1 also for scores far from ours."""
     parser = argparse.ArgumentParser(prog="tatqa-bench demo", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo-results"), help="folder to write to")
     options, more = parser.parse_known_args(arguments)

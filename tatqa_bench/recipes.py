@@ -1,4 +1,4 @@
-"""The recipes that ship with the project: `tatqa-bench recipes ls`, `tatqa-bench recipes cp NAME [FILE]`."""
+"""The recipes that ship here: `tatqa-bench recipes ls`, `tatqa-bench recipes cp NAME [FILE]`."""
 
 import argparse
 import importlib.util

@@ -1,4 +1,4 @@
-"""Fixtures that every room's tests share: where the real data lies, and the small model that ships with the project."""
+"""Fixtures that every room's tests share: where the real data lies, and the small base."""
 
 import os
 from pathlib import Path

@@ -1,11 +1,13 @@
-"""The error contract: about sixty mistakes of a new user, each answered by one line and the right exit code.
+"""The error contract: seventy mistakes of a new user, each answered by one line and an exit code.
 
-One line on standard error that says what, where and how to go on; 2 for a wrong call or input, 1 for work that failed;
-no traceback; no file of the user's changed and nothing left behind. Refusals come before anything heavy is imported,
-which is what makes them quick: that torch is not there is checked, not the clock.
+One line on standard error that says what, where and how to go on; 2 for a wrong call or input, 1
+for work that failed; no traceback; no file of the user's changed and nothing left behind.
+Refusals come before anything heavy is imported, which is what makes them quick: that torch is not
+there is checked, not the clock.
 
-The commands run one after the other in one process for the light rows and one for those that need the libraries; each
-row is a test of its own. This file is also that process: `python tests/test_errors.py` reads rows from standard input.
+The commands run one after the other in one process for the light rows and one for those that need
+the libraries; each row is a test of its own. This file is also that process: `python
+tests/test_errors.py` reads rows from standard input.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Private names of other libraries: those that docs/LIBRARIES.md lists are there, and no other one is used."""
+"""Private names of other libraries: those in docs/LIBRARIES.md are there, no other is used."""
 
 import ast
 import importlib

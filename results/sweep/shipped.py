@@ -1,7 +1,7 @@
 """Recipes and base models that ship with the project, found by name.
 
-`demo` means the file recipes/demo.yaml of train/, `tiny-tatqa` the folder bases/tiny-tatqa, from any working
-folder. A file or folder of the user's with that name comes first.
+`demo` means the file recipes/demo.yaml of train/, `tiny-tatqa` the folder bases/tiny-tatqa, from
+any working folder. A file or folder of the user's with that name comes first.
 """
 
 from pathlib import Path
@@ -28,6 +28,6 @@ def base_model(model: str) -> str:
 
 
 def nearby(path: Path) -> Path:
-    """The path from the working folder, where it lies below it: then records name no machine's folders."""
+    """The path from the working folder, where it lies below it: records then name no machine."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path

@@ -1,7 +1,8 @@
 """A stage's terminal: progress bars are for the person who waits, everything else is for a file.
 
-lm-eval logs a hundred lines and prints tables of raw means; of these, `python -m results run` shows the bars alone and
-keeps all of it beside the scores (`--verbose` shows everything). Where the command fails, its error lines are shown.
+lm-eval logs a hundred lines and prints tables of raw means; of these, `python -m results run`
+shows the bars alone and keeps all of it beside the scores (`--verbose` shows everything). Where
+the command fails, its error lines are shown.
 """
 
 import re

@@ -3,9 +3,10 @@
     python tests/mutants/run.py                 # all lists
     python tests/mutants/run.py tatqa_task      # tests/mutants/tatqa_task.toml
 
-A list has entries of `file`, `old` (a text that occurs once in it), `new`, `test` (the one test file that is run), and,
-for a change that no test can see, `equivalent` with the reason. Work is done on a copy of the repository, so nothing
-here is touched. Exit code 0: every mutant is killed, or listed as equivalent and alive; 1: not so; 2: a list is wrong.
+A list has entries of `file`, `old` (a text that occurs once in it), `new`, `test` (the one test
+file that is run), and, for a change that no test can see, `equivalent` with the reason. Work is
+done on a copy of the repository, so nothing here is touched. Exit code 0: every mutant is killed,
+or listed as equivalent and alive; 1: not so; 2: a list is wrong.
 """
 
 import argparse
@@ -44,7 +45,7 @@ class Mutant:
         return f"{self.file}: {old}  ->  {new}"
 
     def applied(self, source: str) -> str:
-        """The file's text with the change. Raises ListError if there is not exactly one place for it."""
+        """The file's text with the change. Raises ListError if it has not exactly one place."""
         if source.count(self.old) != 1:
             raise ListError(f"{self.title()}: old occurs {source.count(self.old)} times")
         if self.old == self.new:
@@ -87,7 +88,7 @@ def copy_repository(target: Path) -> None:
 
 
 def failure(root: Path, test: str) -> str:
-    """How a test file fails in the copy, whose packages come before the installed ones; "" if not."""
+    """How a test file fails in the copy, whose packages come first; "" if it passes."""
     environment = os.environ | {
         "PYTHONPATH": str(root),
         "PYTHONDONTWRITEBYTECODE": "1",  # a changed file of the same size and second is read anew

@@ -1,4 +1,4 @@
-"""The console script: each word reaches its room's own main, and nothing heavy is imported on the way."""
+"""The console script: each word reaches its room's main, and nothing heavy is imported."""
 
 import json
 import subprocess

@@ -124,7 +124,13 @@ CASES = [
     ("rule", "gold", "kind", "scale", "answer", "predicted_scale", "expected"), CASES
 )
 def test_rules(
-    rule: int, gold: Any, kind: str, scale: str, answer: Any, predicted_scale: Any, expected: tuple
+    rule: int,
+    gold: Any,
+    kind: str,
+    scale: str,
+    answer: Any,
+    predicted_scale: Any,
+    expected: tuple[float, float, float],
 ) -> None:
     found = metric.score(question(gold, kind, scale), answer, predicted_scale)
     assert (found.em, found.f1, found.scale) == expected

@@ -17,7 +17,7 @@ def tokenizer(tiny_base: Path) -> Any:
 
 
 def spoken(tokenizer: Any, settings: Settings, index: int) -> list[str]:
-    """The replies that a lesson teaches, read back along the trie: each label is the token after its slot."""
+    """The replies that a lesson teaches: each label is the token after its slot."""
     tokens, depth, last, labels = lesson(tokenizer, settings, index)
     replies, reply = [], []
     for label in labels.tolist():

@@ -189,8 +189,8 @@ class PairTrainer(DPOTrainer):
         super().save_model(output_dir, _internal_call)
 
     def get_batch_samples(
-        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
-    ) -> tuple[list, Any]:
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
         """The micro-batches of one step, and how many pairs they hold on this process."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.step_totals = StepTotals.of(batches, self.accelerator)

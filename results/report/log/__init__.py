@@ -125,11 +125,10 @@ def support_of(measure: str) -> list[list[str]]:
     runs = [run for run in DONE if run[measure]]
     known = [run for run in runs if run[measure][0] is not None]
     bounds: dict[str, list[str]] = {run["name"]: [] for run in runs}
-    for error in (
-        lambda shares: independent_error(shares, SIZES[measure]),
-        lambda shares: context_error(shares, measure),
-    ):
-        errors = [error(run[measure][:2]) for run in known]
+    shares = [run[measure][:2] for run in known]
+    independent = [independent_error(pair, SIZES[measure]) for pair in shares]
+    together = [context_error(pair, measure) for pair in shares]
+    for errors in (independent, together):
         p = [
             2 * float(stats.norm.sf(abs(delta(run, measure) or 0) / e))
             for run, e in zip(known, errors, strict=True)
