@@ -149,15 +149,17 @@ class Sweep:
         return True
 
     def waits_for(self, task: Task) -> Path | None:
-        """The folder of a run that must be prepared first; None if there is none."""
+        """The folder of what must be done first, here or by another worker; None if nothing."""
+        plan = task.plan
         waiting = {left.plan.folder for left in self.left if left.half == "prepare"}
+        uses_base = task.half == "score" or bool(plan.samples)
+        if uses_base and plan.base in waiting:  # it may still have to be quantized
+            return plan.base
         if task.half == "score":
-            if task.plan.folder in waiting:
-                return task.plan.folder
-            return self.unscored_base(task.plan)
-        for name in task.plan.reads:
+            return plan.folder if plan.folder in waiting else self.unscored_base(plan)
+        for name in plan.reads:
             maker = self.makers.get(name)
-            if maker and maker != task.plan.folder and (maker in waiting or maker in self.failed):
+            if maker and maker != plan.folder and (maker in waiting or maker in self.failed):
                 return maker
         return None
 
@@ -171,6 +173,8 @@ class Sweep:
         """The base of a served run that is not scored yet: its replies are compared with those."""
         if self.settings.backend != SERVED or plan.base is None:
             return None
+        if plan.base in self.failed:
+            return plan.base
         scored = all(left.plan.folder != plan.base for left in self.left)
         return None if scored else plan.base
 

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from results import InputError
+from results import FailedError, InputError
 from results.__main__ import main
 from results.sweep import recipes as recipe_files
 from results.sweep import records
 from results.sweep.commands import Settings
+from results.sweep.execute import Serving, Sweep, Task
 from results.sweep.plan import Plan, Rounds, sweep
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -151,6 +152,33 @@ def test_rounds_sample_train_on_and_score(recipes: list[Path]) -> None:
     files = json.loads(words[words.index("--samples") + 1])
     assert files[0] == "runs/mined-round2/samples-1/*/samples_*.jsonl"
     assert first.adapter in second.reads
+
+
+def test_what_is_used_is_made_first(recipes: list[Path]) -> None:
+    """Whoever makes it: a task that another worker holds stays on the list."""
+    recipes[0].write_text(recipes[0].read_text() + "load_in_4bit: true\n")
+    Path("mined.yaml").write_text(
+        recipes[0].read_text() + "strategy: mined\ninit_adapter: runs/beta_0.02\n"
+    )
+    read = [recipe_files.read(path) for path in (recipes[0], Path("mined.yaml"))]
+    settings = Settings(backend="served")
+    base, sft, mined = sweep(read, settings, Path("runs"), rounds=Rounds(1))
+    state = Sweep([base, sft, mined], settings, Serving())
+    assert state.waits_for(Task(base, "prepare")) is None
+    assert state.waits_for(Task(sft, "prepare")) is None  # it trains on the base as it was
+    assert state.waits_for(Task(sft, "score")) == base.folder
+    assert state.waits_for(Task(mined, "prepare")) == base.folder
+    state.left.remove(Task(base, "prepare"))
+    assert state.waits_for(Task(mined, "prepare")) == sft.folder
+    assert state.waits_for(Task(sft, "score")) == sft.folder
+    state.left.remove(Task(sft, "prepare"))
+    assert state.waits_for(Task(mined, "prepare")) is None
+    assert state.waits_for(Task(sft, "score")) == base.folder  # replies are compared with its own
+    state.left.remove(Task(base, "score"))
+    assert state.waits_for(Task(sft, "score")) is None
+    state.failed[base.folder] = FailedError("no")
+    assert state.settle(Task(sft, "score"))
+    assert "it needs base-" in str(state.failed[sft.folder])
 
 
 def test_rounds_need_a_server_and_a_recipe_for_them(
