@@ -16,11 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from results import FailedError, outputs
+from results import FailedError
 from results.sweep import server, stages
 from results.sweep.commands import SERVED, Scored, Settings
 from results.sweep.plan import Plan
-from results.sweep.records import write_record
 from results.sweep.server import Server
 from results.sweep.stages import MODEL, SERVER, LockedError, Names, Stage
 
@@ -206,6 +205,8 @@ class Sweep:
 
     def score(self, plan: Plan) -> None:
         """Score, and write the record."""
+        from results.sweep.records import write_record
+
         if all_done(plan.scoring):
             for stage in plan.scoring:
                 stages.perform(stage)  # says that it is done
@@ -273,5 +274,7 @@ def refuse_base_replies(plan: Plan) -> None:
 
 def replies(folder: Path) -> list[str]:
     """All replies in an lm-eval output folder, in the order of its questions."""
+    from results import outputs
+
     rows = outputs.samples(outputs.results_file(folder))
     return [json.dumps([row["task"], row["doc_id"], row["resps"]]) for row in rows]

@@ -92,6 +92,9 @@ def test_questions_that_share_a_passage_are_kept_together_if_asked() -> None:
     assert [line for line in warnings if "share a" in line] == [
         "drop_local: rows share a passage; --cluster passage keeps its questions together"
     ]
+    assert not any("gsm8k" in line for line in warnings)
+    docs = [{"passage": "one"}, {"passage": "two"}]
+    assert outputs.cluster_warnings("squad", docs, None) == []
     tables, warnings = compare.load(CORPUS / "before", "passage")
     assert len(set(tables["drop_local"].cluster)) == 4
     assert len(set(tables["mrpc_local"].cluster)) == 9

@@ -116,3 +116,34 @@ def test_1668_questions_stay_compact(results_folder: Path, tmp_path: Path) -> No
     )
     record.save(Record(**{**dict(found), "scores": {"tatqa": rows}}), tmp_path / "big.json")
     assert (tmp_path / "big.json").stat().st_size < 250_000
+
+
+def test_benches_have_their_titles_and_stand_ins_say_so() -> None:
+    empty: dict[str, Any] = {"item": [], "cluster": [], "groups": {}, "metrics": {}}
+    empty |= {"identity": {}, "circumstances": {}}
+    titles = {
+        (bench, stand_in): record.Scores(bench=bench, stand_in=stand_in, **empty).title
+        for bench in ("tatqa", "tatqa_calc_test", "mt_bench", "demo")
+        for stand_in in (False, True)
+    }
+    synthetic = "(SYNTHETIC QUESTIONS, no TAT-QA figure)"
+    assert titles["tatqa", False] == "TAT-QA"
+    assert titles["tatqa", True] == f"TAT-QA {synthetic}"
+    assert titles["tatqa_calc_test", False] == "TAT-QA test split, expressions worked out"
+    assert titles["tatqa_calc_test", True].endswith(synthetic)
+    assert titles["mt_bench", False] == "MT-Bench"
+    assert titles["demo", True] == "bench demo (STAND-IN JUDGE, measures nothing)"
+
+
+def test_a_record_is_text_that_people_can_read(results_folder: Path, tmp_path: Path) -> None:
+    found = record.load(results_folder / "runs/low/record.json")
+    record.save(found.model_copy(update={"name": "größer"}), tmp_path / "record.json")
+    assert '"name": "größer"' in (tmp_path / "record.json").read_text(encoding="utf-8")
+
+
+def test_scores_go_by_what_was_asked_not_by_the_stages_name(results_folder: Path) -> None:
+    file = results_folder / "runs/low/record.json"
+    content = json.loads(file.read_text())
+    content["scores"]["tatqa"]["bench"] = "tatqa_calc"
+    file.write_text(json.dumps(content))
+    assert list(record.load(file).by_bench) == ["tatqa_calc", "mtbench"]
