@@ -4,11 +4,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from results import InputError, compare, outputs
+from results import InputError, compare, outputs, statistics
 from results.__main__ import main
 
 Output = Callable[..., Path]
@@ -288,3 +289,93 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
         == "set()\n"
     )
+
+
+def test_margins_and_spans_in_the_units_shown() -> None:
+    shown = {name: m.margin * m.factor for name, m in compare.MEASURES.items()}
+    assert shown == pytest.approx(
+        {
+            "em": 3,
+            "em_strict": 3,
+            "f1": 3,
+            "scale_em": 3,
+            "parsed": 3,
+            "lenient_em": 3,
+            "calc_used": 3,
+            "prompt_level_strict_acc": 3,
+            "score": 0.5,
+            "success": 10,
+        }
+    )
+    assert compare.MEASURES["score"].span == 9  # from 1 to 10
+    assert {m.span for name, m in compare.MEASURES.items() if name != "score"} == {1}
+
+
+def row(low: float, high: float, p: float, measure: compare.Measure) -> compare.Row:
+    """A row with this interval and p."""
+    estimate = statistics.estimate([0.0, 0.0], [0.0, 1.0], ["a", "b"])
+    made = replace(
+        statistics.in_family([estimate])[0], low=low, high=high, delta=(low + high) / 2, p=p
+    )
+    return compare.Row("bench", "em", measure, "overall", "overall", estimate, made)
+
+
+def test_a_line_in_words_and_figures() -> None:
+    em, rating = compare.MEASURES["em"], compare.MEASURES["score"]
+    assert row(-0.0251, 0.01, 0.5, em).words == "no difference within 2.5"
+    assert row(-0.01, 0.0251, 0.5, em).words == "no difference within 2.5"
+    assert row(0.001, 0.0251, 0.07, em).words == "smaller than 2.5"
+    assert row(0.01, 0.05, 0.001, em).words == "better"
+    assert row(0.01, 0.05, 0.001, em).change == "+3.0 (+1.0 to +5.0)"
+    assert row(0.01, 0.05, 0.001, rating).change == "+0.03 (+0.01 to +0.05)"
+    lower = replace(em, higher_is_better=False)
+    assert row(0.01, 0.05, 0.001, lower).verdict == "worse"
+    assert row(-0.05, -0.01, 0.001, lower).verdict == "better"
+    unknown = replace(em, higher_is_better=None)
+    assert row(0.01, 0.05, 0.001, unknown).verdict == "higher"
+    assert row(-0.05, -0.01, 0.001, unknown).verdict == "lower"
+    assert [compare.p_value(p) for p in (0.0009, 0.001, 0.0099)] == ["< 0.001", "0.001", "0.010"]
+
+
+def test_what_is_read_together_is_one_family(
+    lm_eval_output: Output, mtbench_output: Output
+) -> None:
+    sides = []
+    for name, skill, rating in (("a", 0.4, 3), ("b", 0.7, 4)):
+        table = compare.load(lm_eval_output(name, skill))[0]
+        judged = mtbench_output(f"m{name}", [rating] * 7 + [9])
+        sides.append(table | compare.load(judged / "score.json")[0])
+    found, _ = compare.compare(sides[0], sides[1])
+    families = {
+        (bench, r.metric, r.column): r.difference.family
+        for bench, rows in found.items()
+        for r in rows
+    }
+    assert families["tatqa", "em", "overall"] == families["mtbench", "score", "overall"] == 2
+    assert families["tatqa", "f1", "overall"] == 4  # f1, scale_em, parsed, lenient_em
+    assert families["mtbench", "success", "overall"] == 1
+    assert families["tatqa", "em", "answer_type"] == 4
+    assert families["tatqa", "f1", "answer_from"] == 1
+    assert families["mtbench", "score", "category"] == 4
+
+
+def test_spans_of_unknown_metrics_are_those_of_their_scores() -> None:
+    def scores(values: list[float | None]) -> compare.Scores:
+        names = [str(i) for i in range(len(values))]
+        return compare.Scores(
+            bench="b", identity={}, circumstances={}, item=names, cluster=names, groups={},
+            metrics={"m": values},
+        )  # fmt: skip
+
+    far = compare.measure_of([scores([2.0, None])], [scores([7.0, 5.0])], "m", None)
+    assert (far.span, far.factor, far.margin, far.label) == (5, 1, 0, "m")
+    share = compare.measure_of([scores([0.2, 0.4])], [scores([0.3, 0.3])], "m", 2)
+    assert (share.span, share.factor, share.margin, share.label) == (1, 100, 0.02, "m, %")
+
+
+def test_worse_is_about_the_first_metric_overall() -> None:
+    em = compare.MEASURES["em"]
+    overall, down = row(-0.01, 0.01, 1, em), row(-0.2, -0.1, 0.001, em)
+    assert not compare.is_worse([overall, replace(down, column="answer_type")])
+    assert not compare.is_worse([overall, replace(down, metric="f1")])
+    assert compare.is_worse([down])
