@@ -1,7 +1,7 @@
 """Stage `answer`: a model's answers to a bench, every turn, with FastChat's temperatures and file.
 
 A local model answers in batches, a batch whole or not at all; of a model behind an endpoint every
-question is written when its last turn has come, and every reply before that is kept beside the file.
+question is written when its last turn has come; until then its replies are kept beside the file.
 """
 
 import hashlib
@@ -167,7 +167,7 @@ def answer_batch(
 def converse(
     reply: Replier, questions: list[Question], system: str | None = None
 ) -> list[list[Outcome]]:
-    """What the model said at each turn of each question; turn 2 sees turn 1 without its thinking."""
+    """What the model said at each turn of each question; turn 2 sees turn 1 without thinking."""
     said: list[list[Outcome]] = [[] for _ in questions]
     for turn in range(max(len(question["turns"]) for question in questions)):
         at_turn = [i for i, question in enumerate(questions) if len(question["turns"]) > turn]

@@ -106,7 +106,7 @@ class BatchJudge:
         return self.endpoint.model
 
     def reply(self, tasks: Sequence[Task], kept: Replies, take: Take) -> None:
-        """Hand each task's replies or failure to `take`. Raises IncompleteError until it is there."""
+        """Hand each task's replies or failure to `take`; IncompleteError until it is there."""
         out = store.beside(kept.of, "batch.out")
         sent = store.beside(kept.of, "batch.sent")
         if not out.exists():

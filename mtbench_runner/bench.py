@@ -96,7 +96,7 @@ def load(
     select: str | None = None,
     rating_pattern: str | None = None,
 ) -> Bench:
-    """Read a bench: a folder, one that ships here by name, or MT-Bench, downloaded if needed (None).
+    """Read a bench: a folder, one that ships here by name, or (None) MT-Bench, downloaded once.
 
     `references` and `judge_file` replace the bench's own reference answers and judge prompts,
     `select` leaves some of its questions (`choose`). Raises InputError.

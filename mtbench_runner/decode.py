@@ -16,7 +16,7 @@ from transformers.cache_utils import Cache, StaticLayer
 WINDOW = 256  # a step attends to the cache up to the next multiple of this many tokens
 FULL_ENOUGH = 0.9  # share of rows still going from which a batch goes on as it is
 GREEDY = 1e-4  # FastChat's bound: a lower temperature is greedy
-# settings of a model's generation_config that `sample` does not know, with the values under which they do nothing
+# settings of a generation_config that `sample` does not know, with values that do nothing
 UNUSED = {
     "repetition_penalty": 1.0,
     "no_repeat_ngram_size": 0,
@@ -27,7 +27,7 @@ UNUSED = {
 
 
 class Batch(NamedTuple):
-    """Left-padded prompts and their mask [rows, length], a temperature for each row, and settings."""
+    """Left-padded prompts and their mask [rows, length], a temperature a row, and settings."""
 
     prompts: torch.Tensor
     mask: torch.Tensor

@@ -1,4 +1,4 @@
-"""Many chat completions at once from any OpenAI-compatible endpoint, each bounded in time and tries.
+"""Many chat completions at once from an OpenAI-compatible endpoint, bounded in time and tries.
 
 Every reply is named by `outcome`, and the policy of the stage says what follows: nothing is
 invented, and what failed says why.

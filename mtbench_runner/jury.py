@@ -1,7 +1,7 @@
 """Several judgments of the same turn: votes of one judge, and a jury of judges.
 
-A turn's value is the mean of its votes, then of its judges. What the judging adds to a score is told
-from how votes and judges differ on the same answers.
+A turn's value is the mean of its votes, then of its judges. What the judging adds to a score is
+told from how votes and judges differ on the same answers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,10 @@ def average(values: Sequence[float]) -> float:
 
 
 def within_variance(ratings: Ratings) -> float | None:
-    """Variance of one judgment about the mean of its turn's votes, pooled; None with single votes."""
+    """Variance of one judgment about the mean of its turn's votes, pooled.
+
+    None with single votes.
+    """
     squares = 0.0
     degrees = 0
     for votes in ratings.values():
@@ -82,7 +85,7 @@ def _between(jury: Mapping[str, Ratings]) -> float | None:
 
 
 def interval(items: Sequence[Item], noise: Noise) -> list[float] | None:
-    """95 % interval of the mean: questions drawn anew, judged anew, and by other judges if several."""
+    """95 % interval of the mean: other questions, judged anew, and by other judges if several."""
     centre, error = mean(items), clustered_stderr(items)
     if centre is None or error is None:
         return None

@@ -49,8 +49,8 @@ Policy = dict[Kind, tuple[Action, ...]]
 TRIES = 12  # attempts at one call, whatever was wrong with them; the deadline may end it sooner
 ERRORS: Policy = {
     # what to do at the first, second, ... outcome of the kind in one call; the last one stays.
-    # retry: up to TRIES; give up: this call failed, the next run tries it again; record: it is not tried again unless
-    # asked to; stop: every other call would fail too
+    # retry: up to TRIES; give up: this call failed, the next run tries it again; record: it is not
+    # tried again unless asked to; stop: every other call would fail too
     "wrong shape": ("retry", "retry", "retry", "give up"),
     "tool call": ("retry", "record"),
     "filtered": ("record",),

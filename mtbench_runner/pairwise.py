@@ -26,7 +26,7 @@ def compare_pairs(
     FastChat's rule: a win or loss counts if it holds in both orders. `overall` is the win rate with
     a tie as half a win; its 95 % interval is Wilson's, with the number of independent comparisons
     that the spread between questions implies. `unparsable` comparisons have no verdict and are left
-    out. With several votes or judges a comparison counts with its mean, and is a win above one half.
+    out. With several votes or judges a comparison counts with its mean; above one half it is a win.
     """
     models = [model_id, baseline]
     judged = {judge: ledger.current(bench, judge, models) for judge in judges}

@@ -92,7 +92,7 @@ class Judgment(Provenance):
 
 @final
 class PairJudgment(Provenance):
-    """A line of model_judgment/<judge>_pair.jsonl: two games, the second with the answers swapped."""
+    """A line of model_judgment/<judge>_pair.jsonl: two games, with the answers swapped."""
 
     question_id: QuestionId
     model_1: str

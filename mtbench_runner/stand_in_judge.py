@@ -1,10 +1,13 @@
-"""A judge that is none: it rates by a fixed rule, over real HTTP on 127.0.0.1, for demos and tests without an account.
+"""A judge that is none: it rates by a fixed rule, over real HTTP on 127.0.0.1.
+
+For demos and tests without an account:
 
     python -m mtbench_runner.stand_in_judge COMMAND [ARG ...]
 
-serves it on a free port, runs COMMAND with OPENAI_BASE_URL and OPENAI_API_KEY set to it, and exits with COMMAND's code.
-The rule: one point for every four different words of the answer, from 1 to 10; of a pair, the one with more words.
-Its ratings measure nothing; every score that they make is labelled with the judge's name, stand-in-judge.
+serves it on a free port, runs COMMAND with OPENAI_BASE_URL and OPENAI_API_KEY set to it, and exits
+with COMMAND's code. The rule: one point for every four different words of the answer, from 1 to 10;
+of a pair, the one with more words. Its ratings measure nothing; every score that they make is
+labelled with the judge's name, stand-in-judge.
 """
 
 import json
@@ -17,7 +20,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from mtbench_runner.score import STAND_IN
 
-# what stands before and after an answer in FastChat's prompts and in those of the benches shipped here ({0}: whose)
+# what stands before and after an answer in FastChat's prompts and in those of the benches that
+# ship here ({0}: whose)
 ANSWER = r".*(?:\[The Start of {0}'s Answer\]|### {0}:|<answer{1}>)\n(.*?)\n(?:\[The End|\n<\||</)"
 
 
@@ -28,7 +32,8 @@ def judgment(prompt: str) -> str:
         verdict = "C" if a == b else "A" if a > b else "B"
         return f"Stand-in verdict by a fixed rule: {a} against {b} different words. [[{verdict}]]"
     words = _words(ANSWER.format("Assistant(?: A)?", ""), prompt)
-    return f"Stand-in rating by a fixed rule: {words} different words. Rating: [[{max(1, min(10, words // 4))}]]"
+    rating = max(1, min(10, words // 4))
+    return f"Stand-in rating by a fixed rule: {words} different words. Rating: [[{rating}]]"
 
 
 def _words(pattern: str, prompt: str) -> int:
@@ -64,7 +69,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """The stand-in judge on a free port of 127.0.0.1, serving in the background while it is open."""
+    """The stand-in judge on a free port of 127.0.0.1, served in the background while open."""
 
     daemon_threads = True
     request_queue_size = 128

@@ -207,7 +207,7 @@ def write_answers(folder: Path, model_id: str, text: str = "An answer.") -> None
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Path:
-    """The demo bench (8 questions, 16 turns) in a folder of its own, with answers of a model `m`."""
+    """The demo bench (8 questions, 16 turns) in a folder of its own, answered by a model `m`."""
     folder = tmp_path / "demo"
     shutil.copytree(SHIPPED / "demo", folder)
     write_answers(folder, "m")

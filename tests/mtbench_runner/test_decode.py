@@ -1,4 +1,4 @@
-"""The captured decoding loop against transformers' own generate and warpers, on the small model, on a CPU."""
+"""The captured decoding loop against transformers' own generate and warpers, on a CPU."""
 
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ def test_sampling_draws_from_what_the_warpers_of_transformers_leave(
 
 
 def test_a_step_reads_nothing_back_to_the_host(model: Any, tiny_base: Path) -> None:
-    """A CUDA graph could not be captured otherwise. Tensors on the meta device have nothing to read."""
+    """A CUDA graph could not be captured otherwise. Meta tensors have nothing to read."""
     meta = AutoModelForCausalLM.from_pretrained(tiny_base).eval().to("meta")
     ids = torch.ones(3, 30, dtype=torch.long, device="meta")
     with torch.inference_mode():

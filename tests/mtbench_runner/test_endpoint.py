@@ -246,6 +246,26 @@ def test_an_error_while_a_result_is_taken_is_raised_as_it_is(judge: Any) -> None
         run_jobs(Endpoint("j", judge.url, KEY), [job], JUDGING, take)
 
 
+def test_a_rate_limit_budget_spaces_calls_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """600 a minute: each call begins a tenth of a second after the one before, or later."""
+
+    async def at_once(seconds: float) -> None:
+        pass
+
+    async def slots() -> list[float]:
+        caller = Caller(Endpoint("j", "http://127.0.0.1:9", KEY, requests_per_minute=600), JUDGING)
+        found = []
+        for _ in range(5):
+            await caller._pace()
+            found.append(caller.slot)
+        return found
+
+    monkeypatch.setattr(endpoints.asyncio, "sleep", at_once)
+    found = endpoints.asyncio.run(slots())
+    gaps = [after - before for before, after in zip(found, found[1:], strict=False)]
+    assert all(gap >= 0.1 - 1e-9 for gap in gaps)
+
+
 def test_connections_are_closed_before_their_event_loop_is(
     judge: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,7 +27,7 @@ def test_a_turn_counts_with_the_mean_of_its_judges_means() -> None:
 
 
 def test_variance_within_by_hand() -> None:
-    """Squares 1 + 1 + 0 + 0 on 1 + 1 degrees of freedom: 1. In the mean of 2 turns of 2 votes: 1/4."""
+    """Squares 1 + 1 + 0 + 0 on 1 + 1 degrees of freedom: 1. In the mean of 4 votes: 1/4."""
     assert within_variance(ONE) == 1
     assert within_variance(OTHER) is None
     found = noise({"a": ONE})

@@ -1,4 +1,4 @@
-"""The length-controlled win rate against scipy's optimiser, by hand, and where length decides all."""
+"""The length-controlled win rate against scipy's optimiser, by hand, and by simulation."""
 
 import math
 import random

@@ -1,4 +1,4 @@
-"""Scores, strict ratings, win rates: against hand-computed values, statsmodels-free, and properties."""
+"""Scores, strict ratings, win rates: against hand-computed values, and properties."""
 
 import json
 import math
@@ -136,7 +136,7 @@ def test_nothing_judged_yet(bench: Path, capsys: Any) -> None:
     assert score(bench) == 2
     assert (
         capsys.readouterr().err
-        == f"error: {bench / 'model_judgment' / 'j_single.jsonl'} has no judgments of m; judge first\n"
+        == f"error: {bench}/model_judgment/j_single.jsonl has no judgments of m; judge first\n"
     )
 
 
