@@ -34,6 +34,8 @@ def preflight(
     """
     batch = small_batch(examples)
     expected = log_probs_and_gradient(model, prepare(collator(batch)))
+    if not torch.isfinite(expected[0]).all():
+        return  # no fault of sharing's: whoever reads the model's numbers says so
     base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
     sharing = share_prefixes(model, dense_kernel(base))
     try:

@@ -74,7 +74,7 @@ def compare_with_plain(trainer: PairTrainer) -> None:
 
     set_lora_dropout(trainer.model, 0.0)
     trainer.model.train()
-    lengths = [len(ids) for ids in trainer.train_dataset["prompt_ids"]]
+    lengths = trainer.order.tokens_of_pair
     shortest = sorted(range(len(lengths)), key=lengths.__getitem__)[:8]
     examples = [trainer.train_dataset[i] for i in shortest]
     with trainer.compute_loss_context_manager():

@@ -63,7 +63,10 @@ class ContextSampler(Sampler[int]):
         batch_size: int,
         seed: int,
     ) -> None:
-        self.arguments = (context_of_pair, tokens_of_pair, batch_size, seed)
+        self.context_of_pair = context_of_pair
+        self.tokens_of_pair = tokens_of_pair
+        self.batch_size = batch_size
+        self.seed = seed
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -71,10 +74,13 @@ class ContextSampler(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.arguments[0])
+        return len(self.context_of_pair)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(context_order(*self.arguments, self.epoch))
+        order = context_order(
+            self.context_of_pair, self.tokens_of_pair, self.batch_size, self.seed, self.epoch
+        )
+        return iter(order)
 
 
 class StepBatches(Sampler[list[int]]):
@@ -87,13 +93,11 @@ class StepBatches(Sampler[list[int]]):
     def __init__(
         self, order: ContextSampler, step: int, micro: int, rank: int = 0, processes: int = 1
     ) -> None:
-        self.order, self.step, self.micro, self.rank, self.processes = (
-            order,
-            step,
-            micro,
-            rank,
-            processes,
-        )
+        self.order = order
+        self.step = step
+        self.micro = micro
+        self.rank = rank
+        self.processes = processes
 
     def __iter__(self) -> Iterator[list[int]]:
         indices = list(self.order)
