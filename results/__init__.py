@@ -2,7 +2,7 @@
 
 
 class FailedError(Exception):
-    """The work failed or is incomplete; its text is one line that says what, where and how to go on."""
+    """The work failed or is incomplete; its text is one line: what, where and how to go on."""
 
     exit_code = 1
 

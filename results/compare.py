@@ -213,7 +213,7 @@ def different(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 def compare_bench(
     before: Sequence[Scores], after: Sequence[Scores], margin: float | None = None
 ) -> tuple[list[Row], list[str]]:
-    """Rows of every metric that all runs of both sides have, each a family of its own, and warnings."""
+    """Rows of every metric that all runs have, each a family of its own, and warnings."""
     runs = [*before, *after]
     shared = [name for name in before[0].metrics if all(name in run.metrics for run in runs)]
     first = [name for name in HEADLINE if name in shared]
@@ -243,7 +243,7 @@ def compare_bench(
 def compare_metric(
     before: Sequence[Scores], after: Sequence[Scores], metric: str, margin: float | None = None
 ) -> Iterator[Row]:
-    """One metric on the items that all runs scored: overall, then by group, each a family of one."""
+    """One metric on the items that all runs scored: overall, then by group."""
     first = before[0]
     sides = [columns_of(before, metric), columns_of(after, metric)]
     items = [

@@ -1,4 +1,4 @@
-"""A few changed replies, kept in a run's record so that a page shows some without the raw samples."""
+"""A few changed replies, kept in a run's record: a page shows some without the raw samples."""
 
 import hashlib
 from collections.abc import Sequence

@@ -42,7 +42,7 @@ def text_hash(text: str) -> str:
 
 
 def file_name(title: str) -> str:
-    """A file name made from any title: it stays inside its folder, and other titles get other names.
+    """A file name made from any title: inside its folder, and another one for every other title.
 
     Letters, digits, `.`, `_` and `-` stay; a title that has anything else, begins with a dot or is
     long is cut and ends with eight digits of its hash.
@@ -106,7 +106,7 @@ class Manifest:
             )
 
     def write(self, files: Mapping[str, str]) -> None:
-        """Make the folder hold these texts by name; what was ours before and is not among them goes.
+        """Make the folder hold these texts by name; what was ours and is not among them goes.
 
         Raises:
             InputError: Something in the way; then nothing was written.

@@ -1,4 +1,4 @@
-"""Reading what the other programs wrote: lm-eval's results and samples, and MT-Bench score files."""
+"""Reading what other programs wrote: lm-eval's results and samples, MT-Bench score files."""
 
 import hashlib
 import json
@@ -85,7 +85,8 @@ def results_files(path: Path) -> list[Path]:
     files = sorted(path.rglob("results_*.json")) or sorted(path.rglob("results.json"))
     if not files:
         raise InputError(
-            f"{path}: no lm-eval results_*.json there; run lm_eval with --output_path and --log_samples"
+            f"{path}: no lm-eval results_*.json there; "
+            "run lm_eval with --output_path and --log_samples"
         )
     return files
 
@@ -104,7 +105,7 @@ def read_results(file: Path) -> dict[str, Any]:
 
 
 def samples(results: Path) -> list[Row]:
-    """All samples logged along with a results file, each with its task's name. Raises InputError."""
+    """All samples logged with a results file, each with its task's name. Raises InputError."""
     stamp = results.stem.removeprefix("results").removeprefix("_")
     if stamp:
         files = sorted(results.parent.glob(f"samples_*_{glob_safe(stamp)}.jsonl"))
@@ -148,7 +149,8 @@ def lm_eval_tables(
         for name, scores in found.items():
             if name in tables:
                 raise InputError(
-                    f"{path}: {name} stands in {origin[name].name} and in {file.name}; give one of them"
+                    f"{path}: {name} stands in {origin[name].name} and in {file.name}; "
+                    "give one of them"
                 )
             tables[name], origin[name] = scores, file
         warnings += warned
@@ -262,7 +264,7 @@ def cluster_warnings(bench: str, docs: list[Row], cluster_key: str | None) -> li
 def columns(
     by_filter: dict[str, dict[str, Row]], items: list[str]
 ) -> tuple[dict[str, list[float | None]], dict[str, list[float]], set[str]]:
-    """Columns of scores, their weights where these are not 1, and the metrics that have no column."""
+    """Columns of scores, their weights where these are not 1, and metrics that have none."""
     metrics: dict[str, list[float | None]] = {}
     weights: dict[str, list[float]] = {}
     left_out: set[str] = set()

@@ -1,7 +1,8 @@
 """Records: what was measured on one model, as JSON that this schema validates.
 
-A record holds the scores of a base model, or of an adapter together with its training, one row per question in columns,
-so that any later comparison can pair them. `python -m results run` writes them; nobody edits them.
+A record holds the scores of a base model, or of an adapter together with its training, one row per
+question in columns, so that any later comparison can pair them. `python -m results run` writes
+them; nobody edits them.
 """
 
 import json
@@ -54,7 +55,7 @@ class Scores(BaseModel, extra="forbid"):
 
     @property
     def title(self) -> str:
-        """What the bench is called in tables; stand-ins for its questions or its judge say so everywhere."""
+        """What the bench is called in tables; stand-ins say so everywhere."""
         name = TITLES.get(self.bench, f"bench {self.bench}")
         what = "STAND-IN JUDGE, measures nothing"
         if self.bench.startswith("tatqa"):
@@ -75,7 +76,7 @@ class Scores(BaseModel, extra="forbid"):
 
 
 class Training(BaseModel, extra="allow"):
-    """What `python -m train` left in train.json, all of it; the fields named here are the ones that reports need."""
+    """What `python -m train` left in train.json; the fields named here are needed by reports."""
 
     recipe: dict[str, JsonValue]
     history: list[dict[str, float]]
@@ -146,7 +147,10 @@ def load(path: Path) -> Record:
 
 
 def upgrade(content: dict[str, Any]) -> dict[str, Any]:
-    """Take a record of an older version to the present one, step by step. Raises ValueError for an unknown version."""
+    """Take a record of an older version to the present one, step by step.
+
+    Raises ValueError for an unknown version.
+    """
     while content["version"] != VERSION:
         if content["version"] not in UPGRADES:
             raise ValueError(

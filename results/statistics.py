@@ -127,7 +127,8 @@ def estimate(
     """
     if not len(before) == len(after) == len(cluster) > 0:
         raise ValueError(
-            f"paired scores need one length above 0, got {len(before)}, {len(after)}, {len(cluster)}"
+            "paired scores need one length above 0, got "
+            f"{len(before)}, {len(after)}, {len(cluster)}"
         )
     a, b = np.asarray(before, float), np.asarray(after, float)
     w = np.ones(len(a)) if weight is None else np.asarray(weight, float)

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def flips(before: Path, after: Path, found: dict[str, list[Row]]) -> str:
-    """Questions that went from right to wrong and back by each bench's first metric, both replies."""
+    """Questions that went from right to wrong and back by a bench's first metric, both replies."""
     lines = []
     for bench, rows in found.items():
         metric = rows[0].metric.split(",")[0]

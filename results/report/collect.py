@@ -154,7 +154,7 @@ def adjust_over_runs(found: Sequence[Run]) -> None:
 
 
 def runs_by_bench(found: Sequence[Run]) -> list[tuple[str, list[Run]]]:
-    """Each bench with the runs that have it; synthetic questions and stand-in judges apart, last."""
+    """Each bench with the runs that have it; synthetic questions and stand-in judges last."""
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in found:
         for bench, rows in run.rows.items():

@@ -14,7 +14,8 @@ from typing import Any
 
 TEMPLATES = Path(__file__).parent / "templates"
 EXAMPLE_HEADER = ["", "question", "right answer", "before", "after"]
-# ("h1".."h4" | "p" | "li" | "code", text), ("table", rows), ("examples", rows under EXAMPLE_HEADER),
+# ("h1".."h4" | "p" | "li" | "code", text), ("table", rows),
+# ("examples", rows under EXAMPLE_HEADER),
 # ("figure", (file, alt, svg))
 Block = tuple[str, Any]
 # characters that change the direction of the text after them (Unicode Standard Annex 9)

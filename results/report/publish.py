@@ -17,7 +17,7 @@ FIXED = ("README.md", PAGE)
 
 
 def folder_for(runs: Path, given: Path | None) -> Path:
-    """Where the report goes: as given, else `results/` for the project's runs, else among the runs."""
+    """Where the report goes: as given, else `results/` for the project's runs, else among runs."""
     if given is not None:
         return given
     return PROJECT_RUNS.parent if runs == PROJECT_RUNS else runs / NAME
@@ -29,7 +29,7 @@ def is_projects_own(out: Path) -> bool:
 
 
 def check_place(out: Path) -> None:
-    """Before any work: may a report be written here? Raises InputError that names what is in the way."""
+    """Before any work: raise InputError that names what is in the way of a report here."""
     Manifest(out).refuse(FIXED)
 
 
@@ -57,7 +57,7 @@ def write(runs: Path, out: Path) -> list[str]:
 
 
 def stale(runs: Path, out: Path) -> list[str]:
-    """What `write` would change among the committed files, and what it could not read, a line each."""
+    """What `write` would change among the committed files or cannot read, a line each."""
     files, problems = render(runs, is_projects_own(out))
     manifest = Manifest(out)
     for name, text in sorted(files.items()):

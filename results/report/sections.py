@@ -30,7 +30,7 @@ MOST_FIELDS = 8  # recipe fields in a sentence
 
 
 def blocks(found: list[Run], problems: list[str], own: bool) -> Iterator[Block]:
-    """The whole page, in reading order; `own`: the project's own, which shows the experiment log."""
+    """The whole page, in reading order; `own`: the project's own, with the experiment log."""
     parts = {
         "opening": opening(found),
         "unread": unread(problems),
@@ -172,7 +172,8 @@ def whose_verdict(run: Run) -> str:
 
 def displacement_words(chosen: float, rejected: float) -> str:
     """Did the chosen replies become likelier, or only the rejected ones less likely?"""
-    figures = f"(mean log-probability of a whole reply: chosen {chosen:+.2f}, rejected {rejected:+.2f} nats)"
+    moved = f"chosen {chosen:+.2f}, rejected {rejected:+.2f} nats"
+    figures = f"(mean log-probability of a whole reply: {moved})"
     if chosen >= 0:
         return f"The chosen replies became likelier {figures}."
     return (
@@ -200,7 +201,7 @@ def unread(problems: list[str]) -> Iterator[Block]:
 
 
 def verdicts(found: list[Run]) -> Iterator[Block]:
-    """All runs, a table for each bench: verdict and delta first, so that a narrow page shows them."""
+    """All runs, a table for each bench: verdict and delta first, for narrow pages."""
     for bench, runs in runs_by_bench(found):
         runs.sort(key=lambda run: -run.rows[bench][0].difference.after)
         yield "h3", runs[0].rows[bench][0].title

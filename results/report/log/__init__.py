@@ -1,7 +1,8 @@
-"""The experiment log's own figures (runs.json), measured another way, and what their differences can support.
+"""The experiment log's own figures (runs.json), measured another way, and what they can support.
 
-The log gives shares right before and after and no per-question outcomes. So the error of a difference can only be
-bounded: at best every question that changed changed the same way; without pairing, before and after are independent.
+The log gives shares right before and after and no per-question outcomes. So the error of a
+difference can only be bounded: at best every question that changed changed the same way; without
+pairing, before and after are independent.
 """
 
 import json
@@ -39,12 +40,15 @@ def changed(run: dict[str, Any], measure: str) -> int:
 
 
 def at_best(run: dict[str, Any], measure: str) -> float:
-    """p of a sign test if every changed answer changed the same way: no paired test of these shares can go lower."""
+    """p of a sign test if every changed answer changed the same way.
+
+    No paired test of these shares can go lower.
+    """
     return float(min(1, 2 * 0.5 ** changed(run, measure)))
 
 
 def independent_error(shares: tuple[float, float], n: int) -> float:
-    """Standard error, in points, of the difference of two independent shares, in percent, of n questions each."""
+    """Standard error, in points, of the difference of two independent shares of n questions."""
     return 100 * sqrt(sum(p / 100 * (1 - p / 100) for p in shares) / n)
 
 
@@ -59,7 +63,7 @@ def context_error(shares: tuple[float, float], measure: str) -> float:
 
 
 def rating_error() -> tuple[float, list[float]]:
-    """Standard error of an MT-Bench delta from the log's repeated readings of one base, and these."""
+    """Standard error of an MT-Bench delta from repeated readings of one base, and these."""
     readings = [run["mtbench"][0] for run in DONE if run["mtbench"][0] is not None]
     return float(np.std(readings, ddof=1)) * sqrt(2), readings
 
@@ -144,7 +148,7 @@ def support_of(measure: str) -> list[list[str]]:
 
 
 def pairs_that_differ() -> tuple[int, int, int]:
-    """Pairs of runs by their overall share after training: all, those with p < 0.05 alone, and those after Holm."""
+    """Pairs of runs by their share after training: all, with p < 0.05 alone, and after Holm."""
     after = [run["overall"][1] for run in DONE if run["overall"][1] is not None]
     pairs = list(combinations(after, 2))
     p = [
