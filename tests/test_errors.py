@@ -175,13 +175,13 @@ HEAVIER = {
         "./nowhere copy", 2, "cannot load ./nowhere", module="train.quantize"
     ),
     "an adapter that is not there": Mistake(
-        f"mtbench --model {BASE} --adapter no-adapter --data demo --out o --judge-model j",
+        f"mtbench answer --model {BASE} --adapter no-adapter --data demo --out o",
         2,
         "no-adapter",
         KEY,
     ),
     "a model that is not there": Mistake(
-        "mtbench --model ./nowhere --data demo --out o --judge-model j", 2, "nowhere", KEY
+        "mtbench answer --model ./nowhere --data demo --out o", 2, "nowhere"
     ),
 }
 
@@ -359,8 +359,8 @@ def heavier(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def error_lines(text: str) -> list[str]:
-    """Standard error without argparse's usage, which comes before its one line."""
-    lines = [line for line in text.splitlines() if line.strip()]
+    """Standard error without progress bars, and without the usage that argparse puts first."""
+    lines = [line for line in text.splitlines() if line.strip() and "%|" not in line]
     if lines and lines[0].startswith("usage:"):
         return [line for line in lines if ": error: " in line]
     return lines
