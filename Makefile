@@ -7,7 +7,8 @@ STAMP := $(VENV)/.installed
 .PHONY: demo test check setup clean
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+# an editable install copies the task files to where lm-eval looks: a new one needs another install
+$(STAMP): pyproject.toml constraints.txt $(wildcard tatqa_task/tasks/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "error: $(PYTHON) is not \
 	Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 2; }
 	@! test -x $(BIN)/python || $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
