@@ -100,12 +100,14 @@ CASES = [
         (0, 0.4, 1),
     ),  # a hyphen goes, it does not part words
     (9, ["The income!"], "span", "", ["income"], "", (1, 1, 1)),
+    (9, ["Net-Income"], "span", "", ["netincome"], "", (1, 1, 1)),  # inside a word too
     (9, ["income"], "span", "", ["an income"], "", (1, 1, 1)),
     (9, ["#5 of 6.0"], "span", "", ["5 of 6.0"], "", (1, 1, 1)),
     (9, ["in 6.0"], "span", "", ["in 6"], "", (0, 0.5, 1)),  # '6.0' and '6' are different words
     (10, ["alpha beta gamma"], "span", "", ["alpha beta"], "", (0, 0.8, 1)),
     (10, "3", "count", "", ["3", "7"], "", (0, 0, 1)),  # and for count
     (10, ["the"], "span", "", ["!"], "", (1, 1, 1)),  # both empty
+    (10, ["alpha beta"], "span", "", ["beta alpha"], "", (0, 1, 1)),  # order counts, in EM alone
     (10, ["alpha"], "span", "", ["the"], "", (0, 0, 1)),  # precision 1, recall 0
     (10, 5, "arithmetic", "million", ["5", "7"], "million", (0, 0, 1)),  # F1 is EM for arithmetic
     (
