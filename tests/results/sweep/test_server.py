@@ -51,10 +51,8 @@ def running(vllm: Path, tmp_path: Path) -> Iterator[Server]:
 
 
 def wait_until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not true() and time.monotonic() < deadline:
+    while not true():
         time.sleep(0.05)
-    assert true()
 
 
 def test_a_base_and_its_adapters_by_name(running: Server, tmp_path: Path) -> None:
