@@ -16,7 +16,8 @@ from pathlib import Path
 
 # exact match in per cent, as results/runs/demo/record.json has it (a test compares)
 COMMITTED = {"before": 31.8, "after": 40.7}
-# other processors and library versions round otherwise; a broken demo is further off than this
+# other processors round otherwise, and today's pairs differ a little from the record's (31.8 to
+# 42.5 when last run); a broken demo is further off than this
 TOLERANCE = 2.0
 SETTINGS = [
     *("--judge-model", "stand-in-judge"),
@@ -57,7 +58,7 @@ def verdict(found: dict[str, float]) -> tuple[int, str]:
         return 0, f"exact match {here}: as in the committed record"
     distance = max(abs(found[name] - COMMITTED[name]) for name in COMMITTED)
     if distance <= TOLERANCE:
-        return 0, f"exact match {here}, committed {ours}: other rounding on this machine"
+        return 0, f"exact match {here}, committed {ours}: within {TOLERANCE:g} points of it"
     return 1, f"exact match {here}, committed {ours}: the demo does not work here as it should"
 
 

@@ -120,7 +120,7 @@ def test_the_demo_compares_with_the_committed_record() -> None:
     ("before", "after", "code", "words"),
     [
         (31.83, 40.67, 0, "as in the committed record"),
-        (31.8, 42.7, 0, "other rounding"),
+        (31.8, 42.7, 0, "within 2 points"),
         (31.8, 42.8, 1, "does not work"),
         (29.7, 40.7, 1, "does not work"),
     ],
