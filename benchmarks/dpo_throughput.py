@@ -1,11 +1,13 @@
-"""Pairs per second of shared-prefix DPO against stock TRL, side by side in one run, on one CUDA GPU.
+"""Pairs per second of shared-prefix DPO against stock TRL, side by side in one run, on one CUDA
+GPU.
 
     python benchmarks/dpo_throughput.py --shape SHAPE --data FOLDER --json out.json
 
-SHAPE: a folder with a model's config.json and tokenizer (weights are drawn at random: speed and memory do not depend on
-them), or a Hugging Face id. FOLDER: TAT-QA's files (or `synthetic`). Rows are timed on steps that compile nothing;
-compilation is reported apart. `--only fast,trl_log` runs some rows, `--profile` prints the kernels of a few steps.
-On several GPUs: `accelerate launch --num_processes 2 benchmarks/dpo_throughput.py --only fast ...`.
+SHAPE: a folder with a model's config.json and tokenizer (weights are drawn at random: speed and
+memory do not depend on them), or a Hugging Face id. FOLDER: TAT-QA's files (or `synthetic`). Rows
+are timed on steps that compile nothing; compilation is reported apart. `--only fast,trl_log` runs
+some rows, `--profile` prints the kernels of a few steps. On several GPUs: `accelerate launch
+--num_processes 2 benchmarks/dpo_throughput.py --only fast ...`.
 """
 
 import argparse
@@ -49,7 +51,9 @@ class Bench:
 
 
 def random_base(shape: str, folder: str) -> tuple[str, Any]:
-    """Write a model of the given shape with random bf16 weights, once; returns its folder and tokenizer."""
+    """Write a model of the given shape with random bf16 weights, once;
+    returns its folder and tokenizer.
+    """
     import torch
     from accelerate import PartialState
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -93,7 +97,9 @@ class Clock:
         trainer.add_callback(Callback())
 
     def mean(self, warm: int) -> float:
-        """Mean seconds of the steps after the first `warm`, in which every shape was met and compiled."""
+        """Mean seconds of the steps after the first `warm`,
+        in which every shape was met and compiled.
+        """
         return (self.ends[-1] - self.ends[warm - 1]) / (len(self.ends) - warm)
 
 
@@ -119,7 +125,9 @@ def measured_memory() -> Iterator[dict[str, float]]:
 
 
 def ours(bench: Bench, name: str, steps: int, warm: int, **fields: Any) -> dict[str, Any]:
-    """Train with the product's own trainer; `pairs_per_second` is of a run whose reference was cached."""
+    """Train with the product's own trainer;
+    `pairs_per_second` is of a run whose reference was cached.
+    """
     from train.recipe import Recipe
     from train.trainer.assemble import make_trainer
     from train.trainer.config import config
@@ -158,7 +166,9 @@ def ours(bench: Bench, name: str, steps: int, warm: int, **fields: Any) -> dict[
 
 
 def reference_seconds(trainer: Any, warm: int = 4) -> float:
-    """Seconds a pair of a second reference pass, in which nothing is compiled, after its first `warm` batches."""
+    """Seconds a pair of a second reference pass, in which nothing is compiled,
+    after its first `warm` batches.
+    """
     from train.trainer.reference import compute_reference
 
     starts: list[float] = []
@@ -213,16 +223,20 @@ def stock(
         trainer = DPOTrainer(
             model=bench.base,
             args=DPOConfig(
-                output_dir=out, per_device_train_batch_size=micro, gradient_accumulation_steps=accumulate,
-                max_steps=steps, learning_rate=5e-6, beta=0.02, max_length=None, bf16=True, report_to="none",
-                gradient_checkpointing=checkpointing, save_strategy="no", logging_steps=1, disable_tqdm=True,
+                output_dir=out, per_device_train_batch_size=micro,
+                gradient_accumulation_steps=accumulate,
+                max_steps=steps, learning_rate=5e-6, beta=0.02, max_length=None, bf16=True,
+                report_to="none",
+                gradient_checkpointing=checkpointing, save_strategy="no", logging_steps=1,
+                disable_tqdm=True,
                 model_init_kwargs={"dtype": "bfloat16", "device_map": {"": 0}},
             ),
             train_dataset=data.select_columns(columns),
             processing_class=bench.tokenizer,
             quantization_config=nf4("bfloat16"),
             peft_config=LoraConfig(
-                r=16, lora_alpha=32, lora_dropout=0.05, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"
+                r=16, lora_alpha=32, lora_dropout=0.05,
+                target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"
             ),
         )  # fmt: skip
         ends: list[float] = []
@@ -244,7 +258,9 @@ def stock(
 
 
 def equality(bench: Bench, pairs: int = 8) -> dict[str, float]:
-    """How far one batch's loss and LoRA gradients in bf16 are from fp32: plain TRL, and shared prefixes."""
+    """How far one batch's loss and LoRA gradients in bf16 are from fp32:
+    plain TRL, and shared prefixes.
+    """
     plain, shared, exact = (
         gradients(bench, pairs, *how)
         for how in ((False, "bfloat16"), (True, "bfloat16"), (False, "float32"))
@@ -285,7 +301,9 @@ def gradients(bench: Bench, pairs: int, share: bool, dtype: str) -> Any:
 
 
 def repeated(rows: Sequence[Any], length: int, questions: int, pairs: int) -> list[Any]:
-    """Pairs with prompts of `length` tokens of which all but the last 40 are shared by `questions` neighbours."""
+    """Pairs with prompts of `length` tokens of which all but the last 40 are shared by `questions`
+    neighbours.
+    """
     from dataclasses import replace
 
     made = []
@@ -312,7 +330,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             continue
         rate, first = row["pairs_per_second"], row.get("first_run_pairs_per_second")
         lines.append(
-            f"| {row['row']} | {rate:.1f} | {EPOCH / rate:,.0f} s | {f'{first:.1f} pairs/s' if first else 'included'} "
+            f"| {row['row']} | {rate:.1f} | {EPOCH / rate:,.0f} s | "
+            f"{f'{first:.1f} pairs/s' if first else 'included'} "
             f"| {row['peak_gib']:.1f} | {row['reserved_gib']:.1f} |"
         )
     return "\n".join(lines)
@@ -426,7 +445,8 @@ def main() -> int:
     if not first:
         return 0
     print(
-        f"relative distance of bf16 gradients from fp32: {report.get('relative_distance_of_gradients_from_fp32')}"
+        "relative distance of bf16 gradients from fp32: "
+        f"{report.get('relative_distance_of_gradients_from_fp32')}"
     )
     print(report["processes"], "x", report["device"], versions)
     print(table(done))

@@ -1,9 +1,11 @@
-"""How fast 160 turns are judged by a judge that takes a second: at 16 in parallel the limit is 10 seconds.
+"""How fast 160 turns are judged by a judge that takes a second: at 16 in parallel the limit is 10
+seconds.
 
     python benchmarks/mtbench_judging.py --json judging.json
 
-80 questions of two turns with made-up answers, judged over real HTTP on 127.0.0.1. Timed twice: the judging alone, and
-the whole command with Python's start and FastChat's import (which brings torch and transformers with it).
+80 questions of two turns with made-up answers, judged over real HTTP on 127.0.0.1. Timed twice: the
+judging alone, and the whole command with Python's start and FastChat's import (which brings torch
+and transformers with it).
 """
 
 import argparse

@@ -25,20 +25,26 @@ from typing import Any
 # Tokens of MT-Bench's 80 prompts at turn 1, and what turn 2 adds apart from the reply, by Qwen3's
 # tokenizer and template
 TURN_1 = [
-    34, 58, 69, 51, 34, 42, 44, 42, 53, 108, 44, 62, 84, 103, 105, 72, 85, 52, 52, 63, 50, 48, 34, 31, 212, 84, 35, 30,
-    64, 147, 47, 62, 81, 34, 88, 33, 32, 42, 80, 40, 38, 26, 39, 191, 34, 40, 35, 51, 45, 30, 184, 211, 368, 221, 170,
-    273, 218, 345, 157, 354, 38, 55, 54, 31, 69, 50, 74, 48, 44, 32, 40, 26, 38, 67, 34, 33, 24, 27, 24, 29,
+    34, 58, 69, 51, 34, 42, 44, 42, 53, 108, 44, 62, 84, 103, 105, 72, 85, 52, 52, 63, 50, 48, 34,
+    31, 212, 84, 35, 30,
+    64, 147, 47, 62, 81, 34, 88, 33, 32, 42, 80, 40, 38, 26, 39, 191, 34, 40, 35, 51, 45, 30, 184,
+    211, 368, 221, 170,
+    273, 218, 345, 157, 354, 38, 55, 54, 31, 69, 50, 74, 48, 44, 32, 40, 26, 38, 67, 34, 33, 24, 27,
+    24, 29,
 ]  # fmt: skip
 TURN_2 = [
-    24, 21, 24, 28, 33, 32, 24, 29, 59, 24, 21, 26, 27, 34, 18, 30, 25, 27, 18, 30, 34, 28, 20, 34, 20, 31, 74, 23, 25,
-    60, 22, 44, 31, 33, 30, 15, 22, 22, 49, 21, 16, 53, 23, 184, 19, 20, 21, 25, 26, 30, 26, 27, 34, 23, 22, 28, 40, 32,
+    24, 21, 24, 28, 33, 32, 24, 29, 59, 24, 21, 26, 27, 34, 18, 30, 25, 27, 18, 30, 34, 28, 20, 34,
+    20, 31, 74, 23, 25,
+    60, 22, 44, 31, 33, 30, 15, 22, 22, 49, 21, 16, 53, 23, 184, 19, 20, 21, 25, 26, 30, 26, 27, 34,
+    23, 22, 28, 40, 32,
     34, 31, 23, 28, 42, 22, 17, 20, 31, 39, 27, 25, 20, 20, 20, 23, 23, 23, 220, 37, 32, 31,
 ]  # fmt: skip
 TEMPERATURES = (
     [0.7] * 20 + [0.0] * 40 + [0.1] * 20
 )  # writing, roleplay; reasoning, math, coding, extraction; the rest
 QWEN3_1_7B = {
-    "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16,
+    "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28,
+    "num_attention_heads": 16,
     "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936, "tie_word_embeddings": True,
 }  # fmt: skip
 TINY = QWEN3_1_7B | {
@@ -97,7 +103,9 @@ class Bench:
         return time.perf_counter() - started
 
     def per_step(self, turn: int, rows: int = 80, **how: Any) -> tuple[float, float]:
-        """(seconds of prefill, seconds of a step) of `generate`, by a long and a short run at the end."""
+        """(seconds of prefill, seconds of a step) of `generate`,
+        by a long and a short run at the end.
+        """
         ids, mask = self.prompts(turn, rows)
 
         def run(steps: int) -> float:
@@ -137,7 +145,9 @@ def graphs(bench: Bench) -> dict[str, Any]:
 
 
 def same_as_generate(device: str) -> bool:
-    """Greedy tokens of a small fp32 model, 600 of them over several windows: this loop's are generate's."""
+    """Greedy tokens of a small fp32 model, 600 of them over several windows:
+    this loop's are generate's.
+    """
     from mtbench_runner.decode import Batch, decode, plain
 
     small = Bench(device, tiny=True)
@@ -170,7 +180,8 @@ def compiled(bench: Bench) -> dict[str, Any]:
     compiling = total - 3 * prefill - (bench.part + 4) * step
     return {
         "seconds": 2 * (prefill + bench.new * step) + compiling,
-        "measured": f"{bench.part} steps of turn 1, counted twice, and {compiling:.0f} s of compiling",
+        "measured": f"{bench.part} steps of turn 1, counted twice, "
+        f"and {compiling:.0f} s of compiling",
     }
 
 
@@ -312,7 +323,8 @@ def report(results: dict[str, Any], args: argparse.Namespace) -> None:
     name = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
     tokens = 160 * (96 if args.tiny else 1024)
     print(
-        f"\n160 replies, {tokens} tokens, {'toy model' if args.tiny else 'Qwen3-1.7B shape, bf16'}, {name}\n"
+        f"\n160 replies, {tokens} tokens, "
+        f"{'toy model' if args.tiny else 'Qwen3-1.7B shape, bf16'}, {name}\n"
     )
     print("| way | seconds | tokens/s | measured |\n|---|---|---|---|")
     for way, result in results.items():

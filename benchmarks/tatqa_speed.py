@@ -73,7 +73,9 @@ def scoring(folder: Path, official: Path | None) -> dict[str, float]:
 
 
 def building(folder: Path) -> dict[str, Any]:
-    """The validation split's requests, as lm-eval builds them, and whether indexing imports torch."""
+    """The validation split's requests, as lm-eval builds them,
+    and whether indexing imports torch.
+    """
     import os
 
     import tatqa_task
@@ -89,7 +91,8 @@ def building(folder: Path) -> dict[str, Any]:
         [sys.executable, "-c", harness], check=True, capture_output=True, text=True
     ).stdout.strip()
     return {
-        "requests": int(requests), "imports_and_index_seconds": float(indexing), "build_seconds": float(seconds),
+        "requests": int(requests), "imports_and_index_seconds": float(indexing),
+        "build_seconds": float(seconds),
         "ratio_to_bound": float(seconds) / REQUESTS_BOUND, "tasks_import_torch": torch == "True",
     }  # fmt: skip
 

@@ -65,7 +65,8 @@ def too_long(prompts: Sequence[str], room: int, count: CountTokens) -> str | Non
     if not longer:
         return None
     return (
-        f"{longer} of {len(prompts)} prompts are longer than the {room} tokens that the model's length"
+        f"{longer} of {len(prompts)} prompts are longer than the {room} tokens that the model's "
+        "length"
         " leaves for them; lm-eval cuts them from the left, instruction first. Drop paragraphs"
         " in their place:"
         f""" --metadata '{{"context_budget": {room}}}'"""

@@ -17,7 +17,8 @@ QUESTIONS = 6  # a context
 WORDS: dict[str, Any] = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 KINDS = [kind for kind, weight in WORDS["weights"].items() for _ in range(weight)]
 BLANK = {  # what a question says if nothing else is known of it, in the order of the official files
-    "question": "", "answer": [], "derivation": "", "answer_type": "", "answer_from": "", "rel_paragraphs": [],
+    "question": "", "answer": [], "derivation": "", "answer_type": "", "answer_from": "",
+    "rel_paragraphs": [],
     "req_comparison": False, "scale": "",
 }  # fmt: skip
 FORMULAS: dict[str, tuple[str, Callable[[float, float], float]]] = {

@@ -16,7 +16,8 @@ from tatqa_task.files import DataError, write_whole
 HERE = Path(__file__).parent
 MODULES = (
     "types", "typography", "files", "download", "synthetic", "data", "metric", "log_rule",
-    "calculator", "amounts", "objects", "plain_text", "answer", "prompt", "budget", "sampling", "errata",
+    "calculator", "amounts", "objects", "plain_text", "answer", "prompt", "budget", "sampling",
+    "errata",
 )  # fmt: skip
 DATA = ("synthetic.json", "errata.json")
 FUNCTIONS = "utils"  # upstream's name for the module that task files name

@@ -20,7 +20,8 @@ AT_THE_EDGE = {
 ONLY_IN_ROOMS = {"trl": ("train",), "peft": ("train", "mtbench_runner")}
 CORES = [
     "tatqa_task/prompt.py", "tatqa_task/answer.py", "tatqa_task/metric.py", "tatqa_task/data.py",
-    "tatqa_task/types.py", "tatqa_task/calculator.py", "tatqa_task/amounts.py", "tatqa_task/objects.py",
+    "tatqa_task/types.py", "tatqa_task/calculator.py", "tatqa_task/amounts.py",
+    "tatqa_task/objects.py",
     "tatqa_task/plain_text.py", "tatqa_task/errata.py", "tatqa_task/sampling.py",
     "results/statistics.py", "results/compare.py", "results/record.py", "results/outputs.py",
 ]  # fmt: skip

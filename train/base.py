@@ -16,7 +16,9 @@ CODE = ("*.py",)  # a base that brings its own architecture
 
 
 def open_base(path: str) -> tuple[Any, str]:
-    """The base's tokenizer, and a sha256 of its files or of the Hub's commit. Raises RecipeError."""
+    """The base's tokenizer, and a sha256 of its files or of the Hub's commit.
+    Raises RecipeError.
+    """
     try:
         commit = getattr(AutoConfig.from_pretrained(path), "_commit_hash", None)
         tokenizer = AutoTokenizer.from_pretrained(path)

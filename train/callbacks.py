@@ -1,4 +1,6 @@
-"""What happens beside the optimizer steps of a run: order, signals, tokens and seconds, progress."""
+"""What happens beside the optimizer steps of a run:
+order, signals, tokens and seconds, progress.
+"""
 
 import signal
 import time

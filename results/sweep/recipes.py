@@ -1,4 +1,6 @@
-"""What a sweep must know of a recipe: its base, form and rank. `python -m train` checks the rest."""
+"""What a sweep must know of a recipe: its base, form and rank.
+`python -m train` checks the rest.
+"""
 
 import difflib
 import json
@@ -73,7 +75,9 @@ class Recipe:
 
 
 def read(path: Path, changes: tuple[str, ...] = ()) -> Recipe:
-    """A recipe with `field=value` changes, its base found by name if it ships. Raises InputError."""
+    """A recipe with `field=value` changes, its base found by name if it ships.
+    Raises InputError.
+    """
     path = shipped.recipe_file(path)
     fields = load(path)
     for change in changes:

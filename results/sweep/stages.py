@@ -1,4 +1,5 @@
-"""Stages: commands that turn files into files, run once for given inputs, safe to kill at any moment.
+"""Stages: commands that turn files into files, run once for given inputs, safe to kill at any
+moment.
 
 A stage leaves `<name>.stage.json` in its folder: a hash of its command and of all it reads, what it
 wrote, and whether it is done. The same and done: skipped. The same, not done: run again over what
@@ -66,7 +67,9 @@ class LockedError(FailedError):
 
 @dataclass(frozen=True)
 class Stage:
-    """`python -m ARGUMENTS`: reads `inputs` (files, folders, or names such as hub ids), writes `output`."""
+    """`python -m ARGUMENTS`: reads `inputs` (files, folders, or names such as hub ids),
+    writes `output`.
+    """
 
     folder: Path
     name: str

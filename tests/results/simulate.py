@@ -1,4 +1,5 @@
-"""Coverage and false verdicts where the truth is known: `python tests/results/simulate.py [SWEEPS]`.
+"""Coverage and false verdicts where the truth is known: `python tests/results/simulate.py
+[SWEEPS]`.
 
 Prints the table of docs/STATISTICS.md, which test_simulations.py (slow) makes again.
 """

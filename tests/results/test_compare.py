@@ -1,4 +1,6 @@
-"""Reading outputs and comparing them: what is read, what is refused, what is warned of, what is printed."""
+"""Reading outputs and comparing them:
+what is read, what is refused, what is warned of, what is printed.
+"""
 
 import json
 import subprocess
@@ -97,10 +99,8 @@ def test_other_settings_are_refused_by_name(
     file.write_text(change(file.read_text()))
     assert main(["compare", str(before), str(after)]) == 2
     error = capsys.readouterr().err
-    assert (
-        error
-        == f"error: tatqa: not comparable, {named} differ before and after; score both the same way\n"
-    )
+    reason = f"not comparable, {named} differ before and after"
+    assert error == f"error: tatqa: {reason}; score both the same way\n"
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,10 @@ def test_a_folder_without_results_says_what_to_run(
 
 
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
-    code = "import sys; from results.__main__ import parser; parser(); print({'scipy', 'pydantic'} & {*sys.modules})"
+    code = (
+        "import sys; from results.__main__ import parser; parser(); "
+        "print({'scipy', 'pydantic'} & {*sys.modules})"
+    )
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
         == "set()\n"

@@ -1,4 +1,6 @@
-"""What lm-eval writes, by example: real outputs of its stock tasks, and older layouts made of them."""
+"""What lm-eval writes, by example:
+real outputs of its stock tasks, and older layouts made of them.
+"""
 
 import json
 import math

@@ -1,4 +1,6 @@
-"""Records: what is saved is read back, what is broken is refused in one line, old versions are upgraded."""
+"""Records: what is saved is read back, what is broken is refused in one line,
+old versions are upgraded.
+"""
 
 import json
 import shutil

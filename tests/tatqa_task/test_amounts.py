@@ -5,8 +5,10 @@ import pytest
 from tatqa_task.amounts import amount, hundredfold, number_in, scale_of, settled
 
 WORDINGS = [
-    ("", ""), ("thousand", "thousand"), ("in thousands", "thousand"), ("US$ millions", "million"), ("BILLION", "billion"),
-    ("percentage points", "percent"), ("per cent", "percent"), ("％", "percent"), ("thousand million", "thousand"),
+    ("", ""), ("thousand", "thousand"), ("in thousands", "thousand"), ("US$ millions", "million"),
+    ("BILLION", "billion"),
+    ("percentage points", "percent"), ("per cent", "percent"), ("％", "percent"),
+    ("thousand million", "thousand"),
     ("dollars", None), ("none", None), ("hundred", None), ("m", None), ("mil", None),
 ]  # fmt: skip
 

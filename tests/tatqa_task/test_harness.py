@@ -77,7 +77,8 @@ def test_context_budget_is_kept_and_logged(
     cut = [len(a) - len(b) for a, b in zip(whole["paragraphs"], fitted["paragraphs"], strict=True)]
     over = sum(length > budget for length in lengths(fitted))
     assert caplog.messages[-1] == (
-        f"context budget of {budget} tokens: {sum(cut)} paragraphs dropped from {sum(map(bool, cut))} of {len(whole)} "
+        f"context budget of {budget} tokens: {sum(cut)} paragraphs dropped from "
+        f"{sum(map(bool, cut))} of {len(whole)} "
         f"prompts; {over} are longer even without text"
     )
     assert sum(map(bool, cut)) == sum(length > budget for length in lengths(whole)) > 0
@@ -139,10 +140,8 @@ def test_examples_that_cannot_be_had_are_one_line(
         harness.Examples().set_rnd(1).sample(7, doc)
     missing, few = capsys.readouterr().err.splitlines()
     assert missing.startswith(f"error: {tmp_path / data.FILES['train'][0]} is missing")
-    assert (
-        few
-        == "error: the train data has 6 questions of other contexts, fewer than the 7 examples asked"
-    )
+    reason = "6 questions of other contexts, fewer than the 7 examples asked"
+    assert few == f"error: the train data has {reason}"
 
 
 def test_zero_shot_needs_no_training_file(tmp_path: Path, monkeypatch: Any) -> None:

@@ -288,6 +288,7 @@ def test_unusable_data_is_one_line(tmp_path: Path, tiny_base: Path) -> None:
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1] == (
-        f"error: TATQA_DATA={tmp_path / 'nowhere'} is no folder; name one with the official files, or 'synthetic'"
+        f"error: TATQA_DATA={tmp_path / 'nowhere'} is no folder; name one with the official "
+        "files, or 'synthetic'"
     )
     assert not list(tmp_path.iterdir())

@@ -228,7 +228,9 @@ def test_lenient_rule(gold: Any, kind: str, reply: str, expected: float) -> None
 
 @pytest.mark.real
 def test_shared_goldens(shared_data: Path) -> None:
-    """Golden cases and the numbers the official script gave for them (goldens/tatqa_metric.*.json)."""
+    """Golden cases and the numbers the official script gave for them
+    (goldens/tatqa_metric.*.json).
+    """
     folder = shared_data.parent / "goldens"
     predictions = json.loads((folder / "tatqa_metric.pred.json").read_text())
     expected = json.loads((folder / "tatqa_metric.expected.json").read_text())

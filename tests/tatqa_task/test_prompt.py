@@ -23,7 +23,8 @@ def words(text: str) -> int:
 def test_instruction_and_report_first_question_last() -> None:
     assert user_message(CONTEXT, "How much were net sales in 2019?\n") == (
         f"{INSTRUCTION}\n\n | 2019 | 2018\nNet sales | $1,496.5 | $1,202.9\n\n"
-        "The table shows net sales (in millions).\nOur pension plan is closed.\nNet sales of gadgets grew in 2019.\n\n"
+        "The table shows net sales (in millions).\nOur pension plan is closed.\n"
+        "Net sales of gadgets grew in 2019.\n\n"
         "Question: How much were net sales in 2019?\nAnswer:"
     )
 

@@ -1,4 +1,6 @@
-"""A model small enough to train in a second, and a few synthetic contexts in the official file format."""
+"""A model small enough to train in a second,
+and a few synthetic contexts in the official file format.
+"""
 
 import json
 from pathlib import Path
@@ -58,7 +60,8 @@ def recipe_file(mini: Path, tmp_path: Path) -> Path:
     """A recipe that trains the small model on all pairs in a few steps."""
     path = tmp_path / "small.yaml"
     path.write_text(
-        f"model_name_or_path: {mini}\nlearning_rate: 1.0e-3\nlora_r: 4\neffective_batch_size: 8\nsave_steps: 2\n"
+        f"model_name_or_path: {mini}\nlearning_rate: 1.0e-3\nlora_r: 4\neffective_batch_size: 8\n"
+        "save_steps: 2\n"
         "max_pairs: 44\n"
     )
     return path

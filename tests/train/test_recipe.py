@@ -12,7 +12,8 @@ from train.recipe import Recipe, RecipeError, load, parse
 FOLDER = Path(__file__).resolve().parents[2] / "train" / "recipes"
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 LOG: dict[str, Any] = {  # "Parameters" of the log's runs
-    "model_name_or_path": "Qwen/Qwen3-1.7B", "load_in_4bit": True, "split": "train", "strategy": "log", "beta": 0.02,
+    "model_name_or_path": "Qwen/Qwen3-1.7B", "load_in_4bit": True, "split": "train",
+    "strategy": "log", "beta": 0.02,
     "learning_rate": 5e-6, "num_train_epochs": 1, "effective_batch_size": 32, "max_length": 768,
     "max_prompt_length": 384, "lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.05,
     "lora_target_modules": ["q_proj", "v_proj"], "lr_scheduler_type": "linear", "warmup_ratio": 0.0,
@@ -48,15 +49,19 @@ TABLE: dict[str, dict[str, Any]] = {  # the one thing that each run changes
     },
 }
 OWN: dict[str, dict[str, Any]] = {
-    "qwen3_dpo": {}, "qwen3_sft": {"loss_type": ["sft"]}, "qwen3_dpo_sft": {"loss_type": ["sigmoid", "sft"]},
+    "qwen3_dpo": {}, "qwen3_sft": {"loss_type": ["sft"]},
+    "qwen3_dpo_sft": {"loss_type": ["sigmoid", "sft"]},
 }  # fmt: skip
 SFT = {
-    "model_name_or_path": "Qwen/Qwen2.5-Coder-1.5B-Instruct", "load_in_4bit": False, "strategy": "corrupt",
-    "scale_markers": True, "init_adapter": None, "loss_type": ["sft"], "learning_rate": 2e-4, "num_train_epochs": 3,
+    "model_name_or_path": "Qwen/Qwen2.5-Coder-1.5B-Instruct", "load_in_4bit": False,
+    "strategy": "corrupt",
+    "scale_markers": True, "init_adapter": None, "loss_type": ["sft"], "learning_rate": 2e-4,
+    "num_train_epochs": 3,
     "lora_r": 16, "lora_alpha": 32, "lora_target_modules": "all-linear",
 }  # fmt: skip
 ROUND = {
-    **SFT, "form": "calc", "strategy": "mined", "init_adapter": "results/runs/calc_sft", "beta": 0.1, "learning_rate": 1e-5,
+    **SFT, "form": "calc", "strategy": "mined", "init_adapter": "results/runs/calc_sft",
+    "beta": 0.1, "learning_rate": 1e-5,
     "num_train_epochs": 1, "max_pairs_per_question": 2,
 }  # fmt: skip
 REAL: dict[str, dict[str, Any]] = {  # supervised, then on the model's own mistakes
@@ -225,7 +230,8 @@ def test_overrides() -> None:
         "--beta_by_type={count: 0.1}",
     ]
     assert overrides(given) == {
-        "beta": 0.03, "loss_type": ["sigmoid", "sft"], "share_prefixes": False, "beta_by_type": {"count": 0.1},
+        "beta": 0.03, "loss_type": ["sigmoid", "sft"], "share_prefixes": False,
+        "beta_by_type": {"count": 0.1},
     }  # fmt: skip
     for wrong in (["beta", "3"], ["--beta"], ["--beta", "[1"]):
         with pytest.raises(RecipeError, match="command line"):

@@ -111,7 +111,8 @@ def pair_order(recipe: Recipe, rows: Sequence[TokenPair]) -> ContextSampler:
 
 
 def keep_dequantized(model: torch.nn.Module) -> None:
-    """Put each 4-bit linear layer's dequantized weight in its place: the same numbers, without unpacking every pass.
+    """Put each 4-bit linear layer's dequantized weight in its place: the same numbers, without
+    unpacking every pass.
 
     It costs 2 bytes a weight instead of half a byte: 2.6 GiB for 1.7 B parameters.
     """

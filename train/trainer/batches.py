@@ -1,7 +1,8 @@
-"""Form batches by context, so that the pairs of one table and text meet in one step and their prefix is computed once.
+"""Form batches by context, so that the pairs of one table and text meet in one step and their
+prefix is computed once.
 
-Which pairs share an optimizer step changes; no pair's gradient does. The order is a pure function of (seed, epoch), so
-a resumed run and any number of processes see the same one.
+Which pairs share an optimizer step changes; no pair's gradient does. The order is a pure function
+of (seed, epoch), so a resumed run and any number of processes see the same one.
 """
 
 import math
@@ -15,7 +16,8 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-WINDOW = 32  # batches whose contexts are dealt together: long ones spread out, and the order stays random
+# batches whose contexts are dealt together: long ones spread out, and the order stays random
+WINDOW = 32
 
 
 def context_order(
@@ -25,7 +27,8 @@ def context_order(
     seed: int,
     epoch: int,
 ) -> list[int]:
-    """A permutation of the pair indices in which a context's pairs are adjacent and batches cost about the same.
+    """A permutation of the pair indices in which a context's pairs are adjacent and batches cost
+    about the same.
 
     tokens_of_pair: length of each pair's prompt, the cost of the context that its neighbours share.
     """
@@ -54,7 +57,9 @@ def _deal(groups: list[list[int]], costs: list[int], hands: int) -> list[list[li
 
 
 class ContextSampler(Sampler[int]):
-    """Yields pair indices batch after batch; the trainer cuts them and deals the batches to its processes."""
+    """Yields pair indices batch after batch;
+    the trainer cuts them and deals the batches to its processes.
+    """
 
     def __init__(
         self,
@@ -84,10 +89,11 @@ class ContextSampler(Sampler[int]):
 
 
 class StepBatches(Sampler[list[int]]):
-    """This process's micro-batches: every step's pairs in `order`, an equal share for each process, `micro` at a time.
+    """This process's micro-batches: every step's pairs in `order`, an equal share for each process,
+    `micro` at a time.
 
-    All processes together see the same pairs in the same step however many they are. What the last step holds beyond
-    equal shares, fewer pairs than there are processes, is left out.
+    All processes together see the same pairs in the same step however many they are. What the last
+    step holds beyond equal shares, fewer pairs than there are processes, is left out.
     """
 
     def __init__(
@@ -116,10 +122,12 @@ class StepBatches(Sampler[list[int]]):
 
 
 def collator(pad_token_id: int) -> Callable[[Sequence[dict[str, Any]]], dict[str, torch.Tensor]]:
-    """TRL's DataCollatorForPreference, laid out at one stroke (a fifth of its time), for pairs that carry a beta.
+    """TRL's DataCollatorForPreference, laid out at one stroke (a fifth of its time), for pairs that
+    carry a beta.
 
-    A batch of B pairs has int64 [2 B, L] `input_ids`, `attention_mask` and `completion_mask`, chosen rows first and
-    padded on the right, and [B] `beta` and, where the pairs have them, `ref_chosen_logps` and `ref_rejected_logps`.
+    A batch of B pairs has int64 [2 B, L] `input_ids`, `attention_mask` and `completion_mask`,
+    chosen rows first and padded on the right, and [B] `beta` and, where the pairs have them,
+    `ref_chosen_logps` and `ref_rejected_logps`.
     """
 
     def collate(examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:

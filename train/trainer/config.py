@@ -20,7 +20,9 @@ def compute_dtype(recipe: Recipe) -> str:
 
 
 def config(recipe: Recipe, out: Path, micro: int, processes: int) -> DPOConfig:
-    """TRL's configuration for a recipe with micro-batches of `micro` pairs on each of the processes."""
+    """TRL's configuration for a recipe with micro-batches of `micro` pairs on each of the
+    processes.
+    """
     cuda, dtype = torch.cuda.is_available(), compute_dtype(recipe)
     schedule = recipe.lr_scheduler_type
     return DPOConfig(
@@ -60,7 +62,8 @@ def config(recipe: Recipe, out: Path, micro: int, processes: int) -> DPOConfig:
 def fsdp_policy(bf16: bool) -> MixedPrecisionPolicy:
     """Compute in bf16, but leave what the model returns and sums of gradients in fp32.
 
-    accelerate's own policy rounds log-probabilities to bf16 too: -241.5 becomes -242, and margins become noise.
+    accelerate's own policy rounds log-probabilities to bf16 too: -241.5 becomes -242, and margins
+    become noise.
     """
     return MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if bf16 else None, reduce_dtype=torch.float32
@@ -68,7 +71,9 @@ def fsdp_policy(bf16: bool) -> MixedPrecisionPolicy:
 
 
 def nf4(dtype: str) -> BitsAndBytesConfig:
-    """QLoRA's 4-bit NormalFloat with double quantisation (Dettmers et al. 2023); FSDP can shard this storage."""
+    """QLoRA's 4-bit NormalFloat with double quantisation (Dettmers et al. 2023);
+    FSDP can shard this storage.
+    """
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -1,6 +1,7 @@
 """DPO with TRL, as a recipe describes it.
 
-TRL's loss code is untouched. PairTrainer sets what is around it: which pairs meet in a step, their equal weight, beta.
+TRL's loss code is untouched. PairTrainer sets what is around it: which pairs meet in a step, their
+equal weight, beta.
 """
 
 import math
@@ -90,7 +91,9 @@ class StepTotals:
 
 
 class PairTrainer(DPOTrainer):
-    """TRL's DPOTrainer on ready token ids: whole optimizer steps of equally weighted pairs, and beta pair by pair."""
+    """TRL's DPOTrainer on ready token ids:
+    whole optimizer steps of equally weighted pairs, and beta pair by pair.
+    """
 
     loss_is_scaled_for_ga = True  # compute_loss does it
     sharing: PrefixSharing | None = None
@@ -297,6 +300,8 @@ def set_lora_dropout(model: torch.nn.Module, rate: float) -> None:
 
 
 def undisturbed(worker: int) -> None:
-    """Leave SIGTERM and Ctrl-C, which reach every process of a job, to the trainer: it goes on to its checkpoint."""
+    """Leave SIGTERM and Ctrl-C, which reach every process of a job, to the trainer:
+    it goes on to its checkpoint.
+    """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,6 @@
-"""What a run will take, before it starts: micro-batch, steps, tokens, memory. `--dry-run` shows it."""
+"""What a run will take, before it starts: micro-batch, steps, tokens, memory.
+`--dry-run` shows it.
+"""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,7 +30,9 @@ def processes() -> int:
 
 
 def micro_batch(recipe: Recipe, rows: Sequence[TokenPair]) -> int:
-    """Pairs per forward pass: the largest divisor of a process's share of a step that the memory should hold."""
+    """Pairs per forward pass: the largest divisor of a process's share of a step that the memory
+    should hold.
+    """
     share, rest = divmod(recipe.effective_batch_size, processes())
     if rest or not share:
         batch = f"effective_batch_size {recipe.effective_batch_size}"
@@ -54,10 +58,12 @@ def smaller(recipe: Recipe, micro: int) -> int | None:
 
 
 def memory(recipe: Recipe, rows: Sequence[TokenPair], micro: int) -> float:
-    """Estimated peak bytes of one process: weights, trained parameters with gradient and Adam's moments, activations.
+    """Estimated peak bytes of one process: weights, trained parameters with gradient and Adam's
+    moments, activations.
 
-    Activations are those of the micro-batch with the most tokens in the first epoch, counting what a Llama-like layer
-    keeps for its backward pass (18 hidden and 4 intermediate vectors a token, uncompiled).
+    Activations are those of the micro-batch with the most tokens in the first epoch, counting what
+    a Llama-like layer keeps for its backward pass (18 hidden and 4 intermediate vectors a token,
+    uncompiled).
     """
     size = 2 if compute_dtype(recipe) == "bfloat16" else 4
     shape = AutoConfig.from_pretrained(recipe.model_name_or_path).get_text_config()
@@ -112,7 +118,9 @@ def adapted(recipe: Recipe, linear: Iterable[str]) -> list[str]:
 
 
 def computed_tokens(rows: Sequence[TokenPair], share: bool) -> int:
-    """Tokens that one forward pass over these pairs computes: distinct prefixes, or all with padding."""
+    """Tokens that one forward pass over these pairs computes:
+    distinct prefixes, or all with padding.
+    """
     if not share:
         return 2 * len(rows) * max(row.length for row in rows)
     sequences = sorted(
@@ -133,6 +141,7 @@ def describe(recipe: Recipe, rows: Sequence[TokenPair], counts: Counts, micro: i
         f"{len(rows):>8,}  pairs to train on\n"
         f"tokens of prompt and longer reply: {', '.join(percentiles)}\n"
         f"tokens an epoch: {sharing(recipe, rows, micro)}\n"
-        f"steps: {steps:,}, each {micro} pairs x {accumulation} micro-batches x {processes()} processes\n"
+        f"steps: {steps:,}, each {micro} pairs x {accumulation} micro-batches x {processes()} "
+        "processes\n"
         f"memory, estimated: {memory(recipe, rows, micro) / 2**30:.1f} GiB a process"
     )

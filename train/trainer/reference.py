@@ -1,7 +1,9 @@
-"""Reference log-probabilities: computed once for all pairs, and kept for every run that shares them.
+"""Reference log-probabilities: computed once for all pairs, and kept for every run that shares
+them.
 
-They depend on the base model, its quantization and the token ids; not on beta, learning rate, rank or seed. So a sweep
-over those computes them once, in its first run, and epochs after the first do not compute them again.
+They depend on the base model, its quantization and the token ids; not on beta, learning rate, rank
+or seed. So a sweep over those computes them once, in its first run, and epochs after the first do
+not compute them again.
 """
 
 import contextlib
@@ -38,7 +40,8 @@ def cache_file(model_sha256: str, precision: str, rows: Sequence[TokenPair]) -> 
 def attach_reference(trainer: Any, cache: Path | None) -> bool:
     """Give the trainer's dataset the columns that TRL reads; True if they came from the cache.
 
-    A cache file that is damaged or of other pairs is written anew. Raises TrainError for a base that yields no numbers.
+    A cache file that is damaged or of other pairs is written anew. Raises TrainError for a base
+    that yields no numbers.
     """
     pairs = len(trainer.train_dataset)
     values = read(cache, pairs)
@@ -79,7 +82,9 @@ def write(cache: Path, values: np.ndarray) -> None:
 
 
 def compute_reference(trainer: Any) -> np.ndarray:
-    """Log-probabilities [pairs, 2] of chosen and rejected by TRL's own reference pass, over this and all processes."""
+    """Log-probabilities [pairs, 2] of chosen and rejected by TRL's own reference pass,
+    over this and all processes.
+    """
     order = list(trainer.order)
     size = trainer.args.per_device_train_batch_size
     batches = [order[i : i + size] for i in range(0, len(order), size)]

@@ -1,4 +1,6 @@
-"""The report: what it says, that it follows from the records alone, that --check notices, and the page in a browser."""
+"""The report: what it says, that it follows from the records alone, that --check notices,
+and the page in a browser.
+"""
 
 import base64
 import html
@@ -216,7 +218,9 @@ ACTIONS = """
 <script>
 ready.then(() => {
 const options = name => [...form[name].options].map(o => o.value);
-const choose = (name, value) => { form[name].value = value; form[name].dispatchEvent(new Event("change")); };
+const choose = (name, value) => {
+  form[name].value = value; form[name].dispatchEvent(new Event("change"));
+};
 const count = () => document.getElementById("count").textContent;
 const seen = {all: count(), runs: options("run"), kinds: options("type or category")};
 choose("run", "low"); seen.low = count();
@@ -225,7 +229,8 @@ choose("outcome", "won"); seen.won = count();
 seen.marks = [...document.querySelectorAll("#list summary span")].map(n => n.textContent);
 seen.shown = document.querySelector("#list pre").textContent;
 seen.text = document.querySelector("#list summary").textContent;
-choose("outcome", "all"); choose("type or category", "all"); choose("bench", "mtbench"); seen.judged = count();
+choose("outcome", "all"); choose("type or category", "all");
+choose("bench", "mtbench"); seen.judged = count();
 seen.judge = document.querySelector("#list em + pre").textContent;
 form.text.value = "And then"; form.text.dispatchEvent(new Event("input")); seen.search = count();
 form.text.value = ""; choose("bench", "all"); choose("run", "all");
@@ -235,7 +240,8 @@ seen.more = [before, document.querySelectorAll("#list details").length];
 seen.title = document.title;
 seen.scripts = document.querySelectorAll("#list script, #report script").length;
 seen.wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
-seen.focusable = [...document.querySelectorAll("select, input, summary, button")].every(n => n.tabIndex === 0);
+seen.focusable = [...document.querySelectorAll("select, input, summary, button")]
+  .every(n => n.tabIndex === 0);
 seen.labels = [...form.elements].every(n => n.labels.length === 1);
 document.body.textContent = JSON.stringify(seen);
 });

@@ -29,7 +29,8 @@ def recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return paths
 
 
-# Stand-ins: the command lines and files of the three programs, no models. Each sleeps so that a kill finds it at work.
+# Stand-ins: the command lines and files of the three programs, no models.
+# Each sleeps so that a kill finds it at work.
 STAND_INS = {
     "lm_eval.py": """
 import json, pathlib, random, sys, time
@@ -39,7 +40,8 @@ given = dict(pair.split("=", 1) for pair in a[a.index("--model_args") + 1].split
 reply = given.get("peft", "base")
 if "base_url" in given:  # through a server: the reply is the name of the model that answered
     import urllib.request
-    asked = {"model": given["model"], "messages": [{"role": "user", "content": "?"}], "max_tokens": 9}
+    messages = [{"role": "user", "content": "?"}]
+    asked = {"model": given["model"], "messages": messages, "max_tokens": 9}
     request = urllib.request.Request(given["base_url"], json.dumps(asked).encode(),
                                      {"Content-Type": "application/json"})
     with urllib.request.urlopen(request) as response:
@@ -54,7 +56,8 @@ for i in range(40):
     doc = {"uid": f"q{i}", "context_uid": f"c{i // 4}", "question": "?", "answer": "1", "scale": ""}
     doc |= {"answer_type": kind, "answer_from": "table"}
     hashes = {"doc_hash": "d", "prompt_hash": "p", "target_hash": "t"}
-    rows.append({"doc_id": i, "doc": doc, "resps": [[reply]], "metrics": ["em"], "em": right, **hashes})
+    scored = {"metrics": ["em"], "em": right}
+    rows.append({"doc_id": i, "doc": doc, "resps": [[reply]], **scored, **hashes})
 (out / "samples_tatqa_span_x.jsonl").write_text("".join(json.dumps(r) + "\\n" for r in rows))
 results = {"config": {}, "configs": {"tatqa_span": {}}, "versions": {}, "n-shot": {}}
 (out / "results_x.json").write_text(json.dumps(results))
@@ -82,7 +85,8 @@ out = pathlib.Path(a[a.index("--out") + 1])
 out.mkdir(exist_ok=True)
 time.sleep(0.1)
 per = {str(i): {"1": 5.0 + i % 3, "2": 5.0 + ("--adapter" in a)} for i in range(6)}
-score = {"bench": "demo", "judge": "stand-in-judge", "stand_in": True, "n_questions": 6, "per_question": per}
+score = {"bench": "demo", "judge": "stand-in-judge", "stand_in": True}
+score |= {"n_questions": 6, "per_question": per}
 (out / "score.json").write_text(json.dumps(score | {"missing": 0, "unparsable": 0}))
 """,
 }

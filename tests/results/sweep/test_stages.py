@@ -1,4 +1,6 @@
-"""Stages with real processes: skipped by content, resumed after kill -9, never two at once, never an orphan."""
+"""Stages with real processes: skipped by content, resumed after kill -9, never two at once,
+never an orphan.
+"""
 
 import json
 import os
@@ -168,7 +170,8 @@ def test_failures_name_the_stage_and_are_not_done(
 
 def start(tmp_path: Path, pause: str) -> "subprocess.Popen[str]":
     code = (
-        "import sys; from pathlib import Path; from results.sweep import stages; sys.path.insert(0, %r); "
+        "import sys; from pathlib import Path; from results.sweep import stages; "
+        "sys.path.insert(0, %r); "
         "stage = stages.Stage(Path(%r), 'rows', %r, [%r], Path(%r))\n"
         "with stages.locked(stage.folder): stages.perform(stage)"
     )

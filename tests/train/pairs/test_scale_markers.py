@@ -17,8 +17,16 @@ def shown(scale: Scale, text: str) -> bool:
 @pytest.mark.parametrize(
     ("scale", "markers", "others"),
     [
-        ("thousand", ["in thousands", "$'000", "000’s", "US$000", "(000)"], ["$1,000", "2000", "5.000"]),
-        ("million", ["$ Millions", "£m", "(m)", "5.2m", "12 mn", "USD mm", "€ M"], ["I'm", "3,5 mg"]),
+        (
+            "thousand",
+            ["in thousands", "$'000", "000’s", "US$000", "(000)"],
+            ["$1,000", "2000", "5.000"],
+        ),
+        (
+            "million",
+            ["$ Millions", "£m", "(m)", "5.2m", "12 mn", "USD mm", "€ M"],
+            ["I'm", "3,5 mg"],
+        ),
         ("billion", ["a billion", "$5.3bn", "£b", "RMB bn"], ["bnb", "(c) 5 by"]),
         ("percent", ["5%", "per cent", "percentage", "percent", "pct"], ["percept", "5"]),
     ],

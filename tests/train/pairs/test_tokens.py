@@ -66,7 +66,10 @@ def test_a_reply_continues_the_prompt_as_the_template_writes_it(
     ("template", "message"),
     [
         (OPEN_THOUGHT, "ends a prompt with '<think>', and one with its reply goes on"),
-        (OTHER_PROMPT, r"ends a prompt with '\(now answer\)', and one with its reply goes on '\[ass"),
+        (
+            OTHER_PROMPT,
+            r"ends a prompt with '\(now answer\)', and one with its reply goes on '\[ass",
+        ),
         (PLAIN.replace("]{{ m.content }}", "]{{ m.content | upper }}"), "changes a reply"),
         (
             PLAIN.replace("<|im_end|>", "{% if 'so' in m.content %}!{% endif %}<|im_end|>"),

@@ -1,4 +1,5 @@
-"""A stand-in for CUDA graphs where there is no GPU, and `python -m train` with it: `graphs_on_cpu.py RECIPE ...`.
+"""A stand-in for CUDA graphs where there is no GPU, and `python -m train` with it:
+`graphs_on_cpu.py RECIPE ...`.
 
 It keeps what a CUDA graph promises: recorded operations run again, in order, on the same memory.
 """

@@ -42,8 +42,10 @@ SIZES: dict[str, int] = {
 LARGEST = 60_000_000  # parameters; what cannot be made smaller is left out
 
 EQUAL = (
-    "llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "gemma3_text", "phi3", "olmo2", "olmo3",
-    "smollm3", "granite", "cohere2", "starcoder2", "gpt_neox", "stablelm", "glm4", "exaone4", "helium",
+    "llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "gemma3_text", "phi3", "olmo2",
+    "olmo3",
+    "smollm3", "granite", "cohere2", "starcoder2", "gpt_neox", "stablelm", "glm4", "exaone4",
+    "helium",
     "gpt2", "mixtral", "qwen3_moe", "gpt_oss",
 )  # fmt: skip
 REFUSED = ("mamba", "qwen3_next", "bert", "bloom", "bart", "phimoe", "megatron-bert")
@@ -58,7 +60,9 @@ class Outcome:
 
 
 def tiny_config(model_type: str) -> Any:
-    """A small configuration of the architecture, no dropout; fields that it rejects are left out."""
+    """A small configuration of the architecture, no dropout;
+    fields that it rejects are left out.
+    """
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     kind = CONFIG_MAPPING[model_type]
@@ -129,7 +133,9 @@ def batch() -> dict[str, Any]:
 
 
 def log_probs_and_gradient(model: Any, collate: Any = None) -> tuple[Any, Any]:
-    """Sums of log-probabilities [2 B] by TRL's fused head, and the gradient of their weighted sum."""
+    """Sums of log-probabilities [2 B] by TRL's fused head,
+    and the gradient of their weighted sum.
+    """
     import torch
 
     inputs = collate([]) if collate else batch()

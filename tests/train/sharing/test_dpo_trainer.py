@@ -1,4 +1,6 @@
-"""The drop-in against plain TRL, on data that is not TAT-QA: the same curves, the same evaluation."""
+"""The drop-in against plain TRL, on data that is not TAT-QA:
+the same curves, the same evaluation.
+"""
 
 from pathlib import Path
 from typing import Any

@@ -56,12 +56,15 @@ def trl_trainer(model: Any, tokenizer: Path, out: Path, on_cpu: bool, dora: bool
     made = DPOTrainer(
         model=model,
         args=DPOConfig(
-            output_dir=str(out), use_cpu=on_cpu, bf16=False, report_to="none", max_length=None, beta=0.3,
+            output_dir=str(out), use_cpu=on_cpu, bf16=False, report_to="none", max_length=None,
+            beta=0.3,
             gradient_checkpointing=False,
         ),
         train_dataset=Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}]),
         processing_class=AutoTokenizer.from_pretrained(tokenizer),
-        peft_config=LoraConfig(r=4, target_modules="all-linear", use_dora=dora, task_type="CAUSAL_LM"),
+        peft_config=LoraConfig(
+            r=4, target_modules="all-linear", use_dora=dora, task_type="CAUSAL_LM"
+        ),
     )  # fmt: skip
     for parameter in made.model.parameters():
         if parameter.requires_grad:

@@ -1,4 +1,6 @@
-"""Order by context: a permutation, contexts together, batches of even cost, another order every epoch."""
+"""Order by context: a permutation, contexts together, batches of even cost,
+another order every epoch.
+"""
 
 from collections.abc import Sequence
 from typing import Any

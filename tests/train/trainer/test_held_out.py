@@ -56,7 +56,8 @@ def test_they_are_measured_on_the_model_as_it_is_after_each_epoch(
 
     recipe = Recipe.model_validate(
         {
-            "model_name_or_path": str(mini), "loss_type": losses, "learning_rate": 1e-3, "lora_r": 4, "lora_dropout": 0.1,
+            "model_name_or_path": str(mini), "loss_type": losses, "learning_rate": 1e-3,
+            "lora_r": 4, "lora_dropout": 0.1,
             "effective_batch_size": 8, "num_train_epochs": 2, "eval_share": 0.25,
         }
     )  # fmt: skip

@@ -108,14 +108,18 @@ def test_equals_a_plain_trl_script_step_by_step(
     plain = InOrder(
         model=str(mini),
         args=DPOConfig(
-            output_dir=str(tmp_path / "b"), beta=0.3, loss_type=loss_type, learning_rate=3e-2, seed=42, bf16=False,
-            per_device_train_batch_size=8, gradient_accumulation_steps=1, num_train_epochs=1, max_length=None,
+            output_dir=str(tmp_path / "b"), beta=0.3, loss_type=loss_type, learning_rate=3e-2,
+            seed=42, bf16=False,
+            per_device_train_batch_size=8, gradient_accumulation_steps=1, num_train_epochs=1,
+            max_length=None,
             logging_steps=1, save_strategy="no", report_to="none", use_cpu=True, disable_tqdm=True,
             model_init_kwargs={"dtype": "float32"}, activation_checkpointing=False,
         ),
         train_dataset=Dataset.from_list([row.pair.row() for row in rows]),
         processing_class=tokenizer,
-        peft_config=LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"),
+        peft_config=LoraConfig(
+            r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"
+        ),
     )  # fmt: skip
     plain.order = list(ours.order)
     history = trained(ours)
@@ -201,7 +205,9 @@ def test_weights_that_are_no_numbers_are_not_saved(
 def test_lora_weights_train_in_fp32_on_a_4bit_base_and_move(
     mini: Path, tokenizer: Any, tmp_path: Path
 ) -> None:
-    """QLoRA on the CPU at the log's rate; in bf16, as TRL leaves the adapter, most entries would stay."""
+    """QLoRA on the CPU at the log's rate;
+    in bf16, as TRL leaves the adapter, most entries would stay.
+    """
     recipe = small(mini, load_in_4bit=True, dtype="bfloat16", learning_rate=5e-6, lora_r=16)
     trainer = trainer_for(recipe, tokenizer, tmp_path)
     assert trainer.model.get_base_model().is_loaded_in_4bit
@@ -273,7 +279,9 @@ def test_beta_schedule_reaches_the_loss_and_is_logged(
 
 
 def test_beta_by_type_reaches_each_pair(mini: Path, tokenizer: Any, tmp_path: Path) -> None:
-    """Rewards are beta times log ratios: with one answer type's beta at 10 times, only its rewards grow."""
+    """Rewards are beta times log ratios:
+    with one answer type's beta at 10 times, only its rewards grow.
+    """
     by_type = {"arithmetic": 1.0}
     recipe = small(
         mini, beta=0.1, beta_by_type=by_type, learning_rate=1e-2, effective_batch_size=20

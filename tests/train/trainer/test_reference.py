@@ -1,4 +1,6 @@
-"""Reference log-probabilities are computed once, and again only when something they depend on changes."""
+"""Reference log-probabilities are computed once,
+and again only when something they depend on changes.
+"""
 
 import shutil
 from collections import Counter
