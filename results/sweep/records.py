@@ -39,12 +39,13 @@ def make_record(plan: Plan, settings: Settings) -> Record:
     training = None
     if plan.train:
         training = Training(**outputs.read_json(plan.folder / "train.json"))
-    measured = {stage.name: scores(stage, plan.identity) for stage in plan.scoring}
+    model = {**plan.identity, **hub_revision(plan.identity["base"])}
+    measured = {stage.name: scores(stage, model) for stage in plan.scoring}
     notes = {stage.name: stage.note() for stage in plan.stages}
     return Record(
         name=plan.folder.name,
         base=plan.base.name if plan.base else None,
-        model=plan.identity,
+        model=model,
         training=training,
         scores=measured,
         seconds={name: note["seconds"] for name, note in notes.items()},
@@ -103,7 +104,22 @@ def scores(stage: Stage, model: dict[str, Any]) -> Scores:
         questions = shutil.copy(Path(stage.inputs[-1]) / "question.jsonl", stage.output)
         found = outputs.mtbench_scores(stage.output / "score.json", Path(questions))
     found.identity["base model"] = [model["base_sha256"], model["load_in_4bit"]]
+    if "revision" in model:
+        found.circumstances["base revision"] = model["revision"]
     return found
+
+
+def hub_revision(base: str) -> dict[str, str]:
+    """The commit at which the Hub's cache on this machine holds a base; {} for a folder."""
+    if Path(base).exists():
+        return {}
+    from huggingface_hub import try_to_load_from_cache  # slow to import
+
+    try:
+        config = try_to_load_from_cache(base, "config.json")
+    except ValueError:  # no name that the Hub could have
+        return {}
+    return {"revision": Path(config).parent.name} if isinstance(config, str) else {}
 
 
 def git_state() -> dict[str, Any]:

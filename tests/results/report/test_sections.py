@@ -57,6 +57,15 @@ def test_the_page_opens_with_the_best_run_its_verdict_and_its_cost(results_folde
     assert "measured another way" not in opening
 
 
+def test_a_bases_revision_on_the_hub_is_named(results_folder: Path) -> None:
+    file = results_folder / "runs" / "low" / "record.json"
+    model = {"base": "org/model", "base_sha256": "org/model", "revision": "0123456789abcdef"}
+    text = re.sub('^"model": .*,$', f'"model": {json.dumps(model)},', file.read_text(), flags=re.M)
+    file.write_text(text)
+    publish.write(results_folder / "runs", results_folder)
+    assert "base org/model at revision 0123456789ab (" in (results_folder / "README.md").read_text()
+
+
 def test_headlines_are_one_family_over_the_runs(results_folder: Path) -> None:
     runs = {run.name: run for run in collect.collect(results_folder / "runs")[0]}
     for run in runs.values():
