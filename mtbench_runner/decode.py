@@ -2,19 +2,28 @@
 
 `generate` launches some 1,500 kernels for each token of a 1.7B model; on a slow host that, not the
 GPU, sets the speed. Here one step (forward, sampling, bookkeeping) is captured once per window of
-cache and then replayed. Rows may differ in temperature, so all questions of a turn share one batch;
+cache and then replayed. A replayed step is bound by the number of its kernels, not by their work,
+so there are as few as may be: norms are fused, the mask is made once for all layers, the cache has
+one position for all. Rows may differ in temperature, so all questions of a turn share one batch;
 rows that are done leave it at the end of a window. On a CPU the same loop runs step by step, for
 tests.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel
+from torch.nn import Module
+from torch.nn.functional import rms_norm
+from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 from transformers.cache_utils import Cache, StaticLayer
 
 WINDOW = 256  # a step attends to the cache up to the next multiple of this many tokens
 FULL_ENOUGH = 0.9  # share of rows still going from which a batch goes on as it is
+PREFILL_ROWS = 16  # prompts read at once, those of like length together
+ALIGNED = 16  # attention copies a mask whose length is no multiple of this
 GREEDY = 1e-4  # FastChat's bound: a lower temperature is greedy
 # settings of a generation_config that `sample` does not know, with values that do nothing
 UNUSED = {
@@ -88,34 +97,99 @@ def decode(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     For a model that it `supports`.
     """
     torch.manual_seed(batch.seed)
-    run = Decoding(model, batch)
     length = batch.prompts.shape[1]
     end = length + batch.max_new_tokens
-    for start in range(length, end - 1, WINDOW):
-        if bool(run.finished.all()):
-            break
-        run.compact()
-        run.steps(min(WINDOW, end - 1 - start), window=min(start + WINDOW, end))
+    with fused_norms(model):
+        run = Decoding(model, batch)
+        for start in range(length, end - 1, WINDOW):
+            if bool(run.finished.all()):
+                break
+            run.compact()
+            run.steps(min(WINDOW, end - 1 - start), window=min(start + WINDOW, end) - run.trimmed)
     return run.result()
 
 
+@contextmanager
+def fused_norms(model: PreTrainedModel) -> Iterator[None]:
+    """The model with torch's fused RMS norm in place of its own, which takes eight kernels.
+
+    Only of classes whose own norm gives the same on a random input.
+    """
+    fused: list[Module] = []
+    same: dict[type[Module], bool] = {}
+    for module in model.modules():
+        kind = type(module)
+        if not kind.__name__.endswith("RMSNorm") or "forward" in vars(module):
+            continue
+        if kind not in same:
+            same[kind] = is_plain_rms_norm(module)
+        if same[kind]:
+            module.forward = partial(fused_norm, module)
+            fused.append(module)
+    try:
+        yield
+    finally:
+        for module in fused:
+            del module.forward
+
+
+def is_plain_rms_norm(module: Module) -> bool:
+    """Whether a module's output is that of `fused_norm`, up to rounding."""
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, torch.Tensor) or not hasattr(module, "variance_epsilon"):
+        return False
+    if weight.device.type == "meta":
+        return True
+    probe = torch.linspace(-3, 3, 4 * len(weight), device=weight.device, dtype=weight.dtype)
+    probe = probe.view(4, len(weight))
+    tolerance = 4 * torch.finfo(weight.dtype).eps
+    return torch.allclose(module(probe), fused_norm(module, probe), rtol=tolerance, atol=tolerance)
+
+
+def fused_norm(module: Module, hidden: torch.Tensor) -> torch.Tensor:
+    """RMS norm (Zhang and Sennrich 2019, arXiv 1910.07467) in one kernel."""
+    weight: torch.Tensor = module.weight
+    epsilon: float = module.variance_epsilon
+    return rms_norm(hidden, weight.shape, weight, epsilon)
+
+
 class WindowedLayer(StaticLayer):
-    """A preallocated layer of the cache of which attention sees the first `window` positions."""
+    """A preallocated layer of the cache of which attention sees the first `window` positions.
+
+    `position` [1] is where the next token goes, one tensor for all layers.
+    """
 
     window: int
+
+    def __init__(self, rows: int, capacity: int, position: torch.Tensor) -> None:
+        super().__init__(capacity)
+        self.rows = rows
+        self.cumulative_length = position
+
+    def fill(self, rows: torch.Tensor, end: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Put some rows' keys and values [rows, heads, length, size] before position `end`."""
+        if not self.is_initialized:
+            position = self.cumulative_length
+            empty = [part[:1, :, :0].expand(self.rows, -1, -1, -1) for part in (keys, values)]
+            self.lazy_initialization(*empty)
+            self.cumulative_length = position
+        start = end - keys.shape[2]
+        self.keys[rows, :, start:end] = keys
+        self.values[rows, :, start:end] = values
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        keys, values = super().update(key_states, value_states)
-        return keys[:, :, : self.window], values[:, :, : self.window]
+        self.keys.index_copy_(2, self.cumulative_length, key_states)
+        self.values.index_copy_(2, self.cumulative_length, value_states)
+        return self.keys[:, :, : self.window], self.values[:, :, : self.window]
 
 
 class Decoding:
     """The state of one batch: tensors that a step changes in place, as CUDA graphs need it.
 
     `rows` are the places in the batch of the rows still in it, `said` [all rows, max_new_tokens]
-    what the others said.
+    what the others said, `trimmed` the number of leading positions that were cut off the cache.
     """
 
     def __init__(self, model: PreTrainedModel, batch: Batch) -> None:
@@ -123,10 +197,12 @@ class Decoding:
         device = batch.prompts.device
         new = batch.max_new_tokens
         self.model, self.pad, self.device = model, batch.pad, device
+        self.trimmed = 0
         self.rows = torch.arange(rows, device=device)
         self.said = torch.full((rows, new), batch.pad, device=device)
+        self.length = torch.tensor([length], device=device)
         self.layers = [
-            WindowedLayer(length + new)
+            WindowedLayer(rows, length + new, self.length)
             for _ in range(model.config.get_text_config().num_hidden_layers)
         ]
         self.cache = Cache(layers=self.layers)
@@ -139,35 +215,55 @@ class Decoding:
         self.usable = torch.cat(
             [batch.mask.bool(), batch.mask.new_ones(rows, new, dtype=torch.bool)], dim=1
         )
-        self.length = torch.tensor([length], device=device)
         self.count = torch.zeros(1, dtype=torch.long, device=device)
         self.position = batch.mask.sum(1, keepdim=True)
         self.finished = torch.zeros(rows, dtype=torch.bool, device=device)
         self.tokens = torch.full((rows, new), batch.pad, device=device)
         self.token = batch.prompts[:, -1:].clone()
-        self._prefill(batch.prompts, batch.mask.bool())
+        self._advance(self._read(batch))
 
-    def _prefill(self, prompts: torch.Tensor, mask: torch.Tensor) -> None:
-        length = prompts.shape[1]
-        causal = torch.ones(length, length, dtype=torch.bool, device=self.device).tril()
+    def _read(self, batch: Batch) -> torch.Tensor:
+        """Fill the cache with the prompts. Returns the logits of what follows [rows, vocabulary].
+
+        Prompts are read in parts of like length, since a batch computes all its padding.
+        """
+        lengths = batch.mask.sum(1)
+        parts = []
+        order = lengths.argsort()
+        for rows in order.split(PREFILL_ROWS):
+            longest = aligned(int(lengths[rows].max()), batch.prompts.shape[1])
+            parts.append(self._read_part(batch, rows, longest))
+        return torch.cat(parts)[order.argsort()]
+
+    def _read_part(self, batch: Batch, rows: torch.Tensor, longest: int) -> torch.Tensor:
+        prompts, mask = batch.prompts[rows, -longest:], batch.mask[rows, -longest:].bool()
+        causal = torch.ones(longest, longest, dtype=torch.bool, device=self.device).tril()
         # a padding position sees itself, so that no row of the mask is empty
-        itself = torch.eye(length, dtype=torch.bool, device=self.device)
+        itself = torch.eye(longest, dtype=torch.bool, device=self.device)
         seen = (mask[:, None, :] & causal) | itself
         positions = (mask.long().cumsum(1) - 1).clamp(min=0)
-        self._advance(self._forward(prompts, positions, seen[:, None], window=length))
+        read = DynamicCache()
+        logits = self._forward(prompts, positions, seen[:, None], read)
+        for layer, part in zip(self.layers, read.layers, strict=True):
+            layer.fill(rows, batch.prompts.shape[1], part.keys, part.values)
+        return logits
 
     def _forward(
-        self, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor, window: int
+        self, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor, cache: Cache
     ) -> torch.Tensor:
-        for layer in self.layers:
-            layer.window = window
+        """Logits of the last token [rows, vocabulary], fp32; `mask` [rows, 1, tokens, cache]."""
         inputs = {"input_ids": tokens, "position_ids": positions, "attention_mask": mask}
-        output = self.model(**inputs, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
+        output = self.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
         return output.logits[:, -1].float()
 
     def _step(self, window: int) -> None:
+        for layer in self.layers:
+            layer.window = window
         seen = self.usable[:, :window] & (self.slots[:window] <= self.length)
-        logits = self._forward(self.token, self.position, seen[:, None, None], window)
+        # in attention's own type: every layer would convert truth values for itself
+        mask = torch.zeros_like(seen, dtype=self.layers[0].keys.dtype)
+        mask.masked_fill_(~seen, -torch.inf)
+        logits = self._forward(self.token, self.position, mask[:, None, None], self.cache)
         self.length += 1
         self.position += 1
         self._advance(logits)
@@ -182,16 +278,24 @@ class Decoding:
         self.count += 1
 
     def compact(self) -> None:
-        """Leave out the rows that are done, if they are many. Only between windows."""
+        """Leave out the rows that are done, if they are many. Only between windows.
+
+        And the leading positions that are padding in all rows that stay.
+        """
         going = (~self.finished).nonzero()[:, 0]
         if len(going) > FULL_ENOUGH * len(self.rows):
             return
         self.said[self.rows] = self.tokens
+        padding = int(self.usable[going].any(0).long().argmax())
+        cut = padding - padding % ALIGNED
         for layer in self.layers:
-            layer.keys = layer.keys[going]
-            layer.values = layer.values[going]
+            layer.keys = layer.keys[going, :, cut:]
+            layer.values = layer.values[going, :, cut:]
         for name in ("rows", "tokens", "temperatures", "usable", "position", "finished", "token"):
             setattr(self, name, getattr(self, name)[going])
+        self.usable = self.usable[:, cut:]
+        self.length -= cut
+        self.trimmed += cut
 
     def result(self) -> torch.Tensor:
         """The new tokens of all rows, up to the longest; pad after a row's end."""
@@ -217,6 +321,11 @@ class Decoding:
                 self._step(window)
 
 
+def aligned(length: int, longest: int) -> int:
+    """The length rounded up so that attention need not copy its mask, at most `longest`."""
+    return min(-(-length // ALIGNED) * ALIGNED, longest)
+
+
 def sample(
     logits: torch.Tensor, temperatures: torch.Tensor, config: GenerationConfig
 ) -> torch.Tensor:
@@ -230,7 +339,8 @@ def sample(
     top_k = (
         min(config.top_k if config.top_k is not None else 50, logits.shape[-1]) or logits.shape[-1]
     )
-    scores, tokens = (logits / temperatures.masked_fill(~sampled, 1.0)).topk(top_k)
+    scores, tokens = logits.topk(top_k)
+    scores = scores / temperatures.masked_fill(~sampled, 1.0)
     probability = scores.softmax(-1)
     before = probability.cumsum(-1) - probability
     scores = scores.masked_fill(

@@ -89,7 +89,11 @@ class LocalModel:
         prompts = [prompt for prompt, _ in rows]
         temperatures = [temperature for _, temperature in rows]
         inputs = self.tokenizer(
-            prompts, return_tensors="pt", padding=True, add_special_tokens=False
+            prompts,
+            return_tensors="pt",
+            padding=True,
+            pad_to_multiple_of=decode.ALIGNED,
+            add_special_tokens=False,
         ).to(self.device)
         batch = decode.Batch(
             prompts=inputs["input_ids"],

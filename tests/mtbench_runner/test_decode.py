@@ -7,7 +7,17 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, TopKLogitsWarper, TopPLogitsWarper
 
-from mtbench_runner.decode import WINDOW, Batch, Decoding, decode, plain, sample, supports
+from mtbench_runner.decode import (
+    WINDOW,
+    Batch,
+    Decoding,
+    decode,
+    fused_norms,
+    is_plain_rms_norm,
+    plain,
+    sample,
+    supports,
+)
 
 LENGTHS = [300, 290, 100, 1, 150, 299]
 
@@ -99,10 +109,17 @@ def test_sampling_draws_from_what_the_warpers_of_transformers_leave(
 
 def test_a_step_reads_nothing_back_to_the_host(model: Any, tiny_base: Path) -> None:
     """A CUDA graph could not be captured otherwise. Meta tensors have nothing to read."""
-    meta = AutoModelForCausalLM.from_pretrained(tiny_base).eval().to("meta")
-    ids = torch.ones(3, 30, dtype=torch.long, device="meta")
+    own = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32).eval()
+    ids = torch.ones(3, 30, dtype=torch.long)
     with torch.inference_mode():
-        run = Decoding(meta, Batch(ids, torch.ones_like(ids), [0.0, 0.1, 0.7], 40))
+        run = Decoding(own, Batch(ids, torch.ones_like(ids), [0.0, 0.1, 0.7], 40))
+        own.to("meta")
+        for layer in run.layers:
+            layer.keys, layer.values = layer.keys.to("meta"), layer.values.to("meta")
+            layer.cumulative_length = layer.cumulative_length.to("meta")
+        for name, value in list(vars(run).items()):
+            if isinstance(value, torch.Tensor):
+                setattr(run, name, value.to("meta"))
         run._step(window=70)
     with pytest.raises(RuntimeError, match="meta"):
         run.count.item()
@@ -115,16 +132,71 @@ def test_every_position_attends_to_something_also_padding(
     masks: list[torch.Tensor] = []
     forward = Decoding._forward
 
-    def spy(
-        self: Decoding, tokens: Any, positions: Any, mask: torch.Tensor, window: int
-    ) -> torch.Tensor:
-        masks.append(mask)
-        return forward(self, tokens, positions, mask, window)
+    def spy(self: Decoding, tokens: Any, positions: Any, mask: torch.Tensor, cache: Any) -> Any:
+        masks.append(mask if mask.dtype == torch.bool else mask == 0)
+        return forward(self, tokens, positions, mask, cache)
 
     monkeypatch.setattr(Decoding, "_forward", spy)
     decode(model, Batch(*prompts(model), [0.0] * len(LENGTHS), 3))
     assert len(masks) == 3
     assert all(mask.any(-1).all() for mask in masks)
+
+
+def test_prompts_are_read_in_parts_of_like_length_and_change_nothing(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.generation_config.eos_token_id = None
+    batch = Batch(*prompts(model), [0.0] * len(LENGTHS), 20)
+    whole = decode(model, batch).tolist()
+    read: list[tuple[int, ...]] = []
+    forward = Decoding._forward
+
+    def spy(self: Decoding, tokens: torch.Tensor, *rest: Any) -> Any:
+        read.append(tuple(tokens.shape))
+        return forward(self, tokens, *rest)
+
+    monkeypatch.setattr("mtbench_runner.decode.PREFILL_ROWS", 2)
+    monkeypatch.setattr(Decoding, "_forward", spy)
+    assert decode(model, batch).tolist() == whole
+    assert read[:3] == [(2, 112), (2, 300), (2, 300)]  # 1, 100; 150, 290; 299, 300
+
+
+def test_padding_that_all_remaining_rows_share_leaves_the_cache(model: Any) -> None:
+    """The rows of 100 and 1 tokens outlive the others: of 200 positions of padding 192 go."""
+    model.generation_config.eos_token_id = None
+    batch = Batch(*prompts(model), [0.0] * len(LENGTHS), 12)
+    expected = plain(model, batch)
+    with torch.inference_mode():
+        run = Decoding(model, batch)
+        run.steps(5, window=306)
+        run.finished[[0, 1, 4, 5]] = True
+        run.compact()
+        assert run.trimmed == 192
+        assert run.layers[0].keys.shape[2] == 312 - 192
+        run.steps(6, window=312 - 192)
+        tokens = run.result()
+    assert tokens[2:4].tolist() == expected[2:4].tolist()
+
+
+def test_norms_are_fused_while_decoding_and_only_plain_ones(model: Any) -> None:
+    class ShiftedRMSNorm(torch.nn.Module):  # Gemma's
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.full((8,), 0.5))
+            self.variance_epsilon = 1e-6
+
+        def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+            scale = torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+            return hidden * scale * (1 + self.weight)
+
+    assert not is_plain_rms_norm(ShiftedRMSNorm())
+    norm = model.model.norm
+    hidden = torch.randn(3, norm.weight.shape[0])
+    own = norm(hidden)
+    with fused_norms(model):
+        assert "forward" in vars(norm)
+        torch.testing.assert_close(norm(hidden), own)
+    assert "forward" not in vars(norm)
 
 
 def test_models_that_the_loop_does_not_know_are_left_to_generate(
