@@ -16,7 +16,7 @@ import openai
 from mtbench_runner import outcome as outcomes
 from mtbench_runner import store
 from mtbench_runner.bench import Bench
-from mtbench_runner.endpoint import Call, Endpoint
+from mtbench_runner.endpoint import Call, Endpoint, address
 from mtbench_runner.judge import Request, Result, Take, Task, to_do
 from mtbench_runner.ledger import Replies
 from mtbench_runner.outcome import JUDGING, Failure, Outcome
@@ -86,7 +86,10 @@ def send(endpoint: Endpoint, path: Path) -> str | None:
 
 def client_of(endpoint: Endpoint) -> openai.OpenAI:
     return openai.OpenAI(
-        api_key=endpoint.key, base_url=endpoint.url, timeout=endpoint.timeout, max_retries=4
+        api_key=endpoint.key,
+        base_url=address(endpoint.url),
+        timeout=endpoint.timeout,
+        max_retries=4,
     )
 
 

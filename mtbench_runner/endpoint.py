@@ -63,11 +63,18 @@ class CallFailed(Exception):
         self.final = final
 
 
+def address(url: str | None) -> str | None:
+    """A server's URL, or that of OPENAI_BASE_URL; without a path it gets /v1. None: OpenAI's."""
+    found = url or os.environ.get("OPENAI_BASE_URL")
+    if found and urlsplit(found).path in ("", "/"):
+        return found.rstrip("/") + "/v1"
+    return found
+
+
 def key_for(url: str | None, variable: str = "OPENAI_API_KEY") -> str:
     """The key from the environment. Raises InputError when a remote endpoint needs one."""
     key = os.environ.get(variable, "")
-    address = url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com"
-    host = urlsplit(address).hostname
+    host = urlsplit(address(url) or "https://api.openai.com").hostname
     if not key and host not in LOCAL_HOSTS:
         raise InputError(f"no {variable} in the environment for {host}; export it and run again")
     return key or "none"
@@ -88,7 +95,7 @@ class Caller:
         self.slot = 0.0
         self.client = openai.AsyncOpenAI(
             api_key=endpoint.key,
-            base_url=endpoint.url,
+            base_url=address(endpoint.url),
             timeout=endpoint.timeout,
             max_retries=0,
         )

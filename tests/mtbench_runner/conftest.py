@@ -46,6 +46,7 @@ class Handler(BaseHTTPRequestHandler):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with self.server.counting:
             self.server.requests.append(request)
+            self.server.paths.append(self.path)
             number = len(self.server.requests)
             self.server.under_way += 1
             self.server.most_under_way = max(self.server.most_under_way, self.server.under_way)
@@ -150,6 +151,7 @@ class Judge(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.counting = threading.Lock()
         self.requests: list[dict[str, Any]] = []
+        self.paths: list[str] = []
         self.under_way = self.most_under_way = 0
         self.seconds = 0.0
         self.reply: str | Callable[[dict[str, Any]], str] = "Fine. Rating: [[7]]"

@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 from mtbench_runner import endpoint as endpoints
-from mtbench_runner.endpoint import Call, Caller, CallFailed, Endpoint, fold_system, run_jobs
+from mtbench_runner.endpoint import (
+    Call,
+    Caller,
+    CallFailed,
+    Endpoint,
+    address,
+    fold_system,
+    run_jobs,
+)
 from mtbench_runner.outcome import ANSWERING, JUDGING, TRIES, Failure, Outcome, Policy
 from mtbench_runner.spending import Prices, Spending
 
@@ -36,8 +44,8 @@ def ask(
     def take(index: int, result: Outcome | Failure) -> None:
         found[index] = result
 
-    limits = {"parallel": 1, "deadline": 30.0, **limits}
-    served = Endpoint("j", judge.url, KEY, **limits)
+    limits = {"url": judge.url, "parallel": 1, "deadline": 30.0, **limits}
+    served = Endpoint("j", key=KEY, **limits)
     run_jobs(served, [job] * number, policy, take, spending)
     return found
 
@@ -58,6 +66,18 @@ def failure(results: Results) -> Failure:
 
 OVERFLOW = (400, {"error": {"message": "too long", "code": "context_length_exceeded"}})
 FLAGGED = (403, {"error": {"message": "flagged", "metadata": {"reasons": ["violence"]}}})
+
+
+def test_a_servers_address_without_a_path_gets_its_version(
+    judge: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM prints http://0.0.0.0:8000, which is what people pass; /chat/completions is a 404."""
+    judge.fault = lambda number, request: None
+    assert isinstance(ask(judge, url=judge.url.removesuffix("/v1"))[0], Outcome)
+    monkeypatch.setenv("OPENAI_BASE_URL", judge.url.removesuffix("v1"))
+    assert isinstance(ask(judge, url=None)[0], Outcome)
+    assert address("https://x.example/api/openai") == "https://x.example/api/openai"
+    assert set(judge.paths) == {"/v1/chat/completions"}
 
 
 def test_a_reply_that_is_cut_is_asked_again_with_more_room_once_for_all(judge: Any) -> None:
