@@ -141,6 +141,7 @@ def ours(bench: Bench, name: str, steps: int, warm: int, **fields: Any) -> dict[
         args = config(recipe, Path(out), recipe.effective_batch_size // processes(), processes())
         args.max_steps, args.save_strategy = steps, "no"
         trainer = make_trainer(recipe, rows, bench.tokenizer, args)
+        as_in_a_whole_epoch(trainer, rows)
         attach_reference(trainer, None)
         reference = reference_seconds(trainer)
         clock = Clock(trainer)
@@ -163,6 +164,16 @@ def ours(bench: Bench, name: str, steps: int, warm: int, **fields: Any) -> dict[
         **memory,
     }
     return facts
+
+
+def as_in_a_whole_epoch(trainer: Any, rows: list[Any]) -> None:
+    """Give the trainer the packed lengths that it would choose in an epoch of EPOCH such pairs."""
+    from train.sharing.lengths import RECORDING
+    from train.trainer.assemble import packed_lengths
+
+    if trainer.sharing:
+        lengths = packed_lengths(trainer, rows, RECORDING * len(rows) / EPOCH)
+        trainer.sharing.rounding["lengths"] = lengths
 
 
 def reference_seconds(trainer: Any, warm: int = 4) -> float:

@@ -11,7 +11,7 @@ above the backbone and cannot tell the difference. `remove` leaves no trace.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,9 +52,10 @@ class PrefixSharing:
         bucket: int,
         graphs: bool = False,
         recompute: bool = False,
+        lengths: Sequence[int] = (),
     ) -> None:
         self.kernel = kernel
-        self.bucket = bucket
+        self.rounding: dict[str, Any] = {"bucket": bucket, "lengths": lengths}
         self.graphs = graphs
         self.recompute = recompute
         self.windows = windows(backbone.config.get_text_config())
@@ -90,10 +91,10 @@ class PrefixSharing:
             batch = collator(examples)
             ids, mask = batch["input_ids"].numpy(), batch["attention_mask"].numpy()
             if not cut_prompts:
-                return {**batch, "packed": list(pack_prefixes(ids, mask, None, self.bucket))}
+                return {**batch, "packed": list(pack_prefixes(ids, mask, **self.rounding))}
             wanted = np.zeros(ids.shape, dtype=bool)
             wanted[:, :-1] = batch["completion_mask"].numpy()[:, 1:] > 0
-            batch, packed = trim(batch, pack_prefixes(ids, mask, wanted, self.bucket))
+            batch, packed = trim(batch, pack_prefixes(ids, mask, wanted, **self.rounding))
             return {**batch, "packed": list(packed)}
 
         return collate_and_pack
@@ -130,7 +131,7 @@ class PrefixSharing:
         if not isinstance(mask, Tensor) or mask.dim() != 2:
             return None
         try:
-            return list(pack_prefixes(ids.cpu().numpy(), mask.cpu().numpy(), None, self.bucket))
+            return list(pack_prefixes(ids.cpu().numpy(), mask.cpu().numpy(), **self.rounding))
         except SharingError:  # padded on the left
             return None
 
@@ -201,12 +202,14 @@ def share_prefixes(
     compile_layers: bool = False,
     recompute: bool = False,
     graphs: bool = False,
+    lengths: Sequence[int] = (),
 ) -> PrefixSharing:
     """Make a causal LM (bare or wrapped by PEFT) compute shared prefixes once.
 
     kernel: "flex" (FlexAttention, GPUs), "sdpa" (dense mask, anywhere), "eager" (dense, where sdpa
     cannot be had), "auto" picks. bucket: packed lengths are rounded up to multiples of it, which
-    bounds recompilation (dense masks without graphs: 1). recompute: activation checkpointing
+    bounds recompilation (dense masks without graphs: 1). lengths: packed lengths to round up to
+    instead, as lengths.py chooses them; what is longer is rounded by `bucket`. recompute: activation checkpointing
     around the compiled layers. graphs: record the passes over each packed length as CUDA graphs,
     but for checkpointed ones; not for models that FSDP or DeepSpeed takes apart.
 
@@ -220,7 +223,7 @@ def share_prefixes(
     bucket = -(-bucket // FLEX_BLOCK) * FLEX_BLOCK if kernel == "flex" or graphs else 1
     before = base.config._attn_implementation
     base.set_attn_implementation(KERNELS[kernel])
-    sharing = PrefixSharing(backbone, kernel, bucket, graphs, recompute)
+    sharing = PrefixSharing(backbone, kernel, bucket, graphs, recompute, lengths)
     sharing.undo_later(lambda: base.set_attn_implementation(before))
     if compile_layers:
         compile_each_layer(sharing, base, backbone, recompute)

@@ -5,11 +5,14 @@ holds every node once, in preorder, so that node k is an ancestor of node q (or 
 when `k <= q <= last[k]`.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from train.sharing.lengths import rounded_up
 
 
 class SharingError(ValueError):
@@ -38,26 +41,27 @@ def pack_prefixes(
     attention_mask: np.ndarray,
     wanted: np.ndarray | None = None,
     bucket: int = 1,
+    lengths: Sequence[int] = (),
 ) -> Packed:
     """Lay out the distinct prefixes of right-padded rows in preorder.
 
     input_ids, attention_mask: [B, L]. wanted: [B, L] bool, the places whose hidden state is read
-    (default: every real token). bucket: N is T rounded up to a multiple of it; the padding slots
-    see only themselves. Raises SharingError if rows are padded elsewhere than on the right.
+    (default: every real token). lengths: N is the first of them that holds T, beyond them T rounded
+    up to a multiple of `bucket`; the padding slots see only themselves. Raises SharingError if rows are padded elsewhere than on the right.
     """
-    lengths = attention_mask.sum(1)
+    row_lengths = attention_mask.sum(1)
     columns = np.arange(input_ids.shape[1])
-    real = columns < lengths[:, None]
+    real = columns < row_lengths[:, None]
     if not np.array_equal(real, attention_mask.astype(bool)):
         raise SharingError(
             "prefix sharing needs right-padded rows: set the collator's padding side to right"
         )
     order, common = sorted_rows(np.where(real, input_ids + 1, 0))
-    new, slot, last = preorder(common, lengths[order], columns)
+    new, slot, last = preorder(common, row_lengths[order], columns)
     slot_of = np.empty_like(slot)
     slot_of[order] = slot
     total = int(new.sum())
-    padding = np.arange(total, total + -total % bucket)
+    padding = np.arange(total, rounded_up(total, lengths, bucket))
     positions = np.flatnonzero(real if wanted is None else real & wanted)
     parts = (
         np.concatenate([input_ids[order][new], 0 * padding]),

@@ -14,9 +14,11 @@ from trl import DPOConfig
 from train.pairs.tokens import TokenPair
 from train.recipe import Recipe
 from train.sharing import share_prefixes
+from train.sharing.lengths import RECORDING, cheapest_lengths, distinct_tokens
+from train.sharing.mask import FLEX_BLOCK
 from train.sharing.preflight import preflight
 from train.trainer.adapter import InitAdapter, lora, start_from
-from train.trainer.batches import ContextSampler
+from train.trainer.batches import ContextSampler, StepBatches, sequences
 from train.trainer.config import compute_dtype, nf4
 from train.trainer.pair_trainer import PairTrainer, set_lora_dropout
 
@@ -46,13 +48,35 @@ def make_trainer(
     if cuda and recipe.load_in_4bit and recipe.memory == "fast":
         keep_dequantized(trainer.model)
     if recipe.share_prefixes:
-        share(trainer, cuda)
+        recording = RECORDING / recipe.num_train_epochs
+        share(trainer, packed_lengths(trainer, rows, recording) if cuda else [])
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
-def share(trainer: PairTrainer, cuda: bool) -> None:
-    """Have the trainer compute shared prefixes once. Raises SharingError where it cannot."""
+def packed_lengths(trainer: PairTrainer, rows: Sequence[TokenPair], recording: float) -> list[int]:
+    """The packed lengths that cost this process's batches least; all epochs are like the first.
+
+    recording: see cheapest_lengths, for one epoch.
+    """
+    args = trainer.args
+    batches = StepBatches(
+        trainer.order,
+        trainer.recipe.effective_batch_size,
+        args.per_device_train_batch_size,
+        args.process_index,
+        args.world_size,
+    )
+    totals = [distinct_tokens(sequences(rows[i] for i in batch)) for batch in batches]
+    return cheapest_lengths(totals, FLEX_BLOCK, recording)
+
+
+def share(trainer: PairTrainer, lengths: Sequence[int]) -> None:
+    """Have the trainer compute shared prefixes once. Raises SharingError where it cannot.
+
+    lengths: that packed rows are rounded up to, on a GPU.
+    """
+    cuda = torch.cuda.is_available()
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
     if not sharded:
         compare_with_plain(trainer)
@@ -61,6 +85,7 @@ def share(trainer: PairTrainer, cuda: bool) -> None:
         compile_layers=cuda,
         recompute=trainer.recipe.memory == "small",
         graphs=cuda and not sharded,
+        lengths=lengths,
     )
     trainer.data_collator = trainer.sharing.collate(trainer.data_collator)
 

@@ -8,13 +8,15 @@ of (seed, epoch), so a resumed run and any number of processes see the same one.
 import math
 import random
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Sampler
+
+from train.pairs.tokens import TokenPair
 
 # batches whose contexts are dealt together: long ones spread out, and the order stays random
 WINDOW = 32
@@ -119,6 +121,13 @@ class StepBatches(Sampler[list[int]]):
         return sum(
             math.ceil(pairs // self.processes / self.micro) for pairs in [self.step] * full + [rest]
         )
+
+
+def sequences(rows: Iterable[TokenPair]) -> Iterator[list[int]]:
+    """What a pass over these pairs computes: each prompt with its chosen and its rejected reply."""
+    for row in rows:
+        yield row.prompt_ids + row.chosen_ids
+        yield row.prompt_ids + row.rejected_ids
 
 
 def collator(pad_token_id: int) -> Callable[[Sequence[dict[str, Any]]], dict[str, torch.Tensor]]:

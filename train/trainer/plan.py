@@ -4,8 +4,6 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
-from os.path import commonprefix
 
 import torch
 import yaml
@@ -14,9 +12,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from train.pairs.build import Counts
 from train.pairs.tokens import TokenPair
 from train.recipe import Recipe, RecipeError
+from train.sharing.lengths import distinct_tokens
 from train.trainer.adapter import is_target
 from train.trainer.assemble import computed_rows, pair_order
-from train.trainer.batches import StepBatches
+from train.trainer.batches import StepBatches, sequences
 from train.trainer.config import compute_dtype
 
 RECORDED = 1.5  # recorded CUDA graphs hold memory beside the passes they were recorded from
@@ -123,11 +122,7 @@ def computed_tokens(rows: Sequence[TokenPair], share: bool) -> int:
     """
     if not share:
         return 2 * len(rows) * max(row.length for row in rows)
-    sequences = sorted(
-        row.prompt_ids + reply for row in rows for reply in (row.chosen_ids, row.rejected_ids)
-    )
-    shared = sum(len(commonprefix([a, b])) for a, b in pairwise(sequences))
-    return sum(map(len, sequences)) - shared
+    return distinct_tokens(sequences(rows))
 
 
 def describe(recipe: Recipe, rows: Sequence[TokenPair], counts: Counts, micro: int) -> str:

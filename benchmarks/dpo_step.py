@@ -1,0 +1,355 @@
+"""A DPO step's milliseconds, and what each change to it would save: variants on one trainer, on one CUDA GPU.
+
+    python benchmarks/dpo_step.py --shape SHAPE --data FOLDER --json out.json [--only base,fp8]
+
+SHAPE and FOLDER are those of dpo_throughput.py, whose base and pairs are taken, without LoRA dropout. All batches have one
+packed length, so that a variant costs one compilation. Each is timed over the same steps, and its gradients of one small
+batch are compared with those of plain TRL in fp32: `distance` is relative, and the first row's is bf16's own.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+
+import dpo_throughput as whole
+import torch
+from torch import Tensor
+
+LENGTH = 5632  # three quarters of the split's batches of 32 pairs have no more distinct tokens
+WARM, TIMED = 4, 24  # steps
+E4M3_LARGEST = 448.0
+
+Variant = Callable[[Any], contextlib.AbstractContextManager[None]]
+
+
+class Fp8Linear(torch.nn.Module):
+    """A frozen linear layer whose products are taken in e4m3, forward and for the input's gradient.
+
+    Scales: one for each token, and one for each output (forward) or input (backward) of the weight.
+    """
+
+    def __init__(self, linear: torch.nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight, self.bias = linear.weight, linear.bias
+        self.by_output = torch.nn.Buffer(rowwise(linear.weight.detach())[0], persistent=False)
+        self.scale_of_output = torch.nn.Buffer(rowwise(linear.weight.detach())[1], persistent=False)
+        turned = linear.weight.detach().t().contiguous()
+        self.by_input = torch.nn.Buffer(rowwise(turned)[0], persistent=False)
+        self.scale_of_input = torch.nn.Buffer(rowwise(turned)[1], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [..., inputs] to [..., outputs]."""
+        flat = x.reshape(-1, x.shape[-1])
+        weights = self.by_output, self.scale_of_output, self.by_input, self.scale_of_input
+        y = Fp8Product.apply(flat, *weights).view(*x.shape[:-1], -1)
+        return y if self.bias is None else y + self.bias
+
+
+class Fp8Product(torch.autograd.Function):
+    """x W^T, and of its gradient the part of x."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, by_output: Tensor, scale: Tensor, by_input: Tensor, back: Tensor
+    ) -> Tensor:
+        """The product [tokens, outputs]."""
+        ctx.save_for_backward(by_input, back)
+        return fp8_product(x, by_output, scale)
+
+    @staticmethod
+    def backward(ctx: Any, of_y: Tensor) -> Any:
+        """The gradient [tokens, inputs]."""
+        by_input, back = ctx.saved_tensors
+        return fp8_product(of_y, by_input, back), None, None, None, None
+
+
+def rowwise(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x [rows, n] as e4m3, and each row's scale [rows, 1]."""
+    scale = x.float().abs().amax(1, keepdim=True).clamp(min=1e-12) / E4M3_LARGEST
+    return (x.float() / scale).to(torch.float8_e4m3fn), scale
+
+
+def fp8_product(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """x [tokens, n] times the transpose of weight [m, n], in bf16."""
+    small, of_x = rowwise(x)
+    return torch._scaled_mm(
+        small, weight.t(), scale_a=of_x, scale_b=scale.t(), out_dtype=torch.bfloat16, use_fast_accum=True
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def recorded_anew(trainer: Any) -> Iterator[None]:
+    """Forget what was compiled and recorded, before and after."""
+    for last in (False, True):
+        trainer.sharing.recorded.clear()
+        torch._dynamo.reset()
+        if not last:
+            yield
+
+
+@contextlib.contextmanager
+def unchanged(trainer: Any) -> Iterator[None]:
+    """The product as it is."""
+    yield
+
+
+@contextlib.contextmanager
+def loss_on_host(trainer: Any) -> Iterator[None]:
+    """TRL's loss and metrics on the CPU."""
+    trainer.loss_on_host = True
+    yield
+    trainer.loss_on_host = False
+
+
+def log_every(steps: int) -> Variant:
+    """Log once in so many steps."""
+
+    @contextlib.contextmanager
+    def apply(trainer: Any) -> Iterator[None]:
+        trainer.args.logging_steps = steps
+        yield
+        trainer.args.logging_steps = 1
+
+    return apply
+
+
+def attention(expand: bool, **options: Any) -> Variant:
+    """FlexAttention with these kernel options; expand: a key and value head for every query head."""
+
+    @contextlib.contextmanager
+    def apply(trainer: Any) -> Iterator[None]:
+        from transformers.integrations.flex_attention import flex_attention_forward, repeat_kv
+        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+        def changed(module: Any, query: Any, key: Any, value: Any, mask: Any, **kwargs: Any) -> Any:
+            if expand:
+                groups = query.shape[1] // key.shape[1]
+                key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+            if options:
+                kwargs["kernel_options"] = dict(options)
+            return flex_attention_forward(module, query, key, value, mask, **kwargs)
+
+        with recorded_anew(trainer):
+            ALL_ATTENTION_FUNCTIONS["flex_attention"] = changed
+            try:
+                yield
+            finally:
+                del ALL_ATTENTION_FUNCTIONS["flex_attention"]
+
+    return apply
+
+
+@contextlib.contextmanager
+def fp8(trainer: Any) -> Iterator[None]:
+    """All frozen linear layers but the head in FP8."""
+    replaced = []
+    for name, module in list(trainer.model.named_modules()):
+        frozen = isinstance(module, torch.nn.Linear) and not module.weight.requires_grad
+        if frozen and "lm_head" not in name and "lora_" not in name:
+            parent, _, child = name.rpartition(".")
+            replaced.append((trainer.model.get_submodule(parent), child, module))
+    with recorded_anew(trainer):
+        for parent, child, module in replaced:
+            setattr(parent, child, Fp8Linear(module))
+        try:
+            yield
+        finally:
+            for parent, child, module in replaced:
+                setattr(parent, child, module)
+
+
+def together(*variants: Variant) -> Variant:
+    """Several at once."""
+
+    @contextlib.contextmanager
+    def apply(trainer: Any) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for variant in variants:
+                stack.enter_context(variant(trainer))
+            yield
+
+    return apply
+
+
+BACKWARD_64 = {"bwd_BLOCK_M1": 64, "bwd_BLOCK_N1": 64, "bwd_BLOCK_M2": 64, "bwd_BLOCK_N2": 64}
+VARIANTS: dict[str, Variant] = {
+    "base": unchanged,
+    "host_loss": loss_on_host,
+    "log_10": log_every(10),
+    "host_loss+log_10": together(loss_on_host, log_every(10)),
+    "expand": attention(True),
+    "expand+bwd64": attention(True, **BACKWARD_64),
+    "fp8": fp8,
+    "fp8+expand+host_loss": together(fp8, attention(True), loss_on_host),
+    "bwd64": attention(False, **BACKWARD_64),
+    "expand+bwd64w8": attention(True, **BACKWARD_64, bwd_num_warps=8, bwd_num_stages=2),
+    "expand+safe": attention(True, ROWS_GUARANTEED_SAFE=True),
+    "expand+fwd_tma": attention(True, fwd_USE_TMA=True),
+}
+
+
+class FixedOrder:
+    """Pairs in a given order, in every epoch."""
+
+    def __init__(self, indices: list[int]) -> None:
+        self.indices = indices
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def make(bench: whole.Bench, out: str) -> Any:
+    """The product's trainer, on batches that fit LENGTH, each packed to it; its reference is not needed here."""
+    from train.recipe import Recipe
+    from train.sharing.lengths import distinct_tokens
+    from train.trainer.assemble import make_trainer
+    from train.trainer.batches import sequences
+    from train.trainer.config import config
+
+    fields = {**whole.COMMON, "lora_dropout": 0.0}
+    recipe = Recipe(model_name_or_path=bench.base, **fields)
+    args = config(recipe, Path(out), recipe.effective_batch_size, 1)
+    args.max_steps, args.save_strategy = WARM + TIMED, "no"
+    trainer = make_trainer(recipe, bench.rows, bench.tokenizer, args)
+    trainer.sharing.rounding["lengths"] = [LENGTH]
+    order, size = list(trainer.order), recipe.effective_batch_size
+    kept: list[int] = []
+    for first in range(0, len(order) - size + 1, size):
+        batch = order[first : first + size]
+        if distinct_tokens(sequences(bench.rows[i] for i in batch)) <= LENGTH:
+            kept += batch
+    trainer.order = FixedOrder(kept)
+    for name in ("ref_chosen_logps", "ref_rejected_logps"):
+        trainer.train_dataset = trainer.train_dataset.add_column(name, [-100.0] * len(bench.rows))
+    trainer.precompute_ref_logps = True
+    return trainer
+
+
+def seconds_a_step(trainer: Any) -> float:
+    """Mean of the timed steps; the device is waited for at both ends alone."""
+    from transformers import TrainerCallback
+
+    ends: dict[int, float] = {}
+
+    class Ends(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step in (WARM, WARM + TIMED):
+                ends[state.global_step] = whole._now()
+
+    callback = Ends()
+    trainer.add_callback(callback)
+    trainer.train()
+    trainer.remove_callback(callback)
+    return (ends[WARM + TIMED] - ends[WARM]) / TIMED
+
+
+def gradient(trainer: Any, pairs: int = 8) -> Tensor:
+    """The gradients of every LoRA weight, flattened, in fp32, at weights drawn at random."""
+    trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
+    before = [parameter.detach().clone() for parameter in trained]
+    drawn = torch.Generator().manual_seed(1)
+    for parameter in trained:  # in place: recorded graphs read this memory
+        parameter.data.copy_(torch.randn(parameter.shape, generator=drawn) * 0.02)
+    inputs = trainer._prepare_inputs(
+        trainer.data_collator([trainer.train_dataset[i] for i in range(pairs)])
+    )
+    trainer.model.train()
+    trainer.model.zero_grad()
+    trainer.state.max_steps = trainer.current_gradient_accumulation_steps = 1
+    with trainer.compute_loss_context_manager():
+        trainer.compute_loss(trainer.model, inputs, num_items_in_batch=pairs).backward()
+    found = torch.cat([parameter.grad.flatten().float() for parameter in trained])
+    for parameter, value in zip(trained, before, strict=True):
+        parameter.data.copy_(value)
+    trainer.model.zero_grad()
+    return found
+
+
+def exact_gradient(bench: whole.Bench, pairs: int = 8) -> Tensor:
+    """The same by plain TRL in fp32."""
+    from train.recipe import Recipe
+    from train.trainer.assemble import make_trainer
+    from train.trainer.config import config
+
+    fields = {**whole.COMMON, "lora_dropout": 0.0, "share_prefixes": False, "memory": "small"}
+    recipe = Recipe(model_name_or_path=bench.base, dtype="float32", **fields)
+    with tempfile.TemporaryDirectory() as out:
+        args = config(recipe, Path(out), pairs, 1)
+        trainer = make_trainer(recipe, bench.rows[:pairs], bench.tokenizer, args)
+    for name in ("ref_chosen_logps", "ref_rejected_logps"):
+        trainer.train_dataset = trainer.train_dataset.add_column(name, [-100.0] * pairs)
+    trainer.precompute_ref_logps = True
+    return gradient(trainer, pairs)
+
+
+def measure(name: str, trainer: Any, bench: whole.Bench, exact: Tensor) -> dict[str, Any]:
+    """One variant's row."""
+    with VARIANTS[name](trainer):
+        started = time.perf_counter()
+        found = gradient(trainer)
+        compiled = time.perf_counter() - started
+        seconds = seconds_a_step(trainer)
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return {
+        "variant": name,
+        "milliseconds": 1000 * seconds,
+        "pairs_per_second": trainer.recipe.effective_batch_size / seconds,
+        "distance": float((found - exact).norm() / exact.norm()),
+        "compile_seconds": compiled,
+        "losses": [round(loss, 4) for loss in losses[:3]],
+    }
+
+
+def main() -> int:
+    """Measure the variants in order; print a line for each as it is done."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else "")
+    parser.add_argument("--shape", default="Qwen/Qwen3-1.7B")
+    parser.add_argument("--data", default="synthetic")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--only", default=",".join(VARIANTS))
+    parser.add_argument("--profile", action="store_true", help="kernels of four more steps")
+    options = parser.parse_args()
+    os.environ["TATQA_DATA"] = options.data
+    from train.recipe import Recipe
+
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as out:
+        base, tokenizer = whole.random_base(options.shape, folder)
+        recipe = Recipe(model_name_or_path=base, **whole.COMMON)
+        bench = whole.Bench(base, tokenizer, whole.token_rows(recipe, tokenizer), False)
+        exact = exact_gradient(bench)
+        trainer = make(bench, out)
+        for name in options.only.split(","):
+            try:
+                rows.append(measure(name, trainer, bench, exact))
+            except Exception as error:  # one variant's failure costs no other
+                rows.append({"variant": name, "failed": f"{type(error).__name__}: {error}"[:600]})
+            print(json.dumps(rows[-1]), flush=True)
+            if options.json:
+                options.json.write_text(
+                    json.dumps({"device": torch.cuda.get_device_name(), "rows": rows})
+                )
+        if options.profile:
+            trainer.args.max_steps = 4
+            with whole.profiled(True):
+                trainer.train()
+            print(torch._dynamo.utils.compile_times())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""Few packed lengths for many batches: which ones a run's batches are rounded up to.
+
+Each length is compiled and recorded once, each token of padding computed like any other. The
+lengths of a run's batches are known before it starts, so the cheapest choice is too.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from os.path import commonprefix
+
+RECORDING = 100_000  # about as many tokens are trained on while one length is compiled and recorded
+
+
+def distinct_tokens(sequences: Iterable[Sequence[int]]) -> int:
+    """How many nodes the trie of these rows has: tokens that one pass over them computes."""
+    ordered = sorted(sequences)
+    shared = sum(len(commonprefix([row, following])) for row, following in pairwise(ordered))
+    return sum(map(len, ordered)) - shared
+
+
+def cheapest_lengths(totals: Sequence[int], block: int, recording: float = RECORDING) -> list[int]:
+    """The lengths, ascending multiples of `block`, that cost least for batches of these tokens.
+
+    A choice costs the padded tokens of all batches, each rounded up to the next chosen length, and
+    `recording` tokens for every length. Solved by dynamic programming over the sorted batches.
+    """
+    batches_of = Counter(-(-total // block) * block for total in totals)
+    lengths = sorted(batches_of)
+    best: list[tuple[float, list[int]]] = [(0.0, [])]  # of the first 0, 1, 2, ... lengths
+    for end, length in enumerate(lengths, start=1):
+        choices = []
+        batches = 0
+        for start in range(end - 1, -1, -1):  # all from `start` on are rounded up to this one
+            batches += batches_of[lengths[start]]
+            cost, chosen = best[start]
+            choices.append((cost + batches * length + recording, [*chosen, length]))
+        best.append(min(choices))
+    return best[-1][1]
+
+
+def rounded_up(total: int, lengths: Sequence[int], bucket: int) -> int:
+    """The first length that holds `total` tokens, else the next multiple of `bucket`."""
+    for length in lengths:
+        if length >= total:
+            return length
+    return total + -total % bucket
