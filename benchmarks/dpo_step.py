@@ -1,10 +1,11 @@
-"""A DPO step's milliseconds, and what each change to it would save: variants on one trainer, on one CUDA GPU.
+"""A DPO step's milliseconds, and what each change to it would save, on one CUDA GPU.
 
     python benchmarks/dpo_step.py --shape SHAPE --data FOLDER --json out.json [--only base,fp8]
 
-SHAPE and FOLDER are those of dpo_throughput.py, whose base and pairs are taken, without LoRA dropout. All batches have one
-packed length, so that a variant costs one compilation. Each is timed over the same steps, and its gradients of one small
-batch are compared with those of plain TRL in fp32: `distance` is relative, and the first row's is bf16's own.
+SHAPE and FOLDER are those of dpo_throughput.py, whose base and pairs are taken, without LoRA
+dropout. All batches have one packed length, so that a variant costs one compilation. Each is timed
+over the same steps, and its gradients of one small batch are compared with those of plain TRL in
+fp32: `distance` is relative, and the first row's is bf16's own.
 """
 
 import argparse
@@ -84,8 +85,13 @@ def fp8_product(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """x [tokens, n] times the transpose of weight [m, n], in bf16."""
     small, of_x = rowwise(x)
     return torch._scaled_mm(
-        small, weight.t(), scale_a=of_x, scale_b=scale.t(), out_dtype=torch.bfloat16, use_fast_accum=True
-    )  # fmt: skip
+        small,
+        weight.t(),
+        scale_a=of_x,
+        scale_b=scale.t(),
+        out_dtype=torch.bfloat16,
+        use_fast_accum=True,
+    )
 
 
 @contextlib.contextmanager
@@ -125,7 +131,7 @@ def log_every(steps: int) -> Variant:
 
 
 def attention(expand: bool, **options: Any) -> Variant:
-    """FlexAttention with these kernel options; expand: a key and value head for every query head."""
+    """FlexAttention with kernel options; expand: a key and value head for every query head."""
 
     @contextlib.contextmanager
     def apply(trainer: Any) -> Iterator[None]:
@@ -213,7 +219,7 @@ class FixedOrder:
 
 
 def make(bench: whole.Bench, out: str) -> Any:
-    """The product's trainer, on batches that fit LENGTH, each packed to it; its reference is not needed here."""
+    """The product's trainer, on batches that fit LENGTH, each packed to it; without a reference."""
     from train.recipe import Recipe
     from train.sharing.lengths import distinct_tokens
     from train.trainer.assemble import make_trainer

@@ -209,9 +209,10 @@ def share_prefixes(
     kernel: "flex" (FlexAttention, GPUs), "sdpa" (dense mask, anywhere), "eager" (dense, where sdpa
     cannot be had), "auto" picks. bucket: packed lengths are rounded up to multiples of it, which
     bounds recompilation (dense masks without graphs: 1). lengths: packed lengths to round up to
-    instead, as lengths.py chooses them; what is longer is rounded by `bucket`. recompute: activation checkpointing
-    around the compiled layers. graphs: record the passes over each packed length as CUDA graphs,
-    but for checkpointed ones; not for models that FSDP or DeepSpeed takes apart.
+    instead, as lengths.py chooses them; what is longer is rounded by `bucket`. recompute:
+    activation checkpointing around the compiled layers. graphs: record the passes over each packed
+    length as CUDA graphs, but for checkpointed ones; not for models that FSDP or DeepSpeed takes
+    apart.
 
     Raises SharingError for a model that would be computed wrongly.
     """

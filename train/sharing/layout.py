@@ -47,7 +47,8 @@ def pack_prefixes(
 
     input_ids, attention_mask: [B, L]. wanted: [B, L] bool, the places whose hidden state is read
     (default: every real token). lengths: N is the first of them that holds T, beyond them T rounded
-    up to a multiple of `bucket`; the padding slots see only themselves. Raises SharingError if rows are padded elsewhere than on the right.
+    up to a multiple of `bucket`; the padding slots see only themselves. Raises SharingError if rows
+    are padded elsewhere than on the right.
     """
     row_lengths = attention_mask.sum(1)
     columns = np.arange(input_ids.shape[1])

@@ -299,14 +299,16 @@ def test_recorded_passes_give_the_gradients_of_trl(
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["qwen3", "mistral", "gemma3"])
 def test_on_a_gpu_recorded_graphs_give_the_gradients_of_trl(
-    tiny_base: Path, tmp_path: Path
+    tiny_base: Path, tmp_path: Path, kind: str
 ) -> None:
+    """Full attention, sliding windows in every layer, and both kinds in turn."""
     import torch
 
     if torch.cuda.device_count() > 1:
         pytest.skip("TRL takes one visible GPU a process: set CUDA_VISIBLE_DEVICES=0")
-    trainer = trl_trainer(tiny("qwen3", head_dim=16), tiny_base, tmp_path, on_cpu=False)
+    trainer = trl_trainer(tiny(kind, head_dim=16), tiny_base, tmp_path, on_cpu=False)
     assert_recorded_passes_are_those_of_trl(trainer, "flex", 1e-3, 5e-3)
 
 
