@@ -12,7 +12,7 @@ from os.path import commonprefix
 RECORDING = 100_000  # about as many tokens are trained on while one length is compiled and recorded
 
 
-def distinct_tokens(sequences: Iterable[Sequence[int]]) -> int:
+def distinct_tokens(sequences: Iterable[list[int]]) -> int:
     """How many nodes the trie of these rows has: tokens that one pass over them computes."""
     ordered = sorted(sequences)
     shared = sum(len(commonprefix([row, following])) for row, following in pairwise(ordered))
