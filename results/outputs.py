@@ -115,12 +115,34 @@ def samples(results: Path) -> list[Row]:
         files = [f for task in tasks for f in results.parent.glob(f"*_{glob_safe(task)}.jsonl")]
     rows = []
     for file, task in zip(files, tasks, strict=False):
-        rows += [{**row, "task": task} for row in read_lines(file)]
+        found = [{**row, "task": task} for row in read_lines(file)]
+        if found and "metrics" not in found[0]:
+            found = completed(found, read_results(results).get("results", {}).get(task, {}))
+        rows += found
     if not rows:
         raise InputError(
             f"{results}: no samples_*_{stamp}.jsonl beside it; run lm_eval with --log_samples"
         )
     return rows
+
+
+def completed(rows: list[Row], scored: Row) -> list[Row]:
+    """Rows of lm-eval up to 0.4.5, which names neither metrics nor filter in them.
+
+    Both are taken from the results, whose keys are "metric,filter". All questions were logged for
+    one filter, then all for the next.
+    """
+    names = [key.split(",", 1) for key in scored if "," in key and "_stderr," not in key]
+    filters = list(dict.fromkeys(name for _, name in names)) or ["none"]
+    before: dict[str, int] = {}  # how often a question was seen
+    found = []
+    for row in rows:
+        question = str(row.get("doc_id"))
+        place = min(before.get(question, 0), len(filters) - 1)
+        before[question] = before.get(question, 0) + 1
+        metrics = [metric for metric, name in names if name == filters[place] and metric in row]
+        found.append({**row, "filter": filters[place], "metrics": metrics})
+    return found
 
 
 def glob_safe(name: str) -> str:

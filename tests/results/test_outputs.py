@@ -120,7 +120,7 @@ def older(folder: Path, stamped: bool) -> None:
     for samples in folder.rglob("samples_*"):
         rows = [json.loads(line) for line in samples.read_text().splitlines()]
         for row in rows:
-            for new in ("doc_hash", "prompt_hash", "target_hash"):
+            for new in ("doc_hash", "prompt_hash", "target_hash", "filter", "metrics"):
                 del row[new]
         if not stamped:
             task = samples.stem.removeprefix("samples_").removesuffix(f"_{stamp}")
@@ -150,6 +150,56 @@ def test_older_layouts_without_hashes_compare_with_themselves_and_with_new_ones(
     older(corpus / "before", stamped)
     both, _ = compare.compare(compare.load(corpus / "before")[0], tables)
     assert both["crows_local"][0].measure.higher_is_better is None
+
+
+@pytest.mark.parametrize("version", ["0.4.3", "0.4.5", "0.4.8"])
+def test_outputs_of_other_versions_are_compared_and_have_their_own_figures(version: str) -> None:
+    folder = CORPUS / f"lm_eval-{version}"
+    before, after = (compare.load(folder / side)[0] for side in ("before", "after"))
+    assert list(before["gsm8k_local"].metrics) == [
+        "exact_match,strict-match",
+        "exact_match,flexible-extract",
+    ]
+    assert before["gsm8k_local"].higher_is_better == {
+        "exact_match,strict-match": True,
+        "exact_match,flexible-extract": True,
+    }
+    found, _ = compare.compare(before, after)
+    (file,) = (folder / "after").rglob("results_*.json")
+    results = json.loads(file.read_text())["results"]
+    for task, rows in found.items():
+        for row in rows:
+            name = row.metric if "," in row.metric else f"{row.metric},none"
+            ours = row.difference.after
+            ours = math.exp(ours) if "perplexity" in name else ours
+            assert ours == pytest.approx(results[task][name])
+
+
+def test_one_model_scored_by_two_versions_is_compared() -> None:
+    old, new = (compare.load(CORPUS / f"lm_eval-{v}" / "before")[0] for v in ("0.4.3", "0.4.8"))
+    found, _ = compare.compare(old, new)
+    for rows in found.values():
+        for row in rows:
+            assert row.difference.delta == pytest.approx(0, abs=1e-6)
+
+
+def test_a_sample_that_names_nothing_takes_the_results_names() -> None:
+    scored = {
+        "alias": "t",
+        "acc,strict": 0.5,
+        "acc_stderr,strict": 0.1,
+        "acc,loose": 1,
+        "f1,loose": 1,
+    }
+    rows = [{"doc_id": 0, "acc": 0, "f1": 1}, {"doc_id": 1, "acc": 1, "f1": 1}]
+    found = outputs.completed(rows * 2, scored)
+    assert [(row["filter"], row["metrics"]) for row in found] == [
+        ("strict", ["acc"]),
+        ("strict", ["acc"]),
+        ("loose", ["acc", "f1"]),
+        ("loose", ["acc", "f1"]),
+    ]
+    assert outputs.completed([{"doc_id": 0}], {})[0]["metrics"] == []
 
 
 def test_a_direction_that_is_not_known_is_not_called_better() -> None:
