@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from results import InputError, outputs
+from results.report import judged
+from results.report.judged import Note
 
 BENCHES = ("tatqa", "mtbench", "instruct")  # so begin the folders of stages that have replies
 
 
 @dataclass(frozen=True)
 class Answered:
-    """A question with one side's reply, its score and, where one judged, the judge's words."""
+    """A question with one side's reply, its score and, where one judged, what judges say of it."""
 
     bench: str
     name: str
@@ -25,7 +27,7 @@ class Answered:
     gold: str
     reply: str
     score: float | None
-    judge: str = ""
+    notes: tuple[Note, ...] = ()
 
 
 def of_runs(runs: Path, pairs: Sequence[tuple[str, str]]) -> tuple[dict[str, Any], list[str]]:
@@ -33,7 +35,7 @@ def of_runs(runs: Path, pairs: Sequence[tuple[str, str]]) -> tuple[dict[str, Any
 
     Returns:
         `questions` [[bench, name, kind, question, gold]], `replies` {folder: {index of a question:
-        [reply, score, judge]}} and `pairs` [[base, run]].
+        [reply, score, notes]}} and `pairs` [[base, run]].
     """
     problems: list[str] = []
     index: dict[str, int] = {}
@@ -47,7 +49,7 @@ def of_runs(runs: Path, pairs: Sequence[tuple[str, str]]) -> tuple[dict[str, Any
             if one.name not in index:
                 index[one.name] = len(questions)
                 questions.append([one.bench, one.name, one.kind, one.question, one.gold])
-            replies[name][index[one.name]] = [one.reply, one.score, one.judge]
+            replies[name][index[one.name]] = [one.reply, one.score, one.notes]
     content = {"questions": questions, "replies": replies, "pairs": [list(p) for p in pairs]}
     return content, problems
 
@@ -87,25 +89,14 @@ def _tatqa(folder: Path) -> Iterator[Answered]:
 
 
 def _judged(folder: Path) -> Iterator[Answered]:
-    if not (folder / "question.jsonl").is_file():  # the questions come last of all
-        return
-    asked = {q["question_id"]: q for q in outputs.read_lines(folder / "question.jsonl")}
-    answers = {}
-    for file in sorted(folder.glob("model_answer/**/*.jsonl")):
-        for answer in outputs.read_lines(file):
-            answers[answer["question_id"]] = answer["choices"][0]["turns"]
-    judgments = folder / "model_judgment"
-    for file in sorted(judgments.glob("**/*_single.jsonl")):  # a judge's name may have a slash
-        judge = str(file.relative_to(judgments)).removesuffix("_single.jsonl")
-        for row in outputs.read_lines(file):
-            question, turn = asked[row["question_id"]], row["turn"]
-            yield Answered(
-                bench=folder.name,
-                name=f"{folder.name} {row['question_id']}, turn {turn}",
-                kind=question["category"],
-                question=question["turns"][turn - 1],
-                gold="",
-                reply=answers[row["question_id"]][turn - 1],
-                score=row["score"] if row["score"] > 0 else None,
-                judge=f"{judge}: {row['judgment']}",
-            )
+    for turn in judged.turns(folder):
+        yield Answered(
+            bench=folder.name,
+            name=f"{folder.name} {turn.question}, turn {turn.number}",
+            kind=turn.category,
+            question=turn.asked,
+            gold="",
+            reply=turn.reply,
+            score=turn.score,
+            notes=turn.notes,
+        )

@@ -111,6 +111,8 @@ def write_mtbench(
         {
             "question_id": i,
             "model": "m",
+            "judge": [judge, "single-v1" if turn == 1 else "single-v1-multi-turn"],
+            "user_prompt": "First? an answer And then? another",
             "turn": turn,
             "score": ratings[i],
             "judgment": f"Rating: [[{ratings[i]}]]",

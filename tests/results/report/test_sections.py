@@ -240,7 +240,7 @@ seen.shown = document.querySelector("#list pre").textContent;
 seen.text = document.querySelector("#list summary").textContent;
 choose("outcome", "all"); choose("type or category", "all");
 choose("bench", "mtbench"); seen.judged = count();
-seen.judge = document.querySelector("#list em + pre").textContent;
+seen.judge = document.querySelector("#list em").textContent;
 form.text.value = "And then"; form.text.dispatchEvent(new Event("input")); seen.search = count();
 form.text.value = ""; choose("bench", "all"); choose("run", "all");
 const before = document.querySelectorAll("#list details").length;

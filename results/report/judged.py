@@ -1,0 +1,135 @@
+"""Judged replies of a run folder: the pages in its score files, else FastChat's own files.
+
+A score file's `page` (written by `mtbench_runner score --json` and `pairwise --json`) has what
+counts, with all votes and judges; files of other programs and versions have the rows alone.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from results import outputs
+
+Note = tuple[str, str]  # who says it, and what: a judgment, a verdict, the model's thinking
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn of a judged question."""
+
+    question: str
+    number: int
+    category: str
+    asked: str
+    reply: str
+    score: float | None
+    notes: tuple[Note, ...]
+
+
+def turns(folder: Path) -> Iterator[Turn]:
+    """The turns of a judged stage's folder; none while its answers are still being judged."""
+    if not (folder / "question.jsonl").is_file():  # the questions come last of all
+        return
+    score_file = folder / "score.json"
+    content = outputs.read_json(score_file) if score_file.is_file() else {}
+    if "page" in content:
+        yield from of_page(content, verdicts(folder))
+    else:
+        yield from of_rows(folder)
+
+
+def of_page(content: dict[str, Any], compared: dict[tuple[str, int], list[Note]]) -> Iterator[Turn]:
+    """The turns of a score file, with what pairwise judging says of them."""
+    for question in content["page"]["questions"]:
+        scores = content["per_question"].get(question["id"], {})
+        for turn in question["turns"]:
+            if turn["answer"] is None:
+                continue
+            place = (question["id"], turn["turn"])
+            notes = [*reply_notes(turn), *map(judgment, turn["judgments"])]
+            yield Turn(
+                question=question["id"],
+                number=turn["turn"],
+                category=question["category"],
+                asked=turn["question"],
+                reply=turn["answer"],
+                score=scores.get(str(turn["turn"])),
+                notes=(*notes, *compared.get(place, [])),
+            )
+
+
+def reply_notes(turn: dict[str, Any]) -> list[Note]:
+    """What is to be known of a reply itself: its thinking, and whether it was cut off."""
+    found = []
+    if turn.get("finish") == "length":
+        found.append(("cut off", "the reply reached the limit of new tokens"))
+    if turn.get("thinking"):
+        found.append(("with its thinking", turn["thinking"]))
+    return found
+
+
+def judgment(row: dict[str, Any]) -> Note:
+    """One vote of one judge."""
+    rating = "no rating" if row["score"] is None else f"{row['score']:g}"
+    flags = "".join(f", {flag}" for flag in row["flags"] if flag != "unrated")
+    return f"{voter(row)}: {rating}{flags}", row["text"]
+
+
+def voter(row: dict[str, Any]) -> str:
+    """The judge, and its vote's number from the second on."""
+    return row["judge"] if row["vote"] == 1 else f"{row['judge']}, vote {row['vote']}"
+
+
+def verdicts(folder: Path) -> dict[tuple[str, int], list[Note]]:
+    """By question and turn: the verdicts in the folder's pairwise score files."""
+    found: dict[tuple[str, int], list[Note]] = {}
+    for file in sorted(folder.glob("*.json")):
+        content = outputs.read_json(file)
+        if not isinstance(content, dict) or not {"page", "baseline"} <= content.keys():
+            continue
+        for question in content["page"]["questions"]:
+            for turn in question["turns"]:
+                notes = [verdict(row, content["baseline"]) for row in turn["verdicts"]]
+                found.setdefault((question["id"], turn["turn"]), []).extend(notes)
+    return found
+
+
+def verdict(row: dict[str, Any], baseline: str) -> Note:
+    """One vote of one judge on two replies, which it read in both orders."""
+    said = [
+        f"{order['first']} first, winner {order['winner'] or 'not named'}:\n{order['text']}"
+        for order in row["orders"]
+    ]
+    return f"{voter(row)} against {baseline}: {row['outcome'] or 'no verdict'}", "\n\n".join(said)
+
+
+def of_rows(folder: Path) -> Iterator[Turn]:
+    """The turns of FastChat's files; where a turn was judged more than once, all that was said."""
+    asked = {q["question_id"]: q for q in outputs.read_lines(folder / "question.jsonl")}
+    answers = {}
+    for file in sorted(folder.glob("model_answer/**/*.jsonl")):
+        for answer in outputs.read_lines(file):
+            answers[answer["question_id"]] = answer["choices"][0]["turns"]
+    for (identifier, number), rows in rows_by_place(folder / "model_judgment").items():
+        question = asked[identifier]
+        ratings = [row["score"] for _, row in rows if row["score"] > 0]
+        yield Turn(
+            question=str(identifier),
+            number=number,
+            category=question["category"],
+            asked=question["turns"][number - 1],
+            reply=answers[identifier][number - 1],
+            score=sum(ratings) / len(ratings) if ratings else None,
+            notes=tuple((judge, row["judgment"]) for judge, row in rows),
+        )
+
+
+def rows_by_place(judgments: Path) -> dict[tuple[Any, int], list[tuple[str, dict[str, Any]]]]:
+    """Judges and their rows by question and turn."""
+    found: dict[tuple[Any, int], list[tuple[str, dict[str, Any]]]] = {}
+    for file in sorted(judgments.glob("**/*_single.jsonl")):  # a judge's name may have a slash
+        judge = str(file.relative_to(judgments)).removesuffix("_single.jsonl")
+        for row in outputs.read_lines(file):
+            found.setdefault((row["question_id"], row["turn"]), []).append((judge, row))
+    return found
