@@ -218,7 +218,7 @@ def profiled(wanted: bool) -> Iterator[None]:
 def stock(
     bench: Bench, name: str, micro: int, accumulate: int, checkpointing: bool, steps: int
 ) -> dict[str, Any]:
-    """TRL's own trainer on the same pairs, whole contexts, in TRL's random order."""
+    """TRL's own trainer on the same token ids, in TRL's random order."""
     import torch
     from datasets import Dataset
     from peft import LoraConfig
@@ -226,12 +226,15 @@ def stock(
 
     from train.trainer.config import nf4
 
-    data = Dataset.from_list(
-        [row.pair.row() for row in bench.rows[: micro * accumulate * (steps + 1)]]
-    )
-    columns = ["prompt", "chosen", "rejected", "chat_template_kwargs"]
+    class OnTokenIds(DPOTrainer):
+        def _prepare_dataset(self, dataset: Dataset, *args: Any) -> Dataset:
+            return dataset
+
+    rows = bench.rows[: micro * accumulate * (steps + 1)]
+    names = ("prompt_ids", "chosen_ids", "rejected_ids")
+    data = Dataset.from_dict({name: [getattr(row, name) for row in rows] for name in names})
     with measured_memory() as memory, tempfile.TemporaryDirectory() as out:
-        trainer = DPOTrainer(
+        trainer = OnTokenIds(
             model=bench.base,
             args=DPOConfig(
                 output_dir=out, per_device_train_batch_size=micro,
@@ -242,7 +245,7 @@ def stock(
                 disable_tqdm=True,
                 model_init_kwargs={"dtype": "bfloat16", "device_map": {"": 0}},
             ),
-            train_dataset=data.select_columns(columns),
+            train_dataset=data,
             processing_class=bench.tokenizer,
             quantization_config=nf4("bfloat16"),
             peft_config=LoraConfig(
@@ -363,7 +366,16 @@ def plans(bench: Bench) -> dict[str, Callable[[], dict[str, Any]]]:
             effective_batch_size=16,
         )
 
+    def own_data(trainer: Callable[..., dict[str, Any]], name: str, *how: Any) -> dict[str, Any]:
+        """What a user's data are like: nothing shared but a pair's own prompt of 1,024 tokens."""
+        alone = Bench(bench.base, bench.tokenizer, repeated(bench.rows, 1024, 1, 96), bench.profile)
+        fields = {"effective_batch_size": 8} if trainer is ours else {}
+        return trainer(alone, f"{name}, two replies a prompt of 1,024 tokens", *how, **fields)
+
     rows: dict[str, Callable[[], dict[str, Any]]] = {
+        "own": lambda: own_data(ours, "shared prefixes, batch 8", 24, 12),
+        "trl_own_8": lambda: own_data(stock, "TRL 1.16, batch 8 x 1", 8, 1, False, 6),
+        "trl_own_4": lambda: own_data(stock, "TRL 1.16, batch 4 x 2", 4, 2, False, 3),
         "fast": lambda: ours(bench, "shared prefixes, NF4, fast", 104, 53),
         "small": lambda: ours(bench, "shared prefixes, NF4, small", 72, 53, memory="small"),
         "trl_log": lambda: stock(
