@@ -1,25 +1,17 @@
-"""What a run leaves beside the adapter: train.json and the curves of loss and rewards."""
+"""What a run writes down beside its adapter: train.json, and where it was made."""
 
 import json
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 
 from tatqa_task.data import write_whole
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets")
-CURVES = {
-    "loss": "loss",
-    "reward accuracy": "rewards/accuracies",
-    "reward margin": "rewards/margins",
-    "beta": "beta",
-}
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -57,19 +49,3 @@ def git_state() -> dict[str, Any] | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return {"commit": commit, "dirty": bool(changes)}
-
-
-def draw(history: Sequence[Mapping[str, float]], path: Path) -> None:
-    """The curves of a run as one SVG: loss, reward accuracy, reward margin, beta over steps."""
-    figure = Figure(figsize=(3.2 * len(CURVES), 2.6), layout="constrained")
-    for axis, (title, key) in zip(figure.subplots(1, len(CURVES)), CURVES.items(), strict=True):
-        names = [key, *sorted(name for name in history[0] if name.startswith(f"{title}/"))]
-        names = [name for name in names if name in history[0]]  # supervised: no rewards
-        for name in names:
-            axis.plot(
-                [e["step"] for e in history], [e[name] for e in history], linewidth=1, label=name
-            )
-        axis.set(title=title, xlabel="step")
-        if len(names) > 1:
-            axis.legend(fontsize="x-small")
-    figure.savefig(path, metadata={"Date": None})

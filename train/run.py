@@ -21,6 +21,7 @@ from train import record
 from train.base import open_base
 from train.callbacks import TOKENS, Accounts, EpochOrder, Progress, Seal, StopOnSignal
 from train.card import card
+from train.curves import curves
 from train.folder import holds, last_checkpoint, unwritable
 from train.pairs.build import Counts
 from train.pairs.tokens import TokenPair
@@ -272,7 +273,7 @@ def kept(recipe: Recipe, rows: list[TokenPair], counts: Counts) -> dict[str, Any
 
 def finish(out: Path, facts: dict[str, Any]) -> None:
     """Write card, curves and, last, train.json; then checkpoints and marker may go."""
-    record.draw(facts["history"], out / "curves.svg")
+    write_whole(out / "curves.svg", curves(facts["history"]).encode())
     write_whole(out / "README.md", card(facts, out.name).encode())
     record.write_json(out / "train.json", facts)
     for path in [*out.glob("checkpoint-*"), out / "run.json", out / "training_args.bin"]:

@@ -7,7 +7,6 @@ lengths of a run's batches are known before it starts, so the cheapest choice is
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from os.path import commonprefix
 
 RECORDING = 100_000  # about as many tokens are trained on while one length is compiled and recorded
 
@@ -15,8 +14,20 @@ RECORDING = 100_000  # about as many tokens are trained on while one length is c
 def distinct_tokens(sequences: Iterable[list[int]]) -> int:
     """How many nodes the trie of these rows has: tokens that one pass over them computes."""
     ordered = sorted(sequences)
-    shared = sum(len(commonprefix([row, following])) for row, following in pairwise(ordered))
+    shared = sum(common_tokens(row, following) for row, following in pairwise(ordered))
     return sum(map(len, ordered)) - shared
+
+
+def common_tokens(a: list[int], b: list[int]) -> int:
+    """The length of the longest common prefix, by bisection."""
+    agreed, end = 0, min(len(a), len(b))
+    while agreed < end:
+        middle = (agreed + end + 1) // 2
+        if a[agreed:middle] == b[agreed:middle]:
+            agreed = middle
+        else:
+            end = middle - 1
+    return agreed
 
 
 def cheapest_lengths(totals: Sequence[int], block: int, recording: float = RECORDING) -> list[int]:

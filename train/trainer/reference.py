@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import logging
 import os
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ def cache_file(model_sha256: str, precision: str, rows: Sequence[TokenPair]) -> 
     """
     key = hashlib.sha256(f"{model_sha256} {precision}".encode())
     for row in rows:
-        key.update(repr((row.prompt_ids, row.chosen_ids, row.rejected_ids)).encode())
+        for ids in (row.prompt_ids, row.chosen_ids, row.rejected_ids):
+            key.update(array("q", [*ids, -1]).tobytes())
     return cache_folder() / "reference" / f"{key.hexdigest()}.npy"
 
 
