@@ -92,8 +92,8 @@ def _content(name: str | None) -> dict[str, str] | str | None:
 
 def missing_answers(path: Path, keys: Keys) -> Keys:
     """The questions whose newest answer was not made from what its answer depends on now."""
-    newest = {row["question_id"]: row.get("key") for row in read_answers(path)}
-    return {question: key for question, key in keys.items() if newest.get(question) != key}
+    newest = {str(row["question_id"]): row.get("key") for row in read_answers(path)}
+    return {question: key for question, key in keys.items() if newest.get(str(question)) != key}
 
 
 def _given_up(path: Path, keys: Keys) -> dict[QuestionId, str]:

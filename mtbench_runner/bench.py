@@ -9,10 +9,11 @@ commit, once, and verified.
 import hashlib
 import re
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from mtbench_runner import store
 from mtbench_runner.rows import Answer, JudgePrompt, Question, QuestionId
@@ -30,6 +31,7 @@ PINNED = {
 }
 # questions whose GPT-4 reference answer is wrong (FastChat issue 3158)
 KNOWN_WRONG = (104, 105, 109, 111, 113, 114, 120, 122, 124, 125, 126, 128, 130)
+Row = TypeVar("Row", bound=Mapping[str, Any])
 ERROR_ANSWER = "$ERROR$"  # what FastChat stores for an answer or a judgment that it did not get
 
 
@@ -59,9 +61,22 @@ class Bench:
         """
         return {
             row["question_id"]: row
-            for row in read_answers(self.answers_file(model_id))
+            for row in map(self.own, read_answers(self.answers_file(model_id)))
             if ERROR_ANSWER not in row["choices"][0]["turns"]
         }
+
+    def own(self, row: Row) -> Row:
+        """A row with its question's id as question.jsonl has it.
+
+        Answers and judgments of Stability AI's Japanese MT-Bench say "11" for its 11.
+        """
+        written = row["question_id"]
+        own = self._ids.get(str(written), written)
+        return row if own == written else cast(Row, {**row, "question_id": own})
+
+    @cached_property
+    def _ids(self) -> dict[str, QuestionId]:
+        return {str(identifier): identifier for identifier in self.all_ids}
 
     def places(self) -> list[tuple[QuestionId, int]]:
         """(question, turn) of everything that is to be judged, in file order."""
@@ -114,7 +129,7 @@ def load(
         questions=choose(questions, select) if select else questions,
         all_ids=frozenset(question["question_id"] for question in questions),
         prompts=read_prompts(Path(judge_file) if judge_file else _prompt_file(folder)),
-        references=_read_references(answered) if answered else {},
+        references=_read_references(answered, questions) if answered else {},
         known_wrong=KNOWN_WRONG if answered and _is_gpt_4s(answered) else (),
         out=Path(out) if out else folder,
         rating_pattern=_compile(rating_pattern) if rating_pattern else None,
@@ -158,13 +173,22 @@ def _prompt_file(folder: Path) -> Path:
 
 
 def _reference_file(folder: Path) -> Path | None:
-    return next(iter(sorted(folder.glob("reference_answer/*.jsonl"))), None)
+    """GPT-4's reference answers, which FastChat's benches have; else the first file by name."""
+    found = sorted(folder.glob("reference_answer/*.jsonl"))
+    gpt_4 = folder / "reference_answer" / "gpt-4.jsonl"
+    return gpt_4 if gpt_4 in found else next(iter(found), None)
 
 
-def _read_references(path: Path) -> dict[QuestionId, Answer]:
+def _read_references(path: Path, questions: Sequence[Question]) -> dict[QuestionId, Answer]:
+    """By the ids of the questions, of which a file may write 11 as "11"."""
     if not path.is_file():
         raise InputError(f"no file {path} with reference answers")
-    return {row["question_id"]: row for row in read_answers(path)}
+    ids = {str(question["question_id"]): question["question_id"] for question in questions}
+    found = {}
+    for row in read_answers(path):
+        written = row["question_id"]
+        found[ids.get(str(written), written)] = row
+    return found
 
 
 def _is_gpt_4s(path: Path) -> bool:

@@ -187,11 +187,11 @@ def _with_effort(call: Call, effort: str) -> Call:
 
 
 def places_without_answer(bench: Bench, request: Request) -> dict[str, int]:
-    """Model -> how many questions it has not answered."""
+    """Model -> how many questions it has not answered, or not all turns of."""
     lacking = {}
     for model in request.models:
         given = bench.answers(model)
-        number = sum(question["question_id"] not in given for question in bench.questions)
+        number = sum(not matches.answered(q, given, len(q["turns"])) for q in bench.questions)
         if number:
             lacking[model] = number
     return lacking
@@ -277,7 +277,10 @@ def _report(
             + ledger.way_on(missing, permanent, detail, store.beside(path, "failures"))
         )
     for model, number in unanswered.items():
-        lines.append(f"{model} has no answer to {number} questions; run the answer stage")
+        lines.append(
+            f"{model} has no answer to {number} questions, or not to all of their turns; "
+            "run the answer stage"
+        )
     if lines:
         raise IncompleteError("; ".join(lines))
 

@@ -161,7 +161,7 @@ def rows_of(rows: Iterable[AnyJudgment], models: Sequence[str], bench: Bench) ->
     places = set(bench.places())
     own = []
     for row in rows:
-        row = turned(row, models)
+        row = turned(bench.own(row), models)
         if models_of(row) == list(models) and (row["question_id"], row["turn"]) in places:
             own.append(row)
     return own
@@ -241,8 +241,10 @@ class Settled:
         self.models = list(next(iter(self.wanted))[0])
         self.questions = {key[1] for key in self.wanted}
         self.votes = {key[3] for key in self.wanted}
-        self.present = read_judgments(path, len(self.models) == 2)
-        self.past = read_judgments(store.beside(path, "superseded"), len(self.models) == 2)
+        paired = len(self.models) == 2
+        self.present = [bench.own(row) for row in read_judgments(path, paired)]
+        superseded = store.beside(path, "superseded")
+        self.past = [bench.own(row) for row in read_judgments(superseded, paired)]
         self.newest: dict[Identity, AnyJudgment] = {}
         for row in [*self.past, *self.present]:
             key = self.key(row)

@@ -23,7 +23,12 @@ from mtbench_runner.store import InputError
 
 Answers = dict[QuestionId, Answer]
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth")
+RATING_FORMAT = re.compile(r"\[\[[^\[\],]+\]\]")
 JUDGE_TOKENS = 2048  # FastChat's limit for a judge's reply
+
+
+class Lacking(str):
+    """What stands for a judge prompt that the bench does not have: what to say of it."""
 
 
 class Match:
@@ -53,7 +58,7 @@ def make_matches(
     One model: each answer alone; two: the first against the second. Raises InputError where a judge
     prompt or a reference answer lacks.
     """
-    questions = [q for q in bench.questions if all(q["question_id"] in a for a in answers)]
+    questions = [q for q in bench.questions if all(answered(q, a, 1) for a in answers)]
     judges = make_judges(bench, judge, paired=len(models) == 2)
     with_reference = [q for q in questions if q["category"] in common.NEED_REF_CATS]
     check_references(bench, with_reference)
@@ -63,8 +68,12 @@ def make_matches(
     for turn in range(1, turns + 1):
         suffix = "" if turn == 1 else "-mt"
         for name, asked in (("default", plain), ("math", with_reference)):
-            at_turn = [q for q in asked if len(q["turns"]) >= turn]
+            at_turn = [q for q in asked if all(answered(q, a, turn) for a in answers)]
+            if not at_turn:
+                continue
             template = judges[name + suffix]
+            if isinstance(template.prompt_template, Lacking):
+                raise InputError(str(template.prompt_template))
             made = _make(bench, models, template, at_turn, answers, turn)
             for question, match in zip(at_turn, made, strict=True):
                 given = [answer[question["question_id"]] for answer in answers]
@@ -72,13 +81,37 @@ def make_matches(
     return matches
 
 
+def answered(question: Question, answers: Answers, turn: int) -> bool:
+    """Whether the question has such a turn and there is an answer to it."""
+    given = answers.get(question["question_id"])
+    turns = given["choices"][0]["turns"] if given else []
+    return min(len(question["turns"]), len(turns)) >= turn
+
+
+class Prompts(dict[str, JudgePrompt]):
+    """A bench's judge prompts as FastChat takes them.
+
+    One that lacks is told of when it is needed: a bench of single turns needs no multi-turn prompt.
+    Ratings in double brackets are one format to FastChat, whatever word stands in them ([[評価]]).
+    """
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__()
+        self.of = bench.name
+        for name, prompt in bench.prompts.items():
+            is_rating = prompt["type"] == "single" and RATING_FORMAT.fullmatch(
+                prompt["output_format"]
+            )
+            self[name] = {**prompt, "output_format": "[[rating]]"} if is_rating else prompt
+
+    def __missing__(self, name: str) -> JudgePrompt:
+        return Lacking(f"the judge prompts of {self.of} lack {name!r}")  # type: ignore[return-value]
+
+
 def make_judges(bench: Bench, judge: str, paired: bool) -> dict[str, Any]:
     """FastChat's four judges (default and math, first turn and later ones)."""
     make = gen_judgment.make_judge_pairwise if paired else gen_judgment.make_judge_single
-    try:
-        return cast(dict[str, Any], make(judge, bench.prompts))
-    except KeyError as error:
-        raise InputError(f"the judge prompts of {bench.name} lack {error}") from None
+    return cast(dict[str, Any], make(judge, Prompts(bench)))
 
 
 def check_references(bench: Bench, questions: Sequence[Question]) -> None:

@@ -1,6 +1,7 @@
 """FastChat's matches with the calls taken out, and conversations of more than two turns."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,7 @@ def japanese(folder: Path) -> None:
     for prompt in prompts:
         prompt["system_prompt"] = "あなたは審判です。"
     store.write_rows(folder / "judge_prompts.jsonl", prompts)
+    store.write_rows(folder / "reference_answer" / "base.jsonl", [])  # first by name, not GPT-4's
     write_answers(folder, "m", "お答えします。")
 
 
@@ -139,3 +141,78 @@ def test_benches_of_other_shapes(make: Any, turns: int, judge: Any, tmp_path: Pa
     assert len(judge.requests) == turns
     assert main(["score", *named]) == 0
     assert any("Reference 61" in str(r) or "答え一" in str(r) for r in judge.requests)
+
+
+def as_text(path: Path) -> None:
+    """The question ids of a file as text, as in Stability AI's answers and judgments."""
+    rows = [row | {"question_id": str(row["question_id"])} for row in store.read(path)]
+    store.write_rows(path, rows)
+
+
+def test_ids_may_be_text_in_one_file_and_numbers_in_another(judge: Any, bench: Path) -> None:
+    named = ["--data", str(bench), "--model-id", "m", "--judge-model", "j"]
+    as_text(bench / "model_answer" / "m.jsonl")
+    as_text(next((bench / "reference_answer").iterdir()))
+    assert main(["judge", *named]) == 0
+    assert len(judge.requests) == 16
+    as_text(bench / "model_judgment" / "j_single.jsonl")
+    assert main(["judge", *named]) == 0
+    assert len(judge.requests) == 16
+    assert main(["score", *named]) == 0
+
+
+def test_an_answer_of_too_few_turns_is_judged_as_far_as_it_goes(
+    judge: Any, bench: Path, capsys: Any
+) -> None:
+    path = bench / "model_answer" / "m.jsonl"
+    rows = store.read(path)
+    rows[0]["choices"][0]["turns"] = ["Only one."]
+    rows[1]["choices"][0]["turns"] = []
+    store.write_rows(path, rows)
+    named = ["--data", str(bench), "--model-id", "m", "--judge-model", "j"]
+    assert main(["judge", *named]) == 1
+    assert "m has no answer to 2 questions" in capsys.readouterr().err
+    assert len(judgments(bench)) == 13
+    assert main(["score", *named]) == 1
+    assert "missing: 3" in capsys.readouterr().out
+
+
+def test_japanese_judge_prompts_of_single_turns_and_their_rating(
+    judge: Any, tmp_path: Path, capsys: Any
+) -> None:
+    """Stability AI's judge_ja_prompts.jsonl: two prompts, and [[評価]] for [[rating]]."""
+    folder = tmp_path / "bench"
+    vicuna(folder)
+    prompts = store.read(tmp_path / "judge_prompts.jsonl")
+    single = [p for p in prompts if p["name"] in ("single-v1", "single-math-v1")]
+    rows = [prompt | {"output_format": "[[評価]]"} for prompt in single]
+    store.write_rows(tmp_path / "ja.jsonl", rows)
+    named = ["--data", str(folder), "--model-id", "m", "--judge-model", "j"]
+    ours = [*named, "--judge-file", str(tmp_path / "ja.jsonl")]
+    judge.reply = "良い答えです。評価：[[9]]"
+    assert main(["judge", *ours]) == 0
+    assert {row["score"] for row in judgments(folder)} == {9}
+    lengthen(folder, 2)
+    assert main(["judge", *ours]) == 2
+    assert "lack 'single-v1-multi-turn'" in capsys.readouterr().err
+
+
+FOLDERS = os.environ.get("MTBENCH_FOLDERS", "")
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not FOLDERS, reason="MTBENCH_FOLDERS names no bench folders")
+@pytest.mark.parametrize("folder", FOLDERS.split(os.pathsep))
+def test_a_real_bench_folder_is_read_and_every_turn_is_asked_about(
+    folder: str, judge: Any, tmp_path: Path
+) -> None:
+    """E.g. mt_bench and vicuna_bench of FastChat's repository, japanese_mt_bench of its forks."""
+    bench = benches.load(folder)
+    out = tmp_path / "out"
+    (out / "model_answer").mkdir(parents=True)
+    (out / "question.jsonl").write_bytes((Path(folder) / "question.jsonl").read_bytes())
+    write_answers(out, "m")
+    named = ["--data", folder, "--out", str(out), "--model-id", "m", "--judge-model", "j"]
+    assert main(["judge", *named]) == 0
+    assert len(judge.requests) == len(bench.places())
+    assert main(["score", *named]) == 0
