@@ -7,9 +7,11 @@ invented, and what failed says why.
 import asyncio
 import os
 import random
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -28,6 +30,7 @@ CAP_FACTOR = 4  # of the token limit, where a judge's reply was cut
 LONGEST_WAIT = 60.0  # seconds that a Retry-After is followed
 BACK_OFF = 0.5  # seconds before the first retry, doubled up to BACK_OFF_MOST
 BACK_OFF_MOST = 8.0
+MOST_REDIRECTS = 3  # of one attempt
 LIMITS = ("max_tokens", "max_completion_tokens")
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 
@@ -98,6 +101,7 @@ class Caller:
             base_url=address(endpoint.url),
             timeout=endpoint.timeout,
             max_retries=0,
+            http_client=openai.DefaultAsyncHttpxClient(max_redirects=MOST_REDIRECTS),
         )
 
     async def __aenter__(self) -> "Caller":
@@ -198,13 +202,12 @@ class Caller:
         extra = sent.get("extra_body") or {}
         try:
             response = await request.create(model=self.endpoint.model, messages=messages, **sent)
-            return outcomes.of_response(response.text)
+            return outcomes.of_response(outcomes.without_key(response.text, self.endpoint.key))
         except openai.APITimeoutError:
             seconds = f"{self.endpoint.timeout:g}"
             return Outcome(kind="timeout", cause=f"no reply within --timeout {seconds} s")
         except openai.APIConnectionError as error:
-            detail = str(error.__cause__ or error)
-            return Outcome(kind="unreachable", cause="connection failed", detail=detail[:300])
+            return _unreachable(error.__cause__ or error)
         except openai.APIStatusError as error:
             names = [*sent, *extra]
             body = _body(error)
@@ -264,14 +267,35 @@ def _retry_after(headers: Any) -> float | None:
             return max(0.0, float(headers[name]) / unit)
         except (KeyError, ValueError):
             continue  # absent, or a date
-    return None
+    return _until(headers.get("retry-after"))
+
+
+def _until(date: str | None) -> float | None:
+    """Seconds until an HTTP date; None where it is none."""
+    try:
+        return max(0.0, parsedate_to_datetime(date or "").timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return None
+
+
+def _unreachable(error: BaseException) -> Outcome:
+    """No response that can be read: asked again, except where that would lead to the same.
+
+    Errors are known by name, since openai brings its own edition of httpx.
+    """
+    name, detail = type(error).__name__, str(error)[:300]
+    if name == "TooManyRedirects":
+        return Outcome(kind="request", cause="redirected in a circle", detail=detail)
+    if name == "DecodingError":
+        return Outcome(kind="wrong shape", cause="not a chat completion", detail=detail)
+    return Outcome(kind="unreachable", cause="connection failed", detail=detail)
 
 
 def _body(error: openai.APIStatusError) -> object:
     """The whole error body: the client keeps only what is under `error`."""
     try:
         return error.response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return error.response.text
 
 

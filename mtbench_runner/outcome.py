@@ -83,6 +83,7 @@ ANSWERING: Policy = ERRORS | {
     "refused": ("accept",),
 }
 UNKNOWN_USAGE: Usage = {"prompt": None, "completion": None}
+SHORTEST_KEY = 8
 RAW_KEPT = 20_000  # characters of a reply that are kept for a person to look at
 
 
@@ -133,69 +134,126 @@ def histogram(causes: Iterable[str]) -> str:
 
 # --- status 200
 
+ERROR_TEXT = "$ERROR$"  # what FastChat, also as a server, says in place of a reply
+# finish_reason in the words of other servers than OpenAI's, in lower case
+FINISHES = {
+    "length": ("length", "max_tokens", "max_output_tokens", "model_length", "max_length"),
+    "content_filter": (
+        "content_filter", "content_filtered", "safety", "recitation", "blocklist", "spii",
+        "prohibited_content", "guardrail_intervened", "sensitive",
+    ),
+    "refusal": ("refusal",),
+    "error": (
+        "error", "abort", "aborted", "cancelled", "canceled", "timeout", "network_error",
+        "insufficient_system_resource",
+    ),
+}  # fmt: skip
+THINKING_PARTS = ("thinking", "reasoning", "reasoning_content", "redacted_thinking")
+
 
 def of_response(text: str) -> Outcome:
     """The outcome of a response body that came with status 200. Never raises."""
     try:
-        body = json.loads(text)
-    except ValueError:
-        return _wrong_shape(text, "not JSON")
+        body = json.loads(text.removeprefix("\ufeff"))
+    except (ValueError, RecursionError):
+        return _wrong_shape(text, f"not JSON: {_clean(text, limit=80)}")
     if not isinstance(body, dict):
         return _wrong_shape(text, "not a JSON object")
-    if body.get("error"):
-        return _wrong_shape(text, f"an error under status 200: {_error_message(body)}")
     choices = body.get("choices")
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+    if body.get("error") or (not choices and not isinstance(choices, list)):
+        return _of_error_in_200(text, body)
+    found = _first_choice(choices)
+    if found is None:
         return _wrong_shape(text, "no choices")
-    message = choices[0].get("message")
+    if found.get("error"):
+        return _of_error_in_200(text, found)
+    message = found.get("message")
     if not isinstance(message, dict):
         return _wrong_shape(text, "no message")
-    return _of_choice(choices[0], message, usage_of(body.get("usage")), text, len(choices) - 1)
+    ignored = len(body["choices"]) - 1
+    return _of_choice(found, message, usage_of(body.get("usage")), text, ignored)
+
+
+def _first_choice(choices: object) -> dict[str, Any] | None:
+    """The choice of the lowest index, wherever it stands."""
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        return None
+    first: dict[str, Any] = choices[0]
+    for choice in choices:
+        if isinstance(choice, dict) and choice.get("index") == 0:
+            return choice
+    return first
+
+
+def _of_error_in_200(text: str, body: dict[str, Any]) -> Outcome:
+    """An error that came with status 200: by its own code, else not a chat completion."""
+    facts = ErrorFacts.read(body)
+    inner = body.get("error", body)
+    code = inner.get("code") if isinstance(inner, dict) else None
+    status = code if isinstance(code, int) and 400 <= code < 600 else 0
+    named = _name_error(status, facts, set()) if status else _name_by_code(200, facts)
+    if named is None:
+        return _wrong_shape(text, f"an error under status 200: {facts.message}"[:300])
+    return Outcome(named[0], cause=named[1], detail=f"200: {facts.message}", raw=text[:RAW_KEPT])
 
 
 def usage_of(value: object) -> Usage:
     """Token counts as a server gives them, or None for each that it does not give as a number."""
     counts = value if isinstance(value, dict) else {}
     return Usage(
-        prompt=_count(counts.get("prompt_tokens")),
-        completion=_count(counts.get("completion_tokens")),
+        prompt=_count(counts.get("prompt_tokens", counts.get("input_tokens"))),
+        completion=_count(counts.get("completion_tokens", counts.get("output_tokens"))),
     )
 
 
 def _count(value: object) -> int | None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return int(value) if is_number and value >= 0 else None  # type: ignore[operator, call-overload]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if 0 <= value < float("inf") else None
 
 
 def _of_choice(
     choice: dict[str, Any], message: dict[str, Any], usage: Usage, raw: str, ignored: int
 ) -> Outcome:
-    text = message_text(message.get("content"))
-    thoughts = message.get("reasoning_content") or message.get("reasoning")
-    finish = choice.get("finish_reason")
-    refusal = message.get("refusal")
+    content = Content.read(message)
+    if content is None:
+        return _wrong_shape(raw, "content is neither text nor parts with text")
     found = Outcome(
         kind="text",
-        text=text,
-        thoughts=thoughts if isinstance(thoughts, str) else "",
-        finish=finish if isinstance(finish, str) else None,
+        text=content.text,
+        thoughts=content.thoughts,
+        finish=finish_of(choice.get("finish_reason")),
         usage=usage,
         raw=raw[:RAW_KEPT],
         choices_ignored=ignored,
     )
-    kind, cause, detail = _name(found, refusal, bool(message.get("tool_calls")))
-    if kind == "refused" and not text:
-        text = str(refusal)
+    calls_tool = bool(message.get("tool_calls") or message.get("function_call"))
+    kind, cause, detail = _name(found, content.refusal, calls_tool)
+    text = content.refusal if kind == "refused" and not found.text else found.text
     return replace(found, kind=kind, cause=cause, detail=detail, text=text)
 
 
-def _name(found: Outcome, refusal: object, calls_tool: bool) -> tuple[Kind, str, str]:
+def finish_of(value: object) -> str | None:
+    """A finish_reason in OpenAI's words where it is one of `FINISHES`, else as it came."""
+    if not isinstance(value, str):
+        return None
+    for name, words in FINISHES.items():
+        if value.lower() in words:
+            return name
+    return value
+
+
+def _name(found: Outcome, refusal: str, calls_tool: bool) -> tuple[Kind, str, str]:
     """Kind, cause and detail of a choice."""
     said = thinking.strip_thinking(found.text)
     if found.finish == "content_filter":
         return "filtered", "filtered", "finish_reason content_filter"
-    if isinstance(refusal, str) and refusal.strip():
+    if refusal or found.finish == "refusal":
         return "refused", "refused", refusal[:300]
+    if found.finish == "error":
+        return "wrong shape", "the reply was broken off by an error", "finish_reason error"
+    if said == ERROR_TEXT:
+        return "wrong shape", f"{ERROR_TEXT} in place of text", ""
     if found.finish == "length":
         if said:
             return "truncated", "truncated at the token limit", ""
@@ -204,7 +262,7 @@ def _name(found: Outcome, refusal: object, calls_tool: bool) -> tuple[Kind, str,
         return "text", "", ""
     if calls_tool or found.finish in ("tool_calls", "function_call"):
         return "tool call", "tool call in place of text", ""
-    if found.text.strip():
+    if found.text.strip() or found.thoughts:
         return "empty", "empty reply after thinking", ""
     return "empty", "empty reply", ""
 
@@ -215,17 +273,63 @@ def _thinking_detail(found: Outcome) -> str:
     return f"finish_reason length: {spent} went into thinking, or nothing was said"
 
 
-def message_text(content: object) -> str:
-    """The text of a message's content: a string, or a list of parts of which some are text."""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        return ""
-    parts = []
-    for part in content:
-        if isinstance(part, dict) and isinstance(part.get("text"), str):
-            parts.append(part["text"])
-    return "".join(parts)
+@dataclass(frozen=True)
+class Content:
+    """What a message holds: text, thoughts that stand apart from it, and a refusal."""
+
+    text: str = ""
+    thoughts: str = ""
+    refusal: str = ""
+
+    @classmethod
+    def read(cls, message: dict[str, Any]) -> "Content | None":
+        """From a message whose content is text, a list of parts or nothing; None: it is neither."""
+        content = message.get("content")
+        parts = [content] if isinstance(content, str) else content
+        if parts is not None and not isinstance(parts, list):
+            return None
+        texts, thoughts, refusals = [], [], []
+        for part in parts or []:
+            kind, text = _part(part)
+            if kind in THINKING_PARTS:
+                thoughts.append(text)
+            elif kind == "refusal":
+                refusals.append(text)
+            else:
+                texts.append(text)
+        if parts and not any([*texts, *thoughts, *refusals]) and content != "":
+            return None
+        apart = message.get("reasoning_content") or message.get("reasoning")
+        thoughts.append(apart if isinstance(apart, str) else "")
+        refusals.append(_refusal(message.get("refusal")))
+        joined = ("".join(part) for part in (texts, thoughts, refusals))
+        return cls(*map(replace_surrogates, joined))
+
+
+def _part(part: object) -> tuple[str, str]:
+    """Type and text of one part of a content, whichever of the usual shapes it has."""
+    if isinstance(part, str):
+        return "text", part
+    if not isinstance(part, dict):
+        return "", ""
+    kind = str(part.get("type", "text"))
+    found = part.get(kind) or part.get("text")
+    if isinstance(found, dict):
+        found = found.get("value")
+    if isinstance(found, list):
+        found = "".join(_part(inner)[1] for inner in found)
+    return kind, found if isinstance(found, str) else ""
+
+
+def _refusal(value: object) -> str:
+    if isinstance(value, str):
+        return value.strip()
+    return json.dumps(value) if value else ""
+
+
+def replace_surrogates(text: str) -> str:
+    r"""Text without halves of surrogate pairs (\ud800 in JSON), which no request can hold."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _wrong_shape(text: str, what: str) -> Outcome:
@@ -241,6 +345,7 @@ def _wrong_shape(text: str, what: str) -> Outcome:
 
 KEY_CODES = {
     "invalid_api_key",
+    "api_key_invalid",
     "incorrect_api_key",
     "authentication_error",
     "invalid_authentication",
@@ -313,11 +418,14 @@ class ErrorFacts:
 
     @classmethod
     def read(cls, body: object, key: str = "") -> "ErrorFacts":
+        if isinstance(body, list) and len(body) == 1:  # Google's
+            body = body[0]
         outer = body if isinstance(body, dict) else {}
         inner = outer.get("error", outer)
         error = inner if isinstance(inner, dict) else {}
         details = _details(outer.get("detail"))
         codes = [error.get("code"), error.get("type"), *(d.get("type") for d in details)]
+        codes += [d.get("reason") for d in _details(error.get("details"))]
         innermost = error.get("innererror")
         if isinstance(innermost, dict):
             codes.append(innermost.get("code"))
@@ -331,7 +439,7 @@ class ErrorFacts:
             codes=frozenset(code.lower() for code in codes if isinstance(code, str)),
             params=tuple(param for param in params if isinstance(param, str)),
             flagged=flagged,
-            raw=_clean(json.dumps(body) if not isinstance(body, str) else body, key, RAW_KEPT),
+            raw=_clean(body if isinstance(body, str) else json.dumps(body), key, RAW_KEPT),
         )
 
 
@@ -361,11 +469,14 @@ def _error_message(body: object) -> str:
     return json.dumps(error) if error else ""
 
 
-def _clean(text: str, key: str, limit: int = 300) -> str:
+def _clean(text: str, key: str = "", limit: int = 300) -> str:
     """One line without the key."""
-    if key:
-        text = text.replace(key, "***")
-    return " ".join(text.split())[:limit]
+    return " ".join(without_key(text, key).split())[:limit]
+
+
+def without_key(text: str, key: str) -> str:
+    """The text with *** in place of the key, if it is one: some are placeholders such as `none`."""
+    return text.replace(key, "***") if len(key) >= SHORTEST_KEY else text
 
 
 Named = tuple[Kind, str, str | None]  # kind, cause, the setting that is refused
@@ -373,8 +484,10 @@ Named = tuple[Kind, str, str | None]  # kind, cause, the setting that is refused
 
 def _name_error(status: int, facts: ErrorFacts, sent: set[str]) -> Named:
     """By status where that decides, then by the codes of the body, then by its sentence."""
-    if status in (408, 409, 429) or status >= 500:
+    if status in (408, 409, 425, 429) or status >= 500:
         return _name_busy(status, facts)
+    if status < 400:
+        return "request", f"redirected to nowhere ({status})", None
     if status == 401:
         return "key", "the endpoint refused the key (401)", None
     return _name_by_code(status, facts) or _name_by_sentence(status, facts, sent)
@@ -383,14 +496,14 @@ def _name_error(status: int, facts: ErrorFacts, sent: set[str]) -> Named:
 def _name_by_code(status: int, facts: ErrorFacts) -> Named | None:
     if facts.flagged or facts.codes & FILTER_CODES:
         return "filtered", f"filtered ({status})", None
-    if facts.codes & OVERFLOW_CODES:
+    if status == 413 or facts.codes & OVERFLOW_CODES:
         return "overflow", "the prompt exceeds the context", None
     if status == 402 or facts.codes & QUOTA_CODES:
         return "quota", f"the quota is used up ({status})", None
     if facts.codes & MODEL_CODES:
         return "model", f"no such model ({status})", None
-    if status == 403 and facts.codes & KEY_CODES:
-        return "key", "the endpoint refused the key (403)", None
+    if facts.codes & KEY_CODES:
+        return "key", f"the endpoint refused the key ({status})", None
     return None
 
 
@@ -411,7 +524,9 @@ def _name_by_sentence(status: int, facts: ErrorFacts, sent: set[str]) -> Named:
 def _name_busy(status: int, facts: ErrorFacts) -> Named:
     if facts.codes & QUOTA_CODES:
         return "quota", f"the quota is used up ({status})", None
-    name = {408: "timeout", 409: "conflict", 429: "rate limit"}.get(status, "server error")
+    name = {408: "timeout", 409: "conflict", 425: "too early", 429: "rate limit"}.get(
+        status, "server error"
+    )
     return "busy", f"{name} ({status})", None
 
 

@@ -44,8 +44,8 @@ def ask(
     def take(index: int, result: Outcome | Failure) -> None:
         found[index] = result
 
-    limits = {"url": judge.url, "parallel": 1, "deadline": 30.0, **limits}
-    served = Endpoint("j", key=KEY, **limits)
+    limits = {"url": judge.url, "key": KEY, "parallel": 1, "deadline": 30.0, **limits}
+    served = Endpoint("j", **limits)
     run_jobs(served, [job] * number, policy, take, spending)
     return found
 
@@ -125,6 +125,16 @@ def test_a_judge_that_only_thinks_is_given_up_on_at_the_second_reply(judge: Any)
         ((403, {"error": "no"}), "forbidden", False, 1),
         ((422, {"detail": "no"}), "request", False, 1),
         ((429, {"error": "slow"}), "busy", False, TRIES),
+        ((425, {}), "busy", False, TRIES),
+        ((429, [{"error": {"message": "slow"}}]), "busy", False, TRIES),
+        ((413, {"error": "large"}), "overflow", True, 2),
+        ((400, [{"error": {"details": [{"reason": "API_KEY_INVALID"}]}}]), "key", False, 1),
+        ((400, b"[" * 100_000), "request", False, 1),
+        ((301, b""), "request", False, 1),
+        ((307, b"", {"Location": "/v1/chat/completions"}), "request", False, 4),  # in a circle
+        ((200, b"no gzip", {"Content-Encoding": "gzip"}), "wrong shape", False, 4),
+        ((200, {"error": {"code": "context_length_exceeded"}}), "overflow", True, 2),
+        (reply_with("$ERROR$"), "wrong shape", False, 4),
         ((503, b""), "busy", False, TRIES),
         ("reset", "unreachable", False, TRIES),
         ("cut", "unreachable", False, TRIES),
@@ -211,7 +221,34 @@ def test_retry_after_is_followed_up_to_a_minute() -> None:
     assert endpoints._wait(Outcome("busy", retry_after=3.0), 5) == 3.0
     assert endpoints._wait(Outcome("busy", retry_after=999.0), 1) == endpoints.LONGEST_WAIT
     assert endpoints._retry_after({"retry-after-ms": "500"}) == 0.5
-    assert endpoints._retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) is None
+    assert endpoints._retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
+    until_2100 = endpoints._retry_after({"retry-after": "Fri, 01 Jan 2100 00:00:00 GMT"})
+    assert endpoints._wait(Outcome("busy", retry_after=until_2100), 1) == endpoints.LONGEST_WAIT
+    assert endpoints._retry_after({"retry-after": "soon"}) is None
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        (200, f"<html>Bearer {KEY}</html>".encode()),
+        reply_with(f"Your key is {KEY}: [[7]]"),
+        reply_with(None, refusal=f"Not with {KEY}."),
+        reply_with(f"So far {KEY}", "content_filter"),
+        (400, {"error": {"message": f"bad {KEY}"}}),
+    ],
+)
+def test_a_server_that_echoes_the_key_does_not_get_it_into_any_outcome(
+    fault: Any, judge: Any
+) -> None:
+    judge.fault = always(fault)
+    assert KEY not in repr(ask(judge)[0])
+
+
+def test_a_placeholder_for_a_key_is_an_ordinary_word_of_a_reply(judge: Any) -> None:
+    judge.fault = always(reply_with("There is none. [[7]]"))
+    found = ask(judge, key="none")[0]
+    assert isinstance(found, Outcome)
+    assert found.text == "There is none. [[7]]"
 
 
 @pytest.mark.parametrize("usage", [{}, {"prompt_tokens": None}, 5, "x", None])

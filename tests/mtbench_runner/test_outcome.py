@@ -51,7 +51,43 @@ def body(finish: str | None = "stop", usage: Any = None, **message: Any) -> str:
         ('{"choices": []}', "wrong shape"),
         ('{"choices": [null]}', "wrong shape"),
         ('{"choices": [{"message": "x"}]}', "wrong shape"),
-        ('{"error": {"message": "overloaded", "code": 529}}', "wrong shape"),
+        ('{"error": {"message": "overloaded", "code": 529}}', "busy"),
+        ('{"error": "overloaded"}', "wrong shape"),
+        ('{"error": ["overloaded"]}', "wrong shape"),
+        ('{"error": {"code": "context_length_exceeded"}}', "overflow"),
+        ('{"error": {"code": "insufficient_quota"}}', "quota"),
+        ('{"error": {"message": "bad key", "code": 401}}', "key"),
+        ('{"object": "error", "code": 400, "message": "maximum context length is 9"}', "overflow"),
+        ('{"choices": [{"error": {"code": 502}, "message": {"content": "[[7]]"}}]}', "busy"),
+        ('{"detail": "not found"}', "wrong shape"),
+        # finish_reason in other servers' words
+        (body("MAX_TOKENS", content="Rating: [[7]]"), "truncated"),
+        (body("model_length", content=""), "thinking"),
+        (body("SAFETY", content="Rating: [[7]]"), "filtered"),
+        (body("guardrail_intervened", content=""), "filtered"),
+        (body("refusal", content="No."), "refused"),
+        (body("error", content="Rating: [[7]]"), "wrong shape"),
+        (body("network_error", content="Rating: [[7]]"), "wrong shape"),
+        (body("end_turn", content="Rating: [[7]]"), "text"),
+        (body(None, content="Rating: [[7]]"), "text"),
+        (body({"type": "stop"}, content="Rating: [[7]]"), "text"),  # type: ignore[arg-type]
+        # contents of other shapes: none of them is an empty answer
+        (body(content={"text": "Rating: [[7]]"}), "wrong shape"),
+        (body(content=7), "wrong shape"),
+        (body(content=[{"type": "image_url", "image_url": {"url": "x"}}]), "wrong shape"),
+        (body(content=["Rating: ", "[[7]]"]), "text"),
+        (body(content=[{"type": "text", "text": {"value": "Rating: [[7]]"}}]), "text"),
+        (body(content=[{"type": "refusal", "refusal": "No."}]), "refused"),
+        (body(content=None, refusal=["No."]), "refused"),
+        (body(content=[]), "empty"),
+        (body(content=None, reasoning="Rating: [[2]]"), "empty"),
+        (body(content=[{"type": "reasoning", "text": "Rating: [[2]]"}]), "empty"),
+        (body(content=None, function_call={"name": "f"}), "tool call"),
+        (body(content="$ERROR$"), "wrong shape"),
+        ("[" * 100_000, "wrong shape"),
+        ('{"choices": [{"message": {"content": "x"}}], "n": 1' + "0" * 5000 + "}", "wrong shape"),
+        ("data: {}\n\ndata: [DONE]\n", "wrong shape"),
+        ("", "wrong shape"),
         ('{"choices": [{"text": "a completion, not a chat"}]}', "wrong shape"),
     ],
 )
@@ -59,7 +95,25 @@ def test_every_reply_has_a_name(text: str, kind: str) -> None:
     outcome = of_response(text)
     assert outcome.kind == kind
     assert (outcome.cause == "") == (kind == "text")
-    assert outcome.raw == text
+    assert outcome.raw == text[:RAW_KEPT]
+
+
+def test_thoughts_in_a_part_of_their_own_are_no_text() -> None:
+    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": "Maybe [[2]]."}]}
+    reasoning = {"type": "reasoning", "text": "Or [[3]]."}
+    found = of_response(body(content=[thinking, reasoning, {"type": "text", "text": "[[7]]"}]))
+    assert (found.text, found.thoughts) == ("[[7]]", "Maybe [[2]].Or [[3]].")
+
+
+def test_the_choice_of_the_lowest_index_is_the_first_wherever_it_stands() -> None:
+    choices = [{"index": i, "message": {"content": f"[[{i}]]"}} for i in (1, 0)]
+    found = of_response(json.dumps({"choices": choices}))
+    assert (found.text, found.choices_ignored) == ("[[0]]", 1)
+
+
+def test_a_byte_order_mark_and_half_a_surrogate_pair_do_no_harm() -> None:
+    found = of_response("\ufeff" + body(content="a\ud800b\U0001f600 [[7]]"))
+    assert found.text == "a\ufffdb\U0001f600 [[7]]"
 
 
 @pytest.mark.parametrize(
@@ -67,6 +121,8 @@ def test_every_reply_has_a_name(text: str, kind: str) -> None:
     [
         ({"prompt_tokens": 3, "completion_tokens": 4}, (3, 4)),
         ({"prompt_tokens": 3.0, "completion_tokens": 0}, (3, 0)),
+        ({"input_tokens": 3, "output_tokens": 4}, (3, 4)),
+        ({"prompt_tokens": float("inf"), "completion_tokens": float("nan")}, (None, None)),
         ({}, (None, None)),
         (None, (None, None)),
         ({"prompt_tokens": None, "completion_tokens": "4"}, (None, None)),
