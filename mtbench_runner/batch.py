@@ -2,12 +2,16 @@
 
 Beside the judgments file lie `.batch`, the requests, one JSON line each in OpenAI's shape;
 `.batch.sent`, the batch's id; and `.batch.out`, the answers. Any tool that reads that shape may
-answer the requests in place of the endpoint (`vllm run-batch -i X.batch -o X.batch.out`).
+answer the requests in place of the endpoint (`vllm run-batch -i X.batch -o X.batch.out`). Answers
+that were collected stay beside as `.batch.out.collected-N` and are looked up there too: what was
+paid for is found again whatever it was collected for.
 """
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +21,7 @@ from mtbench_runner import outcome as outcomes
 from mtbench_runner import store
 from mtbench_runner.bench import Bench
 from mtbench_runner.endpoint import Call, Endpoint, address
-from mtbench_runner.judge import Request, Result, Take, Task, to_do
+from mtbench_runner.judge import Request, Result, Take, Task, all_tasks, answers_of, judge, to_do
 from mtbench_runner.ledger import Replies
 from mtbench_runner.outcome import JUDGING, Failure, Outcome
 from mtbench_runner.store import IncompleteError, InputError
@@ -42,14 +46,13 @@ def submit(bench: Bench, request: Request, endpoint: Endpoint) -> str:
             return "nothing is left to judge"
         written = store.beside(path, "batch")
         store.write_rows(written, lines)
-        batch_id = send(endpoint, written)
+        batch_id = send(endpoint, written, sent)
         if batch_id is None:
             out = store.beside(path, "batch.out")
             return (
                 f"{len(lines)} requests written to {written}; the endpoint takes no batches: "
                 f"have them answered into {out}, then run --batch collect"
             )
-        store.write_whole(sent, json.dumps({"id": batch_id}).encode())
     return f"{len(lines)} requests sent as batch {batch_id}; read it back with --batch collect"
 
 
@@ -66,13 +69,19 @@ def request_lines(model: str, tasks: Sequence[Task], kept: Replies) -> list[dict
     return lines
 
 
-def send(endpoint: Endpoint, path: Path) -> str | None:
-    """The id of the batch, or None where the endpoint has no batches."""
+def send(endpoint: Endpoint, path: Path, sent: Path) -> str | None:
+    """The id of the batch, noted in `sent`, or None where the endpoint has no batches.
+
+    The uploaded file's id is noted before the batch is begun, which `find` finds by it: killed
+    between the two, a batch is not paid for twice.
+    """
     client = client_of(endpoint)
     try:
         with path.open("rb") as content:
             file = client.files.create(file=(path.name, content), purpose="batch")
+        store.write_whole(sent, json.dumps({"file": file.id}).encode())
         batch = client.batches.create(input_file_id=file.id, endpoint=URL, completion_window=WINDOW)
+        store.write_whole(sent, json.dumps({"id": batch.id}).encode())
     except (openai.NotFoundError, openai.UnprocessableEntityError):
         return None
     except openai.APIStatusError as error:
@@ -94,8 +103,41 @@ def client_of(endpoint: Endpoint) -> openai.OpenAI:
 
 
 def _failed(endpoint: Endpoint, error: Exception) -> str:
-    words = " ".join(str(error).replace(endpoint.key, "***").split())[:300]
+    words = " ".join(outcomes.without_key(str(error), endpoint.key).split())[:300]
     return f"the batch did not get through: {words}; run the same command again"
+
+
+def collect(bench: Bench, request: Request, by: "BatchJudge") -> None:
+    """Judge from a batch's output, which is then put aside.
+
+    Raises InputError where it holds nothing of what is asked for, IncompleteError while it is under
+    way and for what is missing.
+    """
+    path = bench.judgments_file(by.name, request.mode)
+    out, sent = store.beside(path, "batch.out"), store.beside(path, "batch.sent")
+    with store.locked(path):
+        if not out.exists() and (sent.exists() or not outputs(path)):
+            fetch(by.endpoint, sent, out)
+        _check_owner(bench, request, by, read(outputs(path), by.endpoint.key))
+    try:
+        judge(bench, request, by)
+    finally:
+        interrupted = isinstance(sys.exception(), KeyboardInterrupt | OSError)
+        if out.exists() and not interrupted:
+            out.replace(collected(out))
+            sent.unlink(missing_ok=True)
+
+
+def _check_owner(
+    bench: Bench, request: Request, by: "BatchJudge", answered: dict[str, Outcome]
+) -> None:
+    tasks = all_tasks(bench, request, by.name, answers_of(bench, request))
+    own = {Replies.key(by.name, call, task.vote) for task in tasks for call in task.calls}
+    if answered and not own & answered.keys():
+        raise InputError(
+            f"the batch's output holds nothing of {' against '.join(request.models)}; collect it "
+            "with the models and options that it was submitted with"
+        )
 
 
 class BatchJudge:
@@ -109,16 +151,10 @@ class BatchJudge:
         return self.endpoint.model
 
     def reply(self, tasks: Sequence[Task], kept: Replies, take: Take) -> None:
-        """Hand each task's replies or failure to `take`; IncompleteError until it is there."""
-        out = store.beside(kept.of, "batch.out")
-        sent = store.beside(kept.of, "batch.sent")
-        if not out.exists():
-            fetch(self.endpoint, sent, out)
-        answered = read(out, self.endpoint.key)
+        """Hand each task's replies or failure to `take`."""
+        answered = read(outputs(kept.of), self.endpoint.key)
         for index, task in enumerate(tasks):
             take(index, self._result(task, kept, answered))
-        out.replace(collected(out))
-        sent.unlink(missing_ok=True)
 
     def _result(self, task: Task, kept: Replies, answered: dict[str, Outcome]) -> Result:
         replies = []
@@ -153,9 +189,9 @@ def fetch(endpoint: Endpoint, sent: Path, out: Path) -> None:
     """Download a batch's output. Raises InputError, or IncompleteError while it is under way."""
     if not sent.exists():
         raise InputError(f"no batch was sent and there is no {out}; run --batch submit first")
-    batch_id = json.loads(sent.read_text())["id"]
     client = client_of(endpoint)
     try:
+        batch_id = find(client, sent)
         batch = client.batches.retrieve(batch_id)
         if batch.status in ("failed", "expired", "cancelled") and not batch.output_file_id:
             sent.unlink()
@@ -174,11 +210,31 @@ def fetch(endpoint: Endpoint, sent: Path, out: Path) -> None:
     store.write_whole(out, b"".join(part.rstrip(b"\n") + b"\n" for part in parts))
 
 
-def read(out: Path, key: str) -> dict[str, Outcome]:
-    """The outcome of each request in a batch's output, by its custom_id."""
+def find(client: openai.OpenAI, sent: Path) -> str:
+    """The id of the batch that was sent. Raises IncompleteError if it was never begun."""
+    noted = json.loads(sent.read_text())
+    if "id" in noted:
+        return str(noted["id"])
+    for batch in client.batches.list():
+        if batch.input_file_id == noted["file"]:
+            return batch.id
+    sent.unlink()
+    raise IncompleteError("the batch was uploaded but never begun; run --batch submit again")
+
+
+def outputs(path: Path) -> list[Path]:
+    """The outputs beside a judgments file: those collected, oldest first, then one that waits."""
+    out = store.beside(path, "batch.out")
+    found = [file for file in numbered(out) if file.exists()]
+    return [*found, out] if out.exists() else found
+
+
+def read(files: Sequence[Path], key: str) -> dict[str, Outcome]:
+    """The outcome of each request in batches' outputs, by its custom_id; the newest counts."""
     found = {}
-    for line in store.read(out, needs=("custom_id",)):
-        found[line["custom_id"]] = outcome_of(line, key)
+    for file in files:
+        for line in store.read(file, needs=("custom_id",)):
+            found[line["custom_id"]] = outcome_of(line, key)
     return found
 
 
@@ -189,13 +245,19 @@ def outcome_of(line: dict[str, Any], key: str) -> Outcome:
         return outcomes.of_error(400, error, [], key)
     status, body = response.get("status_code", 200), response.get("body")
     if status == 200:
-        return outcomes.of_response(json.dumps(body))
+        return outcomes.of_response(outcomes.without_key(json.dumps(body), key))
     return outcomes.of_error(status, body, [], key)
 
 
 def collected(out: Path) -> Path:
     """A name for an output that was read: the first that is free."""
-    number = 1
-    while (path := store.beside(out, f"collected-{number}")).exists():
-        number += 1
-    return path
+    return next(path for path in numbered(out) if not path.exists())
+
+
+def numbered(out: Path) -> Iterator[Path]:
+    """The names of collected outputs up to the first that is free."""
+    for number in count(1):
+        path = store.beside(out, f"collected-{number}")
+        yield path
+        if not path.exists():
+            return

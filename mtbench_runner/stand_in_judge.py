@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from mtbench_runner.score import STAND_IN
 
@@ -45,9 +46,10 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        prompt = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"][-1][
-            "content"
-        ]
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        if not self.path.endswith("/chat/completions"):
+            return self.send(404, {"error": {"message": "only chat completions here"}})
+        prompt = json.loads(content)["messages"][-1]["content"]
         text = judgment(prompt)
         choice = {
             "index": 0,
@@ -55,10 +57,11 @@ class Handler(BaseHTTPRequestHandler):
             "message": {"role": "assistant", "content": text},
         }
         usage = {"prompt_tokens": len(prompt.split()), "completion_tokens": len(text.split())}
-        content = json.dumps(
-            {"object": "chat.completion", "choices": [choice], "usage": usage}
-        ).encode()
-        self.send_response(200)
+        return self.send(200, {"object": "chat.completion", "choices": [choice], "usage": usage})
+
+    def send(self, status: int, body: dict[str, Any]) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()

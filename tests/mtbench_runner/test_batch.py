@@ -11,6 +11,7 @@ import pytest
 
 from mtbench_runner import store
 from mtbench_runner.__main__ import main
+from mtbench_runner.stand_in_judge import Server
 
 from .conftest import KEY, chat_completion, judgments, write_answers
 
@@ -45,12 +46,19 @@ class Handler(BaseHTTPRequestHandler):
         return self.send(200, {"id": "batch-1", "status": "validating"})
 
     def do_GET(self) -> None:
+        if self.path.endswith("/batches"):
+            batch = {"id": "batch-1", "input_file_id": "file-1", "status": self.server.status}
+            return self.send(200, {"data": [batch] if self.server.sent else [], "has_more": False})
         if self.path.endswith("/content"):
             return self.send(200, self.server.output())
         if "/batches/" in self.path:
             counts = {"completed": 3, "failed": 0, "total": N}
-            batch = {"id": "batch-1", "status": self.server.status, "request_counts": counts}
-            return self.send(200, batch | {"output_file_id": "file-2", "error_file_id": None})
+            found: dict[str, Any] = {
+                "id": "batch-1",
+                "status": self.server.status,
+                "request_counts": counts,
+            }
+            return self.send(200, found | {"output_file_id": "file-2", "error_file_id": None})
         return self.send(404, {"detail": "Not Found"})
 
 
@@ -148,3 +156,84 @@ def test_an_endpoint_without_batches_leaves_a_file_that_any_tool_may_answer(
     assert run(bench, "collect", *pairs, stage="pairwise") == 1
     assert "1 of 16 judgments are missing (1 not in the batch's output)" in capsys.readouterr().err
     assert len(judgments(bench, "pair")) == N - 1
+
+
+def test_a_batch_of_another_model_is_neither_taken_nor_lost(
+    batches: Batches, bench: Path, capsys: Any
+) -> None:
+    """Both models' judgments lie in one file, and so did their batches."""
+    write_answers(bench, "other", "Another answer.")
+    batches.status = "completed"
+    assert run(bench, "submit") == 0
+    assert run(bench, "collect", "--model-id", "other") == 2
+    assert "the batch's output holds nothing of other" in capsys.readouterr().err
+    assert run(bench, "collect") == 0
+    assert len(judgments(bench)) == N
+
+
+def test_what_a_collected_batch_holds_is_found_for_other_votes_too(
+    batches: Batches, bench: Path
+) -> None:
+    batches.status = "completed"
+    assert run(bench, "submit", "--votes", "3") == 0
+    assert run(bench, "collect") == 0
+    batches.has_batches = False
+    assert run(bench, "collect", "--votes", "3") == 0
+    votes = store.beside(bench / "model_judgment" / "j_single.jsonl", "votes")
+    assert len(store.read(votes)) == 2 * N
+
+
+def test_killed_between_the_last_row_and_the_end_a_collection_ends_the_next_time(
+    batches: Batches, bench: Path, capsys: Any
+) -> None:
+    batches.status = "completed"
+    assert run(bench, "submit") == 0
+    assert run(bench, "collect") == 0
+    path = bench / "model_judgment" / "j_single.jsonl"
+    store.beside(path, "batch.out.collected-1").rename(store.beside(path, "batch.out"))
+    store.write_whole(store.beside(path, "batch.sent"), b'{"id": "batch-1"}')
+    assert run(bench, "submit") == 2
+    assert run(bench, "collect") == 0
+    assert run(bench, "submit") == 0
+    assert "nothing is left to judge" in capsys.readouterr().out
+
+
+def test_the_stand_in_takes_no_batches(bench: Path, capsys: Any, monkeypatch: Any) -> None:
+    with Server() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        monkeypatch.setenv("OPENAI_API_KEY", "stand-in")
+        assert run(bench, "submit") == 0
+    captured = capsys.readouterr()
+    assert "the endpoint takes no batches" in captured.out
+    assert "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_killed_before_its_id_was_noted_a_batch_is_found_by_its_file(
+    begun: bool, batches: Batches, bench: Path, capsys: Any
+) -> None:
+    batches.status = "completed"
+    assert run(bench, "submit") == 0
+    sent = store.beside(bench / "model_judgment" / "j_single.jsonl", "batch.sent")
+    store.write_whole(sent, b'{"file": "file-1"}')
+    if not begun:
+        batches.sent = {}
+        assert run(bench, "collect") == 1
+        assert "never begun; run --batch submit again" in capsys.readouterr().err
+        assert run(bench, "submit") == 0
+    assert run(bench, "collect") == 0
+    assert len(judgments(bench)) == N
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--judge-model", "local:x"), "--batch is for judges at an endpoint"),
+        (("--max-cost", "1", "--prices", "1", "1"), "--max-cost cannot stop a batch"),
+    ],
+)
+def test_what_a_batch_cannot_do_is_a_wrong_call(
+    options: tuple[str, ...], message: str, batches: Batches, bench: Path, capsys: Any
+) -> None:
+    assert run(bench, "submit", *options) == 2
+    assert message in capsys.readouterr().err
