@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mtbench_runner import bench as benches
 from mtbench_runner import options, store
 from mtbench_runner.bench import Bench
-from mtbench_runner.options import ANSWERING, JUDGING, SCORING
+from mtbench_runner.options import ANSWERING, JUDGING, READING, SCORING
 from mtbench_runner.store import IncompleteError, InputError
 from mtbench_runner.terminal import printable
 
@@ -66,7 +66,8 @@ def answer_stage(args: argparse.Namespace, bench: Bench) -> None:
     served = None
     if args.answers_from:
         served = endpoint(args, args.model, args.answers_from, "ANSWERS_API_KEY")
-    answer(bench, args.model_id, candidate_of(args), served, spending(args), args.again)
+    limits = spending(args) if args.stage == "answer" else None  # else prices are the judge's
+    answer(bench, args.model_id, candidate_of(args), served, limits, args.again)
 
 
 def candidate_of(args: argparse.Namespace) -> "Candidate":
@@ -93,6 +94,8 @@ def judge_stage(args: argparse.Namespace, bench: Bench, judges: "list[Judge]") -
         try:
             if args.batch == "submit":
                 submit(bench, request, by, args)
+            elif args.batch == "collect":
+                collect(bench, request, by)
             else:
                 judge(bench, request, by)
         except IncompleteError as error:
@@ -105,6 +108,13 @@ def submit(bench: Bench, request: "Request", by: "Judge", args: argparse.Namespa
     from mtbench_runner import batch
 
     print(printable(batch.submit(bench, request, endpoint(args, by.name, args.judge_url))))
+
+
+def collect(bench: Bench, request: "Request", by: "Judge") -> None:
+    from mtbench_runner import batch
+
+    if isinstance(by, batch.BatchJudge):
+        batch.collect(bench, request, by)
 
 
 def request_of(args: argparse.Namespace) -> "Request":
@@ -154,6 +164,28 @@ def make_judges(args: argparse.Namespace) -> "list[Judge]":
 def judge_names(args: argparse.Namespace) -> list[str]:
     """The judges' names in the files."""
     return [local_name(name) for name in args.judge_model]
+
+
+def check_judges(args: argparse.Namespace) -> None:
+    """Each judge once. Raises InputError for judges that would share a file, or fit no batch."""
+    args.judge_model = list(dict.fromkeys(args.judge_model))
+    names = judge_names(args)
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise InputError(f"two judges are called {twice[0]}; rename one of the folders")
+    if args.batch and any(name.startswith(LOCAL) for name in names):
+        raise InputError("--batch is for judges at an endpoint; leave it out for local: ones")
+    if args.batch and args.max_cost is not None:
+        raise InputError("--max-cost cannot stop a batch that is sent; --dry-run tells its cost")
+
+
+def check_text(args: argparse.Namespace) -> None:
+    """Raise InputError for bytes in a name that are no text: no request could hold them."""
+    for name in ("model", "model_id", "baseline", "system", "judge_model"):
+        given = getattr(args, name, None) or []
+        for text in [given] if isinstance(given, str) else given:
+            if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise InputError(f"--{name.replace('_', '-')}: {text} is not UTF-8")
 
 
 def local_name(judge: str) -> str:
@@ -224,7 +256,8 @@ def dry_run(args: argparse.Namespace, bench: Bench) -> None:
 
     found = []
     if args.stage in ANSWERING and args.answers_from:
-        found += estimate.answers(bench, args.model_id, candidate_of(args))
+        known = prices(args) if args.stage == "answer" else None  # else they are the judge's
+        found += estimate.answers(bench, args.model_id, candidate_of(args), known)
     if args.stage in JUDGING:
         found += estimate.judgments(bench, request_of(args), judge_names(args), prices(args))
     print(show.estimates(found))
@@ -246,6 +279,7 @@ def load_bench(args: argparse.Namespace) -> Bench:
 
 def dispatch(args: argparse.Namespace) -> None:
     """Run the stage. Work that is incomplete does not keep later stages from their part."""
+    check_text(args)
     if args.stage != "agreement":
         args.model_id = args.model_id or Path(args.adapter or args.model or "").name
         if not args.model_id:
@@ -254,6 +288,8 @@ def dispatch(args: argparse.Namespace) -> None:
         raise InputError(f"--baseline is {args.model_id} itself; name another model")
     if args.max_cost is not None and not args.prices:
         raise InputError("--max-cost needs --prices IN OUT")
+    if args.stage in READING:
+        check_judges(args)
     if args.dry_run:
         return dry_run(args, load_bench(args))
     judges = make_judges(args) if args.stage in JUDGING else []

@@ -20,7 +20,7 @@ import openai
 from mtbench_runner import outcome as outcomes
 from mtbench_runner.outcome import TRIES, Action, Failure, Outcome, Policy
 from mtbench_runner.rows import Conversation
-from mtbench_runner.spending import Spending
+from mtbench_runner.spending import TYPICAL_REPLY, Spending
 from mtbench_runner.store import InputError
 
 T = TypeVar("T")
@@ -181,19 +181,23 @@ class Caller:
         await self._pace()
         messages = fold_system(call.messages) if self.folds_system else call.messages
         sent = self._accepted(call)
-        reserved = await self._reserve(messages)
+        most = _longest(sent, call)
+        reserved = await self._reserve(messages, most)
         if reserved is None:
-            return Outcome(kind="spent", cause="stopped by --max-cost")
+            detail = self.spending.what_lacks(messages, most)
+            return Outcome(kind="spent", cause="stopped by --max-cost", detail=detail)
         found = await self._post(messages, sent)
         self.spending.settle(reserved, found, messages)
         return replace(found, settings=sent)
 
-    async def _reserve(self, messages: Conversation) -> float | None:
+    async def _reserve(self, messages: Conversation, most: int) -> float | None:
         """US dollars set aside for a call; None where it might pass the limit.
 
         While other calls are under way it waits: they may turn out cheaper than was set aside.
         """
-        while (reserved := self.spending.reserve(messages)) is None and self.spending.reserved:
+        while (reserved := self.spending.reserve(messages, most)) is None:
+            if not self.spending.reserved:
+                return None
             await asyncio.sleep(BACK_OFF / 10)
         return reserved
 
@@ -243,6 +247,12 @@ class Caller:
             now = asyncio.get_running_loop().time()
             self.slot = max(now, self.slot + 60 / self.endpoint.requests_per_minute)
             await asyncio.sleep(self.slot - now)
+
+
+def _longest(sent: dict[str, Any], call: Call) -> int:
+    """Tokens of the longest reply to a request; where its limit is not sent, of one that was."""
+    limits = [settings.get(name) for settings in (sent, call.settings) for name in LIMITS]
+    return next((limit for limit in limits if limit), TYPICAL_REPLY)
 
 
 def fold_system(messages: Conversation) -> Conversation:

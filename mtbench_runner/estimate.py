@@ -14,8 +14,10 @@ from mtbench_runner.spending import TYPICAL_REPLY, Estimate, Prices, estimate
 TYPICAL_ANSWER = "An answer of common length. " * 45  # about 300 tokens
 
 
-def answers(bench: Bench, model_id: str, candidate: Candidate) -> list[Estimate]:
-    """The calls to an endpoint that serves the candidate. Prices are the judge's, so not used."""
+def answers(
+    bench: Bench, model_id: str, candidate: Candidate, prices: Prices | None = None
+) -> list[Estimate]:
+    """The calls to an endpoint that serves the candidate."""
     missing = missing_answers(bench.answers_file(model_id), answer_keys(bench, candidate))
     asked: list[Conversation] = []
     for question in bench.questions:
@@ -24,7 +26,7 @@ def answers(bench: Bench, model_id: str, candidate: Candidate) -> list[Estimate]
             for _ in question["turns"]:
                 asked.append(conversation(question, said, candidate.system))
                 said.append(Outcome("text", TYPICAL_ANSWER))
-    return [estimate(f"answers of {model_id}", asked, candidate.max_new_tokens, None, 300)]
+    return [estimate(f"answers of {model_id}", asked, candidate.max_new_tokens, prices, 300)]
 
 
 def judgments(

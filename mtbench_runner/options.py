@@ -30,11 +30,32 @@ class Option(NamedTuple):
     settings: dict[str, Any]
 
 
+def whole(text: str, lowest: int = 0) -> int:
+    """A whole number from 0."""
+    number = int(text)
+    if number < lowest:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from {lowest}")
+    return number
+
+
 def positive(text: str) -> int:
     """A whole number from 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
+    return whole(text, lowest=1)
+
+
+def amount(text: str) -> float:
+    """A finite number from 0. Not-a-number would compare as within every limit."""
+    number = float(text)
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0")
+    return number
+
+
+def seconds(text: str) -> float:
+    """A finite number above 0."""
+    number = amount(text)
+    if number == 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
     return number
 
 
@@ -70,7 +91,9 @@ OPTIONS = [
         "URL of an endpoint that serves --model (key: ANSWERS_API_KEY)",
     ),
     option(ANSWERING, "--max-new-tokens", "longest answer", type=positive, default=1024),
-    option(ANSWERING, "--batch-size", "conversations at once (0: what fits)", type=int, default=0),
+    option(
+        ANSWERING, "--batch-size", "conversations at once (0: what fits)", type=whole, default=0
+    ),
     option(
         ANSWERING,
         "--thinking",
@@ -91,7 +114,7 @@ OPTIONS = [
     ),
     option(JUDGING, "--votes", "judgments of each turn by each judge", type=positive, default=1),
     option(JUDGING, "--judge-max-tokens", "longest judgment", type=positive, default=2048),
-    option(JUDGING, "--judge-temperature", "FastChat's is 0", type=float, default=0.0),
+    option(JUDGING, "--judge-temperature", "FastChat's is 0", type=amount, default=0.0),
     option(JUDGING, "--judge-effort", "reasoning effort of judges that know it (low, medium ...)"),
     option(
         CALLING,
@@ -109,12 +132,12 @@ OPTIONS = [
     ),
     # calls
     option(CALLING, "--parallel", "calls under way at once", type=positive, default=16),
-    option(CALLING, "--timeout", "seconds for one attempt at a call", type=float, default=120.0),
+    option(CALLING, "--timeout", "seconds for one attempt at a call", type=seconds, default=120.0),
     option(
-        CALLING, "--deadline", "seconds for one call with its retries", type=float, default=600.0
+        CALLING, "--deadline", "seconds for one call with its retries", type=seconds, default=600.0
     ),
     option(
-        CALLING, "--requests-per-minute", "rate-limit budget (0: none)", type=float, default=0.0
+        CALLING, "--requests-per-minute", "rate-limit budget (0: none)", type=amount, default=0.0
     ),
     option(
         CALLING,
@@ -122,7 +145,7 @@ OPTIONS = [
         "count calls and tokens, and with --prices the cost; ask nothing",
         action="store_true",
     ),
-    option(CALLING, "--max-cost", "USD after which no call is made; needs --prices", type=float),
+    option(CALLING, "--max-cost", "USD after which no call is made; needs --prices", type=amount),
     # the result
     option(SCORING, "--json", "file for the result (-: standard output, in place of the table)"),
     option(
@@ -130,7 +153,7 @@ OPTIONS = [
         "--prices",
         "USD for a million tokens in, out",
         nargs=2,
-        type=float,
+        type=amount,
         metavar=("IN", "OUT"),
     ),
     option(

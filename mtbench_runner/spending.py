@@ -38,16 +38,29 @@ class Spending:
         self.reserved = 0.0  # for the calls under way
         self.dearest = 0.0  # call so far
 
-    def reserve(self, messages: Conversation) -> float | None:
-        """US dollars set aside for one more call; None where it might pass the limit."""
+    def reserve(self, messages: Conversation, most: int = TYPICAL_REPLY) -> float | None:
+        """US dollars set aside for one more call; None where it might pass the limit.
+
+        `most` is the longest reply that the call allows, in tokens.
+        """
         if self.prices is None or self.limit is None:
             return 0.0
-        expected = self.prices.cost(tokens_of(messages), TYPICAL_REPLY)
-        amount = self.dearest or expected
+        amount = self._dearest(messages, most)
         if self.spent + self.reserved + amount > self.limit:
             return None
         self.reserved += amount
         return amount
+
+    def _dearest(self, messages: Conversation, most: int) -> float:
+        """US dollars that a call may come to."""
+        prices = self.prices or Prices(0.0, 0.0)
+        return max(self.dearest, prices.cost(tokens_of(messages), most))
+
+    def what_lacks(self, messages: Conversation, most: int) -> str:
+        """Why a call was not made."""
+        left = (self.limit or 0.0) - self.spent
+        amount = self._dearest(messages, most)
+        return f"the next call may cost {amount:.4g} USD, of which {left:.4g} are left"
 
     def settle(self, reserved: float, outcome: Outcome, messages: Conversation) -> None:
         """Count a call that was made, in place of what was set aside for it."""

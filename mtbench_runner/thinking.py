@@ -1,14 +1,25 @@
 """Thoughts of a reasoning model: told apart from what it says."""
 
+import re
 from typing import NamedTuple
 
-# what opens a block of thoughts, and what closes it
+# blocks whose opening mark may stand in the prompt, so that the reply has the closing one alone
 BLOCKS = (
     ("<think>", "</think>"),
     ("<thinking>", "</thinking>"),
     ("<thought>", "</thought>"),
     ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
 )
+# any block that a reply begins with: these, <Think>, <seed:think>, <reasoning> and the like
+OPENING = re.compile(
+    r"\s*(<(?:\w+:)?(?:think(?:ing)?|thoughts?|reasoning|reflection|scratchpad)>"
+    r"|\[THINK\]|◁think▷)",
+    re.IGNORECASE,
+)
+# gpt-oss's channels, where a server leaves them in
+ANALYSIS = "<|channel|>analysis<|message|>"
+FINAL = "<|channel|>final<|message|>"
 
 
 class Thought(NamedTuple):
@@ -29,11 +40,20 @@ def split(reply: str) -> Thought:
     Only a block at the very beginning counts, or text up to a closing mark whose opening mark
     stands in the prompt: an answer may well write about think tags.
     """
+    opened = OPENING.match(reply)
+    if opened:
+        mark = opened[1]
+        return _after(f"{mark[0]}/{mark[1:]}", reply)
+    if reply.lstrip().startswith(ANALYSIS):
+        return _after(FINAL, reply)
     for opening, closing in BLOCKS:
-        starts = reply.lstrip().startswith(opening)
         before, closed, rest = reply.partition(closing)
-        if closed and (starts or opening not in before):
+        if closed and opening not in before:
             return Thought(rest.strip(), True)
-        if starts:
-            return Thought("", True)
     return Thought(reply.strip(), False)
+
+
+def _after(closing: str, reply: str) -> Thought:
+    """What follows the closing mark; nothing where it never comes."""
+    found = re.search(re.escape(closing), reply, re.IGNORECASE)
+    return Thought(reply[found.end() :].strip() if found else "", True)

@@ -324,6 +324,19 @@ def test_thinking_is_kept_out_of_turn_2() -> None:
         ("\n<think>\n\n</think>\n\nb", "b"),
         ("a</think>b", "b"),  # a template that opens the block in the prompt
         ("<think>never finished", ""),
+        ("<Think>[[2]]</think>[[8]]", "[[8]]"),
+        ("<seed:think>[[2]]</seed:think>[[8]]", "[[8]]"),
+        ("<reasoning>[[2]]</reasoning>[[8]]", "[[8]]"),
+        ("\n<reflection>[[2]]", ""),
+        ("◁think▷[[2]]◁/think▷[[8]]", "[[8]]"),
+        ("[[2]]◁/think▷[[8]]", "[[8]]"),
+        (
+            "<|channel|>analysis<|message|>[[2]]<|end|><|start|>assistant"
+            "<|channel|>final<|message|>[[8]]",
+            "[[8]]",
+        ),
+        ("<|channel|>analysis<|message|>[[2]]", ""),
+        ("[Reasoning] I weigh both.", "[Reasoning] I weigh both."),
         ("plain", "plain"),
         ("HTML has no <think> tag.", "HTML has no <think> tag."),
         ("Write <think>x</think> for thoughts.", "Write <think>x</think> for thoughts."),

@@ -14,6 +14,7 @@ import pytest
 
 from mtbench_runner import store
 from mtbench_runner.__main__ import main
+from mtbench_runner.terminal import printable
 
 from .conftest import judgments, reply_with, write_answers
 
@@ -221,7 +222,10 @@ def test_a_first_turn_or_order_that_was_paid_for_is_not_asked_again(
 # --- names
 
 
-@pytest.mark.parametrize("name", ["../../j", "/srv/models/j", "org/j", "..", "j?x=1", "x" * 300])
+NAMES = ["../../j", "/srv/models/j", "org/j", "..", "j?x=1", "x" * 300, "判事/四", "j\n\x1b[31m"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_no_name_leads_out_of_its_folder(name: str, judge: Any, bench: Path, capsys: Any) -> None:
     before = {path for path in bench.parent.rglob("*") if bench not in path.parents}
     assert run("judge", bench, "--judge-model", name, "--questions", "1") == 0
@@ -230,9 +234,50 @@ def test_no_name_leads_out_of_its_folder(name: str, judge: Any, bench: Path, cap
     [path] = (bench / "model_judgment").glob("*.jsonl")
     assert path.parent == bench / "model_judgment"
     assert run("score", bench, "--judge-model", name, "--questions", "1") == 0
-    assert f"judged by {name}" in capsys.readouterr().out
+    assert f"judged by {printable(name)}" in capsys.readouterr().out
     assert run("show", bench, "--judge-model", name, "--question", "1") == 0
-    assert f"[{name[:20]}" in capsys.readouterr().out.replace("\n", "")
+    shown = printable(name).replace("\n", "")
+    assert f"[{shown[:20]}" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_a_name_of_bytes_that_are_no_text_is_a_wrong_call(
+    judge: Any, bench: Path, capsys: Any
+) -> None:
+    assert run("judge", bench, "--judge-model", "j\udcff") == 2
+    assert "--judge-model: j\\udcff is not UTF-8" in capsys.readouterr().err
+
+
+def test_a_judge_named_twice_judges_once(judge: Any, bench: Path, capsys: Any) -> None:
+    assert run("judge", bench, "--judge-model", "j", "j") == 0
+    assert len(judge.requests) == N
+    assert run("score", bench, "--judge-model", "j", "j") == 0
+    folders = [f"local:{bench / parent / 'tuned'}" for parent in ("a", "b")]
+    assert run("judge", bench, "--judge-model", *folders) == 2
+    assert "two judges are called local:tuned" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--max-cost", "nan", "--prices", "1", "1"),
+        ("--max-cost", "-1", "--prices", "1", "1"),
+        ("--max-cost", "1", "--prices", "inf", "1"),
+        ("--timeout", "0"),
+        ("--deadline", "nan"),
+        ("--requests-per-minute", "-1"),
+        ("--judge-temperature", "-0.1"),
+        ("--votes", "0"),
+        ("--judge-max-tokens", "0"),
+    ],
+)
+def test_a_number_that_bounds_nothing_is_a_wrong_call(
+    options: tuple[str, ...], judge: Any, bench: Path
+) -> None:
+    """Not-a-number is within every limit: --max-cost nan was no limit at all."""
+    with pytest.raises(SystemExit) as ended:
+        run("judge", bench, *options)
+    assert ended.value.code == 2
+    assert judge.requests == []
 
 
 def test_two_names_never_share_a_file() -> None:
@@ -378,9 +423,45 @@ def test_the_cost_stays_below_its_limit(judge: Any, bench: Path, capsys: Any) ->
     assert run("judge", bench, "--max-cost", "1") == 2
     assert "--max-cost needs --prices" in capsys.readouterr().err
     limits = ("--prices", "1000", "3000", "--max-cost", "1.5", "--parallel", "2")
-    assert run("judge", bench, *limits) == 1
+    assert run("judge", bench, *limits, "--judge-max-tokens", "10") == 1
     assert 4 <= len(judgments(bench)) <= 11  # 0.13 USD each
     assert "stopped by --max-cost" in capsys.readouterr().err
+
+
+def test_a_limit_that_one_long_reply_could_pass_lets_no_call_be_made(
+    judge: Any, bench: Path, capsys: Any
+) -> None:
+    """2,048 tokens at 3,000 USD a million: the first 16 calls could have cost 98 USD."""
+    judge.fault = lambda number, request: reply_with("[[7]]", usage={"completion_tokens": 2048})
+    assert run("judge", bench, "--prices", "1", "3000", "--max-cost", "6") == 1
+    assert judge.requests == []
+    error = capsys.readouterr().err
+    assert "stopped by --max-cost" in error
+    assert "the next call may cost 6.14" in error
+    assert run("judge", bench, "--prices", "1", "3000", "--max-cost", "20") == 1
+    assert len(judge.requests) == 3
+
+
+def test_the_prices_of_a_whole_run_are_the_judges(judge: Any, bench: Path) -> None:
+    """Answers of a server of one's own are not paid for at GPT-4's prices."""
+    more = ("--prices", "1", "1", "--max-cost", "0.001")
+    served = ["--data", str(bench), *SERVED, judge.url, *more]
+    assert main(["answer", *served]) == 1
+    assert len(judge.requests) == 0
+    assert main(["run", *served, "--judge-model", "j"]) == 1
+    assert len(judge.requests) == N
+
+
+def test_fewer_votes_later_take_none_away_and_more_are_added(
+    judge: Any, bench: Path, capsys: Any
+) -> None:
+    assert run("judge", bench, "--votes", "3") == 0
+    assert run("judge", bench, "--votes", "2") == 0
+    assert len(judge.requests) == 3 * N
+    assert result("score", bench, capsys)["judges"]["j"]["votes"] == 3
+    assert run("judge", bench, "--votes", "4") == 0
+    assert len(judge.requests) == 4 * N
+    assert result("score", bench, capsys)["judges"]["j"]["votes"] == 4
 
 
 def test_a_cost_that_is_not_known_is_said_to_be_unknown(
