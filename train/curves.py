@@ -23,7 +23,9 @@ def curves(history: Sequence[Mapping[str, float]]) -> str:
     shifted = [f'<g transform="translate({i * WIDTH} 0)">{one}</g>' for i, one in enumerate(drawn)]
     size = f'width="{WIDTH * len(drawn)}" height="{HEIGHT}"'
     style = 'font-family="sans-serif" font-size="11"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>{"".join(shifted)}</svg>\n'
+    paper = '<path fill="#fff" d="M0 0H9999V9999H0Z"/>'
+    body = paper + "".join(shifted)
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>{body}</svg>\n'
 
 
 def panels(entry: Mapping[str, float]) -> Iterator[tuple[str, list[str]]]:

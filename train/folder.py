@@ -12,6 +12,8 @@ from train.recipe import RecipeError, one_line
 
 logger = logging.getLogger(__name__)
 MAY_CHANGE = {"memory"}  # fields that decide how a run computes, not which adapter comes out
+# What torch.save says, in errors of no type of their own, when the disk takes no more.
+TORCH_SAVE = ("PytorchStreamWriter", "inline_container", "iostream error")
 SEAL = "checksums.json"  # written last: a checkpoint with a good one is whole
 
 
@@ -95,11 +97,13 @@ def last_checkpoint(out: Path) -> Path | None:
 def unwritable(error: Exception, out: Path) -> str:
     """One line for a failed write; any other error is raised again."""
     text = str(error)
-    is_write = isinstance(error, OSError) or "(os error" in text or "PytorchStreamWriter" in text
-    if not is_write:
+    of_torch = any(mark in text for mark in TORCH_SAVE)
+    if not (isinstance(error, OSError) or "(os error" in text or of_torch):
         raise error
     full = getattr(error, "errno", None) == errno.ENOSPC or shutil.disk_usage(out).free < 1 << 20
     reason = "no space left" if full else one_line(error)
+    if of_torch and not full:
+        reason = "a file could not be written whole"  # torch speaks of positions in a stream
     return (
         f"cannot write to {out}: {reason}; "
         "mend that, then the same command goes on from the last checkpoint"

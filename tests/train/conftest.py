@@ -2,7 +2,11 @@
 and a few synthetic contexts in the official file format.
 """
 
+import contextlib
 import json
+import resource
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,3 +69,20 @@ def recipe_file(mini: Path, tmp_path: Path) -> Path:
         "max_pairs: 44\n"
     )
     return path
+
+
+@contextlib.contextmanager
+def _no_file_beyond(size: int) -> Iterator[None]:
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        signal.signal(signal.SIGXFSZ, before)
+
+
+@pytest.fixture
+def no_file_beyond() -> Callable[[int], contextlib.AbstractContextManager[None]]:
+    """As on a disk that fills up: inside the block no file may grow past so many bytes."""
+    return _no_file_beyond

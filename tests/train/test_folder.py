@@ -1,10 +1,13 @@
 """Checkpoints: a damaged one is noticed, and the one before is taken."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+import torch
 
-from train.folder import SEAL, damage, last_checkpoint, seal
+from train.folder import SEAL, damage, last_checkpoint, seal, unwritable
 
 FILES = ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth")
 
@@ -47,3 +50,22 @@ def test_with_none_whole_the_run_starts_anew(out: Path) -> None:
         (out / f"checkpoint-{step}" / "optimizer.pt").unlink()
     assert last_checkpoint(out) is None
     assert last_checkpoint(out / "nothing") is None
+
+
+@pytest.mark.parametrize("size", [0, 1_000, 65_536, 200_000])
+def test_what_torch_save_says_of_a_full_disk_is_one_line(
+    size: int,
+    tmp_path: Path,
+    no_file_beyond: Callable[[int], AbstractContextManager[None]],
+) -> None:
+    """400 kB of weights; where the disk ends decides which of its errors comes."""
+    with no_file_beyond(size), pytest.raises(Exception) as error:  # noqa: PT011
+        torch.save({"weight": torch.ones(100_000)}, tmp_path / "optimizer.pt")
+    said = unwritable(error.value, tmp_path)
+    assert said.startswith(f"cannot write to {tmp_path}: ")
+    assert "\n" not in said
+
+
+def test_any_other_error_is_raised_again(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="shapes"):
+        unwritable(RuntimeError("mat1 and mat2 shapes cannot be multiplied"), tmp_path)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -329,6 +330,27 @@ def test_full_disk_is_one_line_and_the_run_goes_on(
     assert "Traceback" not in err
     assert main([str(recipe_file), "--output_dir", str(out), *DROPOUT]) == 0
     assert same_bits(whole, out)
+
+
+def test_a_disk_that_is_full_inside_torch_save_costs_no_step_that_was_saved(
+    recipe_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    no_file_beyond: Callable[[int], AbstractContextManager[None]],
+) -> None:
+    """The adapter of this rank has 260 kB, the optimizer's file, by torch.save, twice that."""
+    wide = ["--lora_r", "64", "--lora_target_modules", "all-linear", "--save_steps", "4"]
+    assert main([str(recipe_file), *wide, "--output_dir", str(tmp_path / "whole")]) == 0
+    out = tmp_path / "run"
+    with no_file_beyond(400_000):
+        assert main([str(recipe_file), *wide, "--output_dir", str(out)]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert f"error: cannot write to {out}: a file could not be written whole" in lines[-1]
+    assert not any("Traceback" in line for line in lines)
+    assert (out / "checkpoint-4" / "adapter_model.safetensors").exists()
+    assert last_checkpoint(out) is None  # what was half written is not taken for whole
+    assert main([str(recipe_file), *wide, "--output_dir", str(out)]) == 0
+    assert same_bits(tmp_path / "whole", out)
 
 
 def test_quantized_copy_loads_in_lm_eval_with_an_adapter(

@@ -1,5 +1,6 @@
 """Put a recipe's trainer together: model, adapter, pairs, order, shared prefixes."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,8 @@ from train.trainer.batches import ContextSampler, StepBatches, sequences
 from train.trainer.config import compute_dtype, nf4
 from train.trainer.pair_trainer import PairTrainer, set_lora_dropout
 
+logger = logging.getLogger(__name__)
+
 
 def make_trainer(
     recipe: Recipe,
@@ -42,6 +45,7 @@ def make_trainer(
         quantization_config=nf4(compute_dtype(recipe)) if recipe.load_in_4bit else None,
         peft_config=lora(recipe),
     )
+    say_what_is_left_out(trainer)
     if init:
         start_from(trainer.model, init)
     cuda = torch.cuda.is_available()
@@ -52,6 +56,16 @@ def make_trainer(
         share(trainer, packed_lengths(trainer, rows, recording) if cuda else [])
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def say_what_is_left_out(trainer: PairTrainer) -> None:
+    """A mixture of experts trains without its auxiliary loss: it counts prompts too."""
+    experts = hasattr(trainer.model.config.get_text_config(), "output_router_logits")
+    if experts and trainer.accelerator.is_main_process:
+        logger.warning(
+            "the base is a mixture of experts: its auxiliary loss, which balances their load, "
+            "is left out (router_aux_loss_coef 0)"
+        )
 
 
 def packed_lengths(trainer: PairTrainer, rows: Sequence[TokenPair], recording: float) -> list[int]:

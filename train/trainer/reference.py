@@ -49,11 +49,14 @@ def attach_reference(trainer: Any, cache: Path | None) -> bool:
     values = read(cache, pairs)
     found = values is not None
     if values is None:
+        main = trainer.accelerator.is_main_process
+        if cache and not (main and can_be_written(cache)):
+            cache = None
         values = compute_reference(trainer)
         if bad := int((~np.isfinite(values)).any(1).sum()):
             what = f"the base model's log-probabilities of {bad} of {pairs} pairs are no numbers"
             raise TrainError(f"{what}; check its weights, or try --dtype float32")
-        if cache and trainer.accelerator.is_main_process:
+        if cache:
             write(cache, values)
     for name, column in zip(
         ("ref_chosen_logps", "ref_rejected_logps"), values.T.tolist(), strict=True
@@ -72,10 +75,26 @@ def read(cache: Path | None, pairs: int) -> np.ndarray | None:
     return values if values.shape == (pairs, 2) and np.isfinite(values).all() else None
 
 
+def can_be_written(cache: Path) -> bool:
+    """Whether the cache's folder takes a file; if not, that is said before the pass is computed."""
+    trial = cache.with_name(f".{os.getpid()}.trial")
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        trial.write_bytes(b"\0" * 1024)
+        trial.unlink()
+    except OSError as error:
+        logger.warning(
+            "reference log-probabilities will be computed but not kept: %s; "
+            "set XDG_CACHE_HOME to a folder that can be written",
+            error,
+        )
+        return False
+    return True
+
+
 def write(cache: Path, values: np.ndarray) -> None:
     """Write the file whole; a cache folder that cannot be written costs time alone."""
     try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
         whole = cache.with_name(f".{os.getpid()}.npy")
         np.save(whole, values)
         whole.replace(cache)

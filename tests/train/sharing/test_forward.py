@@ -79,6 +79,17 @@ def trainer(
     return trl_trainer(tiny(request.param), tiny_base, tmp_path_factory.mktemp("trl"), on_cpu=True)
 
 
+@pytest.fixture(scope="module", params=["qwen3", "llama", "mistral", "gemma3"])
+def trainer_in_float64(
+    request: pytest.FixtureRequest, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Any:
+    """Norms and TRL's head stay in fp32, all else rounds to nothing."""
+    model = tiny(request.param)
+    made = trl_trainer(model, tiny_base, tmp_path_factory.mktemp("trl"), on_cpu=True)
+    made.model.double()
+    return made
+
+
 def outcome(trainer: Any, pairs: list[Pair], collate: Any) -> tuple[float, dict[str, float], Any]:
     """Loss, logged metrics and all LoRA gradients of one batch."""
     import torch
@@ -149,9 +160,9 @@ def batches(draw: st.DrawFn) -> list[Pair]:
 @settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_equals_plain_trl_on_random_batches(trainer: Any, pairs: list[Pair]) -> None:
-    # A batch of one short pair is a few tokens: fp32 rounding reaches 1.1e-5 of its gradients.
-    assert_equal_to_plain(trainer, pairs, gradients=3e-5)
+def test_equals_plain_trl_on_random_batches(trainer_in_float64: Any, pairs: list[Pair]) -> None:
+    """The largest distance in 240 batches was 8e-7 of the gradient."""
+    assert_equal_to_plain(trainer_in_float64, pairs, gradients=3e-6)
 
 
 @pytest.mark.parametrize("recompute", [False, True])

@@ -1,12 +1,14 @@
 """The equations of loss.py are what TRL computes."""
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
+from train.recipe import SMOOTHED, Loss
 from train.trainer.loss import (
     LogProbs,
     apo_zero_loss,
@@ -26,8 +28,11 @@ def test_worked_by_hand() -> None:
     assert [float(reward) for reward in rewards(ONE, 0.5)] == [0.5, -0.5]
 
 
-@pytest.mark.parametrize("name", ["sigmoid", "apo_zero", "sft"])
-def test_equals_trl(name: Any, mini: Path, small_data: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def scene(mini: Path, small_data: Path, tmp_path: Path) -> tuple[Any, dict[str, Any], LogProbs]:
+    """A trainer of four pairs whose policy is not its reference, their batch, and both models'
+    log-probabilities.
+    """
     from transformers import AutoTokenizer
 
     from train.pairs.build import Counts, build
@@ -36,7 +41,7 @@ def test_equals_trl(name: Any, mini: Path, small_data: Path, tmp_path: Path) -> 
     from train.trainer.assemble import make_trainer
     from train.trainer.config import config
 
-    recipe = Recipe(model_name_or_path=str(mini), loss_type=[name], beta=0.3, share_prefixes=False)
+    recipe = Recipe(model_name_or_path=str(mini), beta=0.3, share_prefixes=False)
     tokenizer = AutoTokenizer.from_pretrained(mini)
     rows = tokenize(list(build(recipe, Counts()))[:4], tokenizer, None, None, Counter())
     trainer = make_trainer(recipe, rows, tokenizer, config(recipe, tmp_path, 4, 1))
@@ -50,15 +55,60 @@ def test_equals_trl(name: Any, mini: Path, small_data: Path, tmp_path: Path) -> 
     with torch.no_grad():
         reference = trainer.compute_ref_log_probs(trainer.model, batch)
         batch |= dict(zip(("ref_chosen_logps", "ref_rejected_logps"), reference, strict=True))
-        theirs = trainer._compute_loss(trainer.model, dict(batch), False)
         trainer.ref_model = trainer.model  # TRL then leaves the adapter on
         policy = trainer.compute_ref_log_probs(trainer.model, batch)
         trainer.ref_model = None
-    logps = LogProbs(*policy, *reference)
-    tokens = int(batch["completion_mask"][: len(rows)].sum())
-    ours: dict[str, Any] = {
-        "sigmoid": lambda: dpo_loss(logps, 0.3),
-        "apo_zero": lambda: apo_zero_loss(logps, 0.3),
-        "sft": lambda: supervised_loss(logps, tokens),
+    return trainer, batch, LogProbs(*policy, *reference)
+
+
+def trl_loss(trainer: Any, batch: dict[str, Any], name: str, label_smoothing: float = 0.0) -> float:
+    """What TRL computes for a batch by one of its losses."""
+    trainer.loss_types, trainer.loss_weights = [name], [1.0]
+    trainer.label_smoothing = label_smoothing
+    with torch.no_grad():
+        return float(trainer._compute_loss(trainer.model, dict(batch), False))
+
+
+def test_equals_trl(scene: tuple[Any, dict[str, Any], LogProbs]) -> None:
+    trainer, batch, logps = scene
+    tokens = int(batch["completion_mask"][:4].sum())
+    ours = {
+        "sigmoid": dpo_loss(logps, 0.3),
+        "apo_zero": apo_zero_loss(logps, 0.3),
+        "sft": supervised_loss(logps, tokens),
     }
-    assert float(ours[name]()) == pytest.approx(float(theirs), rel=1e-5)
+    for name, loss in ours.items():
+        assert float(loss) == pytest.approx(trl_loss(trainer, batch, name), rel=1e-5)
+
+
+def test_no_loss_of_a_recipe_is_another_one(
+    scene: tuple[Any, dict[str, Any], LogProbs],
+) -> None:
+    """A field that does nothing would make two of them equal; with and without label smoothing."""
+    trainer, batch, _ = scene
+    found: dict[str, float] = {}
+    for name in get_args(Loss):
+        if name in SMOOTHED:
+            found[f"{name} 0.1"] = trl_loss(trainer, batch, name, 0.1)
+            found[f"{name} 0.3"] = trl_loss(trainer, batch, name, 0.3)
+        else:
+            found[name] = trl_loss(trainer, batch, name)
+    values = sorted(found.values())
+    assert all(later - earlier > 1e-4 for earlier, later in pairwise(values)), found
+
+
+@pytest.mark.parametrize("name", [name for name in get_args(Loss) if name != "sft"])
+def test_a_loss_is_a_mean_over_pairs(
+    name: str, scene: tuple[Any, dict[str, Any], LogProbs]
+) -> None:
+    """So it does not depend on the micro-batch; sft, a mean over tokens, is weighed apart."""
+    trainer, batch, _ = scene
+    smoothing = 0.1 if name in SMOOTHED else 0.0
+    whole = trl_loss(trainer, batch, name, smoothing)
+    parts = []
+    for i in range(4):
+        rows = [i, i + 4]  # chosen rows come first
+        part = {key: value[rows] for key, value in batch.items() if not key.startswith("ref")}
+        part |= {key: value[[i]] for key, value in batch.items() if key.startswith("ref")}
+        parts.append(trl_loss(trainer, part, name, smoothing))
+    assert sum(parts) / 4 == pytest.approx(whole, rel=1e-5)

@@ -173,6 +173,25 @@ def test_supervised_training_computes_no_rejected_reply(
     assert history[-1]["logps/chosen"] > history[0]["logps/chosen"]
 
 
+def test_a_mixture_of_experts_says_that_its_auxiliary_loss_is_left_out(
+    mini: Path, tokenizer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its layers are those of the small model, each with two experts."""
+    from transformers import AutoConfig, Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+    shape = AutoConfig.from_pretrained(mini).to_dict()
+    for name in ("architectures", "model_type", "layer_types"):
+        shape.pop(name)
+    moe = Qwen3MoeConfig(**shape, num_experts=2, num_experts_per_tok=1, moe_intermediate_size=16)
+    Qwen3MoeForCausalLM(moe).save_pretrained(tmp_path / "moe")
+    tokenizer.save_pretrained(tmp_path / "moe")
+    trainer_for(small(tmp_path / "moe"), tokenizer, tmp_path / "out")
+    assert "auxiliary loss" in caplog.text
+    caplog.clear()
+    trainer_for(small(mini), tokenizer, tmp_path / "plain")
+    assert "auxiliary loss" not in caplog.text
+
+
 def test_attention_dropout_is_off(mini: Path, tokenizer: Any, tmp_path: Path) -> None:
     """TRL's disable_dropout reaches Dropout modules only; attention keeps its rate as a number."""
     from transformers import AutoModelForCausalLM

@@ -65,6 +65,29 @@ def test_a_damaged_cache_is_written_anew(
     assert np.load(file).tolist() == fresh.tolist()
 
 
+def test_a_cache_that_cannot_be_written_is_said_before_the_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file stands where the folder should be; the run goes on without the cache."""
+
+    class Trainer:
+        train_dataset = Dataset.from_dict({"prompt_ids": [[1]]})
+        accelerator = SimpleNamespace(is_main_process=True)
+
+    said_before: list[str] = []
+
+    def compute(trainer: object) -> np.ndarray:
+        said_before.extend(record.getMessage() for record in caplog.records)
+        return np.array([[-1.0, -2.0]])
+
+    monkeypatch.setattr("train.trainer.reference.compute_reference", compute)
+    (tmp_path / "cache").write_text("a file")
+    trainer = Trainer()
+    assert not attach_reference(trainer, tmp_path / "cache" / "x.npy")
+    assert "set XDG_CACHE_HOME" in said_before[0]
+    assert trainer.train_dataset["ref_chosen_logps"] == [-1.0]
+
+
 def test_a_base_that_yields_no_numbers_ends_in_one_line(
     mini: Path,
     small_data: Path,
