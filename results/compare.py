@@ -7,14 +7,14 @@ verdict is about their mean.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from results import InputError, outputs, record
 from results.record import Scores
-from results.statistics import Difference, Estimate, in_family, over_runs, verdict
+from results.statistics import Difference, in_family, over_runs, verdict
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ MEASURES = {
     "score": Measure("rating from 1 to 10", factor=1, span=9, margin=0.5),
     "success": Measure("rated 7 or more, %", margin=0.1),
 }
-JUDGED = ("score", "success", "prompt_level_strict_acc")
+LOGARITHMS = ("perplexity", "bits_per_byte")  # no shares, even where all lie between 0 and 1
+LACK = "lack {} on one side or both and are left out; the interval allows for them"
 HEADLINE = ("em", "score", "prompt_level_strict_acc")  # first metric of a bench, where it has one
 HEADER = [
     "",
@@ -60,17 +61,37 @@ HEADER = [
     "after",
     "n",
     "clusters",
-    "p (Holm)",
+    "p (adjusted)",
     "detectable",
 ]
+FIGURES = (  # of a Difference, in the JSON
+    "n",
+    "clusters",
+    "before",
+    "after",
+    "delta",
+    "se",
+    "df",
+    "low",
+    "high",
+    "p",
+    "p_alone",
+    "detectable",
+    "family",
+    "runs",
+    "se_runs",
+    "df_runs",
+    "unpaired",
+)
 Table = Mapping[str, Scores]  # scores by bench
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Row:
     """One line of a comparison: a group of a column, or "overall".
 
-    `difference` is `estimate` as one of the family that it is shown with.
+    `difference` is one of the family that it is shown with.
     """
 
     bench: str
@@ -78,7 +99,6 @@ class Row:
     measure: Measure
     column: str
     group: str
-    estimate: Estimate
     difference: Difference
 
     @property
@@ -87,7 +107,7 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """better, worse, no difference, smaller than the margin, cannot tell; or higher, lower."""
+        """better, worse, no difference or cannot tell; higher or lower where neither is better."""
         direction = self.measure.higher_is_better
         word = verdict(self.difference, self.measure.margin, direction is not False)
         if direction is None:
@@ -96,12 +116,12 @@ class Row:
 
     @property
     def words(self) -> str:
-        """The verdict, with the size of what is ruled out."""
-        bound = self.show(max(-self.difference.low, self.difference.high))
+        """The verdict, with the size of what is ruled out: "better, smaller than 1.4"."""
+        bound = max(-self.difference.low, self.difference.high)
         if self.verdict == "no difference":
-            return f"no difference within {bound}"
-        if self.verdict == "smaller than the margin":
-            return f"smaller than {bound}"
+            return f"no difference within {self.show(bound)}"
+        if self.verdict != "cannot tell" and bound <= self.measure.margin:
+            return f"{self.verdict}, smaller than {self.show(bound)}"
         return self.verdict
 
     def show(self, value: float, sign: str = "") -> str:
@@ -199,9 +219,6 @@ def check(before: Scores, after: Scores) -> list[str]:
     for key in different(before.circumstances, after.circumstances):
         one, other = before.circumstances[key], after.circumstances[key]
         warnings.append(f"{before.bench}: {key} differs: {one} before, {other} after")
-    lost = len({*before.item} ^ {*after.item})
-    if lost:
-        warnings.append(f"{before.bench}: {lost} items lack a score on one side and are left out")
     return warnings
 
 
@@ -215,103 +232,158 @@ def compare_bench(
 ) -> tuple[list[Row], list[str]]:
     """Rows of every metric that all runs have, each a family of its own, and warnings."""
     runs = [*before, *after]
-    shared = [name for name in before[0].metrics if all(name in run.metrics for run in runs)]
-    first = [name for name in HEADLINE if name in shared]
-    ordered = first + [name for name in shared if name not in first]
+    bench = before[0].bench
     rows: list[Row] = []
     warnings: list[str] = []
-    for metric in ordered:
-        found = list(compare_metric(before, after, metric, margin))
-        unscored = {
-            item
-            for run in runs
-            for item, value in zip(run.item, run.metrics[metric], strict=True)
-            if value is None
-        }
+    for metric in shared_metrics(runs):
+        rows += compare_metric(before, after, metric, margin)
+        unscored = {item for run in runs for item in run.item} - scored_by_all(runs, metric)
         if unscored:
-            warnings.append(
-                f"{before[0].bench}: {len(unscored)} items have no {metric} and are left out"
-            )
-        rows += found
+            warnings.append(f"{bench}: {len(unscored)} items {LACK.format(metric)}")
     if not rows:
-        raise InputError(
-            f"{before[0].bench}: no metric has a score of the same question on both sides"
-        )
-    return rows, warnings
+        raise InputError(f"{bench}: no metric has a score of the same question on both sides")
+    return rows, warnings + uneven_clusters(rows[0])
+
+
+def shared_metrics(runs: Sequence[Scores]) -> list[str]:
+    """Metrics that all runs have, the headline first."""
+    shared = [name for name in runs[0].metrics if all(name in run.metrics for run in runs)]
+    first = [name for name in HEADLINE if name in shared]
+    return first + [name for name in shared if name not in first]
+
+
+def uneven_clusters(row: Row) -> list[str]:
+    """A warning where a few large clusters dominate: they say far less than their number."""
+    clusters, effective = row.difference.clusters, row.difference.df + 1
+    if 2 * effective >= clusters:
+        return []
+    return [
+        f"{row.bench}: {clusters} clusters of very unequal size say no more than {effective:.1f} "
+        "equal ones; the intervals are as wide as that"
+    ]
 
 
 def compare_metric(
     before: Sequence[Scores], after: Sequence[Scores], metric: str, margin: float | None = None
 ) -> Iterator[Row]:
     """One metric on the items that all runs scored: overall, then by group."""
-    first = before[0]
-    sides = [columns_of(before, metric), columns_of(after, metric)]
-    items = [
-        i
-        for i, item in enumerate(first.item)
-        if all(column.get(item) is not None for side in sides for column in side)
-    ]
-    if not items:
+    runs = [*before, *after]
+    scored = scored_by_all(runs, metric)
+    if not scored:
         return
-    measure = measure_of(before, after, metric, margin)
-    weight = first.weights.get(metric)
-    for column, labels in {"overall": ["overall"] * len(first.item), **first.groups}.items():
-        for group in sorted({labels[i] for i in items}):
-            places = [i for i in items if labels[i] == group]
-            names = [first.item[i] for i in places]
-            estimate = over_runs(
-                [[float(run[name] or 0) for name in names] for run in sides[0]],
-                [[float(run[name] or 0) for name in names] for run in sides[1]],
-                [first.cluster[i] for i in places],
+    measure = measure_of(runs, metric, margin)
+    lost = set().union(*(scores_by_item(run, metric) for run in runs)) - scored
+    first = before[0]
+    items = [item for item in first.item if item in scored]
+    for column, labels in labels_by_column(runs).items():
+        for group in sorted({labels[item] for item in items}):
+            names = [item for item in items if labels[item] == group]
+            unpaired = sum(labels[item] == group for item in lost)
+            difference = over_runs(
+                scores_at(before, metric, names),
+                scores_at(after, metric, names),
+                at(names, first.item, first.cluster),
                 measure.span,
-                [weight[i] for i in places] if weight else None,
+                at(names, first.item, first.weights.get(metric) or [1.0] * len(first.item)),
             )
-            difference = in_family([estimate])[0]
-            yield Row(first.title, metric, measure, column, group, estimate, difference)
+            share = unpaired / (unpaired + len(names))
+            yield Row(
+                first.title, metric, measure, column, group, replace(difference, unpaired=share)
+            )
 
 
-def columns_of(runs: Sequence[Scores], metric: str) -> list[dict[str, float | None]]:
-    """Each run's scores by item."""
-    return [dict(zip(run.item, run.metrics[metric], strict=True)) for run in runs]
+def scores_by_item(run: Scores, metric: str) -> dict[str, float]:
+    """A run's scores of those items that have one."""
+    scored = zip(run.item, run.metrics[metric], strict=True)
+    return {item: score for item, score in scored if score is not None}
 
 
-def measure_of(
-    before: Sequence[Scores], after: Sequence[Scores], metric: str, margin: float | None
-) -> Measure:
+def scored_by_all(runs: Sequence[Scores], metric: str) -> set[str]:
+    """The items that have a score in every run."""
+    return set.intersection(*(set(scores_by_item(run, metric)) for run in runs))
+
+
+def scores_at(runs: Sequence[Scores], metric: str, names: Sequence[str]) -> list[list[float]]:
+    """Scores of these items, [runs][items]."""
+    found = []
+    for run in runs:
+        scores = scores_by_item(run, metric)
+        found.append([scores[name] for name in names])
+    return found
+
+
+def at(names: Sequence[str], items: Sequence[str], column: Sequence[T]) -> list[T]:
+    """The entries of a column that belong to these items."""
+    by_item = dict(zip(items, column, strict=True))
+    return [by_item[name] for name in names]
+
+
+def labels_by_column(runs: Sequence[Scores]) -> dict[str, dict[str, str]]:
+    """What every item of any run is called in each column to break down by."""
+    found: dict[str, dict[str, str]] = {"overall": {}}
+    for run in runs:
+        found["overall"].update(dict.fromkeys(run.item, "overall"))
+    for column in runs[0].groups:
+        found[column] = {}
+        for run in runs:
+            labels = run.groups.get(column, runs[0].groups[column])
+            found[column].update(zip(run.item, labels, strict=False))
+    return found
+
+
+def measure_of(runs: Sequence[Scores], metric: str, margin: float | None) -> Measure:
     """How a metric is shown: as MEASURES says of our own, else by the range of its scores."""
-    ours = before[0].bench.startswith("tatqa") or metric in JUDGED
-    known = MEASURES.get(metric) if ours else None
-    if known is None:
-        runs = [*before, *after]
-        values = [x for run in runs for x in run.metrics[metric] if x is not None]
-        share = all(0 <= x <= 1 for x in values)
-        label = metric
-        if metric.split(",")[0].endswith("perplexity"):
-            label = f"log of {metric}"
-        known = Measure(
-            label=f"{label}, %" if share else label,
-            factor=100 if share else 1,
-            span=1 if share else max(values) - min(values),
-            margin=0,
-            higher_is_better=before[0].higher_is_better.get(metric),
+    known = MEASURES[metric] if is_ours(runs[0], metric) else unknown_measure(runs, metric)
+    return known if margin is None else replace(known, margin=margin / known.factor)
+
+
+def is_ours(scores: Scores, metric: str) -> bool:
+    """Whether MEASURES speaks of this metric; other tasks use the same names for other scales."""
+    if metric in ("score", "success"):
+        return "judge" in scores.identity
+    is_tatqa = scores.bench.startswith("tatqa")
+    return metric in MEASURES and (is_tatqa or metric == "prompt_level_strict_acc")
+
+
+def unknown_measure(runs: Sequence[Scores], metric: str) -> Measure:
+    """A metric known by its scores and its direction alone; nothing is called no difference."""
+    values = [score for run in runs for score in scores_by_item(run, metric).values()]
+    name = metric.split(",")[0]
+    share = all(0 <= x <= 1 for x in values) and not name.endswith(LOGARITHMS)
+    seen = max(values) - min(values)
+    label = f"log of {metric}" if name.endswith("perplexity") else metric
+    return Measure(
+        label=f"{label}, %" if share else label,
+        factor=100 if share else 1,
+        span=1 if share else seen or math.inf,
+        margin=0,
+        higher_is_better=direction(runs, metric),
+    )
+
+
+def direction(runs: Sequence[Scores], metric: str) -> bool | None:
+    """Whether higher is better, as far as any output says. Raises InputError where they differ."""
+    known = {run.higher_is_better[metric] for run in runs if metric in run.higher_is_better}
+    if len(known) > 1:
+        raise InputError(
+            f"{runs[0].bench}: not comparable, higher {metric} is better in one output and worse "
+            "in another; score both with one version of the task"
         )
-    if margin is None:
-        return known
-    return replace(known, margin=margin / known.factor)
+    return known.pop() if known else None
 
 
 def in_families(rows: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
     """The rows of every bench, each adjusted for the family that it is read with."""
-    families: dict[tuple[str, ...], list[Row]] = {}
+    families: dict[tuple[str, ...], list[tuple[str, int]]] = {}
     for bench, found in rows.items():
-        for row in found:
-            families.setdefault(family_of(bench, row, found[0].metric), []).append(row)
-    adjusted = {
-        id(row): new
-        for family in families.values()
-        for row, new in zip(family, as_family(family), strict=True)
-    }
-    return {bench: [adjusted[id(row)] for row in found] for bench, found in rows.items()}
+        for place, row in enumerate(found):
+            families.setdefault(family_of(bench, row, found[0].metric), []).append((bench, place))
+    adjusted = {bench: list(found) for bench, found in rows.items()}
+    for places in families.values():
+        family = as_family([rows[bench][place] for bench, place in places])
+        for (bench, place), row in zip(places, family, strict=True):
+            adjusted[bench][place] = row
+    return adjusted
 
 
 def family_of(bench: str, row: Row, first_metric: str) -> tuple[str, ...]:
@@ -322,8 +394,8 @@ def family_of(bench: str, row: Row, first_metric: str) -> tuple[str, ...]:
 
 
 def as_family(rows: Sequence[Row]) -> list[Row]:
-    """The same rows as one family: Holm's p, simultaneous intervals, detectable at that level."""
-    differences = in_family([row.estimate for row in rows])
+    """The same rows as one family, whose intervals hold together."""
+    differences = in_family([row.difference for row in rows])
     return [replace(row, difference=d) for row, d in zip(rows, differences, strict=True)]
 
 
@@ -342,10 +414,6 @@ def as_json(rows: list[Row]) -> list[dict[str, Any]]:
     """Rows for machines; a figure that is not finite becomes null."""
     found = []
     for row in rows:
-        figures: dict[str, Any] = asdict(row.difference)
-        for key, value in figures.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                figures[key] = None
         words = {
             "bench": row.bench,
             "metric": row.metric,
@@ -354,16 +422,27 @@ def as_json(rows: list[Row]) -> list[dict[str, Any]]:
             "verdict": row.verdict,
             "margin": row.measure.margin,
             "higher_is_better": row.measure.higher_is_better,
+            "p_unadjusted": row.difference.p_alone,
         }
-        found.append({**figures, **words, "p_unadjusted": row.difference.p_alone})
+        figures = {name: getattr(row.difference, name) for name in FIGURES}
+        for name, value in figures.items():
+            if not math.isfinite(value):
+                figures[name] = None
+        found.append({**figures, **words})
     return found
 
 
 def is_worse(rows: list[Row]) -> bool:
-    """Did the first metric of any bench get worse overall?"""
+    """Did the first metric of any bench get worse overall?
+
+    Raises InputError where no output says whether higher is better.
+    """
     firsts = {row.bench: row.metric for row in reversed(rows)}
-    return any(
-        row.verdict == "worse"
-        for row in rows
-        if row.column == "overall" and row.metric == firsts[row.bench]
-    )
+    worse = False
+    for row in rows:
+        if row.column != "overall" or row.metric != firsts[row.bench]:
+            continue
+        if row.measure.higher_is_better is None:
+            raise InputError(f"{row.bench}: no output says whether higher {row.metric} is better")
+        worse = worse or row.verdict == "worse"
+    return worse

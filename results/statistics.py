@@ -2,41 +2,59 @@
 
 Scores come in clusters (TAT-QA questions in their context, MT-Bench turns in their question), and
 the scores of a cluster are not independent. So every figure here is made from one sum and one size
-per cluster. Comparisons that are read together are one family, and all four figures hold for the
-whole family: docs/STATISTICS.md says how, with simulations.
+per cluster. The interval is the only inference: p is the level at which it just reaches 0, and the
+verdict is read off it. Comparisons that are read together are one family, whose intervals hold
+together: docs/STATISTICS.md says how, with simulations.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import optimize, special
 
 ALPHA = 0.05  # of a whole family: of false differences, and of intervals that miss
 POWER = 0.80  # of the detectable difference
-EXACT = 13  # up to so many clusters that differ, p tries all 2**13 sign patterns
-SPARSE = 30  # fewer clusters that differ than this: the interval also counts changes not yet seen
+EXACT = 13  # up to so many clusters that differ, all 2**13 sign patterns are tried
+SPARE = 2  # clusters beyond the fewest that sign flips need, for a detectable difference
 SMALLEST_P = 1e-12  # no tail of a t distribution is worth more than this; p is never 0
+GRID = 1024  # quantiles of the chi-squared distributions over which power is averaged
 Array = NDArray[np.float64]
 Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A paired difference, after minus before, in the scores' unit, before a family is chosen.
+class Part:
+    """One source of chance: its standard error, and the degrees of freedom that this has."""
+
+    se: float
+    df: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference, after minus before, in the scores' unit, as one of a family.
+
+    The intervals `low` to `high` of the family hold together with probability 95 %, `p` is below
+    0.05 just where this one leaves out 0 (Bonferroni, both), and `detectable` is at the level that
+    the family leaves to one of them.
 
     Attributes:
         n: Scores on each side; `clusters` of them are independent.
         before: Weighted mean before; `after` likewise.
-        se: Standard error of `delta`, with `df` degrees of freedom.
+        questions: Standard error of `delta` from the choice of questions.
         skewness: Of delta's sampling distribution (0 for a symmetric one).
-        p: Two-sided p of no difference, for this comparison alone.
+        flips: Share of the sign patterns of the clusters that differ whose delta is as far from 0;
+            0 where more than EXACT clusters differ.
         span: The largest difference there can be.
-        unseen: What changes that the sample does not show can add at a given alpha; None where
-            enough clusters changed.
-        runs: Training runs that were averaged; `se_runs` is their part of `se`.
+        changes: What clusters that differ from most others add; None where most do.
+        runs: Training runs that were averaged; `seeds` is the chance from them, a part for each
+            side that has several.
+        unpaired: Share of the scores that one side lacks: they may have changed by `span`.
+        family: Comparisons that are read together with this one, itself included.
     """
 
     n: int
@@ -44,57 +62,114 @@ class Estimate:
     before: float
     after: float
     delta: float
-    se: float
-    df: float
+    questions: Part
     skewness: float
-    p: float
+    flips: float
     span: float = math.inf
-    unseen: "Changes | None" = None
+    changes: "Changes | None" = None
     runs: int = 1
-    se_runs: float = 0.0
+    seeds: tuple[Part, ...] = ()
+    unpaired: float = 0.0
+    family: int = 1
+
+    @cached_property
+    def limits(self) -> Interval:
+        """The interval at the level that the family leaves."""
+        return self.interval(ALPHA / self.family)
+
+    @property
+    def low(self) -> float:
+        """Lower limit of the simultaneous interval."""
+        return self.limits[0]
+
+    @property
+    def high(self) -> float:
+        """Upper limit of the simultaneous interval."""
+        return self.limits[1]
+
+    @property
+    def p(self) -> float:
+        """Two-sided p of no difference, adjusted for the family."""
+        return min(self.p_alone * self.family, 1.0)
+
+    @cached_property
+    def detectable(self) -> float:
+        """The true difference that this comparison finds with 80 % power within its family."""
+        return self.detectable_at(ALPHA / self.family)
+
+    @property
+    def se(self) -> float:
+        """Standard error of `delta` from questions and runs together."""
+        return math.hypot(self.questions.se, self.se_runs)
+
+    @property
+    def se_runs(self) -> float:
+        """The part of `se` that comes from the runs; 0 for a single run a side."""
+        return math.hypot(*(part.se for part in self.seeds))
+
+    @property
+    def df(self) -> float:
+        """Degrees of freedom of the questions' part."""
+        return self.questions.df
+
+    @property
+    def df_runs(self) -> float:
+        """Degrees of freedom of the runs' part, both sides together."""
+        return sum(part.df for part in self.seeds)
+
+    @cached_property
+    def p_alone(self) -> float:
+        """Two-sided p of no difference: the alpha at which `interval` just reaches 0."""
+        if self.clusters < 2 or self.delta == 0:
+            return 1.0
+
+        def beyond_0(exponent: float) -> float:
+            low, high = self._limits(10**exponent)
+            return low if self.delta > 0 else -high
+
+        least = math.log10(SMALLEST_P)
+        if beyond_0(0.0) <= 0:
+            return 1.0
+        if beyond_0(least) >= 0:
+            return max(self.flips, SMALLEST_P)
+        return max(self.flips, float(10 ** optimize.brentq(beyond_0, least, 0.0)))
 
     def interval(self, alpha: float) -> Interval:
         """The interval that misses with probability alpha; nothing is known of one cluster."""
         if self.clusters < 2:
             return -math.inf, math.inf
-        low, high = t_interval(self.delta, self.se, self.df, self.skewness, alpha)
-        if self.unseen is not None:
-            below, above = self.unseen.interval(alpha)
-            low, high = min(low, below), max(high, above)
+        low, high = self._limits(alpha)
+        if alpha <= self.flips:  # chance alone gives such signs as often as this
+            low, high = min(low, 0.0), max(high, 0.0)
         return max(low, -self.span), min(high, self.span)
 
-    def detectable(self, alpha: float) -> float:
-        """The true difference that a two-sided test at alpha finds with 80 % power."""
-        low, high = self.interval(alpha)
-        if self.clusters < 2:
+    def _limits(self, alpha: float) -> Interval:
+        """Limits from questions and runs; their distances are joined by square-and-add."""
+        part = self.questions
+        below, above = t_distances(part.se, part.df, self.skewness, alpha)
+        if self.changes is not None:
+            fewer, more = self.changes.distances(alpha)
+            below, above = max(below, fewer), max(above, more)
+        seeds = [t_quantile(part.df, alpha) * part.se for part in self.seeds]
+        low, high = self.delta - math.hypot(below, *seeds), self.delta + math.hypot(above, *seeds)
+        if self.unpaired == 0:
+            return low, high
+        paired = 1 - self.unpaired
+        return paired * low - self.unpaired * self.span, paired * high + self.unpaired * self.span
+
+    def detectable_at(self, alpha: float) -> float:
+        """The true difference whose interval at alpha leaves out 0 with 80 % power.
+
+        Infinite where there is none: with so few clusters, or beyond the largest there can be.
+        """
+        if self.clusters < fewest_flips(alpha) + SPARE:
             return math.inf
-        found = detectable_difference(self.se, self.df, alpha)
-        return found if self.unseen is None else max(found, (high - low) / 2)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """An estimate as one of a family: `p` is adjusted (Holm), `low` to `high` is simultaneous.
-
-    All intervals of the family hold together with probability 95 % (Bonferroni), and `detectable`
-    is at the level that the family leaves to one comparison.
-    """
-
-    n: int
-    clusters: int
-    before: float
-    after: float
-    delta: float
-    se: float
-    df: float
-    low: float
-    high: float
-    p: float
-    p_alone: float
-    detectable: float
-    family: int
-    runs: int
-    se_runs: float
+        found = detectable_difference([self.questions, *self.seeds], alpha)
+        if self.changes is not None:
+            found = max(found, self.changes.detectable_at(alpha))
+        if self.unpaired > 0:
+            found = (found + self.unpaired * self.span) / (1 - self.unpaired)
+        return found if found <= self.span else math.inf
 
 
 def paired(
@@ -102,19 +177,9 @@ def paired(
     after: Sequence[float],
     cluster: Sequence[str],
     span: float = 1,
-) -> Difference:
-    """Compare two score lists of the same questions, as a family of one; see `estimate`."""
-    return in_family([estimate(before, after, cluster, span)])[0]
-
-
-def estimate(
-    before: Sequence[float],
-    after: Sequence[float],
-    cluster: Sequence[str],
-    span: float = 1,
     weight: Sequence[float] | None = None,
-) -> Estimate:
-    """A paired difference of two score lists.
+) -> Difference:
+    """A paired difference of two score lists, each [questions], as a family of one.
 
     Args:
         before: A score for each question; `after` likewise, in the same order.
@@ -134,18 +199,17 @@ def estimate(
     w = np.ones(len(a)) if weight is None else np.asarray(weight, float)
     sums, sizes = cluster_sums(b - a, cluster, w)
     total = float(sizes.sum())
-    return Estimate(
+    return Difference(
         n=len(a),
         clusters=len(sums),
         before=float((w * a).sum()) / total,
         after=float((w * b).sum()) / total,
         delta=float(sums.sum()) / total,
-        se=standard_error(sums, sizes),
-        df=len(sums) - 1,
+        questions=Part(standard_error(sums, sizes), effective_clusters(sizes) - 1),
         skewness=skewness(sums, sizes),
-        p=p_value(sums, sizes),
+        flips=sign_flips(sums),
         span=span,
-        unseen=Changes.of(sums, sizes, span),
+        changes=Changes.of(sums, sizes, span),
     )
 
 
@@ -162,15 +226,27 @@ def cluster_sums(
 def standard_error(sums: Array, sizes: Array) -> float:
     """Cluster-robust standard error of the mean over all values; the only one of this room.
 
-    The mean is a ratio of sums, so residuals are taken from the ratio (Cochran 1977, Sampling
-    Techniques, eq. 6.9; the same as Miller 2024, Adding Error Bars to Evals, section 2.2, times
-    the factor n / (n - 1) for a finite number of clusters). NaN for one cluster.
+    The jackknife over clusters (CV3): how far the mean moves as each cluster in turn is left out
+    (Cameron and Miller 2015, A Practitioner's Guide to Cluster-Robust Inference, section VI.B;
+    MacKinnon, Nielsen and Webb 2023, Cluster-robust inference: a guide to empirical practice). For
+    clusters of equal size it is the textbook's, which Miller 2024, Adding Error Bars to Evals, has
+    in section 2.2, with the factor n / (n - 1). NaN for one cluster.
     """
     n = len(sums)
     if n < 2:
         return math.nan
-    residual = sums - sums.sum() / sizes.sum() * sizes
-    return float(math.sqrt(n / (n - 1) * np.sum(residual**2)) / sizes.sum())
+    without = (sums.sum() - sums) / (sizes.sum() - sizes)
+    moved = without - sums.sum() / sizes.sum()
+    return math.sqrt((n - 1) / n * float(np.sum(moved**2)))
+
+
+def effective_clusters(sizes: Array) -> float:
+    """How many clusters of equal size say as much as these: n^2 / sum of the squared sizes.
+
+    Carter, Schnepel and Steigerwald (2017, Asymptotic Behavior of a t-Test Robust to Cluster
+    Heterogeneity, eq. 9) for a mean whose scores are independent; t has one degree less.
+    """
+    return float(sizes.sum() ** 2 / np.sum(sizes**2))
 
 
 def skewness(sums: Array, sizes: Array) -> float:
@@ -182,20 +258,23 @@ def skewness(sums: Array, sizes: Array) -> float:
     return float(np.mean(residual**3)) / variance**1.5 / math.sqrt(len(sums))
 
 
-def t_interval(delta: float, se: float, df: float, skew: float, alpha: float) -> Interval:
-    """Student's interval, widened on the side to which the scores are skewed.
+def t_quantile(df: float, alpha: float) -> float:
+    """The t that Student's distribution exceeds either way with probability alpha."""
+    return float(-special.stdtrit(df, alpha / 2))
+
+
+def t_distances(se: float, df: float, skew: float, alpha: float) -> Interval:
+    """From a mean to the limits of Student's interval, wider on the side of the skew.
 
     Hall (1992, On the removal of skewness by transformation) makes the studentized mean T almost
     symmetric by the cubic g(T) = T + k (T^2 / 3 + 1 / 6) + k^2 T^3 / 27, with k the skewness of
     the mean; its inverse takes the t quantiles back. The wider of both limits is taken on either
     side, because k is itself an estimate.
     """
-    if se == 0:
-        return delta, delta
-    quantile = float(stats.t.ppf(1 - alpha / 2, df))
+    quantile = t_quantile(df, alpha)
     upper = max(quantile, -skew_inverse(-quantile, skew))
     lower = max(quantile, skew_inverse(quantile, skew))
-    return delta - lower * se, delta + upper * se
+    return lower * se, upper * se
 
 
 def skew_transform(t: float, skew: float) -> float:
@@ -212,103 +291,159 @@ def skew_inverse(x: float, skew: float) -> float:
 
 @dataclass(frozen=True)
 class Changes:
-    """Few clusters that changed: how many gained and lost how much, in shares of all scores.
+    """More than half of the clusters changed by one amount; how the others deviate from it.
+
+    Mostly that amount is 0: few clusters changed at all. It is 1 where a format that nobody kept
+    is kept by almost everybody. What the sample does not show matters then: with no deviation at
+    all, this is the rule of three.
 
     Attributes:
-        clusters: All clusters.
-        gained: Clusters whose sum rose, `gain` their mean rise over all `clusters`.
-        lost: Clusters whose sum fell, `loss` their mean fall (positive) over all `clusters`.
-        span: The change of a cluster all of whose scores change as far as they can.
+        effective: Effective number of clusters.
+        common: The change of most clusters, in the scores' unit.
+        above: Share of the scores in clusters that changed by more, `rise` their surplus over all
+            scores.
+        below: Share of the scores in clusters that changed by less, `fall` what they lack.
+        span: The largest change that one score can make.
     """
 
-    clusters: int
-    gained: int
-    gain: float
-    lost: int
-    loss: float
+    effective: float
+    common: float
+    above: float
+    rise: float
+    below: float
+    fall: float
     span: float
 
     @classmethod
     def of(cls, sums: Array, sizes: Array, span: float) -> "Changes | None":
-        """The changes, or None where enough clusters changed for Student's interval alone."""
-        changed = int(np.count_nonzero(sums))
-        n = len(sums)
-        if changed >= SPARSE or 2 * changed >= n:
+        """The deviations, or None where no amount is that of more than half of the clusters."""
+        change = np.round(sums / sizes, 12)
+        amounts, count = np.unique(change, return_counts=True)
+        if 2 * count.max() <= len(sums):
             return None
-        change = sums / sizes.mean()
-        gain, loss = change[change > 0], -change[change < 0]
-        return cls(n, len(gain), float(gain.sum()) / n, len(loss), float(loss.sum()) / n, span)
+        common = float(amounts[np.argmax(count)])
+        share = sizes / sizes.sum()
+        surplus = (change - common) * share
+        up, down = change > common, change < common
+        return cls(
+            effective=effective_clusters(sizes),
+            common=common,
+            above=float(share[up].sum()),
+            rise=float(surplus[up].sum()),
+            below=float(share[down].sum()),
+            fall=float(-surplus[down].sum()),
+            span=span,
+        )
 
-    def interval(self, alpha: float) -> Interval:
-        """Limits of gain minus loss from exact limits of either count.
+    def distances(self, alpha: float) -> Interval:
+        """From the difference down to its lower and up to its upper limit.
 
-        Newcombe's (1998) and Zou and Donner's (2008) square-and-add: the distance to each limit
-        is the root of the squared distances of the parts. With no change at all it is the exact
-        binomial bound: the share of changing clusters that shows none in n draws with probability
-        alpha / 2, each changing by `span`.
+        Exact limits of both shares are joined by square-and-add (Newcombe 1998; Zou and Donner
+        2008): the distance to a limit is the root of the squared distances of the parts.
         """
-        gain_down, gain_up = self._distances(self.gained, self.gain, alpha)
-        loss_down, loss_up = self._distances(self.lost, self.loss, alpha)
-        delta = self.gain - self.loss
-        return delta - math.hypot(gain_down, loss_up), delta + math.hypot(gain_up, loss_down)
+        rise_down, rise_up = self._distances(self.above, self.rise, self.span - self.common, alpha)
+        fall_down, fall_up = self._distances(self.below, self.fall, self.span + self.common, alpha)
+        return math.hypot(rise_down, fall_up), math.hypot(rise_up, fall_down)
 
-    def _distances(self, count: int, amount: float, alpha: float) -> Interval:
-        """From an amount down to its lower and up to its upper limit.
-
-        The size of a change not yet seen is the mean of those seen and one of `span`.
-        """
-        low, high = clopper_pearson(count, self.clusters, alpha)
-        share = count / self.clusters
-        seen = amount / share if count else 0.0
-        unseen = (seen * count + self.span) / (count + 1)
+    def _distances(self, share: float, amount: float, largest: float, alpha: float) -> Interval:
+        """From an amount down to its lower and up to its upper limit."""
+        low, high = clopper_pearson(share * self.effective, self.effective, alpha)
+        seen = amount / share if share > 0 else 0.0
+        unseen = max(seen, self.unseen(largest))
         return seen * (share - low), unseen * (high - share)
 
+    def unseen(self, largest: float) -> float:
+        """The size of a deviation not yet seen: the mean of all seen and of one that is largest."""
+        count = (self.above + self.below) * self.effective
+        total = (self.rise + self.fall) * self.effective
+        return min((total + largest) / (count + 1), largest)
 
-def clopper_pearson(count: int, n: int, alpha: float) -> Interval:
-    """Exact limits of a binomial share (Clopper and Pearson 1934)."""
-    low = float(stats.beta.ppf(alpha / 2, count, n - count + 1)) if count > 0 else 0.0
-    high = float(stats.beta.ppf(1 - alpha / 2, count + 1, n - count)) if count < n else 1.0
+    def detectable_at(self, alpha: float) -> float:
+        """The surplus of gains that leaves 0 out of the interval at alpha with 80 % power.
+
+        As many clusters as are seen to go both ways go on doing so, and all changes have the size
+        of one not yet seen. Infinite where most clusters changed, or where no share is enough.
+        """
+        if self.common != 0 or not math.isfinite(self.span):
+            return math.inf
+        both = min(self.above, self.below)
+        size = self.unseen(self.span)
+
+        def margin(share: float) -> float:
+            """How far the lower limit lies above 0, less what POWER asks for."""
+            gained = both + share
+            there = replace(self, above=gained, rise=gained * size, below=both, fall=both * size)
+            noise = math.sqrt((share + 2 * both - share**2) / self.effective) * size
+            return share * size - there.distances(alpha)[0] - special.ndtri(POWER) * noise
+
+        most = 1 - 2 * both
+        least = self._share_of_flips(alpha)
+        if least > most or margin(most) <= 0:
+            return math.inf
+        found = float(optimize.brentq(margin, 0.0, most))
+        return max(found, least) * size
+
+    def _share_of_flips(self, alpha: float) -> float:
+        """The share of changing clusters of which sign flips see enough with 80 % power."""
+        fewest = fewest_flips(alpha)
+        if fewest > self.effective:
+            return math.inf
+        return float(special.betaincinv(fewest, self.effective - fewest + 1, POWER))
+
+
+def clopper_pearson(count: float, n: float, alpha: float) -> Interval:
+    """Exact limits of a binomial share (Clopper and Pearson 1934).
+
+    Count and n need not be whole: of clusters of unequal size, n is their effective number and
+    count its part (Korn and Graubard 1998).
+    """
+    low = float(special.betaincinv(count, n - count + 1, alpha / 2)) if count > 0 else 0.0
+    high = float(special.betaincinv(count + 1, n - count, 1 - alpha / 2)) if count < n else 1.0
     return low, high
 
 
-def p_value(sums: Array, sizes: Array) -> float:
-    """Two-sided p of no difference for one comparison.
+def sign_flips(sums: Array) -> float:
+    """Exact share of the 2**m sign patterns of m differing clusters whose sum is as far from 0.
 
-    Where few clusters differ, before and after are swapped within clusters in every possible way
-    (sign-flip permutation, exact). Beyond, it is the alpha at which `t_interval` just reaches 0.
+    Before and after are swapped within clusters in every possible way. 0 for m above EXACT.
     """
-    if np.count_nonzero(sums) <= EXACT:
-        return sign_flip_p(sums)
-    se = standard_error(sums, sizes)
-    delta = float(sums.sum() / sizes.sum())
-    return t_test_p(delta, se, len(sums) - 1, skewness(sums, sizes))
-
-
-def sign_flip_p(sums: Array) -> float:
-    """Exact share of the 2**m sign patterns of m differing clusters whose sum is as far from 0."""
     sums = sums[sums != 0]
+    if len(sums) > EXACT:
+        return 0.0
     bits = np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums)) & 1
     flipped = (1 - 2.0 * bits) @ sums
     return float(np.mean(np.abs(flipped) >= abs(sums.sum()) * (1 - 1e-12)))
 
 
-def t_test_p(delta: float, se: float, df: float, skew: float = 0.0) -> float:
-    """Two-sided p of Student's test and of the one corrected for skewness: the larger of both."""
-    if se == 0:
-        return SMALLEST_P if delta else 1.0
-    t = delta / se
-    plain = 2 * float(stats.t.sf(abs(t), df))
-    corrected = skew_transform(t, skew)
-    if corrected * t <= 0:  # the correction alone explains the difference
-        return 1.0
-    skewed = 2 * float(stats.t.sf(abs(corrected), df))
-    return max(plain, skewed, SMALLEST_P)
+def fewest_flips(alpha: float) -> int:
+    """The fewest clusters, all changing one way, whose share of sign patterns is below alpha."""
+    return math.floor(1 - math.log2(alpha)) + 1
 
 
-def detectable_difference(se: float, df: float, alpha: float = ALPHA) -> float:
-    """The true difference that a two-sided t test at alpha finds with 80 % power, given its se."""
-    quantiles = stats.t.ppf(1 - alpha / 2, df) + stats.t.ppf(POWER, df)
-    return float(quantiles * se)
+def detectable_difference(parts: Sequence[Part], alpha: float = ALPHA) -> float:
+    """The true difference that a two-sided test at alpha finds with 80 % power.
+
+    The test is that of the interval: critical distances of the parts joined by square-and-add.
+    With one part this is the noncentral t distribution's; power is averaged over quantiles of the
+    parts' estimated variances.
+    """
+    each = math.ceil(GRID ** (1 / len(parts)))
+    level = (np.arange(each) + 0.5) / each
+    squared = np.zeros(1)
+    for part in parts:
+        variance = special.chdtri(part.df, level) / part.df * part.se**2
+        critical = t_quantile(part.df, alpha) ** 2 * variance
+        squared = np.add.outer(squared, critical).ravel()
+    noise = math.hypot(*(part.se for part in parts))
+    if noise == 0:
+        return 0.0
+
+    def lacking(difference: float) -> float:
+        z = (difference - np.sqrt(squared)) / noise
+        return float(np.mean(special.ndtr(z))) - POWER
+
+    most = float(np.sqrt(squared.max())) + 10 * noise
+    return float(optimize.brentq(lacking, 0.0, most))
 
 
 def over_runs(
@@ -317,43 +452,24 @@ def over_runs(
     cluster: Sequence[str],
     span: float = 1,
     weight: Sequence[float] | None = None,
-) -> Estimate:
+) -> Difference:
     """A paired difference of recipes: several runs a side (training seeds, or repeated readings).
 
     Args:
-        before: Scores [runs][questions]; `after` likewise. Runs of a side are exchangeable.
+        before: Scores, [runs][questions]; `after` likewise. Runs of a side are exchangeable.
 
-    The estimate is the difference of the means over runs. Questions and runs are crossed, so its
-    variance is that of the questions plus that of the runs, less their interaction, which is in
-    both (two-way analysis of variance; Cameron, Gelbach and Miller 2011 for clusters). Degrees of
-    freedom are Satterthwaite's (1946). With one run a side it is `estimate`: then it holds for
-    these runs, not for their recipes.
+    The estimate is the difference of the means over runs. Its chance comes from questions and from
+    runs, each with degrees of freedom of its own (a side of k runs has k - 1), and the distances
+    to the limits are joined by square-and-add: a variance from two runs is hardly known, and one t
+    for the sum of both would take it at its word. With one run a side it is `paired`: then it
+    holds for these runs, not for their recipes.
     """
-    one = estimate(_mean(before), _mean(after), cluster, span, weight)
+    one = paired(_mean(before), _mean(after), cluster, span, weight)
     sides = [side for side in (before, after) if len(side) > 1]
     if not sides or one.clusters < 2:
         return one
-    runs, interaction, per_df = 0.0, 0.0, one.se**4 / one.df
-    for side in sides:
-        variance, mixed = _run_variance(side, cluster, weight)
-        runs += variance
-        interaction += mixed
-        per_df += variance**2 / (len(side) - 1)
-    total = max(one.se**2 + runs - interaction, one.se**2, runs)
-    if total == 0:
-        return one
-    df = total**2 / per_df
-    skew = one.skewness * (one.se**2 / total) ** 1.5
-    se = math.sqrt(total)
-    return replace(
-        one,
-        se=se,
-        df=df,
-        skewness=skew,
-        p=max(one.p, t_test_p(one.delta, se, df, skew)),
-        runs=max(len(before), len(after)),
-        se_runs=math.sqrt(max(total - one.se**2, 0.0)),
-    )
+    seeds = tuple(spread_of_runs(side, weight) for side in sides)
+    return replace(one, runs=max(len(before), len(after)), seeds=seeds)
 
 
 def _mean(runs: Sequence[Sequence[float]]) -> list[float]:
@@ -361,49 +477,19 @@ def _mean(runs: Sequence[Sequence[float]]) -> list[float]:
     return [float(x) for x in np.mean(np.asarray(runs, float), axis=0)]
 
 
-def _run_variance(
-    runs: Sequence[Sequence[float]], cluster: Sequence[str], weight: Sequence[float] | None
-) -> Interval:
-    """Variance of the mean over runs from the spread between runs, and the interaction in it."""
-    w = None if weight is None else np.asarray(weight, float)
-    summed = [cluster_sums(np.asarray(run, float), cluster, w) for run in runs]
-    share = np.array([sums / sizes.sum() for sums, sizes in summed])  # [runs, clusters]
-    count, clusters = share.shape
-    means = share.sum(axis=1)
-    between = float(np.var(means, ddof=1)) / count
-    residual = share - share.mean(axis=0) - (means - means.mean())[:, None] / clusters
-    freedom = (count - 1) * (clusters - 1)
-    mixed = float(np.sum(residual**2)) / freedom * clusters / count
-    return between, min(mixed, between)
+def spread_of_runs(runs: Sequence[Sequence[float]], weight: Sequence[float] | None) -> Part:
+    """Standard error of the mean over runs from how far their own means lie apart.
+
+    What questions and runs do together (a question that one run happens to answer) is in this and
+    in the questions' part: that errs on the side of the wider interval.
+    """
+    means = np.average(np.asarray(runs, float), axis=1, weights=weight)
+    return Part(float(np.std(means, ddof=1)) / math.sqrt(len(means)), len(means) - 1)
 
 
-def in_family(estimates: Sequence[Estimate]) -> list[Difference]:
-    """Comparisons that are read together: Holm's p, Bonferroni's intervals, one level for all."""
-    alpha = ALPHA / max(len(estimates), 1)
-    adjusted = holm([one.p for one in estimates])
-    found = []
-    for one, p in zip(estimates, adjusted, strict=True):
-        low, high = one.interval(alpha)
-        found.append(
-            Difference(
-                n=one.n,
-                clusters=one.clusters,
-                before=one.before,
-                after=one.after,
-                delta=one.delta,
-                se=one.se,
-                df=one.df,
-                low=low,
-                high=high,
-                p=p,
-                p_alone=one.p,
-                detectable=one.detectable(alpha),
-                family=len(estimates),
-                runs=one.runs,
-                se_runs=one.se_runs,
-            )
-        )
-    return found
+def in_family(differences: Sequence[Difference]) -> list[Difference]:
+    """Comparisons that are read together: one level is divided among them (Bonferroni)."""
+    return [replace(one, family=len(differences)) for one in differences]
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -416,15 +502,11 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def verdict(d: Difference, margin: float, higher_is_better: bool = True) -> str:
-    """What the comparison supports, in one word or two.
+    """What the comparison supports, in one word or two, read off the simultaneous interval.
 
-    "better" or "worse" if the simultaneous interval leaves out 0 and the adjusted p is below 0.05;
-    "no difference" if the interval stays within the margin both ways, "smaller than the margin" if
-    it also leaves out 0; else "cannot tell".
+    "better" or "worse" if it leaves out 0 (p is below 0.05 just then); "no difference" if it stays
+    within the margin both ways; else "cannot tell".
     """
-    leaves_out_0 = d.low > 0 or d.high < 0
-    if d.p < ALPHA and leaves_out_0:
+    if d.low > 0 or d.high < 0:
         return "better" if (d.delta > 0) == higher_is_better else "worse"
-    if max(-d.low, d.high) <= margin:
-        return "smaller than the margin" if leaves_out_0 else "no difference"
-    return "cannot tell"
+    return "no difference" if max(-d.low, d.high) <= margin else "cannot tell"

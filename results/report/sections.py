@@ -162,11 +162,10 @@ def whose_verdict(run: Run) -> str:
     if d.runs < 2:
         return "One training seed: the verdict is about this adapter, not about its recipe."
     row = run.rows[run.best_bench][0]
-    questions = (max(d.se**2 - d.se_runs**2, 0)) ** 0.5
     return (
         f"Mean of {d.runs} training seeds: the interval holds for the recipe. Standard error "
-        f"{row.show(d.se)}: questions {row.show(questions)}, seeds {row.show(d.se_runs)}; "
-        f"{d.df:.0f} degrees of freedom."
+        f"{row.show(d.se)}: questions {row.show(d.questions.se)} ({d.df:.0f} degrees of freedom), "
+        f"seeds {row.show(d.se_runs)} ({d.df_runs:.0f})."
     )
 
 
@@ -220,7 +219,7 @@ def verdict_table(runs: Sequence[Run], bench: str) -> list[list[str]]:
             "before",
             "after",
             *(names[metric] for metric in beside),
-            "p (Holm)",
+            "p (adjusted)",
             "detectable",
             "minutes",
             "GiB",
@@ -237,7 +236,7 @@ def verdict_table(runs: Sequence[Run], bench: str) -> list[list[str]]:
                 shown["before"],
                 shown["after"],
                 *(before_after(run.overall(bench, metric)) for metric in beside),
-                shown["p (Holm)"],
+                shown["p (adjusted)"],
                 shown["detectable"],
                 f"{run.minutes:.1f}",
                 "" if run.gib is None else f"{run.gib:.1f}",
@@ -277,7 +276,7 @@ STEP = "A second training step against the run that it started from"
 def between_table(field: str, pairs: Sequence[Between]) -> list[list[str]]:
     """Each run against its reference."""
     lines = [
-        ["run", "verdict", "delta (95 % interval)", "against", "p (Holm)", "detectable", "loss"]
+        ["run", "verdict", "delta (95 % interval)", "against", "p (adjusted)", "detectable", "loss"]
     ]
     for pair in pairs:
         names = [pair.run.name, pair.reference.name]

@@ -15,7 +15,7 @@ from results import statistics as s
 
 Array = NDArray[np.float64]
 Whole = NDArray[np.int64]
-Draw = Callable[[np.random.Generator], list[s.Estimate]]
+Draw = Callable[[np.random.Generator], list[s.Difference]]
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Scenario:
     truth: tuple[float, ...]
 
 
-def estimate(gain: Array, cluster: Whole, span: float = 1) -> s.Estimate:
-    """An estimate of gains that have a cluster each."""
-    return s.estimate([0.0] * len(gain), gain.tolist(), cluster.astype(str).tolist(), span)
+def gains(gain: Array, cluster: Whole, span: float = 1) -> s.Difference:
+    """The difference of gains that have a cluster each."""
+    return s.paired([0.0] * len(gain), gain.tolist(), cluster.astype(str).tolist(), span)
 
 
 def contexts(rng: np.random.Generator, count: int) -> Whole:
@@ -40,13 +40,13 @@ def contexts(rng: np.random.Generator, count: int) -> Whole:
 def exact_match(count: int, effect: float) -> Draw:
     """Right and wrong before and after: a third of the questions change, contexts differ."""
 
-    def draw(rng: np.random.Generator) -> list[s.Estimate]:
+    def draw(rng: np.random.Generator) -> list[s.Difference]:
         cluster = contexts(rng, count)
         shared = rng.normal(0, 0.1, count)[cluster]
         up = np.clip(1 / 6 + (effect + shared) / 2, 0, 1)
         down = np.clip(1 / 6 - (effect + shared) / 2, 0, 1)
         u = rng.random(len(cluster))
-        return [estimate(np.where(u < up, 1.0, np.where(u < up + down, -1.0, 0.0)), cluster)]
+        return [gains(np.where(u < up, 1.0, np.where(u < up + down, -1.0, 0.0)), cluster)]
 
     return draw
 
@@ -54,13 +54,13 @@ def exact_match(count: int, effect: float) -> Draw:
 def rare_changes(count: int, rate: float, sign: float) -> Draw:
     """Single questions change in a few contexts; `sign` is the mean direction."""
 
-    def draw(rng: np.random.Generator) -> list[s.Estimate]:
+    def draw(rng: np.random.Generator) -> list[s.Difference]:
         cluster = contexts(rng, count)
         first = np.flatnonzero(np.diff(cluster, prepend=-1))
         gain = np.zeros(len(cluster))
         changed = first[rng.random(count) < rate]
         gain[changed] = np.where(rng.random(len(changed)) < (1 + sign) / 2, 1.0, -1.0)
-        return [estimate(gain, cluster)]
+        return [gains(gain, cluster)]
 
     return draw
 
@@ -68,11 +68,11 @@ def rare_changes(count: int, rate: float, sign: float) -> Draw:
 def judged(count: int, loss: float, rate: float) -> Draw:
     """Ratings of no true difference: rare losses of `loss` points, small gains elsewhere."""
 
-    def draw(rng: np.random.Generator) -> list[s.Estimate]:
+    def draw(rng: np.random.Generator) -> list[s.Difference]:
         noise = rng.normal(0, 0.6, count)
         rare = rng.random(count) < rate
         gain = noise + np.where(rare, -loss, loss * rate / (1 - rate))
-        return [estimate(gain, np.arange(count), 9)]
+        return [gains(gain, np.arange(count), 9)]
 
     return draw
 
@@ -80,32 +80,80 @@ def judged(count: int, loss: float, rate: float) -> Draw:
 def family(size: int, effect: float) -> Draw:
     """So many runs against one base, on the same questions; the first one alone has an effect."""
 
-    def draw(rng: np.random.Generator) -> list[s.Estimate]:
+    def draw(rng: np.random.Generator) -> list[s.Difference]:
         cluster = np.arange(120).repeat(4)
         shared = rng.normal(0, 0.3, len(cluster))
         found = []
         for run in range(size):
             gain = shared + rng.normal(effect if run == 0 else 0.0, 0.5, len(cluster))
-            found.append(estimate(gain, cluster, 9))
+            found.append(gains(gain, cluster, 9))
         return found
 
     return draw
 
 
-def seeds(count: int, spread: float) -> Draw:
-    """One recipe trained with several seeds; `spread` in standard errors of the questions."""
+def seeds(count: int, spread: float, recipes: int = 1) -> Draw:
+    """Recipes trained with several seeds each; `spread` in standard errors of the questions."""
 
-    def draw(rng: np.random.Generator) -> list[s.Estimate]:
-        cluster = np.arange(200).repeat(2)
+    def draw(rng: np.random.Generator) -> list[s.Difference]:
+        cluster = np.arange(200).repeat(2).astype(str).tolist()
         error = 0.5 / np.sqrt(200)
         question = rng.normal(0, 0.5, 200).repeat(2)
-        runs = [
-            (question + rng.normal(0, spread * error) + rng.normal(0, 0.4, 400)).tolist()
-            for _ in range(count)
-        ]
-        return [s.over_runs([[0.0] * 400], runs, cluster.astype(str).tolist(), 9)]
+        found = []
+        for _ in range(recipes):
+            runs = [
+                (question + rng.normal(0, spread * error) + rng.normal(0, 0.4, 400)).tolist()
+                for _ in range(count)
+            ]
+            found.append(s.over_runs([[0.0] * 400], runs, cluster, 9))
+        return found
 
     return draw
+
+
+def unequal(count: int, spread: float) -> Draw:
+    """Clusters of lognormal size, whose scores share a fifth of their variance."""
+
+    def draw(rng: np.random.Generator) -> list[s.Difference]:
+        sizes = np.maximum(1, np.round(rng.lognormal(1.5, spread, count))).astype(int)
+        cluster = np.arange(count).repeat(sizes)
+        gain = rng.normal(0, 0.5, count)[cluster] + rng.normal(0, 1, len(cluster))
+        return [gains(gain, cluster, 99)]
+
+    return draw
+
+
+def giant(rng: np.random.Generator) -> list[s.Difference]:
+    """One cluster of 300 scores and 60 of 5."""
+    cluster = np.concatenate([np.zeros(300, int), np.arange(1, 61).repeat(5)])
+    gain = rng.normal(0, 0.3, 61)[cluster] + rng.normal(0, 1, 600)
+    return [gains(gain, cluster, 99)]
+
+
+def whole_clusters(rng: np.random.Generator) -> list[s.Difference]:
+    """Some of 200 clusters of lognormal size change as a whole, large ones more often."""
+    sizes = np.maximum(1, np.round(rng.lognormal(1, 1.3, 200))).astype(int)
+    changed = rng.random(200) < 0.002 * sizes
+    up = np.where(rng.random(200) < 0.5, 1.0, -1.0)
+    cluster = np.arange(200).repeat(sizes)
+    return [gains(np.where(changed, up, 0.0)[cluster], cluster)]
+
+
+def format_kept(count: int, rate: float) -> Draw:
+    """A format that no reply had before, and almost all have after."""
+
+    def draw(rng: np.random.Generator) -> list[s.Difference]:
+        return [gains((rng.random(count) < rate).astype(float), np.arange(count))]
+
+    return draw
+
+
+def repeated(rng: np.random.Generator) -> list[s.Difference]:
+    """150 questions that stand there 1 to 40 times, the copies of one as a cluster."""
+    copies = np.minimum(rng.zipf(2.0, 150), 40)
+    gain = rng.choice([-1.0, 0.0, 1.0], 150, p=[0.15, 0.7, 0.15])
+    cluster = np.arange(150).repeat(copies)
+    return [gains(gain[cluster], cluster)]
 
 
 SCENARIOS = [
@@ -120,11 +168,25 @@ SCENARIOS = [
     Scenario("family of 7 runs, one with an effect", family(7, 0.2), (0.2,) + (0.0,) * 6),
     Scenario("family of 7 runs, no effect", family(7, 0.0), (0.0,) * 7),
     Scenario("3 seeds, no spread between them", seeds(3, 0), (0.0,)),
-    Scenario("3 seeds, half the questions' error", seeds(3, 0.5), (0.0,)),
     Scenario("3 seeds, as large as the questions' error", seeds(3, 1), (0.0,)),
-    Scenario("3 seeds, twice the questions' error", seeds(3, 2), (0.0,)),
+    Scenario("3 seeds, three times the questions' error", seeds(3, 3), (0.0,)),
+    Scenario("2 seeds, no spread between them", seeds(2, 0), (0.0,)),
     Scenario("2 seeds, as large as the questions' error", seeds(2, 1), (0.0,)),
+    Scenario("2 seeds, three times the questions' error", seeds(2, 3), (0.0,)),
+    Scenario("2 seeds, ten times the questions' error", seeds(2, 10), (0.0,)),
     Scenario("5 seeds, as large as the questions' error", seeds(5, 1), (0.0,)),
+    Scenario("10 recipes of 2 seeds, twice the error", seeds(2, 2, 10), (0.0,) * 10),
+    Scenario("10 recipes of 2 seeds, five times the error", seeds(2, 5, 10), (0.0,) * 10),
+    Scenario("5 clusters of very unequal size", unequal(5, 1.5), (0.0,)),
+    Scenario("8 clusters of very unequal size", unequal(8, 1.5), (0.0,)),
+    Scenario("20 clusters of very unequal size", unequal(20, 1.5), (0.0,)),
+    Scenario("50 clusters of very unequal size", unequal(50, 1.5), (0.0,)),
+    Scenario("one cluster with half of the questions", giant, (0.0,)),
+    Scenario("whole clusters change, large ones more often", whole_clusters, (0.0,)),
+    Scenario("format from 0 to 98 %, 30 questions", format_kept(30, 0.98), (0.98,)),
+    Scenario("format from 0 to 99.5 %, 80 questions", format_kept(80, 0.995), (0.995,)),
+    Scenario("format from 0 to 99.8 %, 278 questions", format_kept(278, 0.998), (0.998,)),
+    Scenario("150 questions with up to 40 copies", repeated, (0.0,)),
 ]
 
 

@@ -3,11 +3,13 @@ what is read, what is refused, what is warned of, what is printed.
 """
 
 import json
+import math
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -210,7 +212,7 @@ def test_a_missing_judgment_is_left_out_and_said(
     )
     assert main(["compare", str(before), str(after)]) == 0
     captured = capsys.readouterr()
-    assert "1 items lack a score on one side and are left out" in captured.err
+    assert "1 items lack score on one side or both and are left out" in captured.err
     assert "missing differs: 0 before, 1 after" in captured.err
     assert "  15  " in captured.out
 
@@ -314,29 +316,32 @@ def test_margins_and_spans_in_the_units_shown() -> None:
     assert {m.span for name, m in compare.MEASURES.items() if name != "score"} == {1}
 
 
-def row(low: float, high: float, p: float, measure: compare.Measure) -> compare.Row:
-    """A row with this interval and p."""
-    estimate = statistics.estimate([0.0, 0.0], [0.0, 1.0], ["a", "b"])
-    made = replace(
-        statistics.in_family([estimate])[0], low=low, high=high, delta=(low + high) / 2, p=p
+def row(low: float, high: float, measure: compare.Measure) -> compare.Row:
+    """A row with this interval."""
+    part = statistics.Part((high - low) / 2 / statistics.t_quantile(1e9, 0.05), 1e9)
+    middle = (low + high) / 2
+    made = statistics.Difference(
+        n=9, clusters=9, before=0, after=middle, delta=middle, questions=part, skewness=0, flips=0
     )
-    return compare.Row("bench", "em", measure, "overall", "overall", estimate, made)
+    return compare.Row("bench", "em", measure, "overall", "overall", made)
 
 
 def test_a_line_in_words_and_figures() -> None:
     em, rating = compare.MEASURES["em"], compare.MEASURES["score"]
-    assert row(-0.0251, 0.01, 0.5, em).words == "no difference within 2.5"
-    assert row(-0.01, 0.0251, 0.5, em).words == "no difference within 2.5"
-    assert row(0.001, 0.0251, 0.07, em).words == "smaller than 2.5"
-    assert row(0.01, 0.05, 0.001, em).words == "better"
-    assert row(0.01, 0.05, 0.001, em).change == "+3.0 (+1.0 to +5.0)"
-    assert row(0.01, 0.05, 0.001, rating).change == "+0.03 (+0.01 to +0.05)"
+    assert row(-0.0251, 0.01, em).words == "no difference within 2.5"
+    assert row(-0.01, 0.0251, em).words == "no difference within 2.5"
+    assert row(0.001, 0.0251, em).words == "better, smaller than 2.5"
+    assert row(-0.0251, -0.001, em).words == "worse, smaller than 2.5"
+    assert row(-0.031, 0.001, em).words == "cannot tell"
+    assert row(0.01, 0.05, em).words == "better"
+    assert row(0.01, 0.05, em).change == "+3.0 (+1.0 to +5.0)"
+    assert row(0.01, 0.05, rating).change == "+0.03 (+0.01 to +0.05)"
     lower = replace(em, higher_is_better=False)
-    assert row(0.01, 0.05, 0.001, lower).verdict == "worse"
-    assert row(-0.05, -0.01, 0.001, lower).verdict == "better"
+    assert row(0.01, 0.05, lower).verdict == "worse"
+    assert row(-0.05, -0.01, lower).verdict == "better"
     unknown = replace(em, higher_is_better=None)
-    assert row(0.01, 0.05, 0.001, unknown).verdict == "higher"
-    assert row(-0.05, -0.01, 0.001, unknown).verdict == "lower"
+    assert row(0.01, 0.05, unknown).verdict == "higher"
+    assert row(-0.05, -0.01, unknown).verdict == "lower"
     assert [compare.p_value(p) for p in (0.0009, 0.001, 0.0099)] == ["< 0.001", "0.001", "0.010"]
 
 
@@ -362,23 +367,72 @@ def test_what_is_read_together_is_one_family(
     assert families["mtbench", "score", "category"] == 4
 
 
-def test_spans_of_unknown_metrics_are_those_of_their_scores() -> None:
-    def scores(values: list[float | None]) -> compare.Scores:
-        names = [str(i) for i in range(len(values))]
-        return compare.Scores(
-            bench="b", identity={}, circumstances={}, item=names, cluster=names, groups={},
-            metrics={"m": values},
-        )  # fmt: skip
+def scores(values: Sequence[float | None], metric: str = "m", **known: Any) -> compare.Scores:
+    """Scores of as many questions on one metric."""
+    names = [str(i) for i in range(len(values))]
+    fields = {"bench": "b", "identity": {}, "cluster": names, "groups": {}} | known
+    return compare.Scores(circumstances={}, item=names, metrics={metric: list(values)}, **fields)
 
-    far = compare.measure_of([scores([2.0, None])], [scores([7.0, 5.0])], "m", None)
+
+def test_spans_of_unknown_metrics_are_those_of_their_scores() -> None:
+    far = compare.measure_of([scores([2.0, None]), scores([7.0, 5.0])], "m", None)
     assert (far.span, far.factor, far.margin, far.label) == (5, 1, 0, "m")
-    share = compare.measure_of([scores([0.2, 0.4])], [scores([0.3, 0.3])], "m", 2)
+    share = compare.measure_of([scores([0.2, 0.4]), scores([0.3, 0.3])], "m", 2)
     assert (share.span, share.factor, share.margin, share.label) == (1, 100, 0.02, "m, %")
+    bits = compare.measure_of([scores([0.2, 0.4], "bits_per_byte")], "bits_per_byte", None)
+    assert (bits.factor, bits.label) == (1, "bits_per_byte")
+    constant = compare.measure_of([scores([100.0] * 3)], "m", None)
+    assert constant.span == math.inf  # how far it can change is not known
+
+
+@pytest.mark.parametrize("metric", ["score", "success"])
+def test_a_metric_is_a_judges_only_where_a_judge_gave_it(metric: str) -> None:
+    judged = scores([3.0, 9.0], metric, identity={"judge": "j"})
+    assert compare.measure_of([judged], metric, None) == compare.MEASURES[metric]
+    toxicity = scores([0.7, 0.9], metric, higher_is_better={metric: False})
+    other = compare.measure_of([toxicity], metric, None)
+    assert (other.span, other.margin, other.higher_is_better) == (1, 0, False)
+
+
+def test_a_direction_is_that_of_either_output_and_they_must_agree() -> None:
+    unknown = scores([0.1])
+    up, down = (scores([0.1], higher_is_better={"m": known}) for known in (True, False))
+    assert compare.measure_of([unknown, up], "m", None).higher_is_better is True
+    assert compare.measure_of([down, unknown], "m", None).higher_is_better is False
+    assert compare.measure_of([unknown, unknown], "m", None).higher_is_better is None
+    with pytest.raises(InputError, match="higher m is better in one output and worse in another"):
+        compare.measure_of([up, down], "m", None)
+
+
+def test_scores_that_one_side_lacks_may_have_been_anything() -> None:
+    before = scores([0.0, 1.0] * 40)
+    after = scores([0.0, 1.0] * 30 + [None] * 20)
+    found, warnings = compare.compare({"b": before}, {"b": after}, margin=3)
+    d = found["b"][0].difference
+    assert (d.n, d.unpaired) == (60, 0.25)
+    assert d.low < -0.25 < 0.25 < d.high
+    assert found["b"][0].verdict == "cannot tell"
+    assert warnings[0].startswith("b: 20 items lack m on one side or both and are left out")
+    both = scores([0.0, 1.0] * 30 + [None] * 20)
+    assert compare.compare({"b": both}, {"b": after})[0]["b"][0].difference.unpaired == 0
+
+
+def test_clusters_of_very_unequal_size_are_warned_of() -> None:
+    giant: dict[str, Any] = {"cluster": ["a"] * 10 + [str(i) for i in range(10)]}
+    sides = [scores([float(i % 3 == side) for i in range(20)], **giant) for side in (0, 1)]
+    _, warnings = compare.compare({"b": sides[0]}, {"b": sides[1]})
+    # 20**2 / (10**2 + 10) = 3.6
+    assert [w for w in warnings if "11 clusters of very unequal size say no more than 3.6" in w]
+    even = [scores(side.metrics["m"]) for side in sides]
+    assert compare.compare({"b": even[0]}, {"b": even[1]})[1] == []
 
 
 def test_worse_is_about_the_first_metric_overall() -> None:
     em = compare.MEASURES["em"]
-    overall, down = row(-0.01, 0.01, 1, em), row(-0.2, -0.1, 0.001, em)
+    overall, down = row(-0.01, 0.01, em), row(-0.2, -0.1, em)
     assert not compare.is_worse([overall, replace(down, column="answer_type")])
     assert not compare.is_worse([overall, replace(down, metric="f1")])
     assert compare.is_worse([down])
+    unknown = replace(down, measure=replace(em, higher_is_better=None))
+    with pytest.raises(InputError, match="no output says whether higher em is better"):
+        compare.is_worse([unknown])

@@ -202,16 +202,6 @@ def test_a_sample_that_names_nothing_takes_the_results_names() -> None:
     assert outputs.completed([{"doc_id": 0}], {})[0]["metrics"] == []
 
 
-def test_a_direction_that_is_not_known_is_not_called_better() -> None:
-    measure = compare.Measure("x", higher_is_better=None)
-    tables = [compare.load(CORPUS / side)[0]["lambada_local"] for side in ("before", "after")]
-    row = next(compare.compare_metric(tables[:1], tables[1:], "acc"))
-    up = row.difference.__class__(**{**vars(row.difference), "low": 0.1, "high": 0.2, "p": 0.01,
-                                     "delta": 0.15})  # fmt: skip
-    words = compare.Row("b", "x", measure, "overall", "overall", row.estimate, up).verdict
-    assert words == "higher"
-
-
 def test_repeated_questions_are_kept_apart_in_one_cluster(corpus: Path) -> None:
     for side in ("before", "after"):
         (file,) = (corpus / side).rglob("samples_drop_*")
@@ -230,7 +220,7 @@ def test_missing_scores_are_counted_and_left_out(corpus: Path) -> None:
     found, warnings = compare.compare(
         compare.load(corpus / "before")[0], compare.load(corpus / "after")[0]
     )
-    assert "lambada_local: 2 items have no acc and are left out" in warnings
+    assert any("lambada_local: 2 items lack acc on one side" in warning for warning in warnings)
     acc = next(row for row in found["lambada_local"] if row.metric == "acc")
     assert acc.difference.n == 6
 

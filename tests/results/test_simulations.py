@@ -42,11 +42,9 @@ def test_every_scenario_is_documented_and_keeps_what_is_promised() -> None:
     for name, (held, false) in table.items():
         assert held >= 94, name
         assert false <= FAMILY_ERROR + 1, name
-        if "seeds" in name:
-            assert held <= 97, name
 
 
-@pytest.mark.parametrize("index", [0, 8, 12])
+@pytest.mark.parametrize("index", [0, 8, 15, 24])
 def test_a_short_simulation_does_not_contradict_the_table(index: int) -> None:
     scenario = simulate.SCENARIOS[index]
     held, false = simulate.measured(scenario, 60)

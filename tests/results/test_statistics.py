@@ -20,19 +20,25 @@ SUMS, SIZES = np.array([1.0, 0.0, 2.0]), np.array([2.0, 1.0, 1.0])  # mean 3 / 4
 
 def test_constants_of_the_verdict() -> None:
     assert (s.ALPHA, s.POWER) == (0.05, 0.80)
-    assert (s.EXACT, s.SPARSE) == (13, 30)
+    assert (s.EXACT, s.SPARE) == (13, 2)
     assert 0 < s.SMALLEST_P <= 1e-9
 
 
 def test_standard_error_by_hand() -> None:
-    # residuals -0.5, -0.75, 1.25; squares 2.375; times 3 / 2; root 1.887459; over 4
-    assert s.standard_error(SUMS, SIZES) == pytest.approx(0.4718647)
+    # means without each: 1, 1, 1 / 3; from 3 / 4: squares 0.2986111; times 2 / 3; root
+    assert s.standard_error(SUMS, SIZES) == pytest.approx(0.4461772)
     assert math.isnan(s.standard_error(SUMS[:1], SIZES[:1]))
 
 
 def test_equal_clusters_give_the_textbook_standard_error() -> None:
     values = np.random.default_rng(7).normal(size=30)
     assert s.standard_error(values, np.ones(30)) == pytest.approx(stats.sem(values))
+
+
+def test_effective_clusters_by_hand() -> None:
+    assert s.effective_clusters(SIZES) == pytest.approx(16 / 6)
+    assert s.effective_clusters(np.full(278, 6.0)) == pytest.approx(278)
+    assert s.effective_clusters(np.array([900.0] + [1.0] * 100)) == pytest.approx(1.2344, abs=1e-4)
 
 
 def test_skewness_by_hand() -> None:
@@ -64,53 +70,117 @@ def test_halls_transformation_is_inverted(t: float, skew: float) -> None:
     assert back == pytest.approx(t, abs=2e-3)
 
 
-def test_students_interval_by_hand() -> None:
+def test_students_distances_by_hand() -> None:
     # t table: 2.228139 at 10 degrees of freedom and 5 %
-    assert s.t_interval(0.1, 0.02, 10, 0, 0.05) == pytest.approx((0.05543722, 0.1445628))
-    low, high = s.t_interval(0.1, 0.02, 10, 0.3, 0.05)
+    assert s.t_quantile(10, 0.05) == pytest.approx(2.228139)
+    assert s.t_distances(0.02, 10, 0, 0.05) == pytest.approx((0.04456278, 0.04456278))
     # above: 10 (1 - (1 - 0.3 * 2.278139)**(1 / 3)) = 3.18467; below the plain quantile is wider
-    assert (low, high) == pytest.approx((0.05543722, 0.1636934), abs=1e-6)
-    assert s.t_interval(0.1, 0.02, 10, -0.3, 0.05) == pytest.approx(
-        (0.0363066, 0.1445628), abs=1e-6
-    )
-    assert s.t_interval(0.1, 0, 10, 0.3, 0.05) == (0.1, 0.1)
+    below, above = s.t_distances(0.02, 10, 0.3, 0.05)
+    assert (below, above) == pytest.approx((0.04456278, 0.0636934), abs=1e-6)
+    assert s.t_distances(0.02, 10, -0.3, 0.05) == pytest.approx((above, below))
+
+
+def known(
+    delta: float = 0.04,
+    se: float = 0.02,
+    df: float = 10,
+    skewness: float = 0.0,
+    flips: float = 0.0,
+    span: float = math.inf,
+    seeds: tuple[s.Part, ...] = (),
+    unpaired: float = 0.0,
+) -> s.Difference:
+    """A difference of 20 clusters with these figures."""
+    return s.Difference(
+        n=100, clusters=20, before=0, after=delta, delta=delta, questions=s.Part(se, df),
+        skewness=skewness, flips=flips, span=span, seeds=seeds, unpaired=unpaired,
+    )  # fmt: skip
 
 
 def test_p_of_the_t_test_by_hand() -> None:
     # t table: t = 2 with 10 degrees of freedom has two-sided p 0.07339
-    assert s.t_test_p(0.04, 0.02, 10) == pytest.approx(0.07338803)
-    assert s.t_test_p(-0.04, 0.02, 10) == pytest.approx(0.07338803)
-    assert s.t_test_p(0.04, 0.02, 10, 0.3) == pytest.approx(0.07338803)  # the larger of both
+    assert known().p_alone == pytest.approx(0.07338803, rel=1e-4)
+    assert known(delta=-0.04).p_alone == pytest.approx(0.07338803, rel=1e-4)
+    assert known(skewness=0.3).p_alone == pytest.approx(0.07338803, rel=1e-4)  # the larger
     against = 2 * stats.t.sf(2 - 0.45 + 0.09 * 8 / 27, 10)  # skew -0.3 takes 0.45 off
-    assert s.t_test_p(0.04, 0.02, 10, -0.3) == pytest.approx(against)
-    assert s.t_test_p(0.0, 0.0, 10) == 1
-    assert s.t_test_p(0.1, 0.0, 10) == s.SMALLEST_P
-    assert s.t_test_p(100.0, 0.1, 500) == s.SMALLEST_P  # never 0
-    assert s.t_test_p(0.001, 0.02, 10, -5) == 1.0  # the correction alone is more than that
+    assert known(skewness=-0.3).p_alone == pytest.approx(against, rel=1e-4)
+    assert known(delta=0.0, se=0.0).p_alone == 1
+    assert known(delta=100.0, se=0.1, df=500).p_alone == s.SMALLEST_P  # never 0
+    assert known(delta=0.001, skewness=-5).p_alone == 1  # the correction alone is more than that
+    assert known(flips=0.2).p_alone == 0.2
+    assert known(delta=100.0, flips=0.2).p_alone == 0.2
 
 
-@given(st.floats(-8, 8), st.floats(2, 300), st.floats(-0.5, 0.5), st.sampled_from([0.05, 0.005]))
-def test_p_is_below_alpha_just_where_the_interval_leaves_out_0(
-    t: float, df: float, skew: float, alpha: float
+@given(
+    st.floats(-8, 8),
+    st.floats(2, 300),
+    st.floats(-0.5, 0.5),
+    st.sampled_from([0.0, 0.03]),
+    st.sampled_from([1, 10]),
+)
+def test_p_is_below_five_percent_just_where_the_interval_leaves_out_0(
+    t: float, df: float, skew: float, flips: float, family: int
 ) -> None:
-    low, high = s.t_interval(t, 1, df, skew, alpha)
-    p = s.t_test_p(t, 1, df, skew)
-    if abs(p - alpha) > 1e-6:
-        assert (p < alpha) == (low > 0 or high < 0)
+    d = s.in_family([known(t, 1, df, skew, flips)] * family)[0]
+    if abs(d.p - 0.05) > 1e-4:
+        assert (d.p < 0.05) == (d.low > 0 or d.high < 0)
 
 
-def test_detectable_difference_by_hand() -> None:
-    # t table at 30 degrees of freedom: 2.042272 (two-sided 5 %) and 0.853767 (80 %)
-    assert s.detectable_difference(0.02, 30) == pytest.approx(0.0579208, abs=1e-6)
-    # two-sided 1 %: 2.749996
-    assert s.detectable_difference(0.02, 30, 0.01) == pytest.approx(0.0720753, abs=1e-6)
+@given(
+    st.lists(st.sampled_from([-1.0, 0.0, 0.0, 0.0, 1.0, 1.0]), min_size=2, max_size=40),
+    st.integers(1, 3),
+    st.sampled_from([1, 10]),
+)
+def test_p_interval_and_verdict_agree_where_few_clusters_changed(
+    gain: list[float], size: int, family: int
+) -> None:
+    cluster = [str(i // size) for i in range(len(gain))]
+    d = s.in_family([s.paired([0.0] * len(gain), gain, cluster)] * family)[0]
+    leaves_out_0 = d.low > 0 or d.high < 0
+    assert (s.verdict(d, 0) in ("better", "worse")) == leaves_out_0
+    assert d.low <= d.delta <= d.high
+    if abs(d.p - 0.05) > 1e-4:
+        assert (d.p < 0.05) == leaves_out_0
+
+
+def test_detectable_difference_is_the_noncentral_ts() -> None:
+    for df, alpha in ((1, 0.05), (4, 0.05), (30, 0.05), (30, 0.01)):
+        found = s.detectable_difference([s.Part(0.02, df)], alpha) / 0.02
+        critical = stats.t.ppf(1 - alpha / 2, df)
+        assert stats.nct.sf(critical, df, found) == pytest.approx(0.80, abs=0.001)
+    assert s.detectable_difference([s.Part(0.0, 30)]) == 0
+
+
+def test_detectable_difference_of_two_seeds_has_eighty_percent_power() -> None:
+    rng, parts = np.random.default_rng(8), [s.Part(1.0, 200), s.Part(0.5, 1)]
+    effect = s.detectable_difference(parts)
+    found = rng.normal(effect, math.hypot(1, 0.5), 40_000)
+    seeds = 0.5 * np.abs(rng.normal(size=40_000))  # what two seeds say of their spread
+    critical = np.hypot(stats.t.ppf(0.975, 200), stats.t.ppf(0.975, 1) * seeds)
+    assert np.mean(found > critical) == pytest.approx(0.80, abs=0.01)
 
 
 def test_detectable_difference_has_eighty_percent_power() -> None:
     rng, n = np.random.default_rng(8), 40
-    effect = s.detectable_difference(1 / math.sqrt(n), n - 1)
+    effect = s.detectable_difference([s.Part(1 / math.sqrt(n), n - 1)])
     p = stats.ttest_1samp(rng.normal(effect, 1, (4000, n)), 0, axis=1).pvalue
     assert np.mean(p < 0.05) == pytest.approx(0.80, abs=0.025)
+
+
+def test_fewest_clusters_that_sign_flips_can_tell() -> None:
+    # 2 / 2**6 = 0.03125; 2 / 2**5 = 0.0625 is not below 0.0625; 2 / 2**9 = 0.0039
+    assert [s.fewest_flips(alpha) for alpha in (0.05, 0.0625, 0.063, 0.005)] == [6, 6, 5, 9]
+
+
+def test_nothing_is_detectable_with_a_handful_of_clusters() -> None:
+    gain = [0.9, 1.1, 0.8, 1.2, 1.0, 0.7, 1.3, 0.6]
+    cluster = [str(i) for i in range(8)]
+    seven = s.paired([0.0] * 7, gain[:7], cluster[:7], 9)
+    eight = s.paired([0.0] * 8, gain, cluster, 9)
+    assert seven.detectable == math.inf
+    assert eight.detectable == pytest.approx(s.detectable_difference([eight.questions]))
+    assert s.in_family([eight] * 10)[0].detectable == math.inf  # at 0.5 % sign flips need nine
+    assert s.paired([0.0] * 8, gain, cluster, 0.1).detectable == math.inf  # beyond what there is
 
 
 def test_binomial_limits_are_the_textbooks() -> None:
@@ -119,46 +189,125 @@ def test_binomial_limits_are_the_textbooks() -> None:
     assert s.clopper_pearson(4, 4, 0.05) == pytest.approx((0.025**0.25, 1))
 
 
+def changes(
+    above: float = 0, rise: float = 0, below: float = 0, fall: float = 0, common: float = 0
+) -> s.Changes:
+    """Changes of 10 clusters, at most 1 a score."""
+    return s.Changes(10, common, above, rise, below, fall, 1)
+
+
 def test_few_changes_by_hand() -> None:
-    one = s.Changes(clusters=10, gained=1, gain=0.1, lost=0, loss=0, span=1)
-    # down: (0.1 - 0.0025286) and unseen losses up to 0.3084971; up: 0.4450161 - 0.1
+    # up: 0.4450161 - 0.1; down: 0.1 - 0.0025286, and losses not seen up to 0.3084971
     down = math.hypot(0.1 - 0.0025286, 0.3084971)
-    assert one.interval(0.05) == pytest.approx((0.1 - down, 0.4450161), abs=1e-6)
-    half = s.Changes(clusters=10, gained=0, gain=0, lost=1, loss=0.05, span=1)
+    assert changes(0.1, 0.1).distances(0.05) == pytest.approx((down, 0.3450161), abs=1e-6)
     # a change not yet seen is as large as (0.5 + 1) / 2
-    down = 0.75 * (0.4450161 - 0.1)
-    up = math.hypot(0.5 * (0.1 - 0.0025286), 0.3084971)
-    assert half.interval(0.05) == pytest.approx((-0.05 - down, -0.05 + up), abs=1e-6)
+    down, up = 0.75 * 0.3450161, math.hypot(0.5 * (0.1 - 0.0025286), 0.75 * 0.3084971)
+    assert changes(below=0.1, fall=0.05).distances(0.05) == pytest.approx((down, up), abs=1e-6)
+    # one of 1 up, two of 0.25 down: not yet seen (1 + 0.5 + 1) / 4, or what was seen if larger
+    found = changes(0.1, 0.1, 0.2, 0.05).distances(0.05)
+    down = math.hypot(0.1 - 0.0025286, 0.625 * (0.5560955 - 0.2))
+    up = math.hypot(0.3450161, 0.25 * (0.2 - 0.0252107))
+    assert found == pytest.approx((down, up), abs=1e-6)
 
 
-def test_few_changes_are_found_where_few_clusters_changed() -> None:
-    sums = np.zeros(100)
-    sums[:29] = 1
-    found = s.Changes.of(sums, np.full(100, 2.0), 1)
-    assert found == s.Changes(100, 29, 0.145, 0, 0, 1)
-    sums[29] = -1
-    assert s.Changes.of(sums, np.full(100, 2.0), 1) is None  # 30 are enough
-    # in clusters of 2 scores on average: half a cluster, an eighth of all
-    uneven = s.Changes.of(np.array([1.0, 0, 0, 0]), np.array([1.0, 3, 2, 2]), 1)
-    assert uneven == s.Changes(4, 1, 0.125, 0, 0, 1)
-    assert s.Changes.of(np.array([1.0, -1, 0, 0]), np.ones(4), 1) is None  # half of all
+def test_changes_around_another_amount_than_0_by_hand() -> None:
+    # all gained the whole point: no more is possible, and a loss would be two points less
+    assert changes(common=1).distances(0.05) == pytest.approx((2 * 0.3084971, 0), abs=1e-6)
+    # one of ten lost it instead: nothing can lie above
+    found = changes(below=0.1, fall=0.2, common=1).distances(0.05)
+    expected = (2 * 0.3450161, 2 * (0.1 - 0.0025286))
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_changes_are_those_from_what_most_clusters_did() -> None:
+    sums = np.array([1.0, 0, 0, 0])  # in clusters of 1, 3, 2 and 2 scores
+    found = s.Changes.of(sums, np.array([1.0, 3, 2, 2]), 1)
+    assert found == s.Changes(64 / 18, 0, 0.125, 0.125, 0, 0, 1)
+    kept = s.Changes.of(np.array([2.0, 2, 2, -1]), np.full(4, 2.0), 1)
+    assert kept == s.Changes(4, 1, 0, 0, 0.25, 0.375, 1)
+    assert s.Changes.of(np.array([1.0, -1, 0, 0]), np.ones(4), 1) is None  # half is not most
     assert s.Changes.of(np.array([1.0, -1, 0, 0, 0]), np.ones(5), 1) is not None
 
 
+def test_no_interval_has_zero_width() -> None:
+    everything = s.paired([0.0] * 30, [1.0] * 30, [str(i) for i in range(30)])
+    # the rule of three: 1 - 0.025**(1 / 30) = 0.1157 may have lost the point instead
+    assert (everything.low, everything.high) == pytest.approx((1 - 2 * 0.1157033, 1), abs=1e-6)
+    alike = s.paired([5.0] * 20, [5.3] * 20, [str(i) for i in range(20)], 9)
+    assert alike.low < 0.3 - 0.168 * 8 < 0.3 + 0.168 * 8 < alike.high
+    constant = s.paired([100.0] * 20, [100.0] * 20, [str(i) for i in range(20)], math.inf)
+    assert (constant.low, constant.high) == (-math.inf, math.inf)
+    assert constant.detectable == math.inf
+
+
+def test_a_cluster_as_large_as_all_others_says_little() -> None:
+    cluster = ["giant"] * 900 + [str(i) for i in range(100)]
+    nothing = s.paired([0.0] * 1000, [0.0] * 1000, cluster)
+    # the exact limit of 0 out of 1.2344 clusters
+    assert nothing.high == pytest.approx(1 - 0.025 ** (810_100 / 1_000_000), abs=1e-6)
+
+
+def gained(clusters: int, count: int, size: int = 1) -> s.Difference:
+    """One score gains in so many of the clusters, which have `size` scores each."""
+    after = [0.0] * (clusters * size)
+    for i in range(count):
+        after[i * size] = 1.0
+    return s.paired([0.0] * len(after), after, [str(i // size) for i in range(len(after))])
+
+
 def test_nothing_changed_is_not_certainty() -> None:
-    d = s.paired([0.0] * 32, [0.0] * 32, [str(i) for i in range(32)])
+    d = gained(32, 0)
     assert d.high == pytest.approx(0.1088812, abs=1e-6)  # stats.binomtest(0, 32).proportion_ci()
-    assert (d.p, d.detectable) == (1.0, d.high)
+    assert d.p == 1
     assert s.verdict(d, 0.03) == "cannot tell"
 
 
 def test_one_change_rules_out_hardly_more_than_none() -> None:
-    cluster = [str(i // 6) for i in range(1668)]
-    none = s.paired([0.0] * 1668, [0.0] * 1668, cluster)
-    one = s.paired([0.0] * 1668, [1.0] + [0.0] * 1667, cluster)
+    none, one = gained(278, 0, 6), gained(278, 1, 6)
     assert none.high == pytest.approx(1 - 0.025 ** (1 / 278))  # 1.3 points
     assert one.high > 0.75 * none.high
-    assert one.low < -0.75 * none.high
+    assert one.low < -0.5 * none.high
+
+
+def test_changes_all_one_way_are_a_difference() -> None:
+    for count in (8, 13, 14, 17, 23, 29, 30):
+        d = gained(278, count, 6)
+        assert d.p < 0.05
+        assert s.verdict(d, 0.03) == "better"
+    assert s.verdict(gained(278, 5, 6), 0.03) == "no difference"
+    # five of 278 alone: sign flips, 2 / 2**5, hold the limit at 0
+    assert gained(278, 5).interval(0.0625)[0] == 0
+    assert gained(278, 5).interval(0.0626)[0] > 0
+    assert gained(278, 5).p == 0.0625
+
+
+def test_limits_move_smoothly_as_more_clusters_change() -> None:
+    lows = [gained(278, count, 6).low for count in range(6, 150)]
+    steps = np.diff(lows)
+    assert steps.max() < 0.0013  # the estimate itself moves by 0.0006 a cluster
+    assert steps.min() > -0.0004
+
+
+@pytest.mark.parametrize(("clusters", "size"), [(278, 1), (100, 1), (278, 6)])
+def test_few_changes_are_found_four_times_out_of_five(clusters: int, size: int) -> None:
+    found = gained(clusters, 0 if size == 1 else 12, size)
+    rate = found.detectable * size
+    counts = range(clusters // 5)
+    verdicts = [s.verdict(gained(clusters, count, size), 0) for count in counts]
+    chance = stats.binom.pmf(counts, clusters, rate)
+    power = sum(p for p, word in zip(chance, verdicts, strict=True) if word == "better")
+    assert 0.78 < power < 0.9 if size == 1 else power > 0.9  # 1 in 6, taken for a little more
+
+
+def test_detectable_where_nothing_changed_by_hand() -> None:
+    # six changes of one size are the fewest; 80 % of samples have them at the rate where the
+    # binomial's tail from six up is 0.8
+    fewest = stats.beta.ppf(0.8, 6, 278 - 6 + 1)
+    assert 1 - stats.binom.cdf(5, 278, fewest) == pytest.approx(0.8)
+    assert fewest <= gained(278, 0).detectable < 1.15 * fewest
+    assert gained(278, 0)._limits(0.05)[1] < gained(278, 0).detectable / 2  # no half width
+    assert gained(8, 0).detectable > 0.5
+    assert gained(7, 0).detectable == math.inf
 
 
 def test_no_interval_goes_beyond_what_there_can_be() -> None:
@@ -181,24 +330,20 @@ def test_sign_flip_is_exact_on_few_clusters(sums: list[int]) -> None:
         for signs in product([-1, 1], repeat=len(sums))
     ]
     expected = np.mean([flip >= abs(sum(sums)) for flip in flips])
-    assert s.sign_flip_p(np.array(sums, float)) == pytest.approx(expected)
+    assert s.sign_flips(np.array(sums, float)) == pytest.approx(expected)
 
 
-def test_p_is_exact_up_to_13_differing_clusters() -> None:
-    for m in (3, 13):
-        sums = np.concatenate([np.ones(m), np.zeros(20)])
-        assert s.p_value(sums, np.ones(len(sums))) == 2 / 2**m
-    sums = np.concatenate([np.ones(14), np.zeros(20)])
-    n, mean = 34, 14 / 34
-    se = math.sqrt(n / (n - 1) * n * mean * (1 - mean)) / n
-    skew = (1 - 2 * mean) / math.sqrt(mean * (1 - mean)) / math.sqrt(n)
-    assert s.p_value(sums, np.ones(n)) == pytest.approx(s.t_test_p(mean, se, 33, skew))
+def test_p_is_that_of_sign_flips_up_to_13_differing_clusters() -> None:
+    assert s.sign_flips(np.concatenate([np.ones(13), np.zeros(20)])) == 2 / 2**13
+    assert s.sign_flips(np.ones(14)) == 0
+    assert gained(20, 3).p == 2 / 2**3
 
 
 def test_p_of_many_clusters_agrees_with_a_permutation_test() -> None:
     sums = np.random.default_rng(6).normal(0.3, 1, 40)
     theirs = stats.permutation_test((sums,), np.sum, permutation_type="samples", n_resamples=20_000)
-    assert s.p_value(sums, np.ones(40)) == pytest.approx(theirs.pvalue, abs=0.015)
+    d = s.paired([0.0] * 40, sums.tolist(), [str(i) for i in range(40)], 10)
+    assert d.p == pytest.approx(theirs.pvalue, abs=0.015)
 
 
 def test_interval_agrees_with_the_bootstrap() -> None:
@@ -213,9 +358,11 @@ def test_interval_agrees_with_the_bootstrap() -> None:
         n_resamples=9_999,
         rng=rng,
     )
-    se = s.standard_error(sums, sizes)
-    found = s.t_interval(sums.sum() / sizes.sum(), se, 79, s.skewness(sums, sizes), 0.05)
-    assert found == pytest.approx(tuple(theirs.confidence_interval), abs=0.008)
+    se, mean = s.standard_error(sums, sizes), sums.sum() / sizes.sum()
+    df = s.effective_clusters(sizes) - 1
+    below, above = s.t_distances(se, df, s.skewness(sums, sizes), 0.05)
+    expected = tuple(theirs.confidence_interval)
+    assert (mean - below, mean + above) == pytest.approx(expected, abs=0.008)
     assert se == pytest.approx(theirs.standard_error, rel=0.05)
 
 
@@ -232,51 +379,63 @@ def test_holm_never_lowers_keeps_order_and_stays_below_bonferroni(p: list[float]
     assert [adjusted[i] for i in np.argsort(p, kind="stable")] == sorted(adjusted)
 
 
-def forty(seed: int, effect: float) -> s.Estimate:
-    """An estimate of 40 clusters of one score each."""
+def forty(seed: int, effect: float) -> s.Difference:
+    """A difference of 40 clusters of one score each."""
     gain = np.random.default_rng(seed).normal(effect, 1, 40)
-    return s.estimate([0.0] * 40, gain.tolist(), [str(i) for i in range(40)], 10)
+    return s.paired([0.0] * 40, gain.tolist(), [str(i) for i in range(40)], 10)
 
 
 def test_a_family_shares_one_level() -> None:
-    alone = s.in_family([forty(1, 0.3)])[0]
-    family = s.in_family([forty(1, 0.3), forty(2, 0.0), forty(3, 0.1)])
-    first = family[0]
+    alone = forty(1, 0.3)
+    first, *_, last = s.in_family([forty(1, 0.3), forty(2, 0.0), forty(3, 0.1)])
     assert (alone.family, first.family) == (1, 3)
-    one = forty(1, 0.3)
-    assert (alone.low, alone.high) == one.interval(0.05)
-    assert (first.low, first.high) == one.interval(0.05 / 3)
-    assert first.detectable == pytest.approx(s.detectable_difference(one.se, 39, 0.05 / 3))
-    assert [d.p for d in family] == s.holm([d.p_alone for d in family])
+    assert (alone.low, alone.high) == alone.interval(0.05)
+    assert (first.low, first.high) == alone.interval(0.05 / 3)
+    assert first.detectable == s.detectable_difference([alone.questions], 0.05 / 3)
+    assert first.p == pytest.approx(3 * alone.p)
+    assert last.p <= 1
+    assert s.in_family([forty(2, 0.0)] * 40)[0].p == 1
+    assert s.in_family([]) == []
 
 
 def test_several_runs_by_hand() -> None:
-    # means over runs 2 and 1: se 0.5; means of runs 0.5 and 2.5: their mean has variance 1; no
-    # interaction. Together 1.25, with 1.25**2 / (0.25**2 + 1) degrees of freedom
-    one = s.over_runs([[0, 0]], [[1, 0], [3, 2]], ["a", "b"], 10)
+    # means over runs 2 and 1: se 0.5; means of runs 0.5 and 2.5: their mean has error 1
+    one = s.over_runs([[0, 0]], [[1, 0], [3, 2]], ["a", "b"], 100)
     assert (one.delta, one.runs) == (1.5, 2)
+    assert (one.questions.se, one.df) == pytest.approx((0.5, 1))
+    assert (one.se_runs, one.df_runs) == pytest.approx((1, 1))
     assert one.se == pytest.approx(1.25**0.5)
-    assert one.df == pytest.approx(1.5625 / 1.0625)
-    assert one.se_runs == pytest.approx(1)
+    # t table: 12.70620 at 1 degree of freedom; square-and-add of 0.5 and 1 of it
+    half = 12.70620 * 1.25**0.5
+    assert (one.low, one.high) == pytest.approx((1.5 - half, 1.5 + half), abs=1e-4)
     # before and after trade places: only the sign changes
-    other = s.over_runs([[1, 0], [3, 2]], [[0, 0]], ["a", "b"], 10)
-    assert (other.delta, other.se, other.df) == (-1.5, one.se, one.df)
+    other = s.over_runs([[1, 0], [3, 2]], [[0, 0]], ["a", "b"], 100)
+    assert (other.delta, other.se, other.p) == (-1.5, one.se, one.p)
 
 
-def test_interaction_of_runs_and_questions_by_hand() -> None:
-    # shares [[.5, 0], [1, 2]]: residuals .375 all over, their squares .5625 = the interaction
-    between, mixed = s._run_variance([[1, 0], [2, 4]], ["a", "b"], None)
-    assert (between, mixed) == pytest.approx((1.5625, 0.5625))
-    # means over runs 1 and 12: variance 11**2 / 4; means of runs 5 and 8: 9 / 4; interaction 1 / 4
-    one = s.over_runs([[0, 0]], [[0, 10], [2, 14]], ["a", "b"], 20)
-    assert one.se**2 == pytest.approx(30.25 + 2.25 - 0.25)
-    assert one.df == pytest.approx(32.25**2 / (30.25**2 + 2.25**2))
-    assert one.se_runs == pytest.approx(2**0.5)
+def test_both_sides_of_runs_by_hand() -> None:
+    # run means 0 and 1 before (error 0.5), 2, 4 and 6 after (error 2 / sqrt(3))
+    before, after = [[0, 0], [1, 1]], [[2, 2], [4, 4], [6, 6]]
+    one = s.over_runs(before, after, ["a", "b"], 100)
+    assert (one.delta, one.runs, one.df_runs) == (3.5, 3, 3)
+    assert one.se_runs == pytest.approx((0.25 + 4 / 3) ** 0.5)
+    weighted = s.over_runs([[0, 0]], [[0, 0], [4, 0]], ["a", "b"], 100, [1, 3])
+    assert weighted.se_runs == pytest.approx(0.5)  # run means 0 and 1
+
+
+def test_scores_of_one_side_only_widen_the_interval_by_all_they_can() -> None:
+    d = known(delta=0.1, span=1, unpaired=0.25)
+    # a quarter may have changed by a whole point either way
+    expected = (0.75 * 0.05543722 - 0.25, 0.75 * 0.1445628 + 0.25)
+    assert (d.low, d.high) == pytest.approx(expected)
+    assert d.p == 1
+    plain = known(span=1).detectable
+    assert known(span=1, unpaired=0.1).detectable == pytest.approx((plain + 0.1) / 0.9)
 
 
 def test_one_run_a_side_is_a_plain_estimate() -> None:
     cluster = ["a", "a", "b", "c"]
-    assert s.over_runs([[0, 1, 0, 1]], [[1, 1, 0, 0]], cluster) == s.estimate(
+    assert s.over_runs([[0, 1, 0, 1]], [[1, 1, 0, 0]], cluster) == s.paired(
         [0, 1, 0, 1], [1, 1, 0, 0], cluster
     )
 
@@ -284,43 +443,51 @@ def test_one_run_a_side_is_a_plain_estimate() -> None:
 def test_equal_runs_say_no_more_than_one() -> None:
     after = [1.0] * 30 + [0.0] * 30
     cluster = [str(i) for i in range(60)]
-    one = s.estimate([0.5] * 60, after, cluster)
+    one = s.paired([0.5] * 60, after, cluster)
     three = s.over_runs([[0.5] * 60], [after] * 3, cluster)
     assert (three.se, three.runs, three.se_runs) == (one.se, 3, 0)
 
 
 def test_weights_are_the_sizes_of_the_ratio() -> None:
     # log-perplexities 2 and 1 a word of texts of 10 and 30 words: mean 1.25
-    one = s.estimate([2.0, 1.0], [2.0, 2.0], ["a", "b"], 5, [10, 30])
+    one = s.paired([2.0, 1.0], [2.0, 2.0], ["a", "b"], 5, [10, 30])
     assert (one.before, one.after, one.delta) == (1.25, 2.0, 0.75)
 
 
-def difference(low: float, high: float, p: float) -> s.Difference:
-    return s.Difference(100, 20, 0, 0, (low + high) / 2, 0.01, 19, low, high, p, p, 0.03, 1, 1, 0.0)
+def between(low: float, high: float) -> s.Difference:
+    """A difference with this interval."""
+    se = (high - low) / 2 / float(stats.norm.ppf(0.975))
+    return known(delta=(low + high) / 2, se=se, df=1e12)
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "p", "words"),
+    ("low", "high", "words"),
     [
-        (0.01, 0.1, 0.049, "better"),
-        (-0.1, -0.01, 0.01, "worse"),
-        (0.01, 0.1, 0.05, "cannot tell"),
-        (0.0, 0.1, 0.01, "cannot tell"),
-        (-0.01, 0.03, 0.5, "no difference"),
-        (-0.03, 0.01, 0.5, "no difference"),
-        (-0.01, 0.031, 0.5, "cannot tell"),
-        (-0.031, 0.01, 0.5, "cannot tell"),
-        (0.001, 0.02, 0.07, "smaller than the margin"),
-        (-0.02, -0.001, 0.07, "smaller than the margin"),
+        (0.01, 0.1, "better"),
+        (-0.1, -0.01, "worse"),
+        (0.001, 0.02, "better"),
+        (-0.01, 0.1, "cannot tell"),
+        (-0.01, 0.0299, "no difference"),
+        (-0.0299, 0.01, "no difference"),
+        (-0.01, 0.0301, "cannot tell"),
+        (-0.0301, 0.01, "cannot tell"),
     ],
 )
-def test_verdict_in_words(low: float, high: float, p: float, words: str) -> None:
-    assert s.verdict(difference(low, high, p), 0.03) == words
+def test_verdict_in_words(low: float, high: float, words: str) -> None:
+    assert s.verdict(between(low, high), 0.03) == words
+
+
+def test_limits_of_the_verdict_themselves() -> None:
+    assert s.verdict(known(delta=0.0, se=0.0), 0) == "no difference"  # within 0 is within
+    at_0 = known(delta=0.1, flips=1.0, se=0.001)
+    assert (at_0.low, s.verdict(at_0, 0.05)) == (0, "cannot tell")
+    at_0 = known(delta=-0.1, flips=1.0, se=0.001)
+    assert (at_0.high, s.verdict(at_0, 0.05)) == (0, "cannot tell")
 
 
 def test_verdict_where_lower_is_better() -> None:
-    assert s.verdict(difference(0.01, 0.1, 0.01), 0.03, higher_is_better=False) == "worse"
-    assert s.verdict(difference(-0.1, -0.01, 0.01), 0.03, higher_is_better=False) == "better"
+    assert s.verdict(between(0.01, 0.1), 0.03, higher_is_better=False) == "worse"
+    assert s.verdict(between(-0.1, -0.01), 0.03, higher_is_better=False) == "better"
 
 
 def test_lengths_must_match() -> None:
