@@ -186,13 +186,17 @@ def compare(
     The overall rows of all benches' first metrics are one family; so are a bench's other overall
     rows, and the groups of each column. Raises InputError if a bench must not be compared.
     """
-    runs = [after] if isinstance(after, Mapping) else list(after)
+    given = [after] if isinstance(after, Mapping) else list(after)
+    runs = [run for place, run in enumerate(given) if run not in given[:place]]
     benches = [bench for bench in before if all(bench in run for run in runs)]
     if not benches:
         there = ", ".join(dict.fromkeys(bench for run in runs for bench in run))
         raise InputError(f"not comparable: before has {', '.join(before)}, after has {there}")
     everything = {*before, *(bench for run in runs for bench in run)}
     warnings = [f"{bench}: only on one side" for bench in sorted(everything - {*benches})]
+    if len(runs) < len(given):
+        copies = len(given) - len(runs)
+        warnings.append(f"{copies} of the runs after are copies of others and are left out")
     rows: dict[str, list[Row]] = {}
     for bench in benches:
         sides = [before[bench]], [run[bench] for run in runs]
@@ -402,12 +406,29 @@ def as_family(rows: Sequence[Row]) -> list[Row]:
 def text(rows: list[Row]) -> str:
     """A table for each bench and metric, for a terminal: first column to the left, others right."""
     lines = []
-    for title, group in groupby(rows, lambda row: row.title):
+    for title, found in groupby(rows, lambda row: row.title):
+        group = list(found)
         table = [HEADER, *(row.cells for row in group)]
         first, *others = (max(map(len, column)) for column in zip(*table, strict=True))
         form = "  ".join([f"{{:<{first}}}", *(f"{{:>{width}}}" for width in others)])
-        lines += ["", title, *(form.format(*cells) for cells in table)]
+        lines += ["", title, *(form.format(*cells) for cells in table), *notes(group)]
     return "\n".join(lines)
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """What the intervals of a table hold for, where that is not each alone, or for several runs."""
+    found = []
+    families = {row.column: row.difference.family for row in rows if row.difference.family > 1}
+    if families:
+        sizes = ", ".join(f"{column} {size}" for column, size in families.items())
+        found.append(f"comparisons whose intervals hold together with 95 %: {sizes}")
+    row, d = rows[0], rows[0].difference
+    if d.runs > 1:
+        found.append(
+            f"mean of {d.runs} runs: standard error {row.show(d.questions.se)} from questions "
+            f"({d.df:.0f} degrees of freedom), {row.show(d.se_runs)} from runs ({d.df_runs:.0f})"
+        )
+    return found
 
 
 def as_json(rows: list[Row]) -> list[dict[str, Any]]:

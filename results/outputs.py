@@ -225,16 +225,23 @@ def table(
     docs = [row["doc"] for row in first.values()]
     metrics, weights, left_out = columns(by_filter, list(first))
     directions = results.get("higher_is_better", {}).get(rows[0]["task"], {})
+    apart = clusters(first, cluster_key)
+    cluster = with_copies(apart, list(first.values()))
     warnings = [
         f"{bench}: {name} is not a mean over questions, left out" for name in sorted(left_out)
     ]
+    if len(set(cluster)) < len(set(apart)):
+        warnings.append(
+            f"{bench}: some rows ask the same as others: {len(set(apart))} clusters count as "
+            f"{len(set(cluster))}"
+        )
     return Scores(
         bench=bench,
         stand_in=tatqa and any(item.startswith(SYNTHETIC) for item in first),
         identity=identity(results, list(first.values())),
         circumstances=circumstances(results),
         item=list(first),
-        cluster=clusters(first, cluster_key),
+        cluster=cluster,
         groups={
             key: [str(doc[key]) for doc in docs] for key in ("answer_type", "answer_from") if tatqa
         },
@@ -269,6 +276,28 @@ def clusters(rows: dict[str, Row], key: str | None) -> list[str]:
             str(row["doc"].get("context_uid") or name.split(" #")[0]) for name, row in rows.items()
         ]
     return [json.dumps(row["doc"][key], sort_keys=True) for row in rows.values()]
+
+
+def with_copies(cluster: list[str], rows: list[Row]) -> list[str]:
+    """The clusters, joined where a row of one asks the same as a row of another.
+
+    Rows ask the same if they have the same document, or sent the same requests to the model.
+    """
+    joined_to = {name: name for name in cluster}
+
+    def root(name: str) -> str:
+        while joined_to[name] != name:
+            name = joined_to[name]
+        return name
+
+    first_to_ask: dict[str, str] = {}
+    for name, row in zip(cluster, rows, strict=True):
+        asked = [hash_of(row, "doc_hash", "doc")]
+        if row.get("arguments"):
+            asked.append(json.dumps(row["arguments"], sort_keys=True))
+        for key in asked:
+            joined_to[root(name)] = root(first_to_ask.setdefault(key, name))
+    return [root(name) for name in cluster]
 
 
 def cluster_warnings(bench: str, docs: list[Row], cluster_key: str | None) -> list[str]:

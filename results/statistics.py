@@ -19,9 +19,8 @@ from scipy import optimize, special
 ALPHA = 0.05  # of a whole family: of false differences, and of intervals that miss
 POWER = 0.80  # of the detectable difference
 EXACT = 13  # up to so many clusters that differ, all 2**13 sign patterns are tried
-SPARE = 2  # clusters beyond the fewest that sign flips need, for a detectable difference
 SMALLEST_P = 1e-12  # no tail of a t distribution is worth more than this; p is never 0
-GRID = 1024  # quantiles of the chi-squared distributions over which power is averaged
+GRID = 1024  # quantiles of what is estimated, over which power is averaged
 Array = NDArray[np.float64]
 Interval = tuple[float, float]
 
@@ -160,11 +159,14 @@ class Difference:
     def detectable_at(self, alpha: float) -> float:
         """The true difference whose interval at alpha leaves out 0 with 80 % power.
 
-        Infinite where there is none: with so few clusters, or beyond the largest there can be.
+        Infinite where there is none: with so few clusters that sign flips decide, or beyond the
+        largest there can be.
         """
-        if self.clusters < fewest_flips(alpha) + SPARE:
+        if self.clusters <= max(EXACT, fewest_flips(alpha)):
             return math.inf
-        found = detectable_difference([self.questions, *self.seeds], alpha)
+        found = detectable_difference(
+            [self.questions, *self.seeds], alpha, chance_skewness(self.clusters)
+        )
         if self.changes is not None:
             found = max(found, self.changes.detectable_at(alpha))
         if self.unpaired > 0:
@@ -256,6 +258,12 @@ def skewness(sums: Array, sizes: Array) -> float:
     if variance <= 0:
         return 0.0
     return float(np.mean(residual**3)) / variance**1.5 / math.sqrt(len(sums))
+
+
+def chance_skewness(clusters: int) -> float:
+    """Standard deviation of `skewness` where the scores have none (Fisher 1930)."""
+    n = clusters
+    return math.sqrt(6 * (n - 2) / ((n + 1) * (n + 3)) / n)
 
 
 def t_quantile(df: float, alpha: float) -> float:
@@ -420,19 +428,25 @@ def fewest_flips(alpha: float) -> int:
     return math.floor(1 - math.log2(alpha)) + 1
 
 
-def detectable_difference(parts: Sequence[Part], alpha: float = ALPHA) -> float:
+def detectable_difference(
+    parts: Sequence[Part], alpha: float = ALPHA, skewness_error: float = 0.0
+) -> float:
     """The true difference that a two-sided test at alpha finds with 80 % power.
 
     The test is that of the interval: critical distances of the parts joined by square-and-add.
-    With one part this is the noncentral t distribution's; power is averaged over quantiles of the
-    parts' estimated variances.
+    With one part this is the noncentral t distribution's. Power is averaged over quantiles of the
+    variances that samples give, and of the skewness, which widens the interval even by chance: the
+    first part's, whose standard deviation is `skewness_error`.
     """
-    each = math.ceil(GRID ** (1 / len(parts)))
+    each = math.ceil(GRID ** (1 / (len(parts) + 1)))
     level = (np.arange(each) + 0.5) / each
+    chance = (skewness_error * special.ndtri(level)).tolist()
+    widened = [t_distances(1, parts[0].df, skew, alpha)[0] for skew in chance]
+    quantiles = [np.array(widened), *(np.array([t_quantile(p.df, alpha)]) for p in parts[1:])]
     squared = np.zeros(1)
-    for part in parts:
+    for part, quantile in zip(parts, quantiles, strict=True):
         variance = special.chdtri(part.df, level) / part.df * part.se**2
-        critical = t_quantile(part.df, alpha) ** 2 * variance
+        critical = np.multiply.outer(quantile**2, variance).ravel()
         squared = np.add.outer(squared, critical).ravel()
     noise = math.hypot(*(part.se for part in parts))
     if noise == 0:

@@ -417,6 +417,31 @@ def test_scores_that_one_side_lacks_may_have_been_anything() -> None:
     assert compare.compare({"b": both}, {"b": after})[0]["b"][0].difference.unpaired == 0
 
 
+def test_a_copy_of_a_run_is_no_second_seed() -> None:
+    before, one, other = (scores([float(i % k == 0) for i in range(20)]) for k in (2, 3, 5))
+    rows, warnings = compare.compare({"b": before}, [{"b": one}, {"b": other}, {"b": one}])
+    assert rows["b"][0].difference.runs == 2
+    assert warnings == ["1 of the runs after are copies of others and are left out"]
+    assert compare.compare({"b": before}, [{"b": one}] * 2)[0]["b"][0].difference.runs == 1
+
+
+def test_a_table_says_what_its_intervals_hold_for() -> None:
+    before, one, other = (scores([float(i % k == 0) for i in range(20)]) for k in (2, 3, 5))
+    rows, _ = compare.compare({"b": before}, [{"b": one}, {"b": other}])
+    assert compare.notes(rows["b"]) == [
+        # shares .35 and .2 after: half their distance is 7.5 points
+        "mean of 2 runs: standard error 13.3 from questions (19 degrees of freedom), 7.5 from "
+        "runs (1)"
+    ]
+    two = {"b": before, "c": before}
+    rows, _ = compare.compare(two, {"b": one, "c": other})
+    assert compare.notes(rows["b"]) == [
+        "comparisons whose intervals hold together with 95 %: overall 2"
+    ]
+    assert "hold together with 95 %: overall 2" in compare.text(rows["b"])
+    assert compare.notes(compare.compare({"b": before}, {"b": one})[0]["b"]) == []
+
+
 def test_clusters_of_very_unequal_size_are_warned_of() -> None:
     giant: dict[str, Any] = {"cluster": ["a"] * 10 + [str(i) for i in range(10)]}
     sides = [scores([float(i % 3 == side) for i in range(20)], **giant) for side in (0, 1)]

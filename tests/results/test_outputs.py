@@ -211,6 +211,37 @@ def test_repeated_questions_are_kept_apart_in_one_cluster(corpus: Path) -> None:
     assert len(set(scores.cluster)) == 8
 
 
+def asked(doc: object, arguments: object = None) -> dict[str, object]:
+    return {"doc": doc, "arguments": arguments}
+
+
+def test_copies_of_a_question_are_one_cluster() -> None:
+    rows = [
+        asked({"q": 1}, ["one"]),
+        asked({"q": 2}, ["two"]),
+        asked({"q": 1}, ["other shots, one"]),  # the same document
+        asked({"q": 2, "id": 7}, ["two"]),  # the same request
+        asked({"q": 3}, ["three"]),
+    ]
+    assert outputs.with_copies(list("abcde"), rows) == ["a", "b", "a", "b", "e"]
+    # a row that two clusters share joins them
+    assert outputs.with_copies(list("abbde"), rows) == ["a", "a", "a", "a", "e"]
+    empty = [asked({"q": i}, {}) for i in range(2)]
+    assert outputs.with_copies(["a", "b"], empty) == ["a", "b"]
+
+
+def test_copies_under_other_numbers_are_said(corpus: Path) -> None:
+    (file,) = (corpus / "after").rglob("samples_lambada_*")
+    lines = file.read_text().splitlines()
+    copies = [json.dumps({**json.loads(line), "doc_id": 900 + i}) for i, line in enumerate(lines)]
+    file.write_text("".join(f"{line}\n" for line in lines + copies))
+    found, warnings = outputs.lm_eval_tables(corpus / "after")
+    scores = found["lambada_local"]
+    assert len(scores.item) == 2 * len(set(scores.cluster))
+    expected = f"{len(scores.item)} clusters count as {len(set(scores.cluster))}"
+    assert f"lambada_local: some rows ask the same as others: {expected}" in warnings
+
+
 def test_missing_scores_are_counted_and_left_out(corpus: Path) -> None:
     (file,) = (corpus / "after").rglob("samples_lambada_*")
     rows = [json.loads(line) for line in file.read_text().splitlines()]

@@ -20,8 +20,8 @@ SUMS, SIZES = np.array([1.0, 0.0, 2.0]), np.array([2.0, 1.0, 1.0])  # mean 3 / 4
 
 def test_constants_of_the_verdict() -> None:
     assert (s.ALPHA, s.POWER) == (0.05, 0.80)
-    assert (s.EXACT, s.SPARE) == (13, 2)
-    assert 0 < s.SMALLEST_P <= 1e-9
+    assert s.EXACT == 13
+    assert s.SMALLEST_P == 1e-12
 
 
 def test_standard_error_by_hand() -> None:
@@ -160,6 +160,26 @@ def test_detectable_difference_of_two_seeds_has_eighty_percent_power() -> None:
     assert np.mean(found > critical) == pytest.approx(0.80, abs=0.01)
 
 
+def test_chance_skewness_is_that_of_normal_samples() -> None:
+    # 6 * 12 / (15 * 17) = 0.2823529; over 14; root
+    assert s.chance_skewness(14) == pytest.approx(0.1420143, abs=1e-6)
+    samples = np.random.default_rng(4).normal(size=(4000, 14))
+    found = [s.skewness(sample, np.ones(14)) for sample in samples]
+    assert np.std(found) == pytest.approx(s.chance_skewness(14), rel=0.05)
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.005])
+def test_detectable_difference_allows_for_chance_skewness(alpha: float) -> None:
+    rng, n = np.random.default_rng(8), 14
+    effect = s.detectable_difference([s.Part(1 / n**0.5, n - 1)], alpha, s.chance_skewness(n))
+    sizes, found = np.ones(n), 0
+    for sample in rng.normal(effect, 1, (2000, n)):
+        skew = s.skewness(sample, sizes)
+        below, _ = s.t_distances(s.standard_error(sample, sizes), n - 1, skew, alpha)
+        found += sample.mean() > below
+    assert found / 2000 == pytest.approx(0.80, abs=0.03)  # 0.70 at 0.5 % without
+
+
 def test_detectable_difference_has_eighty_percent_power() -> None:
     rng, n = np.random.default_rng(8), 40
     effect = s.detectable_difference([s.Part(1 / math.sqrt(n), n - 1)])
@@ -173,14 +193,15 @@ def test_fewest_clusters_that_sign_flips_can_tell() -> None:
 
 
 def test_nothing_is_detectable_with_a_handful_of_clusters() -> None:
-    gain = [0.9, 1.1, 0.8, 1.2, 1.0, 0.7, 1.3, 0.6]
-    cluster = [str(i) for i in range(8)]
-    seven = s.paired([0.0] * 7, gain[:7], cluster[:7], 9)
-    eight = s.paired([0.0] * 8, gain, cluster, 9)
-    assert seven.detectable == math.inf
-    assert eight.detectable == pytest.approx(s.detectable_difference([eight.questions]))
-    assert s.in_family([eight] * 10)[0].detectable == math.inf  # at 0.5 % sign flips need nine
-    assert s.paired([0.0] * 8, gain, cluster, 0.1).detectable == math.inf  # beyond what there is
+    gain = [1 + 0.01 * i for i in range(14)]
+    cluster = [str(i) for i in range(14)]
+    few = s.paired([0.0] * 13, gain[:13], cluster[:13], 9)
+    enough = s.paired([0.0] * 14, gain, cluster, 9)
+    assert few.detectable == math.inf
+    assert 0 < enough.detectable < 1
+    assert s.in_family([enough] * 200)[0].detectable < 1  # at 0.025 % sign flips need 13
+    assert s.in_family([enough] * 400)[0].detectable == math.inf  # and here 14
+    assert s.paired([0.0] * 14, gain, cluster, 0.01).detectable == math.inf  # beyond what there is
 
 
 def test_binomial_limits_are_the_textbooks() -> None:
@@ -306,8 +327,8 @@ def test_detectable_where_nothing_changed_by_hand() -> None:
     assert 1 - stats.binom.cdf(5, 278, fewest) == pytest.approx(0.8)
     assert fewest <= gained(278, 0).detectable < 1.15 * fewest
     assert gained(278, 0)._limits(0.05)[1] < gained(278, 0).detectable / 2  # no half width
-    assert gained(8, 0).detectable > 0.5
-    assert gained(7, 0).detectable == math.inf
+    assert gained(14, 0).detectable > 0.5
+    assert gained(13, 0).detectable == math.inf
 
 
 def test_no_interval_goes_beyond_what_there_can_be() -> None:
@@ -391,7 +412,8 @@ def test_a_family_shares_one_level() -> None:
     assert (alone.family, first.family) == (1, 3)
     assert (alone.low, alone.high) == alone.interval(0.05)
     assert (first.low, first.high) == alone.interval(0.05 / 3)
-    assert first.detectable == s.detectable_difference([alone.questions], 0.05 / 3)
+    chance = s.chance_skewness(40)
+    assert first.detectable == s.detectable_difference([alone.questions], 0.05 / 3, chance)
     assert first.p == pytest.approx(3 * alone.p)
     assert last.p <= 1
     assert s.in_family([forty(2, 0.0)] * 40)[0].p == 1
