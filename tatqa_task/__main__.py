@@ -1,6 +1,7 @@
 """Commands around the TAT-QA task.
 
-python -m tatqa_task include-path | score | export | errata | download | generate | upstream
+python -m tatqa_task include-path | evaluate | score | export | errata | download | generate |
+upstream
 """
 
 import argparse
@@ -17,7 +18,12 @@ from tatqa_task.types import Question
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit code 0 done, 2 unusable call or input (one line on stderr)."""
-    arguments = _parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["evaluate"]:
+        from tatqa_task import evaluate
+
+        return evaluate.main(words[1:])
+    arguments = _parser().parse_args(words)
     try:
         arguments.run(arguments)
         return 0
@@ -39,6 +45,10 @@ def _parser() -> argparse.ArgumentParser:
         "include-path", help="print the folder of the task YAMLs, for lm_eval --include_path"
     )
     command.set_defaults(run=lambda _: print(task_files.FOLDER))
+
+    commands.add_parser(
+        "evaluate", help="lm_eval run with the tasks of this package alone, which starts faster"
+    )
 
     command = commands.add_parser(
         "score", help="score predictions in TAT-QA's official format, {uid: [answer, scale]}"

@@ -14,7 +14,11 @@ ROOMS: dict[str, set[str]] = {
     "tatqa_bench": set(),  # finds the mains by their names
 }
 AT_THE_EDGE = {
-    "lm_eval": {"tatqa_task/harness.py"},
+    "lm_eval": {
+        "tatqa_task/harness.py",
+        "tatqa_task/evaluate.py",
+        "tatqa_task/short_first.py",
+    },
     "fastchat": {"mtbench_runner/answer.py", "mtbench_runner/matches.py"},
 }
 ONLY_IN_ROOMS = {"trl": ("train",), "peft": ("train", "mtbench_runner")}

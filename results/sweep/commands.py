@@ -9,6 +9,7 @@ from results.sweep.recipes import Recipe
 from results.sweep.server import NO_THINKING
 from results.sweep.stages import MODEL, SERVER, Stage
 
+EVALUATE = ["tatqa_task", "evaluate"]  # `lm_eval run` with the tasks of TAT-QA alone
 SERVED = "served"  # the backend's name where a server answers
 CONCURRENT = 512  # requests in flight; vLLM runs at most 1024 on one H100 at once
 RETRIES = 3
@@ -63,13 +64,14 @@ def scoring(model: Scored, settings: Settings) -> list[Stage]:
 def lm_eval_stage(name: str, task: str, model: Scored, settings: Settings) -> Stage:
     """A task of lm-evaluation-harness, greedy."""
     output = model.folder / name
-    arguments = ["lm_eval", "run", "--tasks", task, *generating(model, settings)]
+    program = ["lm_eval", "run"] if task == "ifeval" else EVALUATE
+    arguments = [*program, "--tasks", task, *generating(model, settings, program)]
     arguments += ["--apply_chat_template", *option("--limit", settings.limit)]
     arguments += ["--log_samples", "--output_path", str(output)]
     return Stage(model.folder, name, arguments, model.inputs, output)
 
 
-def generating(model: Scored, settings: Settings) -> list[str]:
+def generating(model: Scored, settings: Settings, program: list[str]) -> list[str]:
     """lm-eval's options for what generates."""
     if settings.backend == SERVED:
         return served()
@@ -78,9 +80,11 @@ def generating(model: Scored, settings: Settings) -> list[str]:
         adapter = f",lora_local_path={model.adapter},max_lora_rank={model.rank}"
     elif model.adapter:
         adapter = f",peft={model.adapter}"
+    short_first = settings.backend == "hf" and program == EVALUATE
+    backend = "hf-short-first" if short_first else settings.backend
     given = f"pretrained={model.base},enable_thinking=False{adapter}"
     return [
-        "--model", settings.backend, "--model_args", given,
+        "--model", backend, "--model_args", given,
         "--batch_size", str(settings.batch_size),
     ]  # fmt: skip
 
@@ -109,7 +113,7 @@ def sampling(folder: Path, model: Scored, replies: int, limit: int | None) -> li
     for seed in range(FIRST_SEED, FIRST_SEED + replies):
         name = f"samples-{seed}"
         output = folder / name
-        arguments = ["lm_eval", "run", "--tasks", f"{model.task}_train", *served(seed)]
+        arguments = [*EVALUATE, "--tasks", f"{model.task}_train", *served(seed)]
         arguments += ["--apply_chat_template", *option("--limit", limit)]
         arguments += ["--log_samples", "--output_path", str(output)]
         found.append(Stage(folder, name, arguments, model.inputs, output))

@@ -98,7 +98,7 @@ def data() -> dict[str, Any]:
 
 def scores(stage: Stage, model: dict[str, Any]) -> Scores:
     """A stage's scores, tied to the base model they belong to."""
-    if stage.arguments[0] == "lm_eval":
+    if stage.arguments[0] != "mtbench_runner":
         found = outputs.lm_eval_scores(stage.output)
     else:
         questions = shutil.copy(Path(stage.inputs[-1]) / "question.jsonl", stage.output)

@@ -29,7 +29,11 @@ from results.files import write_whole
 from results.sweep.terminal import VERBOSE, LoggedProcess
 
 ROOT = Path(__file__).resolve().parents[2]
-SCORERS = {"lm_eval": "tatqa_task", "mtbench_runner": "mtbench_runner"}  # whose code decides scores
+SCORERS = {  # whose code decides scores
+    "lm_eval": "tatqa_task",
+    "tatqa_task": "tatqa_task",
+    "mtbench_runner": "mtbench_runner",
+}
 CODE = (".py", ".yaml", ".jsonl")
 PACKAGES = (
     "torch",

@@ -32,7 +32,7 @@ def recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 # Stand-ins: the command lines and files of the three programs, no models.
 # Each sleeps so that a kill finds it at work.
 STAND_INS = {
-    "lm_eval.py": """
+    "tatqa_task.py": """
 import json, pathlib, random, sys, time
 a = sys.argv
 out = pathlib.Path(a[a.index("--output_path") + 1]) / "m"

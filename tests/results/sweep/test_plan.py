@@ -40,9 +40,9 @@ def commands(recipes: list[Path], **settings: Any) -> list[str]:
 def test_a_sweep_scores_its_base_once(recipes: list[Path]) -> None:
     found = commands(recipes, judge_model="j", bench="demo")
     assert [line.split()[2] for line in found] == [
-        "lm_eval",
+        "tatqa_task",
         "mtbench_runner",
-        *3 * ["train", "lm_eval", "mtbench_runner"],
+        *3 * ["train", "tatqa_task", "mtbench_runner"],
     ]
     assert all("peft=results/runs/beta_0.02" in line for line in found[3:4])
     assert "peft" not in found[0]

@@ -1,0 +1,63 @@
+"""The model that gives short replies first: its replies are those of lm-eval's `hf`."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+
+from tatqa_task import evaluate, short_first, task_files
+
+BASE = Path(__file__).resolve().parents[2] / "train" / "bases" / "tiny-tatqa"
+PROMPTS = ["Count to ten: one", "The revenue of 2019 was 12 and of 2018", "A", "B" * 40, "A"]
+
+
+@pytest.fixture(scope="module")
+def models() -> tuple[HFLM, short_first.ShortFirst]:
+    given = {"pretrained": str(BASE), "device": "cpu", "batch_size": 2}
+    return HFLM(**given), short_first.ShortFirst(**given)
+
+
+def requests(**settings: Any) -> list[Instance]:
+    found = []
+    for number, prompt in enumerate(PROMPTS):
+        given = {"until": [], "do_sample": False, "max_gen_toks": 40} | settings
+        found.append(Instance("generate_until", {}, (prompt, given), number))
+    return found
+
+
+@pytest.mark.parametrize("settings", [{}, {"until": ['"', "\n\n"]}, {"max_gen_toks": 3}])
+@pytest.mark.parametrize("first", [1, 5, 400])
+def test_replies_are_those_of_hf(
+    models: tuple[HFLM, short_first.ShortFirst],
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+    first: int,
+) -> None:
+    monkeypatch.setattr(short_first, "FIRST_TOKENS", first)
+    plain, ours = models
+    wanted = plain.generate_until(requests(**settings), disable_tqdm=True)
+    assert ours.generate_until(requests(**settings), disable_tqdm=True) == wanted
+
+
+@pytest.mark.parametrize(
+    "settings", [{"do_sample": True}, {"temperature": 0.7}, {"top_p": 0.9}, {"until": "x"}]
+)
+def test_what_is_not_plain_greedy_decoding_is_left_to_hf(
+    models: tuple[HFLM, short_first.ShortFirst],
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+) -> None:
+    monkeypatch.setattr(HFLM, "generate_until", lambda self, asked, quiet=False: ["hf"])
+    assert models[1].generate_until(requests(**settings)) == ["hf"]
+
+
+def test_no_request_gets_no_reply(models: tuple[HFLM, short_first.ShortFirst]) -> None:
+    assert models[1].generate_until([], disable_tqdm=True) == []
+
+
+def test_only_this_packages_tasks_are_read() -> None:
+    tasks = evaluate.OurTasks(include_path=str(task_files.FOLDER)).all_tasks
+    assert "tatqa_calc_test" in tasks
+    assert all(name.startswith("tatqa") for name in tasks)
