@@ -7,6 +7,7 @@ invented, and what failed says why.
 import asyncio
 import os
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -32,6 +33,7 @@ BACK_OFF = 0.5  # seconds before the first retry, doubled up to BACK_OFF_MOST
 BACK_OFF_MOST = 8.0
 MOST_REDIRECTS = 3  # of one attempt
 LIMITS = ("max_tokens", "max_completion_tokens")
+OPENAI = "https://api.openai.com/v1"
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
@@ -66,20 +68,41 @@ class CallFailed(Exception):
         self.final = final
 
 
-def address(url: str | None) -> str | None:
-    """A server's URL, or that of OPENAI_BASE_URL; without a path it gets /v1. None: OpenAI's."""
-    found = url or os.environ.get("OPENAI_BASE_URL")
-    if found and urlsplit(found).path in ("", "/"):
+def address(url: str | None) -> str:
+    """A server's URL, or OPENAI_BASE_URL, or OpenAI's; without a path it gets /v1.
+
+    Raises InputError for one that is none.
+    """
+    found = (url or os.environ.get("OPENAI_BASE_URL") or OPENAI).strip()
+    try:
+        parts = urlsplit(found)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # brackets that do not match, a port beyond 65535
+        usable = False
+    if not usable:
+        raise InputError(f"{shown(found)} is no URL of a server; one begins with http://")
+    if parts.path in ("", "/") and not parts.query:
         return found.rstrip("/") + "/v1"
     return found
 
 
+def shown(url: str) -> str:
+    """A URL as it may be printed: a password or key in it is left out."""
+    without_user = re.sub(r"//[^/@]*@", "//***@", url)
+    return re.sub(r"([?&][^=&]*=)[^&#/]*", r"\1***", without_user)
+
+
 def key_for(url: str | None, variable: str = "OPENAI_API_KEY") -> str:
-    """The key from the environment. Raises InputError when a remote endpoint needs one."""
-    key = os.environ.get(variable, "")
-    host = urlsplit(address(url) or "https://api.openai.com").hostname
+    """The key from the environment. Raises InputError for none, where a remote endpoint needs one.
+
+    And for one that no header can hold: the error of the connection would print it.
+    """
+    key = os.environ.get(variable, "").strip()
+    host = urlsplit(address(url)).hostname
     if not key and host not in LOCAL_HOSTS:
         raise InputError(f"no {variable} in the environment for {host}; export it and run again")
+    if not key.isascii() or not key.isprintable():
+        raise InputError(f"{variable} holds characters that no key has; export it anew")
     return key or "none"
 
 
@@ -117,11 +140,12 @@ class Caller:
         except openai.APITimeoutError:
             pass  # slow is not unreachable
         except openai.APIConnectionError:
-            where = self.client.base_url
+            where = shown(str(self.client.base_url))
             raise InputError(f"nothing answers at {where}; start it, or give another URL") from None
         except openai.AuthenticationError:
+            where = shown(str(self.client.base_url))
             raise InputError(
-                f"the endpoint at {self.client.base_url} refused the key (401); export another"
+                f"the endpoint at {where} refused the key (401); export another"
             ) from None
         except (openai.OpenAIError, ValueError, TypeError):
             pass  # it answers; not every endpoint lists its models

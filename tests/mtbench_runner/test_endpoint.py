@@ -14,10 +14,12 @@ from mtbench_runner.endpoint import (
     Endpoint,
     address,
     fold_system,
+    key_for,
     run_jobs,
 )
 from mtbench_runner.outcome import ANSWERING, JUDGING, TRIES, Failure, Outcome, Policy
 from mtbench_runner.spending import Prices, Spending
+from mtbench_runner.store import InputError
 
 from .conftest import KEY, chat_completion, reply_with
 
@@ -344,3 +346,34 @@ def test_a_failed_call_says_its_cause() -> None:
     failed = CallFailed(Failure(Outcome("busy", cause="server error (500)")))
     assert str(failed) == "server error (500)"
     assert json.dumps(failed.failure.cause)
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:8000", "ftp://x/v1", "http://", "http://[::1/v1", "http://x:99999/v1", "//x"]
+)
+def test_what_is_no_url_is_a_wrong_call(url: str) -> None:
+    with pytest.raises(InputError, match="is no URL of a server"):
+        address(url)
+
+
+def test_no_secret_in_a_url_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "")  # set to nothing is not set
+    assert address(None) == "https://api.openai.com/v1"
+    url = "http://me:secret-1@127.0.0.1:9/v1?api-key=secret-2&x=secret-3"
+    with pytest.raises(InputError, match="nothing answers at") as raised:
+        endpoints.check(Endpoint("j", url, KEY))
+    assert "secret" not in str(raised.value)
+    assert "127.0.0.1:9/v1" in str(raised.value)
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\x00", f"sk\u2026{KEY}", f"{KEY}\n{KEY}"])
+def test_a_key_that_no_header_can_hold_is_not_printed(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection's error would hold it: Illegal header value b'Bearer ...'."""
+    monkeypatch.setattr(endpoints.os, "environ", {"OPENAI_API_KEY": key})
+    with pytest.raises(InputError, match="holds characters that no key has") as raised:
+        key_for(None)
+    assert KEY not in str(raised.value)
+    monkeypatch.setattr(endpoints.os, "environ", {"OPENAI_API_KEY": f" {KEY}\n"})
+    assert key_for(None) == KEY
