@@ -16,15 +16,15 @@ from typing import Any, NamedTuple, TypedDict, cast
 from mtbench_runner import ledger, store
 from mtbench_runner.bench import Bench
 from mtbench_runner.jury import Ratings, average
-from mtbench_runner.rows import AnyJudgment, Place
+from mtbench_runner.rows import AnyJudgment, HumanVote, Judgment, PairJudgment, Place
 from mtbench_runner.score import categories_of, ratings_of
+from mtbench_runner.shapes import fault
 from mtbench_runner.statistics import Item, clustered_stderr, mean
 from mtbench_runner.store import InputError
 
 TIE_DELTA = 0.1  # FastChat's
 CLOSE = 1.0  # ratings that differ by no more count as near
 REVERSED = {"model_a": "model_b", "model_b": "model_a"}
-VOTE_FIELDS = ("question_id", "model_a", "model_b", "winner", "turn")
 PairKey = tuple[str, str, str]  # question, model_a, model_b, the names in order
 Votes = dict[int, dict[PairKey, list[str]]]  # turn -> what was compared -> model_a, model_b, tie
 
@@ -110,15 +110,24 @@ def opinions(bench: Bench, judge: str, model_id: str | None = None) -> Opinions:
 
 
 def read_any(path: Path) -> list[dict[str, Any]]:
-    """Rows of a JSON-lines file, or of a JSON array as FastChat's compute_agreement reads."""
-    text = path.read_text(encoding="utf-8")
-    if not text.lstrip().startswith("["):
-        return store.read(path, needs=("question_id", "turn"))
+    """Rows of a JSON-lines file, or of a JSON array as FastChat's compute_agreement reads.
+
+    Raises InputError for one that is neither rating, comparison nor vote.
+    """
+    content = path.read_bytes()
     try:
-        rows = json.loads(text)
+        is_array = content.lstrip().startswith(b"[")
+        rows = json.loads(content) if is_array else store.read(path)
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
-    return [row for row in rows if isinstance(row, dict)]
+    for place, row in enumerate(rows, 1):
+        kind = HumanVote
+        if isinstance(row, dict) and "model_a" not in row:
+            kind = PairJudgment if "model_1" in row else Judgment  # type: ignore[assignment]
+        found = fault(row, kind)
+        if found is not None:
+            raise InputError(f"{path}, row {place}{found}")
+    return list(rows)
 
 
 def ratings_by_model(bench: Bench, rows: Sequence[AnyJudgment]) -> dict[str, Ratings]:
@@ -171,12 +180,9 @@ def _winner(row: AnyJudgment) -> str | None:
 
 
 def votes_from_people(rows: Iterable[dict[str, Any]]) -> Votes:
-    """Votes in the shape of FastChat's human judgments. Raises InputError for a row without one."""
+    """Votes in the shape of FastChat's human judgments."""
     votes: Votes = {}
     for row in rows:
-        lacking = [name for name in VOTE_FIELDS if name not in row]
-        if lacking:
-            raise InputError(f"a vote on question {row.get('question_id')} has no {lacking[0]}")
         winner = "tie" if "tie" in row["winner"] else row["winner"]
         one, other = row["model_a"], row["model_b"]
         if one > other:

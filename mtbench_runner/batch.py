@@ -24,6 +24,7 @@ from mtbench_runner.endpoint import Call, Endpoint, address
 from mtbench_runner.judge import Request, Result, Take, Task, all_tasks, answers_of, judge, to_do
 from mtbench_runner.ledger import Replies
 from mtbench_runner.outcome import JUDGING, Failure, Outcome
+from mtbench_runner.rows import BatchLine
 from mtbench_runner.store import IncompleteError, InputError
 
 URL: Final = "/v1/chat/completions"
@@ -233,7 +234,7 @@ def read(files: Sequence[Path], key: str) -> dict[str, Outcome]:
     """The outcome of each request in batches' outputs, by its custom_id; the newest counts."""
     found = {}
     for file in files:
-        for line in store.read(file, needs=("custom_id",)):
+        for line in store.read(file, BatchLine):
             found[line["custom_id"]] = outcome_of(line, key)
     return found
 
@@ -244,7 +245,7 @@ def outcome_of(line: dict[str, Any], key: str) -> Outcome:
         error = {"error": line.get("error") or {"message": "no response"}}
         return outcomes.of_error(400, error, [], key)
     status, body = response.get("status_code", 200), response.get("body")
-    if status == 200:
+    if status == 200 or not isinstance(status, int):
         return outcomes.of_response(outcomes.without_key(json.dumps(body), key))
     return outcomes.of_error(status, body, [], key)
 

@@ -89,18 +89,19 @@ class Bench:
 
 def read_answers(path: Path) -> list[Answer]:
     """Rows of an answer file. Raises InputError for one that is none."""
-    rows = store.read(path, needs=("question_id", "choices"))
+    rows = cast(list[Answer], store.read(path, Answer))
     for row in rows:
-        if not _has_turns(row["choices"]):
-            raise InputError(f"{path}: question {row['question_id']} has no choices with turns")
-    return cast(list[Answer], rows)
+        where = f"{path}: question {row['question_id']}"
+        if not row["choices"]:
+            raise InputError(f"{where} has no choices with turns")
+        for name in ("turns_with_thinking", "finish_reasons"):
+            if len(row["choices"][0].get(name, row["choices"][0]["turns"])) != _turns(row):  # type: ignore[arg-type]
+                raise InputError(f"{where} has another number of {name} than of turns")
+    return rows
 
 
-def _has_turns(choices: Any) -> bool:
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        return False
-    turns = choices[0].get("turns")
-    return isinstance(turns, list) and all(isinstance(turn, str) for turn in turns)
+def _turns(answer: Answer) -> int:
+    return len(answer["choices"][0]["turns"])
 
 
 def load(
@@ -162,7 +163,7 @@ def _check_question(row: dict[str, Any], path: Path) -> Question:
 def read_prompts(path: Path) -> dict[str, JudgePrompt]:
     """Judge prompts by name. Raises InputError for a row without one of its fields."""
     prompts = {}
-    for row in _rows(path, needs=tuple(JudgePrompt.__annotations__)):
+    for row in _rows(path, JudgePrompt):
         prompts[row["name"]] = cast(JudgePrompt, row)
     return prompts
 
@@ -195,13 +196,13 @@ def _is_gpt_4s(path: Path) -> bool:
     return hashlib.sha256(path.read_bytes()).hexdigest() == PINNED[GPT_4]
 
 
-def _rows(path: Path, needs: Sequence[str] = ()) -> list[dict[str, Any]]:
+def _rows(path: Path, kind: Any = None) -> list[dict[str, Any]]:
     if not path.is_file():
         raise InputError(
             f"no file {path}; a bench folder has question.jsonl, "
             "and judge_prompts.jsonl in or beside it"
         )
-    return store.read(path, needs)
+    return store.read(path, kind)
 
 
 def _compile(pattern: str) -> re.Pattern[str]:

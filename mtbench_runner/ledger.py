@@ -22,20 +22,17 @@ from mtbench_runner.rows import (
     Answer,
     AnyJudgment,
     FailureRow,
+    Judgment,
     PairJudgment,
     Place,
     QuestionId,
+    ReplyRow,
 )
 from mtbench_runner.store import InputError
 
 if TYPE_CHECKING:  # it imports the openai client
     from mtbench_runner.endpoint import Call, Caller
 
-SINGLE_FIELDS = ("question_id", "model", "judge", "user_prompt", "judgment", "score", "turn")
-PAIR_FIELDS = (
-    "question_id", "model_1", "model_2", "judge", "g1_winner", "g2_winner",
-    "g1_user_prompt", "g2_user_prompt", "g1_judgment", "g2_judgment", "turn",
-)  # fmt: skip
 SWAPPED = {"model_1": "model_2", "model_2": "model_1"}
 UNPARSABLE = -1  # FastChat's score for a judgment without a rating
 
@@ -44,9 +41,12 @@ UNPARSABLE = -1  # FastChat's score for a judgment without a rating
 
 
 def read_judgments(path: Path, paired: bool) -> list[AnyJudgment]:
-    """Rows of a judgments file. Raises InputError for one without a field of FastChat's."""
-    needs = PAIR_FIELDS if paired else SINGLE_FIELDS
-    return cast(list[AnyJudgment], store.read(path, needs))
+    """Rows of a judgments file. Raises InputError for one that is none."""
+    rows = cast(list[AnyJudgment], store.read(path, PairJudgment if paired else Judgment))
+    for row in rows:
+        if len(row["judge"]) != 2:
+            raise InputError(f"{path}: a judge is a name and a prompt, not {row['judge']}")
+    return rows
 
 
 def models_of(row: AnyJudgment) -> list[str]:
@@ -349,8 +349,7 @@ def note_failure(
 
 
 def read_failures(path: Path) -> list[FailureRow]:
-    needs = ("identity", "models", "question_id", "cause")
-    return cast(list[FailureRow], store.read(store.beside(path, "failures"), needs))
+    return cast(list[FailureRow], store.read(store.beside(path, "failures"), FailureRow))
 
 
 def failures(path: Path) -> dict[str, str]:
@@ -379,8 +378,11 @@ class Replies:
         self.path = store.beside(path, "replies")
         store.mend(self.path)
         self.found: dict[str, Outcome] = {}
-        for row in store.read(self.path, needs=("key", "outcome")):
-            self.found[row["key"]] = Outcome(**row["outcome"])
+        for row in store.read(self.path, ReplyRow):
+            try:
+                self.found[row["key"]] = Outcome(**row["outcome"])
+            except TypeError:
+                raise InputError(f"{self.path} is of another version; finish with that") from None
 
     def get(self, model: str, call: "Call", vote: int = 1) -> Outcome | None:
         return self.found.get(self.key(model, call, vote))

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from mtbench_runner import thinking
 from mtbench_runner.rows import Usage
+from mtbench_runner.store import replace_surrogates
 
 Kind = Literal[
     # with status 200
@@ -325,11 +326,6 @@ def _refusal(value: object) -> str:
     if isinstance(value, str):
         return value.strip()
     return json.dumps(value) if value else ""
-
-
-def replace_surrogates(text: str) -> str:
-    r"""Text without halves of surrogate pairs (\ud800 in JSON), which no request can hold."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _wrong_shape(text: str, what: str) -> Outcome:

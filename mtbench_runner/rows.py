@@ -34,7 +34,7 @@ class JudgePrompt(TypedDict):
     """A line of judge_prompts.jsonl."""
 
     name: str
-    type: str
+    type: Literal["single", "pairwise"]
     system_prompt: str
     prompt_template: str
     output_format: str
@@ -44,8 +44,8 @@ class JudgePrompt(TypedDict):
 class Choice(TypedDict):
     """What a model said, turn by turn."""
 
-    index: int
     turns: list[str]
+    index: NotRequired[int]
     turns_with_thinking: NotRequired[list[str]]  # where they differ from turns
     finish_reasons: NotRequired[list[str | None]]  # stop, or length: cut at the token limit
     usage: NotRequired[Usage]
@@ -57,8 +57,8 @@ class Answer(TypedDict):
 
     question_id: QuestionId
     choices: list[Choice]
-    answer_id: NotRequired[str]
-    model_id: NotRequired[str]
+    answer_id: NotRequired[Any]
+    model_id: NotRequired[Any]
     tstamp: NotRequired[float]
     key: NotRequired[str]  # a hash of what it was made from
 
@@ -124,6 +124,32 @@ class FailureRow(TypedDict):
     detail: str
     raw: str
     tstamp: float
+
+
+@final
+class ReplyRow(TypedDict):
+    """A line of <file>.replies: a reply that is kept until its row is written."""
+
+    key: str  # a hash of what was asked
+    outcome: dict[str, Any]  # an outcome.Outcome
+
+
+@final
+class BatchLine(TypedDict):
+    """A line of a batch's output, in OpenAI's shape."""
+
+    custom_id: str
+
+
+@final
+class HumanVote(TypedDict):
+    """A vote in the shape of FastChat's human judgments."""
+
+    question_id: QuestionId
+    model_a: str
+    model_b: str
+    winner: str
+    turn: int
 
 
 class StandardErrors(TypedDict):

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import sys
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 from urllib.parse import quote
 
 import filelock
+
+from mtbench_runner.shapes import fault
 
 AnyRow = Mapping[str, Any]
 PLAIN = " +=@,~"  # besides letters, digits and _.-: what a file name may hold as it is
@@ -47,12 +50,13 @@ def beside(path: Path, suffix: str) -> Path:
     return path.with_name(f"{path.name}.{suffix}")
 
 
-def read(path: Path, needs: Iterable[str] = ()) -> list[dict[str, Any]]:
-    """Rows of a JSON-lines file ([] if it is not there), each with the fields that it `needs`.
+def read(path: Path, kind: Any = None) -> list[dict[str, Any]]:
+    """Rows of a JSON-lines file ([] if it is not there), each of a `kind`: a type of `rows`.
 
     A torn last line is skipped. Raises InputError for any other bad line.
     """
-    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    content = path.read_bytes() if path.exists() else b""
+    lines = content.removeprefix(BOM_UTF8).split(b"\n")
     rows = []
     for number, line in enumerate(lines, 1):
         row = _row(line)
@@ -60,17 +64,24 @@ def read(path: Path, needs: Iterable[str] = ()) -> list[dict[str, Any]]:
             if line.strip() and number < len(lines):
                 raise InputError(f"{path}, line {number}: not a JSON object")
             continue
-        for name in needs:
-            if name not in row:
-                raise InputError(f"{path}, line {number}: no {name}")
+        found = fault(row, kind) if kind else None
+        if found is not None:
+            raise InputError(f"{path}, line {number}{found}")
         rows.append(row)
     return rows
+
+
+def replace_surrogates(text: str) -> str:
+    r"""Text without halves of surrogate pairs (\ud800 in JSON), which no request can hold."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
     try:
         row = json.loads(line)
-    except ValueError:
+        if b"\\ud" in line.lower():
+            row = json.loads(replace_surrogates(json.dumps(row, ensure_ascii=False)))
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
 

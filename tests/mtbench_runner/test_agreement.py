@@ -131,7 +131,7 @@ def test_a_judge_against_people_in_a_json_array(bench: Path, tmp_path: Path, cap
     assert found["votes"]["1"]["with ties"] == {"total": 2, "ratio": 0.5}
     people.write_text(json.dumps([{"question_id": 1, "model_a": "n", "turn": 1}]))
     assert main(arguments) == 2
-    assert "a vote on question 1 has no model_b" in capsys.readouterr().err
+    assert "people.json, row 1: no model_b" in capsys.readouterr().err
     people.write_text("[broken")
     assert main(arguments) == 2
 
