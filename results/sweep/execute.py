@@ -2,7 +2,7 @@
 
 Several workers may run the same command over one shared folder: a run that another one holds is
 passed over and looked at again, until all are done. What fails is told at the end; the other runs
-are finished first.
+are finished first. With a server, one lane trains while another scores what is trained.
 """
 
 import contextlib
@@ -10,8 +10,10 @@ import json
 import os
 import socket
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -23,6 +25,7 @@ from results.sweep.plan import Plan
 from results.sweep.server import Server
 from results.sweep.stages import MODEL, SERVER, LockedError, Names, Stage
 
+STOP_SECONDS = 0.1  # between looks for commands to be stopped
 WAIT_SECONDS = 5.0  # before runs that others hold are looked at again
 KEPT_WHILE_TRAINING = 0.5  # a server with a larger share of the GPU makes room for training
 VLLM = "vllm"
@@ -33,7 +36,7 @@ class Serving:
     """The server of a sweep: none, one that runs somewhere, or one started for each base."""
 
     where: str | None = None  # None, "vllm" or a URL
-    memory: float = 0.85
+    memory: float = 0.4
     rank: int = 16  # the largest adapter it must hold
     log_folder: Path = Path()
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -60,9 +63,14 @@ class Serving:
         stages.say(f"vLLM answers after {time.monotonic() - since:.0f} s")
         return found
 
+    @property
+    def stays(self) -> bool:
+        """Whether it is up while something is trained."""
+        return self.where is not None and (self.where != VLLM or self.memory <= KEPT_WHILE_TRAINING)
+
     def make_room(self) -> None:
         """Before training: end a server that was started here, unless it is a small one."""
-        if self.where == VLLM and self.memory > KEPT_WHILE_TRAINING:
+        if not self.stays:
             self.stop()
 
     def stop(self) -> None:
@@ -101,6 +109,9 @@ class Task:
     half: Literal["prepare", "score"]
 
 
+Lane = Callable[[Task], bool]  # which tasks are done one after the other
+
+
 class Sweep:
     """The state of one execution: what is still to be done and what failed."""
 
@@ -111,25 +122,54 @@ class Sweep:
         self.told: set[Path] = set()
         self.left = tasks(plans, served=settings.backend == SERVED)
         self.makers = {plan.adapter: plan.folder for plan in plans if plan.train}
+        self.lanes = lanes(plans, serving) if settings.backend == SERVED else [everything]
+        self.news = threading.Condition()
+        self.settled = 0
+        self.stopped = False
 
     def run(self) -> None:
         """Do all tasks. Raises FailedError or InputError for the first that failed."""
-        while self.left:
-            if not self.one_pass() and self.left:
-                time.sleep(WAIT_SECONDS)
+        with futures.ThreadPoolExecutor() as pool:
+            working = [pool.submit(self.work, lane) for lane in self.lanes]
+            try:
+                for lane in futures.as_completed(working):
+                    lane.result()
+            finally:
+                self.stop(working)
         for error in list(self.failed.values())[:-1]:
             sys.stderr.write(f"error: {error}\n")
         for error in list(self.failed.values())[-1:]:
             raise error
 
-    def one_pass(self) -> bool:
-        """Try every task that is left once; returns whether any was settled."""
-        settled = False
-        for task in list(self.left):
-            if self.settle(task):
-                self.left.remove(task)
-                settled = True
-        return settled
+    def stop(self, working: "Sequence[futures.Future[None]]") -> None:
+        """End lanes that are still at work, and their commands: after a Ctrl-C, or a fault."""
+        self.stopped = True
+        while not all(lane.done() for lane in working):
+            stages.stop_all()
+            futures.wait(working, STOP_SECONDS)
+
+    def work(self, lane: Lane) -> None:
+        """Do the tasks of a lane, those first that can be done now."""
+        while tasks := [task for task in self.left if lane(task)]:
+            seen = self.settled
+            for task in tasks:
+                if self.stopped:
+                    return
+                if self.settle(task):
+                    self.left.remove(task)
+                    self.tell()
+            self.wait_for_news(seen)
+
+    def wait_for_news(self, seen: int) -> None:
+        """Return when more than `seen` tasks are settled, or it is time to look at others' runs."""
+        with self.news:
+            self.news.wait_for(lambda: self.settled > seen, WAIT_SECONDS)
+
+    def tell(self) -> None:
+        """Let a waiting lane look again: a task is out of the way."""
+        with self.news:
+            self.settled += 1
+            self.news.notify_all()
 
     def settle(self, task: Task) -> bool:
         """Do a task if it can be done now; returns whether it is out of the way."""
@@ -145,6 +185,8 @@ class Sweep:
             return False
         except FailedError as error:
             self.failed[task.plan.folder] = error
+            if len(self.left) > 1 and not self.stopped:
+                stages.say(f"{task.plan.folder.name}: failed, the others go on ({error})")
         return True
 
     def waits_for(self, task: Task) -> Path | None:
@@ -213,7 +255,7 @@ class Sweep:
         else:
             with self.serving.names(plan.scored) as names:
                 for stage in plan.scoring:
-                    stages.perform(stage, names)
+                    stages.perform(stage, names, bars=len(self.lanes) == 1)
         if self.settings.backend == SERVED:
             refuse_base_replies(plan)
         write_record(plan, self.settings)
@@ -222,6 +264,33 @@ class Sweep:
 def all_done(wanted: Sequence[Stage]) -> bool:
     """Whether every one of the stages is done."""
     return all(stage.done() for stage in wanted)
+
+
+def everything(task: Task) -> bool:
+    """The only lane where training and scoring do not share the GPU."""
+    return True
+
+
+def trains(task: Task) -> bool:
+    """The lane of training."""
+    return task.half == "prepare" and task.plan.train is not None
+
+
+def scores(task: Task) -> bool:
+    """The lane beside it."""
+    return not trains(task)
+
+
+def lanes(plans: Sequence[Plan], serving: Serving) -> list[Lane]:
+    """Training and scoring side by side where the server is up all the time.
+
+    It changes with the base, and a round trains on replies of the server: then in turn.
+    """
+    bases = {plan.scored.base for plan in plans}
+    samples = any(plan.samples for plan in plans)
+    if serving.stays and len(bases) == 1 and not samples:
+        return [trains, scores]
+    return [everything]
 
 
 def tasks(plans: Sequence[Plan], served: bool) -> list[Task]:

@@ -106,8 +106,9 @@ def add_serving_options(run: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--server-memory",
         type=share,
-        default=0.85,
-        help="share of the GPU's memory for --server vllm; up to 0.5 it stays up while training",
+        default=0.4,
+        help="share of the GPU's memory for --server vllm; up to 0.5 it scores beside training,"
+        " with more training comes first",
     )
 
 

@@ -62,6 +62,7 @@ if sys.argv[2] not in sys.path:
 del sys.argv[:3]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)"""
 
+RUNNING: list["subprocess.Popen[bytes]"] = []  # commands of all threads
 Names = Mapping[str, str]  # SERVER and MODEL, where a stage is served
 
 
@@ -194,12 +195,17 @@ def versions() -> dict[str, str]:
     return {name: present[name] for name in PACKAGES if name in present}
 
 
-def perform(stage: Stage, names: Names | None = None) -> None:
-    """Run a stage unless it is done. Raises FailedError, or InputError if its input is refused."""
-    perform_together([stage], names)
+def perform(stage: Stage, names: Names | None = None, bars: bool = True) -> None:
+    """Run a stage unless it is done. Raises FailedError, or InputError if its input is refused.
+
+    `bars`: whether a scorer's progress is shown.
+    """
+    perform_together([stage], names, bars)
 
 
-def perform_together(stages: Sequence[Stage], names: Names | None = None) -> None:
+def perform_together(
+    stages: Sequence[Stage], names: Names | None = None, bars: bool = True
+) -> None:
     """Run those of the stages that are not done, all at once. Raises as `perform` does."""
     started = []
     for stage in stages:
@@ -208,7 +214,7 @@ def perform_together(stages: Sequence[Stage], names: Names | None = None) -> Non
         else:
             started.append((stage, begin(stage, names or {})))
     since = time.monotonic()
-    codes = call([(stage.filled(names or {}), stage.log) for stage, _ in started])
+    codes = call([(stage.filled(names or {}), stage.log) for stage, _ in started], bars)
     seconds = time.monotonic() - since
     for (stage, note), code in zip(started, codes, strict=True):
         if code == 0:
@@ -254,21 +260,29 @@ def say(line: str) -> None:
     sys.stderr.write(f"== {line}\n")
 
 
-def call(commands: Sequence[tuple[list[str], Path | None]]) -> list[int]:
+def call(commands: Sequence[tuple[list[str], Path | None]], bars: bool = True) -> list[int]:
     """Run `python -m ARGUMENTS`, each with its log, all at once; returns their exit codes."""
-    processes = [start(arguments, log) for arguments, log in commands]
+    processes = [start(arguments, log, bars) for arguments, log in commands]
+    RUNNING.extend(processes)
     try:
         codes = [process.wait() for process in processes]
     finally:
         for process in processes:
             stop(process)
+            RUNNING.remove(process)
     for process, code in zip(processes, codes, strict=True):
         if code and isinstance(process, LoggedProcess):
             sys.stderr.write(process.failure())
     return codes
 
 
-def start(arguments: list[str], log: Path | None) -> "subprocess.Popen[bytes]":
+def stop_all() -> None:
+    """End every command that any thread has started here and that has not ended."""
+    for process in list(RUNNING):
+        stop(process)
+
+
+def start(arguments: list[str], log: Path | None, bars: bool = True) -> "subprocess.Popen[bytes]":
     """Start `python -m ARGUMENTS`, which ends at the latest when this program does.
 
     What a scorer prints beside its bars goes to the log.
@@ -277,7 +291,7 @@ def start(arguments: list[str], log: Path | None) -> "subprocess.Popen[bytes]":
     safe = os.environ | {"PYTHONSAFEPATH": "1"}  # a train.py in the working folder is not ours
     if log is None or arguments[0] not in SCORERS or os.environ.get(VERBOSE):
         return subprocess.Popen([*ours, *arguments], env=safe)
-    return LoggedProcess([*ours, *arguments], safe, log)
+    return LoggedProcess([*ours, *arguments], safe, log, bars)
 
 
 def stop(process: "subprocess.Popen[bytes]") -> None:

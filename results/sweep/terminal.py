@@ -23,11 +23,19 @@ VERBOSE = "TATQA_BENCH_VERBOSE"  # environment variable: everything on the termi
 class LoggedProcess(subprocess.Popen[bytes]):
     """A command whose bars are on the terminal and whose other output is in a file.
 
-    What an earlier attempt wrote stays above it. Raises OSError if the log cannot be written.
+    What an earlier attempt wrote stays above it. Without `bars` they are left out: two commands
+    at once would draw over each other. Raises OSError if the log cannot be written.
     """
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        log: Path,
+        bars: bool = True,
+    ) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
+        self.bars = bars
         self.log = log
         self.file = log.open("ab")
         self.begin = self.file.tell()
@@ -43,7 +51,7 @@ class LoggedProcess(subprocess.Popen[bytes]):
         with self.file:
             for piece in pieces(self.stdout):
                 if BAR.search(piece):
-                    open_bar = show(piece)
+                    open_bar = self.bars and show(piece)
                 else:
                     self.file.write(piece)
                     self.file.flush()

@@ -177,6 +177,79 @@ def test_a_served_sweep_asks_the_base_and_each_adapter(
     assert "starting vLLM" not in again.stderr
 
 
+WAITS = """
+if "beta_0.1" in sys.argv[1] and "--check" not in sys.argv:
+    for _ in range(3000):
+        if list(pathlib.Path("r/runs/beta_0.02/tatqa").rglob("results_*.json")): break
+        time.sleep(0.1)
+    else: sys.exit("error: nothing was scored beside training")
+"""
+
+
+@pytest.mark.parametrize("share", ["0.4", "0.6"])
+def test_a_server_scores_beside_training_if_there_is_room_for_both(
+    recipes: list[Path],
+    stand_ins: dict[str, str],
+    vllm: Path,
+    sweep_command: Command,
+    tmp_path: Path,
+    share: str,
+) -> None:
+    program = tmp_path / "stand_ins" / "train.py"
+    if share == "0.4":
+        imports, _, work = program.read_text().partition("\nif ")
+        program.write_text(f"{imports}{WAITS}if {work}")
+    served = ["--server", "vllm", "--server-memory", share]
+    done = finish(sweep_command(recipes, "r", *served, judged=False), stand_ins)
+    assert done.returncode == 0, done.stderr
+    assert len(record.load_all(Path("r/runs"))[0]) == 4
+    events = [line for line in done.stderr.splitlines() if line.startswith("== ")]
+    first_scored = next(i for i, line in enumerate(events) if ": tatqa: done in" in line)
+    last_trained = events.index(next(e for e in events if e.startswith("== beta_0.1: train: done")))
+    assert (first_scored < last_trained) == (share == "0.4")
+
+
+@pytest.mark.parametrize("stages_done", [1, 3, 5])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_two_lanes_stop_together_and_go_on(
+    recipes: list[Path],
+    stand_ins: dict[str, str],
+    vllm: Path,
+    sweep_command: Command,
+    wait_for_stages: Wait,
+    tmp_path: Path,
+    number: signal.Signals,
+    stages_done: int,
+) -> None:
+    command = sweep_command(recipes, "r", "--server", "vllm", judged=False)
+    process = subprocess.Popen(command, env=stand_ins, stderr=subprocess.PIPE, text=True)
+    wait_for_stages(tmp_path / "r" / "runs", stages_done)
+    process.send_signal(number)
+    _, errors = process.communicate()
+    if number == signal.SIGINT:
+        assert process.returncode == 1, errors
+        assert errors.splitlines()[-1].startswith("error: stopped; what is done is kept")
+        assert "Traceback" not in errors
+    done = finish(command, stand_ins)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("done before") >= stages_done
+    assert len(record.load_all(Path("r/runs"))[0]) == 4
+
+
+def test_a_base_that_cannot_be_scored_is_told_while_others_train(
+    recipes: list[Path], stand_ins: dict[str, str], vllm: Path, sweep_command: Command
+) -> None:
+    vllm.write_text("#!/bin/sh\necho 'RuntimeError: no GPU here'; exit 1\n")
+    done = finish(sweep_command(recipes, "r", "--server", "vllm", judged=False), stand_ins)
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    told = next(i for i, line in enumerate(lines) if "failed, the others go on" in line)
+    assert "no GPU here" in lines[told]
+    errors = [line for line in lines if line.startswith("error: ")]
+    assert len(errors) == 4
+    assert len(list(Path("r/runs").glob("*/train.json"))) == 3
+
+
 def test_a_server_that_leaves_adapters_out_is_an_error_and_no_result(
     recipes: list[Path], stand_ins: dict[str, str], vllm: Path, sweep_command: Command
 ) -> None:
