@@ -186,6 +186,8 @@ def compare(
     The overall rows of all benches' first metrics are one family; so are a bench's other overall
     rows, and the groups of each column. Raises InputError if a bench must not be compared.
     """
+    if margin is not None and not 0 <= margin < math.inf:
+        raise InputError(f"a margin of {margin} is no size; give one from 0 up")
     given = [after] if isinstance(after, Mapping) else list(after)
     runs = [run for place, run in enumerate(given) if run not in given[:place]]
     benches = [bench for bench in before if all(bench in run for run in runs)]

@@ -417,6 +417,13 @@ def test_scores_that_one_side_lacks_may_have_been_anything() -> None:
     assert compare.compare({"b": both}, {"b": after})[0]["b"][0].difference.unpaired == 0
 
 
+@pytest.mark.parametrize("margin", [-1.0, math.nan, math.inf])
+def test_a_margin_is_a_size(margin: float) -> None:
+    table = {"b": scores([0.0, 1.0])}
+    with pytest.raises(InputError, match="is no size"):
+        compare.compare(table, table, margin)
+
+
 def test_a_copy_of_a_run_is_no_second_seed() -> None:
     before, one, other = (scores([float(i % k == 0) for i in range(20)]) for k in (2, 3, 5))
     rows, warnings = compare.compare({"b": before}, [{"b": one}, {"b": other}, {"b": one}])

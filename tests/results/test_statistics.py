@@ -41,6 +41,10 @@ def test_effective_clusters_by_hand() -> None:
     assert s.effective_clusters(np.array([900.0] + [1.0] * 100)) == pytest.approx(1.2344, abs=1e-4)
 
 
+def test_degrees_of_freedom_are_those_of_the_effective_clusters() -> None:
+    assert s.paired([0] * 4, [1, 0, 0, 1], ["a", "a", "b", "c"]).df == pytest.approx(16 / 6 - 1)
+
+
 def test_skewness_by_hand() -> None:
     # cubes -0.125 - 0.421875 + 1.953125, mean 0.46875; variance 0.791667; over sqrt(3)
     assert s.skewness(SUMS, SIZES) == pytest.approx(0.46875 / 0.7916667**1.5 / 3**0.5)
@@ -151,12 +155,13 @@ def test_detectable_difference_is_the_noncentral_ts() -> None:
     assert s.detectable_difference([s.Part(0.0, 30)]) == 0
 
 
-def test_detectable_difference_of_two_seeds_has_eighty_percent_power() -> None:
-    rng, parts = np.random.default_rng(8), [s.Part(1.0, 200), s.Part(0.5, 1)]
-    effect = s.detectable_difference(parts)
-    found = rng.normal(effect, math.hypot(1, 0.5), 40_000)
-    seeds = 0.5 * np.abs(rng.normal(size=40_000))  # what two seeds say of their spread
-    critical = np.hypot(stats.t.ppf(0.975, 200), stats.t.ppf(0.975, 1) * seeds)
+@pytest.mark.parametrize(("se", "df"), [(0.5, 1), (2.0, 4)])
+def test_detectable_difference_of_seeds_has_eighty_percent_power(se: float, df: int) -> None:
+    rng = np.random.default_rng(8)
+    effect = s.detectable_difference([s.Part(1.0, 200), s.Part(se, df)])
+    found = rng.normal(effect, math.hypot(1, se), 40_000)
+    seeds = se * np.sqrt(rng.chisquare(df, 40_000) / df)  # what runs say of their spread
+    critical = np.hypot(stats.t.ppf(0.975, 200), stats.t.ppf(0.975, df) * seeds)
     assert np.mean(found > critical) == pytest.approx(0.80, abs=0.01)
 
 
@@ -329,6 +334,9 @@ def test_detectable_where_nothing_changed_by_hand() -> None:
     assert gained(278, 0)._limits(0.05)[1] < gained(278, 0).detectable / 2  # no half width
     assert gained(14, 0).detectable > 0.5
     assert gained(13, 0).detectable == math.inf
+    assert gained(20, 15).detectable == math.inf  # most clusters changed: what would find 0?
+    giant = ["giant"] * 14 + [str(i) for i in range(20)]  # 34**2 / (14**2 + 20) = 5.4 clusters
+    assert s.paired([0.0] * 34, [0.0] * 34, giant).detectable == math.inf
 
 
 def test_no_interval_goes_beyond_what_there_can_be() -> None:
@@ -430,6 +438,10 @@ def test_several_runs_by_hand() -> None:
     # t table: 12.70620 at 1 degree of freedom; square-and-add of 0.5 and 1 of it
     half = 12.70620 * 1.25**0.5
     assert (one.low, one.high) == pytest.approx((1.5 - half, 1.5 + half), abs=1e-4)
+    # each part has the t of its own degrees of freedom: 2.228139 at 10
+    half = math.hypot(2.228139 * 0.5, 12.70620)
+    mixed = known(delta=1.0, se=0.5, df=10, seeds=(s.Part(1.0, 1),))
+    assert (mixed.low, mixed.high) == pytest.approx((1 - half, 1 + half), abs=1e-4)
     # before and after trade places: only the sign changes
     other = s.over_runs([[1, 0], [3, 2]], [[0, 0]], ["a", "b"], 100)
     assert (other.delta, other.se, other.p) == (-1.5, one.se, one.p)
