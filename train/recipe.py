@@ -182,7 +182,12 @@ class Recipe(BaseModel):
     )
     use_rslora: bool = Field(default=False, description="scale by lora_alpha / sqrt(lora_r)")
     use_dora: bool = Field(default=False, description="DoRA: learn each column's length as well")
-    seed: int = Field(default=42, description="of pairs, order, adapter initialisation and dropout")
+    seed: int = Field(
+        default=42,
+        ge=0,
+        lt=2**32,
+        description="of pairs, order, adapter initialisation and dropout",
+    )
     memory: Literal["fast", "small"] = Field(
         default="fast", description="small: recompute activations, less memory"
     )
@@ -239,18 +244,30 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _consistent_losses(self) -> "Recipe":
+        for loss in self.loss_type:
+            if self.loss_type.count(loss) > 1:
+                raise ValueError(f"loss_type names {loss} twice; weigh it by loss_weights")
         if self.loss_weights is not None:
             if len(self.loss_weights) != len(self.loss_type):
                 raise ValueError("loss_weights needs one entry per loss_type")
-            if not any(self.loss_weights):
-                raise ValueError("loss_weights are all 0")
+            if not all(self.loss_weights):
+                raise ValueError("loss_weights: a loss of weight 0 does nothing; leave it out")
         smoothed = [loss for loss in self.loss_type if loss in SMOOTHED]
         if smoothed and not self.label_smoothing:
             raise ValueError(f"loss_type {smoothed[0]} needs a label_smoothing above 0")
         if self.label_smoothing and not smoothed:
             raise ValueError(f"label_smoothing is for {' and '.join(SMOOTHED)} alone")
-        if (self.beta_schedule == "constant") != (self.beta_end is None):
+        return self
+
+    @model_validator(mode="after")
+    def _consistent_beta(self) -> "Recipe":
+        scheduled = self.beta_schedule != "constant"
+        if scheduled != (self.beta_end is not None):
             raise ValueError("beta_end and a beta_schedule go together")
+        if self.beta_schedule_unit == "epoch" and not (scheduled and self.num_train_epochs > 1):
+            raise ValueError("beta_schedule_unit: epoch needs a beta_schedule and several epochs")
+        if not self.needs_reference and (scheduled or self.beta_by_type):
+            raise ValueError("supervised training has no beta; leave its schedule and types out")
         return self
 
     @model_validator(mode="after")
@@ -261,6 +278,8 @@ class Recipe(BaseModel):
             raise ValueError("max_pairs_per_question is for strategy: mined alone")
         if self.corruptions and self.strategy != "corrupt":
             raise ValueError("corruptions are for strategy: corrupt alone")
+        if self.corruptions and not any(self.corruptions.values()):
+            raise ValueError("corruptions are all 0")
         if self.form == "calc" and self.strategy == "log":
             raise ValueError("strategy: log has no form: calc; take corrupt or mined")
         if self.pairs:

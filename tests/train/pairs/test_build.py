@@ -137,7 +137,8 @@ def test_questions_whose_scale_stands_nowhere_are_dropped(
 
 
 def test_no_pair_at_all_is_an_error(small_data: Path) -> None:
-    recipe = Recipe(model_name_or_path="", corruptions={"one_extra": 0})
+    nothing = {"corruptions": {"one_extra": 0.0}}  # which no recipe file may say
+    recipe = Recipe(model_name_or_path="").model_copy(update=nothing)
     with pytest.raises(
         RecipeError, match=r"corrupt gives no pair; dropped: no wrong answer found \("
     ):
