@@ -24,14 +24,20 @@ def holds(out: Path, identity: dict[str, Any]) -> bool:
     """
     marker = next((path for path in (out / "train.json", out / "run.json") if path.exists()), None)
     if marker is None:
-        if (out / "adapter_config.json").exists() or list(out.glob("checkpoint-*")):
+        if (out / "adapter_config.json").exists() or checkpoints(out):
             raise RecipeError(
                 f"{out} holds an adapter that this program did not train; "
                 "choose another --output_dir"
             )
         return False
     here = what_decides(identity)
-    there = what_decides(json.loads(marker.read_text(encoding="utf-8")))
+    try:
+        there = what_decides(json.loads(marker.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, LookupError):
+        raise RecipeError(
+            f"{marker} is damaged, so nobody can say which run {out} holds; "
+            "choose another --output_dir or delete it"
+        ) from None
     for name, value in here.items():
         if there.get(name) != value and name not in MAY_CHANGE:
             raise RecipeError(
@@ -48,6 +54,16 @@ def what_decides(facts: dict[str, Any]) -> dict[str, Any]:
         "base model weights": facts["base_sha256"],
         "init_adapter weights": facts.get("init_adapter_sha256"),
     }
+
+
+def checkpoints(out: Path) -> list[Path]:
+    """The checkpoints of a run folder, the newest first; a copy by another name is none."""
+    found = {}
+    for path in out.glob("checkpoint-*"):
+        step = path.name.removeprefix("checkpoint-")
+        if step.isascii() and step.isdigit() and path.is_dir():
+            found[int(step)] = path
+    return [found[step] for step in sorted(found, reverse=True)]
 
 
 def seal(checkpoint: Path) -> None:
@@ -82,11 +98,7 @@ def damage(checkpoint: Path) -> str | None:
 
 def last_checkpoint(out: Path) -> Path | None:
     """The newest whole checkpoint; what is wrong with newer ones is said."""
-
-    def step(path: Path) -> int:
-        return int(path.name.rpartition("-")[2])
-
-    for path in sorted(out.glob("checkpoint-*"), key=step, reverse=True):
+    for path in checkpoints(out):
         problem = damage(path)
         if problem is None:
             return path

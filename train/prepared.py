@@ -98,7 +98,7 @@ def files_read(recipe: Recipe) -> list[Path]:
         folder = Path(source) if source else download.cache()
         files += [folder / file.name for file in download.FILES.values()]
     for pattern in recipe.samples:
-        files += sorted(Path(path) for path in glob(pattern))
+        files += sorted(Path(path) for path in glob(pattern, recursive=True))
     return files
 
 

@@ -22,7 +22,7 @@ from train.base import open_base
 from train.callbacks import TOKENS, Accounts, EpochOrder, Progress, Seal, StopOnSignal
 from train.card import card
 from train.curves import curves
-from train.folder import holds, last_checkpoint, unwritable
+from train.folder import checkpoints, holds, last_checkpoint, unwritable
 from train.pairs.build import Counts
 from train.pairs.tokens import TokenPair
 from train.prepared import prepare
@@ -276,5 +276,7 @@ def finish(out: Path, facts: dict[str, Any]) -> None:
     write_whole(out / "curves.svg", curves(facts["history"]).encode())
     write_whole(out / "README.md", card(facts, out.name).encode())
     record.write_json(out / "train.json", facts)
-    for path in [*out.glob("checkpoint-*"), out / "run.json", out / "training_args.bin"]:
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    for checkpoint in checkpoints(out):
+        shutil.rmtree(checkpoint)
+    for name in ("run.json", "training_args.bin"):
+        (out / name).unlink(missing_ok=True)

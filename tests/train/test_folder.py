@@ -1,5 +1,6 @@
 """Checkpoints: a damaged one is noticed, and the one before is taken."""
 
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from train.folder import SEAL, damage, last_checkpoint, seal, unwritable
+from train.folder import SEAL, checkpoints, damage, holds, last_checkpoint, seal, unwritable
+from train.recipe import RecipeError
 
 FILES = ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth")
 
@@ -69,3 +71,31 @@ def test_what_torch_save_says_of_a_full_disk_is_one_line(
 def test_any_other_error_is_raised_again(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="shapes"):
         unwritable(RuntimeError("mat1 and mat2 shapes cannot be multiplied"), tmp_path)
+
+
+def test_a_users_copy_of_a_checkpoint_is_none(out: Path) -> None:
+    for name in ("checkpoint-best", "checkpoint-10 (copy)", "checkpoint-12.bak", "checkpoint-"):
+        (out / name).mkdir()
+    (out / "checkpoint-99").write_text("a file")
+    assert checkpoints(out) == [out / "checkpoint-10", out / "checkpoint-8"]
+    assert last_checkpoint(out) == out / "checkpoint-10"
+
+
+IDENTITY = {"recipe": {"beta": 0.1}, "data_sha256": "d", "base_sha256": "b"}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff\xfe", b'{"recipe": 3}'])
+@pytest.mark.parametrize("name", ["run.json", "train.json"])
+def test_a_damaged_marker_is_one_line(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(RecipeError, match=f"{name} is damaged"):
+        holds(tmp_path, IDENTITY)
+
+
+def test_a_folder_is_known_by_its_marker(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(json.dumps(IDENTITY))
+    assert not holds(tmp_path, IDENTITY)
+    (tmp_path / "train.json").write_text(json.dumps(IDENTITY))
+    assert holds(tmp_path, IDENTITY)
+    with pytest.raises(RecipeError, match="other pairs"):
+        holds(tmp_path, {**IDENTITY, "data_sha256": "other"})

@@ -70,6 +70,22 @@ def test_what_decides_pairs_and_tokens_is_in_the_name(
     assert len(names) == 5
 
 
+def test_samples_in_any_depth_that_the_pattern_reaches_decide(
+    mini: Path, tokenizer: Any, tmp_path: Path
+) -> None:
+    """`**` reaches files beside it and two folders below, as it does where they are read."""
+    pattern = str(tmp_path / "samples" / "**" / "samples_*.jsonl")
+    mined = recipe(mini, strategy="mined", samples=[pattern])
+    names = {cache_file(mined, tokenizer)}
+    for place in ("", "one/two"):
+        folder = tmp_path / "samples" / place
+        folder.mkdir(parents=True, exist_ok=True)
+        for content in ("{}", "{} "):
+            (folder / "samples_a.jsonl").write_text(content)
+            names.add(cache_file(mined, tokenizer))
+    assert len(names) == 5
+
+
 @pytest.mark.parametrize("damage", ["cut short", "empty", "text"])
 def test_a_damaged_file_is_made_anew(mini: Path, tokenizer: Any, damage: str) -> None:
     rows, *_ = prepare(recipe(mini), tokenizer, Stages())
