@@ -15,12 +15,10 @@ from typing import Any
 
 import torch
 from lm_eval.api.instance import Instance
-from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import postprocess_generated_text
 from tqdm import tqdm
 
-NAME = "hf-short-first"
 FIRST_TOKENS = 32  # most replies of TAT-QA have ended by then
 TIMES = 4  # as many tokens in each further try
 
@@ -121,8 +119,3 @@ class ShortFirst(HFLM):
             )
         replies: list[list[int]] = made[:, length:].tolist()
         return replies
-
-
-def register() -> None:
-    """Make the model known to lm-eval."""
-    register_model(NAME)(ShortFirst)

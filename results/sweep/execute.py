@@ -313,9 +313,22 @@ def execute(plans: Sequence[Plan], settings: Settings, serving: Serving | None =
     """
     serving = serving or Serving()
     try:
+        check_server(plans, serving)
         Sweep(plans, settings, serving).run()
     finally:
         serving.stop()
+
+
+def check_server(plans: Sequence[Plan], serving: Serving) -> None:
+    """See before the first training that a server elsewhere answers for the bases.
+
+    Raises FailedError or InputError. One that is started here shows it soon enough.
+    """
+    if serving.where in (None, VLLM):
+        return
+    for plan in plans:
+        if plan.base is None and not plan.quantize and not all_done(plan.scoring):
+            serving.server(plan.scored.base)
 
 
 def check(plans: Sequence[Plan]) -> None:

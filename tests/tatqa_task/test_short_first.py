@@ -1,5 +1,7 @@
 """The model that gives short replies first: its replies are those of lm-eval's `hf`."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,23 @@ def test_what_is_not_plain_greedy_decoding_is_left_to_hf(
 
 def test_no_request_gets_no_reply(models: tuple[HFLM, short_first.ShortFirst]) -> None:
     assert models[1].generate_until([], disable_tqdm=True) == []
+
+
+CLIENT = """
+import sys
+from tatqa_task import evaluate
+evaluate.cli_evaluate = lambda: None
+evaluate.main([])
+from lm_eval.api.registry import get_model
+get_model("local-chat-completions")
+assert not {"torch", "transformers"} & sys.modules.keys()
+assert issubclass(get_model("hf-short-first"), get_model("hf"))
+"""
+
+
+def test_lm_evals_own_models_are_there_and_a_server_needs_no_torch() -> None:
+    done = subprocess.run([sys.executable, "-c", CLIENT], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_only_this_packages_tasks_are_read() -> None:

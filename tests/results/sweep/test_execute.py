@@ -10,6 +10,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from typing import Any
 import pytest
 
 from results import record
+from results.sweep import server
 
 ROOT = Path(__file__).resolve().parents[3]
 Command = Callable[..., list[str]]
@@ -175,6 +177,39 @@ def test_a_served_sweep_asks_the_base_and_each_adapter(
     again = finish(sweep_command(recipes, "r", "--server", "vllm", judged=False), stand_ins)
     assert again.stderr.count("done before") == 1 + 3 * 2
     assert "starting vLLM" not in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("base", "said"), [(None, "does not answer"), ("other/base", "the recipe's base is")]
+)
+def test_a_server_elsewhere_that_will_not_do_is_told_before_training(
+    recipes: list[Path],
+    stand_ins: dict[str, str],
+    sweep_command: Command,
+    vllm: Path,
+    base: str | None,
+    said: str,
+) -> None:
+    port = server.free_port()
+    running = None
+    if base:
+        running = subprocess.Popen([str(vllm), "serve", base, "--port", str(port)])
+        while not answers(port):
+            assert running.poll() is None
+    url = f"http://127.0.0.1:{port}"
+    done = finish(sweep_command(recipes, "r", "--server", url, judged=False), stand_ins)
+    if running:
+        running.kill()
+        running.wait()
+    assert done.returncode in (1, 2)
+    assert said in done.stderr.splitlines()[-1]
+    assert not list(Path("r/runs").glob("*/train*"))
+
+
+def answers(port: int) -> bool:
+    """Whether somebody listens there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 WAITS = """
