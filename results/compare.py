@@ -356,7 +356,9 @@ def unknown_measure(runs: Sequence[Scores], metric: str) -> Measure:
     values = [score for run in runs for score in scores_by_item(run, metric).values()]
     name = metric.split(",")[0]
     share = all(0 <= x <= 1 for x in values) and not name.endswith(LOGARITHMS)
-    seen = max(values) - min(values)
+    scored = [set(scores_by_item(run, metric)) for run in runs]
+    complete = all(items == scored[0] for items in scored)
+    seen = (max(values) - min(values)) if complete else math.inf  # -inf is left out, say
     label = f"log of {metric}" if name.endswith("perplexity") else metric
     return Measure(
         label=f"{label}, %" if share else label,

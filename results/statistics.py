@@ -312,6 +312,8 @@ class Changes:
             scores.
         below: Share of the scores in clusters that changed by less, `fall` what they lack.
         span: The largest change that one score can make.
+        gained: Share of the scores in clusters whose mean rose; `lost` likewise.
+        moved: Mean of the clusters' absolute changes over all scores.
     """
 
     effective: float
@@ -321,6 +323,9 @@ class Changes:
     below: float
     fall: float
     span: float
+    gained: float
+    lost: float
+    moved: float
 
     @classmethod
     def of(cls, sums: Array, sizes: Array, span: float) -> "Changes | None":
@@ -341,6 +346,9 @@ class Changes:
             below=float(share[down].sum()),
             fall=float(-surplus[down].sum()),
             span=span,
+            gained=float(share[change > 0].sum()),
+            lost=float(share[change < 0].sum()),
+            moved=float(np.sum(np.abs(change) * share)),
         )
 
     def distances(self, alpha: float) -> Interval:
@@ -362,25 +370,29 @@ class Changes:
 
     def unseen(self, largest: float) -> float:
         """The size of a deviation not yet seen: the mean of all seen and of one that is largest."""
-        count = (self.above + self.below) * self.effective
-        total = (self.rise + self.fall) * self.effective
-        return min((total + largest) / (count + 1), largest)
+        size = self._size(self.above + self.below, self.rise + self.fall, largest)
+        return min(size, largest)
+
+    def _size(self, share: float, amount: float, largest: float) -> float:
+        """Mean size of what changed in a share of the clusters, and of one change more."""
+        return (amount * self.effective + largest) / (share * self.effective + 1)
 
     def detectable_at(self, alpha: float) -> float:
         """The surplus of gains that leaves 0 out of the interval at alpha with 80 % power.
 
         As many clusters as are seen to go both ways go on doing so, and all changes have the size
-        of one not yet seen. Infinite where most clusters changed, or where no share is enough.
+        of one not yet seen. Infinite where no share is enough.
         """
-        if self.common != 0 or not math.isfinite(self.span):
+        if not math.isfinite(self.span):
             return math.inf
-        both = min(self.above, self.below)
-        size = self.unseen(self.span)
+        both = min(self.gained, self.lost)
+        size = self._size(self.gained + self.lost, self.moved, self.span)
 
         def margin(share: float) -> float:
             """How far the lower limit lies above 0, less what POWER asks for."""
             gained = both + share
-            there = replace(self, above=gained, rise=gained * size, below=both, fall=both * size)
+            up, down = gained * size, both * size
+            there = replace(self, common=0, above=gained, rise=up, below=both, fall=down)
             noise = math.sqrt((share + 2 * both - share**2) / self.effective) * size
             return share * size - there.distances(alpha)[0] - special.ndtri(POWER) * noise
 

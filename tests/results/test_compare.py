@@ -375,8 +375,10 @@ def scores(values: Sequence[float | None], metric: str = "m", **known: Any) -> c
 
 
 def test_spans_of_unknown_metrics_are_those_of_their_scores() -> None:
-    far = compare.measure_of([scores([2.0, None]), scores([7.0, 5.0])], "m", None)
+    far = compare.measure_of([scores([2.0, None]), scores([7.0, None])], "m", None)
     assert (far.span, far.factor, far.margin, far.label) == (5, 1, 0, "m")
+    lost = compare.measure_of([scores([2.0, None]), scores([7.0, 5.0])], "m", None)
+    assert lost.span == math.inf  # a log-likelihood of minus infinity, say
     share = compare.measure_of([scores([0.2, 0.4]), scores([0.3, 0.3])], "m", 2)
     assert (share.span, share.factor, share.margin, share.label) == (1, 100, 0.02, "m, %")
     bits = compare.measure_of([scores([0.2, 0.4], "bits_per_byte")], "bits_per_byte", None)

@@ -219,7 +219,7 @@ def changes(
     above: float = 0, rise: float = 0, below: float = 0, fall: float = 0, common: float = 0
 ) -> s.Changes:
     """Changes of 10 clusters, at most 1 a score."""
-    return s.Changes(10, common, above, rise, below, fall, 1)
+    return s.Changes(10, common, above, rise, below, fall, 1, 0, 0, 0)  # the last for power only
 
 
 def test_few_changes_by_hand() -> None:
@@ -248,9 +248,9 @@ def test_changes_around_another_amount_than_0_by_hand() -> None:
 def test_changes_are_those_from_what_most_clusters_did() -> None:
     sums = np.array([1.0, 0, 0, 0])  # in clusters of 1, 3, 2 and 2 scores
     found = s.Changes.of(sums, np.array([1.0, 3, 2, 2]), 1)
-    assert found == s.Changes(64 / 18, 0, 0.125, 0.125, 0, 0, 1)
+    assert found == s.Changes(64 / 18, 0, 0.125, 0.125, 0, 0, 1, 0.125, 0, 0.125)
     kept = s.Changes.of(np.array([2.0, 2, 2, -1]), np.full(4, 2.0), 1)
-    assert kept == s.Changes(4, 1, 0, 0, 0.25, 0.375, 1)
+    assert kept == s.Changes(4, 1, 0, 0, 0.25, 0.375, 1, 0.75, 0.25, 0.875)
     assert s.Changes.of(np.array([1.0, -1, 0, 0]), np.ones(4), 1) is None  # half is not most
     assert s.Changes.of(np.array([1.0, -1, 0, 0, 0]), np.ones(5), 1) is not None
 
@@ -334,7 +334,10 @@ def test_detectable_where_nothing_changed_by_hand() -> None:
     assert gained(278, 0)._limits(0.05)[1] < gained(278, 0).detectable / 2  # no half width
     assert gained(14, 0).detectable > 0.5
     assert gained(13, 0).detectable == math.inf
-    assert gained(20, 15).detectable == math.inf  # most clusters changed: what would find 0?
+    # what all clusters did says nothing of how few one would have found
+    assert gained(80, 80).detectable == pytest.approx(gained(80, 0).detectable)
+    assert gained(80, 79).changes is not None
+    assert gained(80, 79).detectable >= gained(80, 0).detectable
     giant = ["giant"] * 14 + [str(i) for i in range(20)]  # 34**2 / (14**2 + 20) = 5.4 clusters
     assert s.paired([0.0] * 34, [0.0] * 34, giant).detectable == math.inf
 
