@@ -325,6 +325,22 @@ def test_few_changes_are_found_four_times_out_of_five(clusters: int, size: int) 
     assert 0.78 < power < 0.9 if size == 1 else power > 0.9  # 1 in 6, taken for a little more
 
 
+def test_changes_both_ways_hide_a_difference() -> None:
+    def changed(up: int, down: int) -> s.Difference:
+        after = [1.0] * up + [-1.0] * down + [0.0] * (278 - up - down)
+        return s.paired([0.0] * 278, after, [str(i) for i in range(278)])
+
+    effect = changed(20, 20).changes
+    assert effect is not None
+    rate = effect.detectable_at(0.05)
+    rng = np.random.default_rng(3)
+    found = 0
+    for up in rng.binomial(278, 20 / 278 + rate, 400):
+        found += s.verdict(changed(int(up), int(rng.binomial(278, 20 / 278))), 0) == "better"
+    assert found / 400 == pytest.approx(0.80, abs=0.06)
+    assert rate > 1.5 * gained(278, 0).detectable
+
+
 def test_detectable_where_nothing_changed_by_hand() -> None:
     # six changes of one size are the fewest; 80 % of samples have them at the rate where the
     # binomial's tail from six up is 0.8
