@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FAMILY_ERROR = 5.0  # per cent that may be false
+LIMITS = {"whole clusters gain, large ones more often": 90}  # said in words under the table
 SAMPLING_ERROR = 3.0  # points: four standard errors of a share near 95 % at 1,000 sweeps
 
 
@@ -40,7 +41,7 @@ def test_every_scenario_is_documented_and_keeps_what_is_promised() -> None:
     table = documented()
     assert list(table) == [scenario.name for scenario in simulate.SCENARIOS]
     for name, (held, false) in table.items():
-        assert held >= 94, name
+        assert held >= LIMITS.get(name, 94), name
         assert false <= FAMILY_ERROR + 1, name
 
 
