@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from tatqa_task.data import DataError
+from train.pairs.preferences import check_file
 from train.recipe import Recipe, RecipeError, load
 from train.shipped import recipe_file
 from train.stages import Stages
@@ -23,9 +24,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, rest = parser().parse_known_args(argv)
     try:
         recipe = load(recipe_file(args.recipe), overrides(rest))
+        if recipe.pairs:
+            check_file(recipe.pairs)
         if args.check:
             return 0
         quiet_libraries()
+        base = recipe.model_name_or_path
+        print(f"loading libraries, then {base} and the pairs ...", file=sys.stderr, flush=True)
         with stages("imports"):
             from train import run
     except RecipeError as error:

@@ -21,6 +21,7 @@ from typing import Any
 from train.pairs.pair import FACTS, THINKING_OFF, Message, Pair
 from train.recipe import RecipeError, one_line
 
+SUFFIXES = (".jsonl", ".json")  # which no Hub id has
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 Side = str | list[Message]
 
@@ -45,11 +46,17 @@ def read(source: str) -> list[Pair]:
     return in_contexts(pairs)
 
 
+def check_file(source: str) -> None:
+    """Read the rows where they are in a file: a mistake is said before anything is loaded."""
+    if Path(source).is_file() or Path(source).suffix in SUFFIXES:
+        read(source)
+
+
 def _rows(source: str) -> Iterator[Any]:
     path = Path(source)
     if path.is_file():
         return _lines(path)
-    if path.suffix in (".jsonl", ".json") or not (path.is_dir() or HUB_ID.fullmatch(source)):
+    if path.suffix in SUFFIXES or not (path.is_dir() or HUB_ID.fullmatch(source)):
         raise RecipeError(f"pairs: {source} is no file, dataset folder or Hub id")
     return _dataset(source)
 
@@ -80,6 +87,8 @@ def _dataset(source: str) -> Iterator[Any]:
 
 def _pair(row: Any, n: int) -> Pair:
     """One row as a pair, whose facts it may state (uid, answer_type, kind). Raises _Unusable."""
+    if isinstance(row, list):
+        raise _Unusable("one object a line is wanted, not one array")
     if not isinstance(row, dict):
         raise _Unusable("not an object with prompt, chosen and rejected")
     if row.get("chat_template_kwargs") not in (None, THINKING_OFF):
@@ -93,6 +102,8 @@ def _pair(row: Any, n: int) -> Pair:
     if prompt is None or isinstance(prompt, str) != isinstance(chosen, str):
         prompt, chosen, rejected = _extracted(chosen, rejected)
     replies = _reply(chosen, "chosen"), _reply(rejected, "rejected")
+    if not replies[0].strip():
+        raise _Unusable("chosen is empty: silence would be learned")
     if replies[0] == replies[1]:
         raise _Unusable("chosen equals rejected")
     stated = {name: row[name] for name in FACTS if isinstance(row.get(name), str)}
@@ -108,7 +119,9 @@ def _pair(row: Any, n: int) -> Pair:
 
 def _side(row: dict[str, Any], name: str) -> Side:
     """A column as a text or as messages."""
-    value = row.get(name)
+    if name not in row:
+        raise _Unusable(f"no `{name}` among its keys: {', '.join(map(str, row)) or 'none'}")
+    value = row[name]
     if isinstance(value, str):
         return value
     if not isinstance(value, list) or not value:

@@ -102,8 +102,10 @@ def test_a_row_that_is_read_and_written_stays_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ([], "not an object"),
-        ({"prompt": "a", "chosen": "b"}, "rejected is neither a text nor a list of messages"),
+        (3, "not an object"),
+        ([], "one object a line is wanted, not one array"),
+        ({"prompt": "a", "chosen": "b"}, "no `rejected` among its keys: prompt, chosen"),
+        ({**EXPLICIT, "chosen": " "}, "chosen is empty"),
         ({**EXPLICIT, "chosen": 3}, "chosen is neither a text nor a list of messages"),
         ({**EXPLICIT, "chosen": []}, "chosen is neither a text nor a list of messages"),
         ({**EXPLICIT, "chosen": EXPLICIT["rejected"]}, "chosen equals rejected"),
