@@ -143,7 +143,8 @@ def is_plain_rms_norm(module: Module) -> bool:
     probe = torch.linspace(-3, 3, 4 * len(weight), device=weight.device, dtype=weight.dtype)
     probe = probe.view(4, len(weight))
     tolerance = 4 * torch.finfo(weight.dtype).eps
-    return torch.allclose(module(probe), fused_norm(module, probe), rtol=tolerance, atol=tolerance)
+    plain, fused = module(probe), fused_norm(module, probe)
+    return bool(torch.allclose(plain, fused, rtol=tolerance, atol=tolerance))
 
 
 def fused_norm(module: Module, hidden: torch.Tensor) -> torch.Tensor:

@@ -292,7 +292,8 @@ def _wait(found: Outcome, retries: int) -> float:
     """Seconds before the next attempt: as Retry-After says, else doubling, with some jitter."""
     if found.retry_after is not None:
         return min(found.retry_after, LONGEST_WAIT)
-    return min(BACK_OFF * 2 ** (retries - 1), BACK_OFF_MOST) * random.uniform(0.75, 1.0)  # noqa: S311
+    doubled: float = BACK_OFF * 2 ** (retries - 1)
+    return min(doubled, BACK_OFF_MOST) * random.uniform(0.75, 1.0)  # noqa: S311
 
 
 def _retry_after(headers: Any) -> float | None:

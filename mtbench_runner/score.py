@@ -50,7 +50,7 @@ def score(
     first = first_votes(judged[judges[0]])
     noise = jury.noise(ratings)
     result = ScoreFile(
-        **shared,
+        **shared,  # type: ignore[typeddict-item]  # `strict` is not required
         success_rate=mean([item._replace(value=item.value >= SUCCESS) for item in items]),
         known_wrong_references=known_wrong(bench, first),
         per_question=grouped(items, "question", by_turn),

@@ -257,7 +257,7 @@ def skewness(sums: Array, sizes: Array) -> float:
     variance = float(np.mean(residual**2))
     if variance <= 0:
         return 0.0
-    return float(np.mean(residual**3)) / variance**1.5 / math.sqrt(len(sums))
+    return float(np.mean(residual**3) / variance**1.5 / math.sqrt(len(sums)))
 
 
 def chance_skewness(clusters: int) -> float:
@@ -394,7 +394,8 @@ class Changes:
             up, down = gained * size, both * size
             there = replace(self, common=0, above=gained, rise=up, below=both, fall=down)
             noise = math.sqrt((share + 2 * both - share**2) / self.effective) * size
-            return share * size - there.distances(alpha)[0] - special.ndtri(POWER) * noise
+            lower = there.distances(alpha)[0]
+            return float(share * size - lower - special.ndtri(POWER) * noise)
 
         most = 1 - 2 * both
         least = self._share_of_flips(alpha)

@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"loading libraries, then {base} and the pairs ...", file=sys.stderr, flush=True)
         with stages("imports"):
             from train import run
+            from train.trainer.pair_trainer import TrainError
     except RecipeError as error:
         return fail(error, 2)
     try:
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(run.run(recipe, out, command, args.dry_run, stages))
     except (RecipeError, DataError) as error:
         return fail(error, 2)
-    except run.TrainError as error:
+    except TrainError as error:
         return fail(error, 1)
     return 0
 

@@ -23,7 +23,7 @@ from train.callbacks import TOKENS, Accounts, EpochOrder, Progress, Seal, StopOn
 from train.card import card
 from train.curves import curves
 from train.folder import checkpoints, holds, last_checkpoint, unwritable
-from train.pairs.build import Counts
+from train.pairs.pair import Counts
 from train.pairs.tokens import TokenPair
 from train.prepared import prepare
 from train.recipe import Recipe, RecipeError, one_line

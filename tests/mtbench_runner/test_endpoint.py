@@ -1,5 +1,6 @@
 """Calls over real HTTP: what follows each outcome, within one budget of tries."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -319,8 +320,8 @@ def test_a_rate_limit_budget_spaces_calls_evenly(monkeypatch: pytest.MonkeyPatch
             found.append(caller.slot)
         return found
 
-    monkeypatch.setattr(endpoints.asyncio, "sleep", at_once)
-    found = endpoints.asyncio.run(slots())
+    monkeypatch.setattr("mtbench_runner.endpoint.asyncio.sleep", at_once)
+    found = asyncio.run(slots())
     gaps = [after - before for before, after in zip(found, found[1:], strict=False)]
     assert all(gap >= 0.1 - 1e-9 for gap in gaps)
 
@@ -371,9 +372,9 @@ def test_a_key_that_no_header_can_hold_is_not_printed(
     key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection's error would hold it: Illegal header value b'Bearer ...'."""
-    monkeypatch.setattr(endpoints.os, "environ", {"OPENAI_API_KEY": key})
+    monkeypatch.setattr("mtbench_runner.endpoint.os.environ", {"OPENAI_API_KEY": key})
     with pytest.raises(InputError, match="holds characters that no key has") as raised:
         key_for(None)
     assert KEY not in str(raised.value)
-    monkeypatch.setattr(endpoints.os, "environ", {"OPENAI_API_KEY": f" {KEY}\n"})
+    monkeypatch.setattr("mtbench_runner.endpoint.os.environ", {"OPENAI_API_KEY": f" {KEY}\n"})
     assert key_for(None) == KEY

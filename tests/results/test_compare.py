@@ -15,6 +15,7 @@ import pytest
 
 from results import InputError, compare, outputs, statistics
 from results.__main__ import main
+from results.record import Scores
 
 Output = Callable[..., Path]
 
@@ -367,11 +368,11 @@ def test_what_is_read_together_is_one_family(
     assert families["mtbench", "score", "category"] == 4
 
 
-def scores(values: Sequence[float | None], metric: str = "m", **known: Any) -> compare.Scores:
+def scores(values: Sequence[float | None], metric: str = "m", **known: Any) -> Scores:
     """Scores of as many questions on one metric."""
     names = [str(i) for i in range(len(values))]
     fields = {"bench": "b", "identity": {}, "cluster": names, "groups": {}} | known
-    return compare.Scores(circumstances={}, item=names, metrics={metric: list(values)}, **fields)
+    return Scores(circumstances={}, item=names, metrics={metric: list(values)}, **fields)
 
 
 def test_spans_of_unknown_metrics_are_those_of_their_scores() -> None:

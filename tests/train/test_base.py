@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from train import base
 from train.base import files_of, hash_of
 
 
@@ -34,7 +33,7 @@ def test_a_file_is_read_once_and_again_when_it_was_written_to(
     where = folder(tmp_path / "a", "model.safetensors", b"one")
     before = hash_of(files_of(where))
     with monkeypatch.context() as patch:
-        patch.setattr(base.hashlib, "file_digest", None)
+        patch.setattr("train.base.hashlib.file_digest", None)
         assert hash_of(files_of(where)) == before
     (where / "model.safetensors").write_bytes(b"two")
     assert hash_of(files_of(where)) != before

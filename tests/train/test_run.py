@@ -58,7 +58,8 @@ def same_bits(a: Path, b: Path) -> bool:
 
 
 def facts(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "train.json").read_text())
+    found: dict[str, Any] = json.loads((folder / "train.json").read_text())
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -418,7 +419,7 @@ def test_the_micro_batch_follows_from_what_prompts_share(
     """Prompts cut from the left share no start: the same memory then holds fewer pairs."""
     import torch
 
-    from train.pairs.build import Pair
+    from train.pairs.pair import Pair
     from train.pairs.tokens import TokenPair
     from train.recipe import Recipe
     from train.trainer import plan

@@ -254,7 +254,7 @@ def compiled_forward(forward: Callable[..., Any], recompute: bool) -> Callable[.
 
     Traced into the graph, checkpointing saved little.
     """
-    compiled = torch.compile(forward, dynamic=False)
+    compiled: Callable[..., Any] = torch.compile(forward, dynamic=False)
     if not recompute:
         return compiled
 

@@ -9,7 +9,7 @@ import torch
 import yaml
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from train.pairs.build import Counts
+from train.pairs.pair import Counts
 from train.pairs.tokens import TokenPair
 from train.recipe import Recipe, RecipeError
 from train.sharing.lengths import distinct_tokens
@@ -86,7 +86,7 @@ def memory(recipe: Recipe, rows: Sequence[TokenPair], micro: int) -> float:
     )
     recorded = recipe.share_prefixes and recipe.memory == "fast" and torch.cuda.is_available()
     activations = tokens * (kept + layer) * (RECORDED if recorded else 1)
-    return weights + 16 * trained + activations
+    return float(weights + 16 * trained + activations)
 
 
 def micro_batches(

@@ -13,6 +13,7 @@ from train.pairs.build import build
 from train.pairs.mined import Mined, balanced, judge
 from train.pairs.pair import Counts, Pair
 from train.pairs.samples import Replies
+from train.pairs.strategies import NOT_RIGHT
 from train.recipe import Recipe, RecipeError
 
 QUESTION = Question("q", "?", 25.0, "arithmetic", "table", "percent", "(1,500 - 1,200) / 1,200", 1)
@@ -88,7 +89,7 @@ def test_reasons_for_no_pair() -> None:
     assert mined.mined(CONTEXT, QUESTION, None, "calc") == mined.NO_REPLY
     assert mined.mined(CONTEXT, QUESTION, replies(EXPRESSION), "calc") == mined.ALL_RIGHT
     span = Question("q", "?", ["12 - 5"], "span", "table", "", "", 1)
-    assert mined.mined(CONTEXT, span, replies("no"), "calc") == mined.NOT_RIGHT
+    assert mined.mined(CONTEXT, span, replies("no"), "calc") == NOT_RIGHT
 
 
 def pair(uid: str, answer_type: str) -> Pair:

@@ -5,7 +5,9 @@ It keeps what a CUDA graph promises: recorded operations run again, in order, on
 """
 
 import contextlib
+import functools
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -46,12 +48,19 @@ STAND_INS: dict[str, Any] = {
     "stream": lambda stream: contextlib.nullcontext(),
 }
 
+
+def with_graphs(share: Callable[..., Any], model: Any, **how: Any) -> Any:
+    """Share prefixes as asked, but with recorded passes over lengths of whole buckets."""
+    return share(model, **{**how, "graphs": True, "bucket": 128})
+
+
 if __name__ == "__main__":
     from train.__main__ import main
-    from train.trainer import assemble as dpo
+    from train.sharing import share_prefixes
+    from train.trainer import assemble
 
     for name, value in STAND_INS.items():
         setattr(torch.cuda, name, value)
-    share = dpo.share_prefixes
-    dpo.share_prefixes = lambda model, **how: share(model, **{**how, "graphs": True, "bucket": 128})
+    recorded = functools.partial(with_graphs, share_prefixes)
+    vars(assemble)["share_prefixes"] = recorded
     sys.exit(main())

@@ -49,7 +49,8 @@ def recipe(recipe_file: Path, supervised: Path) -> Path:
 
 
 def facts(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "train.json").read_text())
+    found: dict[str, Any] = json.loads((folder / "train.json").read_text())
+    return found
 
 
 def test_a_supervised_run_and_dpo_on_from_it(
@@ -125,7 +126,8 @@ def test_equals_trl_with_the_same_adapter_as_reference(
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import DPOConfig, DPOTrainer
 
-    from train.pairs.build import Counts, build, stratified
+    from train.pairs.build import build, stratified
+    from train.pairs.pair import Counts
     from train.pairs.tokens import tokenize
     from train.recipe import load
     from train.trainer.adapter import read_init_adapter

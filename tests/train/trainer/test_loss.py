@@ -35,7 +35,8 @@ def scene(mini: Path, small_data: Path, tmp_path: Path) -> tuple[Any, dict[str, 
     """
     from transformers import AutoTokenizer
 
-    from train.pairs.build import Counts, build
+    from train.pairs.build import build
+    from train.pairs.pair import Counts
     from train.pairs.tokens import tokenize
     from train.recipe import Recipe
     from train.trainer.assemble import make_trainer

@@ -17,7 +17,7 @@ from trl import DPOConfig, DPOTrainer
 
 from train.callbacks import Accounts, EpochOrder
 from train.pairs import build as pairs
-from train.pairs.build import Counts, Pair
+from train.pairs.pair import Counts, Pair
 from train.pairs.tokens import TokenPair, tokenize
 from train.recipe import Recipe
 from train.trainer import assemble

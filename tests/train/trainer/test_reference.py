@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from train.pairs.build import Pair
+from train.pairs.pair import Pair
 from train.pairs.tokens import TokenPair
 from train.trainer.reference import attach_reference, cache_file
 
@@ -119,7 +119,8 @@ def test_the_reference_is_trls_with_the_adapter_off(
     import torch
     from transformers import AutoTokenizer
 
-    from train.pairs.build import Counts, build
+    from train.pairs.build import build
+    from train.pairs.pair import Counts
     from train.pairs.tokens import tokenize
     from train.recipe import Recipe
     from train.trainer.assemble import make_trainer
