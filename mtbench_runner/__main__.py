@@ -61,11 +61,11 @@ def spending(args: argparse.Namespace) -> "Spending":
 
 
 def answer_stage(args: argparse.Namespace, bench: Bench) -> None:
+    served = None
+    if args.answers_from:  # what is wrong with it is told before FastChat, and torch, is imported
+        served = endpoint(args, args.model, args.answers_from, "ANSWERS_API_KEY")
     from mtbench_runner.answer import answer
 
-    served = None
-    if args.answers_from:
-        served = endpoint(args, args.model, args.answers_from, "ANSWERS_API_KEY")
     limits = spending(args) if args.stage == "answer" else None  # else prices are the judge's
     answer(bench, args.model_id, candidate_of(args), served, limits, args.again)
 
@@ -292,8 +292,8 @@ def dispatch(args: argparse.Namespace) -> None:
         check_judges(args)
     if args.dry_run:
         return dry_run(args, load_bench(args))
-    judges = make_judges(args) if args.stage in JUDGING else []
     bench = load_bench(args)
+    judges = make_judges(args) if args.stage in JUDGING else []
     if args.stage == "agreement":
         return agreement_stage(args, bench)
     if args.stage == "show":

@@ -118,7 +118,7 @@ def to_do(bench: Bench, request: Request, judge: str) -> tuple[list[Task], list[
     path = bench.judgments_file(judge, request.mode)
     answers = answers_of(bench, request)
     wanted = {task.identity: task for task in all_tasks(bench, request, judge, answers)}
-    redo = ledger.redo(request.again)
+    redo = ledger.redo(request.again, bench)
     done: set[Identity] = set()
     first_votes = [key for key, task in wanted.items() if task.vote == 1]
     later_votes = [key for key, task in wanted.items() if task.vote > 1]
@@ -145,7 +145,7 @@ def votes_file(path: Path, vote: int) -> Path:
 def pending(bench: Bench, request: Request, judge: str, answers: Sequence[Answers]) -> list[Task]:
     """The tasks that are not done, without a look at what is known to fail. Writes nothing."""
     path = bench.judgments_file(judge, request.mode)
-    redo = ledger.redo(request.again)
+    redo = ledger.redo(request.again, bench)
     tasks = all_tasks(bench, request, judge, answers)
     done: set[Identity] = set()
     for vote in (1, 2):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from math import sqrt
 
 from mtbench_runner.rows import JudgeSummary, Noise, Place
-from mtbench_runner.statistics import Z_95, Item, clustered_stderr, mean
+from mtbench_runner.statistics import Item, clustered_stderr, mean, t_95
 
 Ratings = dict[Place, list[float]]  # of one judge: the votes at each place that have a rating
 
@@ -84,12 +84,19 @@ def _between(jury: Mapping[str, Ratings]) -> float | None:
     return sqrt(sum((value - centre) ** 2 for value in means) / (len(means) - 1))
 
 
-def interval(items: Sequence[Item], noise: Noise) -> list[float] | None:
-    """95 % interval of the mean: other questions, judged anew, and by other judges if several."""
+def interval(items: Sequence[Item], noise: Noise, judges: int = 1) -> list[float] | None:
+    """95 % interval of the mean: other questions, judged anew, and by other judges if several.
+
+    Student's t for each spread: two judges hardly tell how judges differ, and eight questions not
+    well how questions do.
+    """
     centre, error = mean(items), clustered_stderr(items)
     if centre is None or error is None:
         return None
-    spread = Z_95 * sqrt(error**2 + (noise["between_stderr"] or 0.0) ** 2)
+    by_question = t_95(len({item.question for item in items})) * error
+    between = noise["between_stderr"]
+    by_judge = t_95(judges) * between if between is not None and judges > 1 else 0.0
+    spread = sqrt(by_question**2 + by_judge**2)
     return [centre - spread, centre + spread]
 
 

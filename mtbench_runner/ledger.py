@@ -9,6 +9,7 @@ Beside it lie, under the same name with an ending of ours:
     .replies     replies of unfinished jobs of several calls; removed when all is done
 """
 
+import re
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict
@@ -296,15 +297,15 @@ def settle(
     return set(settled.newest)
 
 
-def redo(again: Collection[str]) -> Callable[[AnyJudgment], bool]:
+def redo(again: Collection[str], bench: Bench) -> Callable[[AnyJudgment], bool]:
     """Which judgments are made once more: `truncated` ones, `unrated` ones."""
 
-    def wanted(row: AnyJudgment) -> bool:
+    def asked_for(row: AnyJudgment) -> bool:
         if "truncated" in again and truncated(row):
             return True
-        return "unrated" in again and unrated(row)
+        return "unrated" in again and unrated(row, bench.rating_pattern)
 
-    return wanted
+    return asked_for
 
 
 def truncated(row: AnyJudgment) -> bool:
@@ -312,10 +313,21 @@ def truncated(row: AnyJudgment) -> bool:
     return "length" in row.get("finish_reasons", [])
 
 
-def unrated(row: AnyJudgment) -> bool:
-    """Whether a judgment has no rating or verdict."""
+def rating_of(row: Judgment, pattern: re.Pattern[str] | None = None) -> float | None:
+    """The rating of a judgment as FastChat read it, or as `pattern` reads it; None: it has none."""
+    if pattern is None:
+        return None if row["score"] == UNPARSABLE else float(row["score"])
+    found = pattern.search(row["judgment"])
+    try:
+        return float(found[1]) if found else None
+    except ValueError:
+        return None
+
+
+def unrated(row: AnyJudgment, pattern: re.Pattern[str] | None = None) -> bool:
+    """Whether a judgment has no verdict, or no rating as FastChat or `pattern` reads it."""
     if "model" in row:
-        return row["score"] == UNPARSABLE
+        return rating_of(row, pattern) is None
     return "error" in (row["g1_winner"], row["g2_winner"])
 
 

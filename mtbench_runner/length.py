@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 from mtbench_runner.bench import Bench
 from mtbench_runner.rows import Length, Place, QuestionId
-from mtbench_runner.statistics import Z_95
+from mtbench_runner.statistics import t_95
 
+LEAST_SHARE = 0.1  # of comparisons in which a model's answer is the longer one
 RIDGE = 0.01  # penalty on the length term, so that a perfect separation by length stays finite
 STEPS = 50  # of Newton's method, which needs about six
 CLOSE = 1e-10
@@ -68,7 +69,10 @@ def sigmoid(x: float) -> float:
 
 
 def controlled(comparisons: Sequence[Comparison]) -> Controlled | None:
-    """The win rate at equal length; None below two questions.
+    """The win rate at equal length; None below two questions, or where the data do not tell it.
+
+    They do not where the same model's answers are nearly always the longer ones (equal length is
+    then far outside of what was seen) or where every verdict is the same.
 
     Maximises the log-likelihood of the verdicts y (0, 0.5 or 1) under p = sigmoid(theta + phi x),
     x = tanh(d / sd(d)), with half a win and half a loss at x = 0 added, so that theta stays finite
@@ -77,16 +81,28 @@ def controlled(comparisons: Sequence[Comparison]) -> Controlled | None:
     """
     if len({comparison.question for comparison in comparisons}) < 2:
         return None
+    if not _tells(comparisons):
+        return None
     features = length_features([comparison.longer for comparison in comparisons])
     values = [comparison.value for comparison in comparisons]
     theta, phi = fit(features, values)
-    error = _stderr(comparisons, features, theta, phi)
+    clusters = len({comparison.question for comparison in comparisons})
+    error = t_95(clusters) * _stderr(comparisons, features, theta, phi)
     return Controlled(
         win_rate=sigmoid(theta),
-        low=sigmoid(theta - Z_95 * error),
-        high=sigmoid(theta + Z_95 * error),
+        low=sigmoid(theta - error),
+        high=sigmoid(theta + error),
         length_effect=phi,
     )
+
+
+def _tells(comparisons: Sequence[Comparison]) -> bool:
+    """Whether answers of each model are the longer ones often enough, and verdicts differ."""
+    differences = [comparison.longer for comparison in comparisons if comparison.longer]
+    longer = sum(difference > 0 for difference in differences)
+    rarer = min(longer, len(differences) - longer)
+    one_sided = bool(differences) and rarer < LEAST_SHARE * len(comparisons)
+    return not one_sided and len({comparison.value for comparison in comparisons}) > 1
 
 
 def length_features(differences: Sequence[float]) -> list[float]:

@@ -9,7 +9,7 @@ from typing import Any
 from mtbench_runner import ledger
 from mtbench_runner.bench import Bench
 from mtbench_runner.ledger import Current, Votes
-from mtbench_runner.ratings import out_of_range, pair_outcome, rating_of
+from mtbench_runner.ratings import out_of_range, pair_outcome
 from mtbench_runner.rows import Answer, Judgment, PairJudgment, Place, Question
 
 VERSION = 1
@@ -90,7 +90,7 @@ def _answer(answer: Answer | None, turn: int) -> Page:
 
 
 def _judgment(bench: Bench, judge: str, row: Judgment) -> Page:
-    rating = rating_of(row, bench.rating_pattern)
+    rating = ledger.rating_of(row, bench.rating_pattern)
     flags = []
     if ledger.truncated(row):
         flags.append("truncated")

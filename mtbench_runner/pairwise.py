@@ -11,7 +11,7 @@ from mtbench_runner.ratings import pair_outcome
 from mtbench_runner.rows import AnyJudgment, PairFile, PairJudgment
 from mtbench_runner.score import all_rows, categories_of, summary
 from mtbench_runner.spending import Prices
-from mtbench_runner.statistics import Item, wilson
+from mtbench_runner.statistics import Item, win_interval
 
 
 def compare_pairs(
@@ -24,9 +24,9 @@ def compare_pairs(
     """How often the model beats the baseline. Raises InputError when a judge has nothing of it.
 
     FastChat's rule: a win or loss counts if it holds in both orders. `overall` is the win rate with
-    a tie as half a win; its 95 % interval is Wilson's, with the number of independent comparisons
-    that the spread between questions implies. `unparsable` comparisons have no verdict and are left
-    out. With several votes or judges a comparison counts with its mean; above one half it is a win.
+    a tie as half a win, `win_interval` its 95 % interval. `unparsable` comparisons have no verdict
+    and are left out. With several votes or judges a comparison counts with its mean; above one half
+    it is a win.
     """
     models = [model_id, baseline]
     judged = {judge: ledger.current(bench, judge, models) for judge in judges}
@@ -42,7 +42,7 @@ def compare_pairs(
         win=sum(item.value > 0.5 for item in items),
         tie=sum(item.value == 0.5 for item in items),
         loss=sum(item.value < 0.5 for item in items),
-        interval=wilson(items),
+        interval=win_interval(items),
         length_controlled=length_controlled(bench, model_id, baseline, items),
         position_consistency=position_consistency(rows),
         first_position=first_position(rows),

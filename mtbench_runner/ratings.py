@@ -2,7 +2,7 @@
 
 import re
 
-from mtbench_runner.ledger import UNPARSABLE
+from mtbench_runner.ledger import rating_of
 from mtbench_runner.rows import Judgment, PairJudgment, Place, Strict
 from mtbench_runner.statistics import Item, mean
 
@@ -12,17 +12,6 @@ SINGLE_BRACKETS = re.compile(r"\[\d+\.?\d*\]")
 CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
 MATRIX = re.compile(r"\[\[\s*-?\d[\d.]*\s*,|\]\s*,\s*\[")
 FLAGS = ("quoted", "range", "disagree")
-
-
-def rating_of(row: Judgment, pattern: re.Pattern[str] | None = None) -> float | None:
-    """The rating of a judgment as FastChat read it, or as `pattern` reads it; None: it has none."""
-    if pattern is None:
-        return None if row["score"] == UNPARSABLE else float(row["score"])
-    found = pattern.search(row["judgment"])
-    try:
-        return float(found[1]) if found else None
-    except ValueError:
-        return None
 
 
 def pair_outcome(row: PairJudgment) -> float | None:
@@ -61,18 +50,21 @@ def strict_rating(judgment: str) -> tuple[float | None, list[str]]:
     return (valid[-1] if valid else None), flags
 
 
-def strict_summary(
-    rows: dict[Place, Judgment], categories: dict[Place, str], overall: float | None
-) -> Strict:
-    """What strict reading would change: its mean, the difference to FastChat's, what is flagged."""
-    items = []
+def strict_summary(rows: dict[Place, Judgment], categories: dict[Place, str]) -> Strict:
+    """What strict reading would change: its mean, the difference to FastChat's, what is flagged.
+
+    The difference is that of the judgments which both read: else it is one of other judgments.
+    """
+    items, changes = [], []
     flagged: dict[str, list[Place]] = {flag: [] for flag in FLAGS}
     for place, row in rows.items():
         rating, flags = strict_rating(row["judgment"])
         if rating is not None:
             items.append(Item(*place, categories[place], rating))
+            usual = rating_of(row)
+            if usual is not None:
+                changes.append(rating - usual)
         for flag in flags:
             flagged[flag].append(place)
-    found = mean(items)
-    change = None if found is None or overall is None else found - overall
-    return Strict(overall=found, change=change, flagged=flagged)
+    change = sum(changes) / len(changes) if changes else None
+    return Strict(overall=mean(items), change=change, flagged=flagged)

@@ -7,7 +7,7 @@ from mtbench_runner import jury, ledger, length, page
 from mtbench_runner.bench import Bench
 from mtbench_runner.jury import Ratings
 from mtbench_runner.ledger import Current
-from mtbench_runner.ratings import out_of_range, rating_of, strict_summary
+from mtbench_runner.ratings import out_of_range, strict_summary
 from mtbench_runner.rows import (
     AnyJudgment,
     Choice,
@@ -56,12 +56,12 @@ def score(
         per_question=grouped(items, "question", by_turn),
         judges=jury.summaries(ratings, categories),
         noise=noise,
-        interval=jury.interval(items, noise),
+        interval=jury.interval(items, noise, judges=len(judged)),
         answer_length=length.summary(bench, model_id),
         counts=counts(bench, model_id, judged),
     )
     if strict:
-        result["strict"] = strict_summary(first, categories, result["overall"])
+        result["strict"] = strict_summary(first, categories)
     result["page"] = page.of_scores(bench, model_id, judged)
     return result
 
@@ -77,7 +77,7 @@ def ratings_of(bench: Bench, current: Current) -> Ratings:
     found: Ratings = {}
     for place, votes in current.judged.items():
         for row in votes:
-            rating = rating_of(row, bench.rating_pattern) if "model" in row else None
+            rating = ledger.rating_of(row, bench.rating_pattern) if "model" in row else None
             if rating is not None:
                 found.setdefault(place, []).append(rating)
     return found
@@ -146,9 +146,7 @@ def summary(
 
 def is_unrated(bench: Bench, row: AnyJudgment) -> bool:
     """Whether a judgment has no rating or verdict."""
-    if "model" in row:
-        return rating_of(row, bench.rating_pattern) is None
-    return ledger.unrated(row)
+    return ledger.unrated(row, bench.rating_pattern)
 
 
 def standard_errors(items: Sequence[Item]) -> StandardErrors:
@@ -192,7 +190,7 @@ def counts(bench: Bench, model_id: str, judged: Jury) -> Counts:
     for row in all_rows(judged):
         found["truncated_judgments"] += ledger.truncated(row)
         if "model" in row:
-            found["out_of_range"] += out_of_range(rating_of(row, bench.rating_pattern))
+            found["out_of_range"] += out_of_range(ledger.rating_of(row, bench.rating_pattern))
     return found
 
 

@@ -48,6 +48,8 @@ def pair_table(result: PairFile) -> str:
         low, high = controlled["low"], controlled["high"]
         rate = f"at equal length: {controlled['win_rate']:.1%}"
         lines.append(f"{rate} (95 % interval {low:.1%} to {high:.1%}; Dubois et al. 2024)")
+    elif result["overall"] is not None:
+        lines.append("at equal length: these answers and verdicts do not tell")
     lines += _positions(result)
     lines += _judges(result["judges"])
     lines += _lengths(

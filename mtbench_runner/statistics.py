@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 from math import sqrt
 from typing import NamedTuple, TypeVar
 
+from scipy import stats
+
 from mtbench_runner.rows import QuestionId
 
 T = TypeVar("T")
-Z_95 = 1.959964  # the normal distribution's 97.5 % point
 
 
 class Item(NamedTuple):
@@ -58,21 +59,36 @@ def clustered_stderr(items: Sequence[Item]) -> float | None:
     return sqrt(clusters / (clusters - 1) * sum(s * s for s in sums)) / len(items)
 
 
-def wilson(items: Sequence[Item], z: float = Z_95) -> list[float] | None:
-    """Wilson's interval of a rate for clustered values.
+def t_95(clusters: int) -> float:
+    """Student's 97.5 % point for a spread estimated from so many clusters, at least two."""
+    return float(stats.t.ppf(0.975, clusters - 1))
 
-    With n such that the binomial error is the clustered one (Wilson 1927; effective sample size as
-    in Korn and Graubard 1998).
+
+def win_interval(items: Sequence[Item]) -> list[float] | None:
+    """95 % interval of a win rate in which a tie is half a win; None below two questions.
+
+    Ties say nothing of which model is better, so the interval is that of the share of wins among
+    the decided comparisons (above or below one half), drawn towards one half by the share of ties.
+    Clopper and Pearson's, with n such that the binomial error is the clustered one (Korn and
+    Graubard 1998). Without a decided comparison three are assumed, which 95 % of such runs have at
+    most.
     """
-    rate = mean(items)
-    error = clustered_stderr(items)
-    if rate is None or error is None:
+    if len({item.question for item in items}) < 2:
         return None
+    decided = [item for item in items if item.value != 0.5]
+    share = max(len(decided), min(3, len(items))) / len(items)
+    low, high = _share_interval(decided) if decided else (0.0, 1.0)
+    return [0.5 + share * (low - 0.5), 0.5 + share * (high - 0.5)]
+
+
+def _share_interval(items: Sequence[Item]) -> tuple[float, float]:
+    """Clopper and Pearson's interval of a mean of clustered values from 0 to 1."""
+    rate = mean(items) or 0.0
+    error = clustered_stderr(items)
+    n = float(len({item.question for item in items}))
     if error and 0 < rate < 1:
-        n = rate * (1 - rate) / error**2
-    else:
-        n = len({item.question for item in items})
-    middle = rate + z * z / (2 * n)
-    spread = z * sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
-    return [(middle - spread) / scale, (middle + spread) / scale]
+        n = min(rate * (1 - rate) / error**2, float(len(items)))
+    wins = rate * n
+    low = float(stats.beta.ppf(0.025, wins, n - wins + 1)) if wins > 0 else 0.0
+    high = float(stats.beta.ppf(0.975, wins + 1, n - wins)) if wins < n else 1.0
+    return low, high

@@ -98,6 +98,15 @@ def test_the_interval_covers_what_it_says() -> None:
     assert 88 <= covered <= 100
 
 
+def test_where_equal_length_was_never_seen_there_is_no_rate() -> None:
+    """The penalty alone would decide: true rate one half, intervals that never held it."""
+    rng = random.Random(3)
+    longer = [rng.gauss(500, 100) for _ in range(100)]
+    rows = [Comparison(q, float(rng.random() < 0.7), x) for q, x in enumerate(longer)]
+    assert controlled(rows) is None
+    assert controlled([Comparison(q, 1.0, rng.gauss(0, 100)) for q in range(40)]) is None
+
+
 def test_features_and_too_little() -> None:
     assert length_features([-1.0, 1.0]) == [
         pytest.approx(-math.tanh(1)),

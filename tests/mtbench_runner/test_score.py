@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mtbench_runner.__main__ import main
 from mtbench_runner.ratings import strict_rating
-from mtbench_runner.statistics import Item, clustered_stderr, mean, wilson
+from mtbench_runner.statistics import Item, clustered_stderr, mean, win_interval
 
 
 def items(*values: tuple[int, int, float]) -> list[Item]:
@@ -42,16 +42,33 @@ def test_with_two_turns_it_is_that_of_the_questions_means(values: list[tuple[int
 
 def test_too_little_for_an_error() -> None:
     assert clustered_stderr([]) is clustered_stderr(items((1, 1, 5), (1, 2, 7))) is None
-    assert mean([]) is wilson([]) is None
+    assert mean([]) is win_interval([]) is None
 
 
-def test_wilson_is_the_textbook_interval_for_independent_comparisons() -> None:
-    """8 wins of 10: 0.4902 to 0.9433 (Wilson 1927), widened a little by G / (G - 1)."""
-    low, high = wilson(items(*((q, 1, float(q < 8)) for q in range(10)))) or [0, 0]
-    assert (low, high) == (pytest.approx(0.4902, abs=0.02), pytest.approx(0.9433, abs=0.01))
-    assert wilson(items(*((q, 1, 1.0) for q in range(10)))) == [
-        pytest.approx(0.7225, abs=1e-3),
-        pytest.approx(1.0),
+def verdicts(*counts: tuple[int, float]) -> list[Item]:
+    """So many comparisons of each value, a question each."""
+    values = [value for number, value in counts for _ in range(number)]
+    return items(*((q, 1, value) for q, value in enumerate(values)))
+
+
+def test_a_win_rate_without_ties_has_clopper_and_pearsons_interval() -> None:
+    """8 wins of 10: 0.4439 to 0.9748, a little wider by G / (G - 1) in the clustered error."""
+    low, high = win_interval(verdicts((8, 1.0), (2, 0.0))) or [0, 0]
+    assert (low, high) == (pytest.approx(0.4439, abs=0.03), pytest.approx(0.9748, abs=0.01))
+    low, high = win_interval(verdicts((10, 1.0))) or [0, 0]
+    assert (low, high) == (pytest.approx(0.025**0.1), 1.0)
+
+
+def test_ties_say_nothing_of_which_is_better() -> None:
+    """4 wins of 160 and no loss are a sign test's p of 0.125: one half stays inside."""
+    low, high = win_interval(verdicts((4, 1.0), (156, 0.5))) or [0, 0]
+    assert (low, high) == (pytest.approx(0.5 + (0.025**0.25 - 0.5) / 40), pytest.approx(0.5125))
+    assert low < 0.5
+    low, high = win_interval(verdicts((6, 1.0), (154, 0.5))) or [0, 0]
+    assert 0.5 < low < high
+    assert win_interval(verdicts((160, 0.5))) == [
+        pytest.approx(0.5 - 1.5 / 160),
+        pytest.approx(0.5 + 1.5 / 160),
     ]
 
 
