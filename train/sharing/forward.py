@@ -28,8 +28,8 @@ from train.sharing.support import choose_kernel, decoder_layers, refuse_unsuppor
 
 logger = logging.getLogger(__name__)
 Collator = Callable[[list[Any]], dict[str, Any]]
-# What a call that asks for any of these wants is more than hidden states of whole rows.
-PLAIN = (
+# A call with any of these is left to the backbone: it asks for more than hidden states of rows.
+ASKS_FOR_MORE = (
     "past_key_values",
     "position_ids",
     "inputs_embeds",
@@ -109,6 +109,9 @@ class PrefixSharing:
             packed = self._pack(args, kwargs)
             if packed is None:
                 return self._forward(*args, **kwargs)
+        for name in set(ASKS_FOR_MORE) - {"position_ids"}:
+            if kwargs.get(name) not in (None, False):
+                raise SharingError(f"a packed batch has no {name}: call the model without `packed`")
         input_ids = kwargs.pop("input_ids")
         for name in ("attention_mask", "position_ids"):  # the trie has its own
             kwargs.pop(name, None)
@@ -124,7 +127,7 @@ class PrefixSharing:
         ids, mask = kwargs.get("input_ids"), kwargs.get("attention_mask")
         if args or ids is None or kwargs.get("use_cache") is not False:
             return None
-        if any(kwargs.get(name) not in (None, False) for name in PLAIN):
+        if any(kwargs.get(name) not in (None, False) for name in ASKS_FOR_MORE):
             return None
         if mask is None:
             mask = torch.ones_like(ids)

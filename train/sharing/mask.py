@@ -27,7 +27,7 @@ def sees_near(last: Tensor, depth: Tensor, window: int) -> Callable[[Any, Any, A
 def trie_mask(
     last: Tensor,
     kernel: str,
-    depth: Tensor | None = None,
+    depth: Tensor,
     window: int | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Any:
@@ -36,7 +36,7 @@ def trie_mask(
     flex: a BlockMask. sdpa: bool [1, 1, N, N]. eager: the same as numbers of `dtype` to be added.
     last, depth: [N], see Packed. window: of sliding attention; None: an ancestor however far.
     """
-    if window is None or depth is None:
+    if window is None:
         function = sees(last)
     else:
         function = sees_near(last, depth, window)
@@ -51,7 +51,7 @@ def trie_mask(
 
 
 def block_mask(
-    last: Tensor, function: Callable[..., Any], depth: Tensor | None, window: int | None
+    last: Tensor, function: Callable[..., Any], depth: Tensor, window: int | None
 ) -> Any:
     """FlexAttention's BlockMask, its blocks found from each block's extremes instead of N x N.
 
@@ -68,7 +68,7 @@ def block_mask(
     whole = nearest[None, :] >= (block[:, None] + 1) * FLEX_BLOCK - 1
     full = below & whole
     some = (below | (block[:, None] == block[None, :])) & reached
-    if window is not None and depth is not None:
+    if window is not None:
         depths = depth.view(-1, FLEX_BLOCK)
         deepest, shallowest = depths.amax(1), depths.amin(1)
         full = full & (deepest[:, None] - shallowest[None, :] < window)

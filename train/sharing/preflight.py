@@ -1,7 +1,9 @@
 """Before anything is trained: one small batch, plainly and with shared prefixes, compared.
 
 Refusing by what a model says of itself (support.py) cannot know every architecture; this computes.
-It takes a dense mask and compiles nothing, so on any machine it costs two small passes.
+The two shortest rows through a dense mask show whether a model takes positions and masks as a trie
+needs them, in two small passes that compile nothing. Windows longer than those rows, FlexAttention
+and recorded graphs are left to the tests.
 """
 
 from collections.abc import Callable, Sequence

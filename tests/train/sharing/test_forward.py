@@ -223,6 +223,19 @@ def test_generation_and_bare_calls_are_the_models_own_and_remove_leaves_no_trace
     assert state_of(model) == before
 
 
+def test_a_packed_batch_cannot_give_more_than_hidden_states(trainer: Any) -> None:
+    sharing = share_prefixes(trainer.model, "sdpa")
+    batch = sharing.collate(trainer.data_collator)(
+        [{"prompt_ids": CONTEXT, "chosen_ids": [40, 2], "rejected_ids": [41, 2]}]
+    )
+    batch.pop("completion_mask")
+    try:
+        with pytest.raises(SharingError, match="has no output_hidden_states"):
+            trainer.model(**batch, output_hidden_states=True, use_cache=False)
+    finally:
+        sharing.remove()
+
+
 def test_a_recording_is_known_by_all_that_decides_what_it_does(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

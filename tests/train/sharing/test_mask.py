@@ -37,8 +37,9 @@ def test_block_mask_is_that_of_create_block_mask(seed: int) -> None:
     import torch
     from torch.nn.attention.flex_attention import create_block_mask
 
-    last = long_trie(seed).last
-    ours = trie_mask(last, "flex")
+    trie = long_trie(seed)
+    last = trie.last
+    ours = trie_mask(last, "flex", trie.depth)
     theirs = create_block_mask(sees(last), None, None, len(last), len(last), device="cpu")
     for name in ("kv_num_blocks", "full_kv_num_blocks", "q_num_blocks", "full_q_num_blocks"):
         assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
