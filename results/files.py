@@ -44,11 +44,12 @@ def text_hash(text: str) -> str:
 def file_name(title: str) -> str:
     """A file name made from any title: inside its folder, and another one for every other title.
 
-    Letters, digits, `.`, `_` and `-` stay; a title that has anything else, begins with a dot or is
-    long is cut and ends with eight digits of its hash.
+    Small letters, digits, `.`, `_` and `-` stay; a title that has anything else, begins with a dot
+    or is long is cut and ends with eight digits of its hash: capitals too, since some file systems
+    take them for small ones.
     """
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", title).lstrip(".")[:LONGEST_NAME]
-    return name if name and name == title else f"{name}-{text_hash(title)[:8]}"
+    return name if name and name == title.lower() else f"{name}-{text_hash(title)[:8]}"
 
 
 class Manifest:

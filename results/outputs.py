@@ -29,6 +29,7 @@ SUCCESS = 7  # a rating from here up counts as a success
 # metrics of (log-likelihood, units): the mean log-perplexity per unit, in nats or bits
 PER_UNIT = {"word_perplexity": 1.0, "byte_perplexity": 1.0, "bits_per_byte": 1 / math.log(2)}
 LOG_LIKELIHOODS = ("perplexity",)  # of one log-likelihood a row: exp of minus its mean
+LARGEST = 1e100  # of a score
 NO_KEY = "each question stands alone, its document has no"
 SHARED_TEXT = ("passage", "context", "article", "paragraph", "document", "story")
 
@@ -224,7 +225,7 @@ def table(
     first = next(iter(by_filter.values()))
     docs = [row["doc"] for row in first.values()]
     metrics, weights, left_out = columns(by_filter, list(first))
-    directions = results.get("higher_is_better", {}).get(rows[0]["task"], {})
+    directions = (results.get("higher_is_better") or {}).get(rows[0]["task"]) or {}
     apart = clusters(first, cluster_key)
     cluster = with_copies(apart, list(first.values()))
     warnings = [
@@ -340,17 +341,24 @@ def score(metric: str, value: Any) -> tuple[Any, float]:
     if value is None:
         return None, 1.0
     if isinstance(value, bool | int | float):
-        known = float(value)
-        if metric in LOG_LIKELIHOODS:
+        known = finite(value)
+        if known is not None and metric in LOG_LIKELIHOODS:
             known = -known
-        return (known if math.isfinite(known) else None), 1.0
+        return known, 1.0
     if metric in PER_UNIT and _pair(value):
-        likelihood, units = value
-        found = -likelihood / units * PER_UNIT[metric] if units > 0 else math.nan
-        return (found if math.isfinite(found) else None), float(units)
+        likelihood, units = map(finite, value)
+        if likelihood is None or units is None:
+            return None, 1.0
+        found = finite(-likelihood / units * PER_UNIT[metric]) if units > 0 else None
+        return found, units
     if isinstance(value, list) and value and all(isinstance(x, bool) for x in value):
         return sum(value) / len(value), float(len(value))
     return NotImplemented, 1.0
+
+
+def finite(value: float) -> float | None:
+    """The number; None for what is none, or too large for the squares of statistics."""
+    return float(value) if -LARGEST <= value <= LARGEST else None
 
 
 def _pair(value: Any) -> bool:
@@ -373,7 +381,7 @@ def identity(results: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
             task: results["configs"][task].get("generation_kwargs") for task in tasks
         },
         "overridden generation settings": results["config"].get("gen_kwargs"),
-        "few-shot": {task: results.get("n-shot", {}).get(task) for task in tasks},
+        "few-shot": {task: (results.get("n-shot") or {}).get(task) for task in tasks},
         "chat template": results.get("chat_template_sha"),
     }
 
@@ -474,7 +482,10 @@ def reply_text(row: Row) -> str:
     ]
     if isinstance(first[0], str) or len(first) == 1:
         return str(first[0])
-    likelihoods = [float(choice[0]) for choice in first]
+    try:
+        likelihoods = [float(choice[0]) for choice in first]
+    except (TypeError, ValueError, LookupError):  # of a kind of request not known here
+        return str(first)
     return f"choice {likelihoods.index(max(likelihoods))}"
 
 
@@ -483,6 +494,17 @@ def mtbench_scores(path: Path, questions: Path | None = None) -> Scores:
 
     The questions file gives the categories. Raises InputError.
     """
+    try:
+        return _mtbench_scores(path, questions)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{path}: not MT-Bench scores ({type(error).__name__}: {reason}); "
+            "write them with score --json"
+        ) from None
+
+
+def _mtbench_scores(path: Path, questions: Path | None) -> Scores:
     found = read_json(path)
     if missing := SCORE_FIELDS - found.keys():
         raise InputError(
@@ -511,7 +533,7 @@ def mtbench_scores(path: Path, questions: Path | None = None) -> Scores:
         groups=groups,
         metrics={
             "score": [r for _, _, r in rows],
-            "success": [float(r >= SUCCESS) for _, _, r in rows],
+            "success": [None if r is None else float(r >= SUCCESS) for _, _, r in rows],
         },
         higher_is_better={"score": True, "success": True},
     )

@@ -194,6 +194,8 @@ def unusable(found: Record, records: dict[str, Record]) -> str:
         return ""
     if found.base not in records:
         return f"its base record {found.base} is missing; run its recipe again"
+    if records[found.base].base is not None:
+        return f"what it names as its base, {found.base}, is a run; run its recipe again"
     return "" if found.training else "a run without training; run its recipe again"
 
 

@@ -243,11 +243,14 @@ def displacement(training: Training) -> tuple[float, float] | None:
     the same pairs; from the rewards (beta times that difference) where nothing else was logged.
     None where neither was.
     """
-    course = (training.model_extra or {}).get("logps") or []
+    course = (training.model_extra or {}).get("logps")
+    if not isinstance(course, list):
+        course = []
     moved = [
         (entry["chosen"] - entry["chosen_start"], entry["rejected"] - entry["rejected_start"])
         for entry in course
-        if {"chosen", "chosen_start", "rejected", "rejected_start"} <= entry.keys()
+        if isinstance(entry, dict)
+        and {"chosen", "chosen_start", "rejected", "rejected_start"} <= entry.keys()
     ]
     if not moved:
         moved = [

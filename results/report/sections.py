@@ -335,7 +335,8 @@ def origin(run: Run) -> str:
     source = run.record.provenance
     limit = source.settings.get("limit")
     only = f" (only {limit} questions of each answer type)" if limit else ""
-    changes = " with uncommitted changes" if source.git["dirty"] else ""
+    changes = " with uncommitted changes" if source.git.get("dirty") else ""
+    commit = str(source.git.get("commit") or "unknown")[:10]
     versions = ", ".join(map(" ".join, source.versions.items()))
     weights = str(run.record.model.get("base_sha256", ""))[:12]
     revision = run.record.model.get("revision")
@@ -345,8 +346,8 @@ def origin(run: Run) -> str:
         f"{cost(run)} Last loss {run.last('loss'):.3f}, reward accuracy "
         f"{run.last('rewards/accuracies'):.2f}. Scored on {source.device}; base "
         f"{run.record.model.get('base')}{named} (hash {weights}, scores in {run.base.name}), data "
-        f"{source.data['source']} (hash {str(source.data.get('sha256', ''))[:12]}){only}, training "
-        f"seed {seeds}, code {str(source.git['commit'])[:10]}{changes}, {versions}."
+        f"{source.data.get('source', 'unknown')} (hash {str(source.data.get('sha256', ''))[:12]})"
+        f"{only}, training seed {seeds}, code {commit}{changes}, {versions}."
     )
 
 

@@ -89,6 +89,44 @@ def test_scores_that_are_none_or_no_number() -> None:
     assert outputs.score("word_perplexity", [-1.0, 0]) == (None, 0)
 
 
+@pytest.mark.parametrize("value", [1e101, -1e101, 10**400])
+def test_a_score_beyond_all_statistics_is_none(value: float) -> None:
+    assert outputs.score("acc", value) == (None, 1)
+    assert outputs.score("perplexity", value) == (None, 1)
+    assert outputs.score("word_perplexity", [value, 4]) == (None, 1)
+    assert outputs.score("acc", 1e100) == (1e100, 1)
+
+
+def test_choices_of_another_shape_are_shown_as_they_are() -> None:
+    row = {**rows_of("before", "crows_local")[0], "task": "c"}
+    odd: list[Any] = [["x", "y"], None, {}, []]
+    for requests in [[[one], [one]] for one in odd]:
+        (reply,) = outputs.replies([{**row, "resps": requests}])
+        assert reply.text == str([request[0] for request in requests])
+
+
+def test_directions_that_the_results_leave_out_are_unknown(corpus: Path) -> None:
+    (file,) = (corpus / "before").rglob("results_*.json")
+    results = json.loads(file.read_text())
+    results["higher_is_better"] = {"gsm8k_local": None}
+    file.write_text(json.dumps(results))
+    tables, _ = compare.load(corpus / "before")
+    assert tables["gsm8k_local"].higher_is_better == tables["crows_local"].higher_is_better == {}
+
+
+@pytest.mark.parametrize("ratings", [[1], None, {"1": 3}, {"1": {"1": "good"}}])
+def test_ratings_of_another_shape_are_one_line(mtbench_output: Output, ratings: Any) -> None:
+    folder = mtbench_output("mtbench", [4] * 8, per_question=ratings)
+    with pytest.raises(InputError, match="not MT-Bench scores"):
+        outputs.mtbench_scores(folder / "score.json")
+
+
+def test_a_turn_without_a_rating_has_no_score(mtbench_output: Output) -> None:
+    folder = mtbench_output("mtbench", [4] * 8, per_question={"1": {"1": None, "2": 8.0}})
+    scores = outputs.mtbench_scores(folder / "score.json")
+    assert scores.metrics == {"score": [None, 8.0], "success": [None, 1.0]}
+
+
 def test_questions_that_share_a_passage_are_kept_together_if_asked() -> None:
     _, warnings = compare.load(CORPUS / "before")
     assert [line for line in warnings if "share a" in line] == [

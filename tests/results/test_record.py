@@ -84,6 +84,16 @@ def test_a_run_without_its_base_is_named_and_left_out(results_folder: Path) -> N
     assert all("its base record base-tiny is missing" in line for line in problems)
 
 
+@pytest.mark.parametrize("base", ["low", "middle"])
+def test_a_base_that_is_a_run_is_none(results_folder: Path, base: str) -> None:
+    file = results_folder / "runs/low/record.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "base": base}))
+    records, problems = record.load_all(results_folder / "runs")
+    assert "low" not in records
+    (problem,) = problems
+    assert f"what it names as its base, {base}, is a run" in problem
+
+
 def test_broken_records_of_others_do_not_hide_the_rest(results_folder: Path) -> None:
     runs = results_folder / "runs"
     for name, content in {"torn": b'{"version": 1, ', "latin": b"\xff", "other": b"[1]"}.items():

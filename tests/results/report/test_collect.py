@@ -118,6 +118,11 @@ def test_displacement_from_the_rewards_where_nothing_else_was_logged() -> None:
     assert collect.displacement(training(history)) == pytest.approx((-0.5, -4))
 
 
+@pytest.mark.parametrize("logps", [3, "x", {"chosen": 1}, [3], [{}], None])
+def test_displacement_of_another_shape_is_none(logps: Any) -> None:
+    assert collect.displacement(training([], logps=logps)) is None
+
+
 def test_displacement_in_words() -> None:
     assert sections.displacement_words(0.5, -3).startswith("The chosen replies became likelier")
     fallen = sections.displacement_words(-3.2, -8.1)

@@ -66,6 +66,16 @@ def test_a_bases_revision_on_the_hub_is_named(results_folder: Path) -> None:
     assert "base org/model at revision 0123456789ab (" in (results_folder / "README.md").read_text()
 
 
+def test_a_record_that_knows_no_commit_and_no_data_is_shown(results_folder: Path) -> None:
+    file = results_folder / "runs" / "low" / "record.json"
+    content = json.loads(file.read_text())
+    content["provenance"] |= {"git": {}, "data": {}}
+    file.write_text(json.dumps(content))
+    assert publish.write(results_folder / "runs", results_folder) == []
+    assert "data unknown (hash )" in (results_folder / "README.md").read_text()
+    assert "code unknown, torch" in (results_folder / "README.md").read_text()
+
+
 def test_headlines_are_one_family_over_the_runs(results_folder: Path) -> None:
     runs = {run.name: run for run in collect.collect(results_folder / "runs")[0]}
     for run in runs.values():
