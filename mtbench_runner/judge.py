@@ -210,7 +210,9 @@ def _judge(bench: Bench, path: Path, tasks: list[Task], by: Judge) -> list[Failu
                 failures.append(result)
                 note_failure(path, task, result)
             else:
-                store.append(votes_file(path, task.vote), make_row(task, result, bench))
+                row = make_row(task, result, bench)
+                store.append(votes_file(path, task.vote), row)
+                counted["unrated"] += ledger.unrated(row, bench.rating_pattern)
                 counted["tokens"] += _tokens(result)
                 counted["ignored"] += sum(outcome.choices_ignored for outcome in result)
             bar.set_postfix(errors=len(failures), tokens=counted["tokens"], refresh=False)
@@ -219,6 +221,9 @@ def _judge(bench: Bench, path: Path, tasks: list[Task], by: Judge) -> list[Failu
         by.reply(tasks, kept, take)
     if not failures:
         kept.clear()
+    if counted["unrated"]:
+        of = len(tasks) - len(failures)
+        sys.stderr.write(f"note: {counted['unrated']} of {of} judgments have no rating\n")
     if counted["ignored"]:
         sys.stderr.write(f"note: {counted['ignored']} choices beyond the first were ignored\n")
     return failures

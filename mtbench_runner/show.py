@@ -222,7 +222,8 @@ def find(bench: Bench, wanted: str) -> Question:
     for asked in bench.questions:
         if str(asked["question_id"]) == wanted:
             return asked
-    raise InputError(f"{bench.name} has no question {wanted}")
+    first, last = (bench.questions[place]["question_id"] for place in (0, -1))
+    raise InputError(f"{bench.name} has no question {wanted}; it has {first} to {last}")
 
 
 def _current_or_none(bench: Bench, judge: str, model: str) -> Current | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
-from mtbench_runner.outcome import Outcome
+from mtbench_runner.outcome import ERRORS, Outcome
 from mtbench_runner.rows import Conversation, Usage
 
 BYTES_A_TOKEN = 4  # a rule of thumb for text in Latin script; only for estimates
@@ -80,10 +80,8 @@ class Spending:
         self.dearest = max(self.dearest, cost)
 
 
-UNBILLED = (
-    "overflow", "setting", "system role", "key", "forbidden", "model", "quota", "request",
-    "busy", "timeout", "unreachable", "spent", "not begun",
-)  # fmt: skip
+# outcomes without a reply; a filter, too, often acts after the model has written
+UNBILLED = frozenset(ERRORS) - {"wrong shape", "tool call", "filtered"}
 
 
 def count_tokens(text: str) -> int:

@@ -117,6 +117,7 @@ def test_a_judge_that_never_rates_is_a_failure_that_says_how_to_go_on(
 ) -> None:
     judge.reply = "I would rather not."
     assert run("judge", bench) == 0
+    assert "note: 16 of 16 judgments have no rating" in capsys.readouterr().err
     assert run("score", bench) == 1
     captured = capsys.readouterr()
     assert "without a rating: 16" in captured.out
