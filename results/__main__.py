@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from results import FailedError
+from results import FailedError, InputError
 from results.sweep import options
 from results.sweep.terminal import VERBOSE
 
@@ -116,6 +116,8 @@ def report_command(args: argparse.Namespace) -> int:
 
     runs = args.results / "runs" if args.results else args.runs
     out = args.results or publish.folder_for(runs, args.out)
+    if not args.results and not runs.is_dir():
+        raise InputError(f"{runs}: no such folder of runs; name it with --runs")
     if args.check:
         stale = publish.stale(runs, out)
         sys.stderr.write(

@@ -51,6 +51,8 @@ def read_json(path: Path) -> Any:
     """The content of a JSON file. Raises InputError."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file or folder") from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON ({error})") from None
 

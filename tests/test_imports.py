@@ -1,4 +1,4 @@
-"""Who may know whom: the import graph of DESIGN section 2."""
+"""Who may know whom: the import graph of docs/DESIGN.md."""
 
 import ast
 from pathlib import Path

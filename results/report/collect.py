@@ -73,11 +73,10 @@ class Run:
         return None
 
     def last(self, key: str) -> float:
-        """The last logged value of a training curve; NaN where it was never logged."""
-        for entry in reversed(self.training.history):
-            if key in entry:
-                return entry[key]
-        return float("nan")
+        """A training curve's mean over the last tenth of its steps; NaN where it was not logged."""
+        values = [entry[key] for entry in self.training.history if key in entry]
+        late = values[-max(1, len(values) // 10) :]
+        return sum(late) / len(late) if late else float("nan")
 
     @property
     def minutes(self) -> float:

@@ -1,5 +1,6 @@
 """The sections of the report, from collected runs: what a reader needs first, then everything."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -330,6 +331,13 @@ def bench_tables(rows: Sequence[Row]) -> Iterator[Block]:
         yield "table", [HEADER, *([row.measure.label, *row.cells[1:]] for row in others)]
 
 
+def training_end(run: Run) -> str:
+    """How training ended, by its last tenth: a single step may hold two pairs."""
+    accuracy = run.last("rewards/accuracies")
+    words = f"Loss over the last tenth of the steps {run.last('loss'):.3f}"
+    return words + ("." if math.isnan(accuracy) else f", reward accuracy {accuracy:.2f}.")
+
+
 def origin(run: Run) -> str:
     """Where the run's numbers come from."""
     source = run.record.provenance
@@ -343,8 +351,7 @@ def origin(run: Run) -> str:
     named = f" at revision {str(revision)[:12]}" if revision else ""
     seeds = ", ".join(str(record.provenance.seeds.get("train")) for record in run.records)
     return (
-        f"{cost(run)} Last loss {run.last('loss'):.3f}, reward accuracy "
-        f"{run.last('rewards/accuracies'):.2f}. Scored on {source.device}; base "
+        f"{cost(run)} {training_end(run)} Scored on {source.device}; base "
         f"{run.record.model.get('base')}{named} (hash {weights}, scores in {run.base.name}), data "
         f"{source.data.get('source', 'unknown')} (hash {str(source.data.get('sha256', ''))[:12]})"
         f"{only}, training seed {seeds}, code {commit}{changes}, {versions}."

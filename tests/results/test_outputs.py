@@ -121,6 +121,11 @@ def test_ratings_of_another_shape_are_one_line(mtbench_output: Output, ratings: 
         outputs.mtbench_scores(folder / "score.json")
 
 
+def test_what_is_not_there_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="rnus: no such file or folder"):
+        compare.load(tmp_path / "rnus")
+
+
 def test_a_turn_without_a_rating_has_no_score(mtbench_output: Output) -> None:
     folder = mtbench_output("mtbench", [4] * 8, per_question={"1": {"1": None, "2": 8.0}})
     scores = outputs.mtbench_scores(folder / "score.json")

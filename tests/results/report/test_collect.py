@@ -1,5 +1,6 @@
 """Collected runs: seeds of one recipe together, steps between runs, costs, displacement."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -176,6 +177,11 @@ def test_families_do_not_widen_what_stands_alone(results_folder: Path) -> None:
     assert (d.low, d.high) == run.headlines["tatqa"].difference.interval(statistics.ALPHA)
     assert not math.isnan(run.last("loss"))
     assert math.isnan(run.last("nothing"))
+    history = [{"loss": float(i)} for i in range(20)] + [{"step": 21.0}]
+    ends = training(history)
+    ended = dataclasses.replace(run, records=[run.record.model_copy(update={"training": ends})])
+    assert ended.last("loss") == 18.5  # of 18 and 19
+    assert sections.training_end(ended) == "Loss over the last tenth of the steps 18.500."
 
 
 def test_forms_of_tatqa_and_synthetic_questions_have_tables_of_their_own(

@@ -213,6 +213,16 @@ def test_no_run_yet_is_a_page_too(tmp_path: Path) -> None:
     assert "No run is recorded yet" in (tmp_path / "README.md").read_text()
 
 
+def test_a_mistyped_folder_of_runs_is_one_line_and_makes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", "--runs", str(tmp_path / "rnus")]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path / 'rnus'}: no such folder of runs; name it with --runs\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_markdown_cells_cannot_break_the_table() -> None:
     text = page.markdown([("table", [["a", "b"], ["x|y", "<b>"]])])
     assert text == "| a | b |\n| --- | --- |\n| x\\|y | \\<b> |\n"
