@@ -260,7 +260,7 @@ def test_records_compare_bench_by_bench(
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        (None, "cannot be read as JSON"),
+        (None, "no such file or folder"),
         ("{", "cannot be read as JSON"),
         ("{}", "not an lm-eval results file"),
         ('{"scores": {}}', "not a valid record"),
