@@ -292,6 +292,8 @@ def dispatch(args: argparse.Namespace) -> None:
         check_judges(args)
     if args.dry_run:
         return dry_run(args, load_bench(args))
+    if args.stage in JUDGING:
+        check_keys(args)  # before the bench, which may have to be downloaded
     bench = load_bench(args)
     judges = make_judges(args) if args.stage in JUDGING else []
     if args.stage == "agreement":
@@ -299,6 +301,15 @@ def dispatch(args: argparse.Namespace) -> None:
     if args.stage == "show":
         return show_stage(args, bench)
     return work(args, bench, judges)
+
+
+def check_keys(args: argparse.Namespace) -> None:
+    """Raise InputError if a judge at an endpoint needs a key that is not there."""
+    from mtbench_runner.endpoint import key_for
+
+    for name in judge_names(args):
+        if not name.startswith(LOCAL):
+            key_for(args.judge_url)
 
 
 def work(args: argparse.Namespace, bench: Bench, judges: "list[Judge]") -> None:

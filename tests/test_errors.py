@@ -359,8 +359,9 @@ def heavier(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def error_lines(text: str) -> list[str]:
-    """Standard error without progress bars, and without the usage that argparse puts first."""
+    """Standard error without progress, and without the usage that argparse puts first."""
     lines = [line for line in text.splitlines() if line.strip() and "%|" not in line]
+    lines = [line for line in lines if not line.startswith("loading libraries, then ")]
     if lines and lines[0].startswith("usage:"):
         return [line for line in lines if ": error: " in line]
     return lines

@@ -107,7 +107,10 @@ def test_a_judge_with_a_slash_in_its_name_has_its_rows(results_folder: Path) -> 
     assert problems == []
     judged = [reply[2] for reply in content["replies"]["low"].values() if reply[2]]
     assert len(judged) == 16
-    assert all(words.startswith("org/big: Rating") for words in judged)
+    for notes in judged:
+        for judge, text in notes:
+            assert judge == "org/big"
+            assert text.startswith("Rating")
 
 
 def test_a_broken_record_is_named_on_the_page_and_the_rest_is_made(
