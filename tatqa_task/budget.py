@@ -1,7 +1,8 @@
-"""Prompts and the length of a model's context: paragraphs dropped to fit, and a warning where none
-are.
+"""Prompts and the length of a model's context: paragraphs dropped to fit, and a refusal where
+prompts are longer.
 
-lm-eval cuts a prompt that is too long from the left, so that the instruction goes first.
+lm-eval cuts a prompt that is too long from the left, so that the instruction goes first: such
+a score measures the cut, not the model.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from tatqa_task.types import Context, Form
 
 CountTokens = Callable[[str], int]
 TEMPLATE = 32  # tokens that a chat template may put around the user turn
+ALLOW = '"allow_cut": true'
 LONGEST_PROMPT = 3_000  # tokens; no prompt of TAT-QA is longer, so there is nothing to count
 
 
@@ -59,15 +61,34 @@ def context_length(model_args: dict[str, Any]) -> int | None:
     return int(length) if length else None
 
 
-def too_long(prompts: Sequence[str], room: int, count: CountTokens) -> str | None:
-    """One line if prompts are longer than the room there is for them."""
+def check_room(
+    prompts: Sequence[str], without_text: Sequence[str], room: int, count: CountTokens
+) -> None:
+    """Raise DataError if prompts are longer than the room there is for them.
+
+    `without_text`: the same prompts without any paragraph, the shortest that a budget makes of them.
+    """
+    if room < 1:
+        raise DataError(
+            "this model has no room for a prompt beside a reply; take one of longer context"
+        )
     longer = sum(count(text) > room for text in prompts)
     if not longer:
-        return None
-    return (
-        f"{longer} of {len(prompts)} prompts are longer than the {room} tokens that the model's "
-        "length"
-        " leaves for them; lm-eval cuts them from the left, instruction first. Drop paragraphs"
-        " in their place:"
-        f""" --metadata '{{"context_budget": {room}}}'"""
+        return
+    told = f"{longer} of {len(prompts)} prompts are longer than the {room} tokens that this model has for them"
+    budget = f'"context_budget": {room}'
+    never = sum(count(text) > room for text in without_text)
+    if never:
+        raise DataError(
+            f"{told}, {never} even without text; take a model of longer context, or let lm-eval cut"
+            f" off the instruction of these: {_metadata(budget, ALLOW)}"
+        )
+    raise DataError(
+        f"{told}; drop paragraphs with {_metadata(budget)},"
+        f" or let lm-eval cut off the instruction with {_metadata(ALLOW)}"
     )
+
+
+def _metadata(*settings: str) -> str:
+    """The option of lm-eval that carries the settings."""
+    return f"--metadata '{{{', '.join(settings)}}}'"

@@ -32,8 +32,9 @@ def dataset(split: str, answer_type: str, form: Form = "direct", **settings: Any
     Of the settings, which lm-eval gathers from task file, `--metadata` and `--model_args`, these
     count: `verified` (leave out questions whose gold does not stand), `contexts` and `seed` (so
     many whole contexts, typical of the split), `context_budget` (tokens of the user turn by the
-    model's own tokenizer; paragraphs of longer prompts are dropped), `thinking` (the chat template
-    opens a think block), and the names and length of the model.
+    model's own tokenizer; paragraphs of longer prompts are dropped), `allow_cut` (run although
+    prompts are longer than the model's context), `thinking` (the chat template opens a think
+    block), and the names and length of the model.
     """
     from datasets import Dataset
 
@@ -44,8 +45,8 @@ def dataset(split: str, answer_type: str, form: Form = "direct", **settings: Any
             _stop(f"the {split} data has no question of type {answer_type}; leave this subtask out")
         if settings.get("context_budget") is not None:
             docs = _within(docs, settings["context_budget"], settings)
-        else:
-            _warn_of_cuts(docs, form, settings)
+        if not settings.get("allow_cut"):
+            _check_room(docs, form, settings)
     except data.DataError as error:
         _stop(str(error))
     if settings.get("thinking"):
@@ -116,8 +117,8 @@ def _within(docs: Sequence[Doc], tokens: Any, settings: dict[str, Any]) -> list[
     return kept
 
 
-def _warn_of_cuts(docs: Sequence[Doc], form: Form, settings: dict[str, Any]) -> None:
-    """Say before the run that prompts are longer than the model can read."""
+def _check_room(docs: Sequence[Doc], form: Form, settings: dict[str, Any]) -> None:
+    """Refuse a run in which lm-eval would cut prompts. Raises DataError."""
     length = budget.context_length(settings)
     if length is None:
         return
@@ -125,11 +126,10 @@ def _warn_of_cuts(docs: Sequence[Doc], form: Form, settings: dict[str, Any]) -> 
     if room >= budget.LONGEST_PROMPT:
         return
     count = budget.token_counter(settings)
-    if count is None:
-        return
-    warning = budget.too_long([doc_to_text(doc) for doc in docs], room, count)
-    if warning:
-        LOG.warning(warning)
+    if count is not None:
+        prompts = [doc_to_text(doc) for doc in docs]
+        without_text = [doc_to_text(doc | {"paragraphs": []}) for doc in docs]
+        budget.check_room(prompts, without_text, room, count)
 
 
 def _context(doc: Doc) -> data.Context:

@@ -15,12 +15,38 @@ def words(text: str) -> int:
     return len(text.split())
 
 
-def test_prompts_that_are_too_long_are_counted_and_the_budget_is_named() -> None:
-    assert budget.too_long(["a b", "a b c"], 3, words) is None
-    warning = budget.too_long(["a b", "a b c", "a b c d"], 2, words)
-    assert warning is not None
-    assert warning.startswith("2 of 3 prompts are longer than the 2 tokens that the model's length")
-    assert warning.endswith("""--metadata '{"context_budget": 2}'""")
+def test_prompts_that_fit() -> None:
+    budget.check_room(["a b", "a b c"], ["a", "a"], 3, words)
+    budget.check_room([], [], 3, words)
+
+
+REFUSED = [
+    (
+        ["a", "a b", "a"],
+        """; drop paragraphs with --metadata '{"context_budget": 2}', or let lm-eval cut off the """
+        """instruction with --metadata '{"allow_cut": true}'""",
+    ),
+    (
+        ["a", "a b", "a b c"],
+        """, 1 even without text; take a model of longer context, or let lm-eval cut off the """
+        """instruction of these: --metadata '{"context_budget": 2, "allow_cut": true}'""",
+    ),
+]
+
+
+@pytest.mark.parametrize(("without_text", "way"), REFUSED)
+def test_prompts_that_are_too_long_are_counted_and_the_way_on_is_named(
+    without_text: list[str], way: str
+) -> None:
+    with pytest.raises(DataError) as refused:
+        budget.check_room(["a b", "a b c", "a b c d"], without_text, 2, words)
+    told = "2 of 3 prompts are longer than the 2 tokens that this model has for them"
+    assert str(refused.value) == told + way
+
+
+def test_no_room_at_all() -> None:
+    with pytest.raises(DataError, match="no room for a prompt beside a reply"):
+        budget.check_room(["a"], ["a"], 0, words)
 
 
 def test_a_budget_that_is_no_number_or_has_no_tokenizer() -> None:

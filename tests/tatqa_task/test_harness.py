@@ -103,6 +103,38 @@ def test_context_budget_of_another_kind(
     )
 
 
+def test_a_model_of_512_tokens_is_refused(
+    tiny_base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """lm-eval would keep the last 256 tokens of a prompt, without the instruction."""
+    short = {"pretrained": str(tiny_base), "max_length": "512"}
+    with pytest.raises(SystemExit, match="2"):
+        harness.dataset("validation", "count", **short)
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert "prompts are longer than the 224 tokens that this model has for them, " in line
+    allowed = harness.dataset("validation", "count", allow_cut=True, **short)["validation"]
+    assert allowed["uid"] == harness.dataset("validation", "count")["validation"]["uid"]
+
+
+def test_the_budget_that_is_named_lets_the_run_begin(
+    tiny_base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """740 tokens less 256 of a reply and 32 of a chat template."""
+    short = {"pretrained": str(tiny_base), "max_length": "740"}
+    for more in ({}, {"context_budget": 460}):
+        with pytest.raises(SystemExit, match="2"):
+            harness.dataset("validation", "count", form="calc", **short, **more)
+        assert (
+            """drop paragraphs with --metadata '{"context_budget": 452}'"""
+            in capsys.readouterr().err
+        )
+    fitted = harness.dataset("validation", "count", form="calc", context_budget=452, **short)
+    whole = harness.dataset("validation", "count", form="calc")
+    assert fitted["validation"]["table"] == whole["validation"]["table"]
+    assert fitted["validation"]["paragraphs"] != whole["validation"]["paragraphs"]
+
+
 def test_examples_depend_on_seed_and_question_alone() -> None:
     docs = harness.documents("validation")[:20]
     first, again, other = (harness.Examples().set_rnd(seed) for seed in (1234, 1234, 5))
