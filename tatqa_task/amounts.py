@@ -11,13 +11,24 @@ from tatqa_task.typography import plain
 
 _CODE = (
     r"(?:(?:US|HK|NT|AU|CA|NZ|[ACSR])(?=\\?\$)|\b(?:USD|EUR|GBP|JPY|CNY|RMB|INR|AUD|CAD|CHF|HKD|SGD|"
-    r"NTD|NZD)(?![a-z]))"
+    r"NTD|NZD)(?![a-z])|[₹₩])"
 )
 _CODES = re.compile(_CODE, re.IGNORECASE)
 _SPACED_CODE = re.compile(rf"(?:{_CODE}\s+|\s+{_CODE})", re.IGNORECASE)
-_ABOUT = re.compile(r"^[~≈]\s*")
-_SPACED_SIGN = re.compile(r"^([-+])\s+(?=[$€£¥\d(.])")
-_SCALE_WORD = r"thousand|million|billion|percentage\s+points?|percent(?:age)?|per\s+cent|\\?%"
+_ABOUT_WORD = r"(?:about|approximately|approx\.?|around|roughly)\s"
+_ABOUT_IN_WORDS = re.compile(rf"\s*{_ABOUT_WORD}", re.IGNORECASE)
+_ABOUT = re.compile(rf"^(?:[~≈]|{_ABOUT_WORD})\s*", re.IGNORECASE)
+_SPACED_SIGN = re.compile(r"^(?:([-+])|(?:minus|negative))\s+(?=[$€£¥\d(.])", re.IGNORECASE)
+_MONEY = re.compile(r"(?<=\d)\s+(?:U\.?S\.?\s+)?(?:dollars?|euros?|pounds?|yen)$", re.IGNORECASE)
+_MARKED = re.compile(r"(?:\\(?:boxed|text|mathbf)\{|[*_`]+)(.*?)(?:\}|[*_`]+)")
+_GROUPS = re.compile(r"([-+($€£¥]*\d{1,3})((?:[ '’]\d{3})+)(\D.*)?")
+_ABBREVIATED: dict[str, Scale] = {"k": "thousand", "pct": "percent"}
+_ABBREVIATED |= dict.fromkeys(("m", "mm", "mn", "mln", "mil"), "million")
+_ABBREVIATED |= dict.fromkeys(("b", "bn", "bln"), "billion")
+_SCALE_WORD = (
+    r"thousand|million|billion|percentage\s+points?|percent(?:age)?|per\s+cent|\\?%|"
+    rf"(?:{'|'.join(_ABBREVIATED)})\b"
+)
 _SCALED = re.compile(
     rf"""
     (?P<number> [^a-z]*? \d [\d.,]* [)\]]? | (?:[^a-z]|{_CODE})* \d [\d.,]* [)\]]? )
@@ -60,35 +71,56 @@ def hundredfold(item: str) -> str:
 def amount(text: str) -> tuple[str, Scale] | None:
     """A text that is one number, and the scale in it:
 
-    `$1,496.5 million`, `12.6%`, `(in thousands)`.
+    `$1,496.5 million`, `12.6%`, `$1.5bn`, `(in thousands)`.
     """
     if len(text) > LONGEST:
         return None
-    text = plain(text).strip()
+    text = _without_marks(plain(text))
     found = _SCALED.fullmatch(text)
     number = number_in(found["number"] if found else text)
     if number is None:
         return None
-    return number, (scale_of(found["word"]) or "") if found else ""
+    return number, scale_in(found["word"]) if found else ""
+
+
+def scale_in(word: str) -> Scale:
+    """The scale of a word or an abbreviation beside a number."""
+    return _ABBREVIATED.get(word.lower()) or scale_of(word) or ""
+
+
+def _without_marks(text: str) -> str:
+    """A text without bold, code or a box around it, without `about`, and with a sign for `minus`."""
+    text = text.strip()
+    marked = _MARKED.fullmatch(text)
+    text = marked.group(1) if marked else text
+    return _SPACED_SIGN.sub(lambda sign: sign.group(1) or "-", _ABOUT.sub("", text))
 
 
 def number_in(text: str) -> str | None:
     """The number that a text is, as the metric can read it; None if it is none."""
     if len(text) > LONGEST:
         return None
-    bare = _CODES.sub("", plain(text)).replace("\\", "").strip()
-    bare = _ABOUT.sub("", bare).strip()
-    bare = _SPACED_SIGN.sub(r"\1", bare).rstrip(". ")
+    text = _MONEY.sub("", _without_marks(plain(text)))
+    bare = _without_marks(_CODES.sub("", text).replace("\\", ""))
+    bare = _joined(bare.rstrip("., "))
     has_words = any(character.isalpha() for character in bare)
     return None if has_words or metric.to_number(bare) is None else bare
+
+
+def _joined(number: str) -> str:
+    """A number with commas in place of the spaces or apostrophes between its thousands."""
+    found = _GROUPS.fullmatch(number)
+    if found is None:
+        return number
+    return found.group(1) + re.sub(r"[ '’]", ",", found.group(2)) + (found.group(3) or "")
 
 
 def settled(item: str, scale: Scale) -> str:
     """An item with its number readable, and without the scale that stands beside it too.
 
     `~12.6` and `3.14.` become numbers, `$1,496.5 million` with scale million `$1,496.5`. An item
-    that the metric reads as it is stays, and so does one that begins with a currency code and has
-    no scale, which is how a few gold spans are written (`US$261,518`).
+    that the metric reads as it is stays, and so does one without scale that begins with a currency
+    code or with `about`, which is how a few gold spans are written (`US$261,518`).
     """
     found = amount(item)
     if found is None:
@@ -97,6 +129,8 @@ def settled(item: str, scale: Scale) -> str:
     if inside and inside == scale and "%" not in number:
         return item if _is_percent_sign(item) else number
     if inside or metric.to_number(item) is not None:
+        return item
+    if not scale and _ABOUT_IN_WORDS.match(item):
         return item
     joined_code = _CODES.search(_SPACED_CODE.sub("", item))
     return item if joined_code and not scale else number

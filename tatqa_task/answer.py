@@ -41,9 +41,19 @@ class Reply(NamedTuple):
 
 NOTHING = Reply([], "", False)
 
-_THINK = r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|scratchpad|analysis)"
-_THINK_OPENS = re.compile(rf"[<\[] ?\|? ?{_THINK} ?\|? ?[>\]]", re.IGNORECASE)
-_THINK_CLOSES = re.compile(rf"[<\[] ?\|? ?/ ?{_THINK} ?\|? ?[>\]]", re.IGNORECASE)
+_THINK = r"""(?:\w{1,10}:)?(?:think(?:ing)?|thoughts?|(?:thought|thinking)[ _-]process
+    |reason(?:ing)?|reflection|scratch[ _-]?pad|analysis|rationale|chain[ _-]of[ _-]thought
+    |(?:inner[ _-])?monologue)"""
+_THINK_OPENS = re.compile(
+    rf"""[<\[◁]\ ?\|?\ ?(?:begin_of_)?{_THINK}\ ?\|?\ ?[>\]▷] | <unused94>
+       | <\|channel\|>(?:analysis|commentary)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_THINK_CLOSES = re.compile(
+    rf"""[<\[◁]\ ?\|?\ ?(?:/\ ?|end_of_){_THINK}\ ?\|?\ ?[>\]▷] | <unused95>
+       | <\|channel\|>final<\|message\|>""",
+    re.IGNORECASE | re.VERBOSE,
+)
 _NEXT_TURN = re.compile(
     r"""
     <\|?(?:im_start|im_end|endoftext|eot_id|end_of_turn|start_of_turn|user|end|/s)\|?> | \[/?INST\]
@@ -101,7 +111,7 @@ def parse(reply: str, form: Form = "direct", thinking: bool = False) -> Reply:
     read = _read(said, last=form == "cot")
     if read.parsed and _is_nothing_else(said, form):
         read = read._replace(strict=True)
-    return _worked_out(read) if form == "calc" else read
+    return _calculated(read, form)
 
 
 def _after_thinking(reply: str, thinking: bool) -> str:
@@ -120,12 +130,14 @@ def _read(text: str, last: bool) -> Reply:
     """
     parts = [part for part in _NEXT_TURN.split(text) if part.strip()]
     placeholders = []
-    for part in parts:
+    for written in parts:
+        part = objects.without_escapes(written)
         for find in (objects.valid, objects.broken):
             found = list(find(part))
             stated = _chosen(found, part, last)
             if stated is not None:
-                return _settled(stated)
+                as_asked = stated.as_asked and part == written
+                return _settled(stated._replace(as_asked=as_asked))
             if find is objects.valid:
                 placeholders += found
     return _in_words(parts, placeholders, last)
@@ -227,18 +239,33 @@ def _is_nothing_else(text: str, form: Form) -> bool:
 # --- expressions ---
 
 _SCALE_WORDS = re.compile(r"\b(thousand|million|billion|percent)s?\b", re.IGNORECASE)
+_SCALE_IN_BRACKETS = re.compile(rf"\((?:in\s+)?({_SCALE_WORDS.pattern})\)", re.IGNORECASE)
+_SHORT_SCALES = re.compile(r"(?<=[\d)])\s?(m|mn|bn|k)\b", re.IGNORECASE)
+_MARKS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("\\boxed{", "}"))
+_EQUALS = re.compile(r"[=≈~→⇒]")
+
+
+def _calculated(reply: Reply, form: Form) -> Reply:
+    """The reply with a number in place of a calculation, if its one item is one.
+
+    `calc`: the value that the calculator works out; elsewhere the result that the reply states.
+    """
+    if len(reply.answer) != 1:
+        return reply
+    worked_out = _worked_out(reply) if form == "calc" else reply
+    return worked_out if worked_out.calc_used else _with_result(reply)
 
 
 def _worked_out(reply: Reply) -> Reply:
-    """The reply with the value of its expression, if its one item is one."""
-    if len(reply.answer) != 1:
-        return reply
+    """The reply with the value of its one item, if that is an expression."""
     item = plain(reply.answer[0]).strip()
     text, scale = _without_scale(item, reply.scale)
     text = _operands(text)
     value = calculator.worked_out(text)
     if value is None:
         return reply
+    if scale == "percent" and calculator.is_percentage(text):
+        value *= 100
     mended = text != item
     return Reply(
         answer=[calculator.rounded(value)],
@@ -249,17 +276,39 @@ def _worked_out(reply: Reply) -> Reply:
     )
 
 
+def _with_result(reply: Reply) -> Reply:
+    """The reply with the result that stands behind its own calculation: `5 + 6 = 11 million`."""
+    calculation, _, result = plain(reply.answer[0]).rpartition("=")
+    found = amounts.amount(result) if calculator.has_operation(calculation) else None
+    if found is None:
+        return reply
+    number, inside = found
+    return Reply([number], reply.scale or inside, parsed=False)
+
+
 def _without_scale(text: str, scale: str) -> tuple[str, str]:
     """The text without a scale word that stands beside it too, or that is the only one there is."""
-    words = {word.lower() for word in _SCALE_WORDS.findall(text)}
+    if scale:
+        text = _SHORT_SCALES.sub(lambda short: f" {amounts.scale_in(short.group(1))}", text)
+    bare = _SCALE_IN_BRACKETS.sub(r" \1", text)
+    words = {amounts.scale_in(word) for word in _SCALE_WORDS.findall(bare)}
     if len(words) == 1 and scale in ("", *words):
-        return _SCALE_WORDS.sub("", text).strip(), words.pop()
+        return _SCALE_WORDS.sub("", bare).strip(), words.pop()
     return text, scale
 
 
 def _operands(text: str) -> str:
-    """The side of `6,148 + 5,974 = 12,138` that says how to calculate it."""
-    for side in text.split("="):
+    """The side of `6,148 + 5,974 = 12,138` that says how to calculate it, without what marks it."""
+    for side in _EQUALS.split(_unmarked(text)):
         if calculator.has_operation(side):
             return side.strip()
+    return text
+
+
+def _unmarked(text: str) -> str:
+    """An expression without quotes, bold, maths marks or a full stop around it."""
+    text = text.strip(" \t\n\"'`*.,;")
+    for opening, closing in _MARKS:
+        if text.startswith(opening) and text.endswith(closing) and len(text) > len(opening):
+            text = text[len(opening) : -len(closing)].strip()
     return text

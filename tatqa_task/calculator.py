@@ -1,20 +1,24 @@
-"""The calculator of `tatqa_calc`: the value of one arithmetic expression of a reply, or None.
+r"""The calculator of `tatqa_calc`: the value of one arithmetic expression of a reply, or None.
 
     >>> evaluate("($1,496.5 - 1,202.9) / 1,202.9 * 100")
     24.407681436528374
 
-It reads numbers as reports write them, `+ - * /` and brackets. It knows nothing of the gold answer,
-and multiplies by 100 only where the expression says so. It is total (None for anything else, for a
-division by zero, for a result that is too large), has no powers, and reads each character once.
+It reads numbers as reports write them, `+ - * /`, brackets, sums and averages. It knows nothing of
+the gold answer, and multiplies by 100 only where the expression says so. It is total (None for
+anything else, for a division by zero, for a result that is too large), has no powers, and reads
+each character once. Two operands without an operator are no product: a bracket behind a number is
+a note or a negative number.
 
 | written | read as |
 |---|---|
 | `1,496.5`, `$1,496.5`, `USD 1,496.5`, `.5` | 1496.5 and 0.5: separators and currency are dropped |
 | `(134)`, `$(134)`, `(12.5%)` | -134 and -0.125: one number in round brackets is negative |
 | `12.5%` | 0.125 |
-| `a / b * 100%` | `a / b * 100`: nobody multiplies by one |
-| `[...]`, `{...}` | brackets |
+| `a / b * 100%`, `100% * a / b` | `a / b * 100`: nobody multiplies by one |
+| `[...]`, `{...}`, `\left( \right)` | brackets |
 | `−`, `–`, `×`, `x`, `·`, `÷`, full-width characters | `-`, `-`, `*`, `*`, `*`, `/`, ASCII |
+| `plus`, `minus`, `times`, `divided by` | `+`, `-`, `*`, `/` |
+| `sum(a, b)`, `average(a, b)`, `\frac{a}{b}` | `a + b`, `(a + b) / 2`, `([a] / [b])` |
 """
 
 import math
@@ -31,18 +35,26 @@ LARGEST = 1e18  # absolute value of a result
 
 _TOKEN = re.compile(
     r"""
-    (?P<number> \d+(?:,\d+)*(?:\.\d+)? | \.\d+ )
-  | (?P<operator> [-+*/x] | \\(?:times|cdot|div)\b )
-  | (?P<open> [(\[{] )
-  | (?P<close> [)\]}] )
+    (?P<number> \d+(?:[,'’]\d{2,3})*(?:\.\d+)? | \.\d+ )
+  | (?P<operator> [-+*/x] | \\(?:times|cdot|div)\b
+      | \b(?:plus|minus|times|multiplied\s+by|divided\s+by)\b )
+  | (?P<function> \b(?:sum|average|avg|mean)\s*\( )
+  | (?P<comma> , )
+  | (?P<open> (?:\\left)?[(\[{] )
+  | (?P<close> (?:\\right)?[)\]}] )
   | (?P<percent> \\?% )
-  | (?P<dropped> \s+ | (?:US|HK|NT|AU|CA|[ACSR])?\\?\$ | [€£¥₹₩]
+  | (?P<dropped> \s+ | (?:US|HK|NT|AU|CA|[ACSR])?\\?\$ | [€£¥₹₩] | \b(?:dollars?|euros?|pounds?|yen)\b
       | \b(?:USD|EUR|GBP|JPY|CNY|RMB|INR|AUD|CAD|CHF|HKD|SGD|NTD|Rs\.?)(?![a-z]) )
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-_SIGNS = {"x": "*", "X": "*", r"\times": "*", r"\cdot": "*", r"\div": "/"}
+_SIGNS = {
+    "x": "*", "times": "*", "multiplied by": "*", r"\times": "*", r"\cdot": "*",
+    "divided by": "/", r"\div": "/", "plus": "+", "minus": "-",
+}  # fmt: skip
+_FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
+_FUNCTIONS = {"sum(": "sum", "average(": "mean", "avg(": "mean", "mean(": "mean"}
 _OPERATIONS: dict[str, Callable[[float, float], float]] = {
     "+": operator.add,
     "-": operator.sub,
@@ -51,15 +63,19 @@ _OPERATIONS: dict[str, Callable[[float, float], float]] = {
 }
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2, "negative": 3}
 
-_OPERATION = re.compile(r"[\d)\]}%]\s*(?:[-+*/x]|\\times|\\div|\\cdot)", re.IGNORECASE)
+_OPERATION = re.compile(
+    r"""[\d)\]}%]\s*(?:[a-z]{3,7}\s+)?(?:[-+*/x]|\\times|\\div|\\cdot|(?:plus|minus|times|multiplied|divided)\b)
+      | \b(?:sum|average|avg|mean)\s*\( | \\[dt]?frac""",
+    re.IGNORECASE | re.VERBOSE,
+)
 _NO_EXPRESSION = re.compile(
     r"""
     (?:19|20)\d\d \s*[-/]\s* (?:(?:19|20)?\d\d)  # 2018/2019, 2018-19
   | \d\d?/\d\d?/\d\d(?:\d\d)?                    # 12/31/2019
-  | [\d.]+\s*%? \s*-\s* [\d.]+\s*%                # 1.74% - 1.94%, 5-10%
     """,
     re.VERBOSE,
 )
+_RANGE = re.compile(r"(\d[\d.]*)\s*%?\s*-\s*(\d[\d.]*)\s*%")  # 1.74% - 1.94%, 5-10%
 
 Token = tuple[str, str]  # kind, text
 
@@ -86,9 +102,38 @@ def worked_out(text: str) -> float | None:
     Spans of time, dates and ranges of percentages are answers as they stand: `2018/2019`, `5-10%`.
     """
     text = plain(text).strip()
-    if not has_operation(text) or _NO_EXPRESSION.fullmatch(text):
+    if not has_operation(text) or _NO_EXPRESSION.fullmatch(text) or _is_range(text):
         return None
     return evaluate(text)
+
+
+def _is_range(text: str) -> bool:
+    """Whether a text is a range of percentages: the first is not above the second."""
+    found = _RANGE.fullmatch(text)
+    if found is None:
+        return False
+    first, second = metric.to_number(found.group(1)), metric.to_number(found.group(2))
+    return first is None or second is None or first <= second
+
+
+def is_percentage(text: str) -> bool:
+    """Whether an expression is a sum of percentages, or a part of one: `(12% + 8%) / 2`, `9% - 4%`.
+
+    Its value is one too: 10 %, 5 %.
+    """
+    try:
+        tokens = _tokens(plain(text).strip())
+    except _NotAnExpression:
+        return False
+    before: Token = ("", "")
+    plus_end = [*tokens, ("", "")]
+    for i, (kind, sign) in enumerate(tokens):
+        is_percent = plus_end[i + 1][0] == "percent"
+        is_divisor = before[1] == "/"
+        if sign == "*" or (kind == "number" and is_percent == is_divisor):
+            return False
+        before = (kind, sign)
+    return any(kind == "percent" for kind, _ in tokens)
 
 
 def has_operation(text: str) -> bool:
@@ -104,7 +149,8 @@ def rounded(value: float) -> str:
 
 def _tokens(text: str) -> list[Token]:
     """Numbers, operators, brackets and percent signs; raises where anything else stands."""
-    tokens = []
+    text = _FRACTION.sub(r"([\1]/[\2])", text)
+    tokens: list[Token] = []
     at = 0
     while at < len(text):
         found = _TOKEN.match(text, at)
@@ -113,11 +159,30 @@ def _tokens(text: str) -> list[Token]:
         at = found.end()
         kind = str(found.lastgroup)
         if kind != "dropped":
-            tokens.append((kind, _SIGNS.get(found.group(), found.group())))
-    if [kind for kind, _ in tokens[-3:]] == ["operator", "number", "percent"]:
-        if tokens[-3][1] == "*" and tokens[-2][1] == "100":
-            tokens.pop()
-    return tokens
+            tokens.append((kind, _plainly(kind, found.group())))
+    return list(_without_one(tokens))
+
+
+def _plainly(kind: str, text: str) -> str:
+    """A token as the calculator names it."""
+    if kind == "operator":
+        text = " ".join(text.lower().split())
+        return _SIGNS.get(text, text)
+    if kind in ("open", "close"):
+        return text[-1]
+    return "".join(text.lower().split())
+
+
+def _without_one(tokens: list[Token]) -> Iterator[Token]:
+    """The tokens without the percent sign of `* 100%` and of `100% *`, which would multiply by
+    one.
+    """
+    times, hundred = ("operator", "*"), ("number", "100")
+    for i, token in enumerate(tokens):
+        if token[0] == "percent" and i and tokens[i - 1] == hundred:
+            if times in (tokens[i + 1 : i + 2] + tokens[max(0, i - 2) : i - 1]):
+                continue
+        yield token
 
 
 class _Stacks:
@@ -128,6 +193,7 @@ class _Stacks:
     def __init__(self) -> None:
         self.values: list[float] = []
         self.waiting: list[str] = []
+        self.arguments: list[int] = []  # of the functions that wait, how many there are so far
 
     def push_operator(self, sign: str) -> None:
         """Work out what binds at least as strongly, then wait."""
@@ -146,12 +212,33 @@ class _Stacks:
         right, left = self.values.pop(), self.values.pop()
         self.values.append(_OPERATIONS[sign](left, right))
 
-    def close(self, bracket: str) -> None:
-        """Work out everything since the bracket that this one closes."""
-        while self.waiting and self.waiting[-1] not in _BRACKETS:
-            self.apply()
-        if not self.waiting or _BRACKETS[self.waiting.pop()] != bracket:
+    def call(self, function: str) -> None:
+        """Wait for the arguments of a function, whose bracket is open."""
+        self.waiting.append(function)
+        self.arguments.append(1)
+
+    def next_argument(self) -> None:
+        """Work out the argument before a comma."""
+        self.apply_to_bracket()
+        if not self.waiting or self.waiting[-1] not in _FUNCTIONS:
             raise _NotAnExpression
+        self.arguments[-1] += 1
+
+    def apply_to_bracket(self) -> None:
+        """Work out everything since the last bracket."""
+        while self.waiting and self.waiting[-1] in _PRECEDENCE:
+            self.apply()
+
+    def close(self, bracket: str) -> None:
+        """Work out everything since the bracket that this one closes, and the function before it."""
+        self.apply_to_bracket()
+        opening = self.waiting.pop() if self.waiting else ""
+        if _BRACKETS.get(opening[-1:]) != bracket:
+            raise _NotAnExpression
+        if opening in _FUNCTIONS:
+            n = self.arguments.pop()
+            total = sum(self.values[-n:])
+            self.values[-n:] = [total / n if _FUNCTIONS[opening] == "mean" else total]
 
 
 def _value(tokens: list[Token]) -> float:
@@ -173,10 +260,12 @@ def _value(tokens: list[Token]) -> float:
 def _operand(stacks: _Stacks, kind: str, text: str) -> bool:
     """Take a token where an operand may begin; whether one is still to come."""
     if kind == "number":
-        stacks.values.append(float(text.replace(",", "")))
+        stacks.values.append(float(re.sub("[,'’]", "", text)))
         return False
     if kind == "open":
         stacks.waiting.append(text)
+    elif kind == "function":
+        stacks.call(text)
     elif text == "-":
         stacks.waiting.append("negative")
     elif text != "+":
@@ -188,6 +277,9 @@ def _after_operand(stacks: _Stacks, kind: str, text: str, accounting: bool) -> b
     """Take a token after an operand; whether another operand must follow."""
     if kind == "operator":
         stacks.push_operator(text)
+        return True
+    if kind == "comma":
+        stacks.next_argument()
         return True
     if kind == "percent":
         stacks.values[-1] /= 100
@@ -252,7 +344,7 @@ def _written(derivation: str) -> str | None:
             operators += 1
         else:
             text += token
-        operand_next = kind in ("operator", "open")
+        operand_next = kind in ("operator", "open", "function", "comma")
     return text if operators else None
 
 

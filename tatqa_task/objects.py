@@ -40,19 +40,31 @@ def _number(text: str) -> _Number:
 
 
 _JSON = json.JSONDecoder(parse_float=_number, parse_int=_Number, parse_constant=_Number)
+_ESCAPED = re.compile(r"""\{\s{0,20}\\["']""")
 _JSON_START = re.compile(r"\{(?=\s{0,20}\")")
-_START = re.compile(r"[{｛]")
+_START = re.compile(r"""[{｛]|(?:^|\n)\s*(?=["'“„«]?answer["'”“»]\s*[:：])""")
+_QUOTE = r"""["'“”„‘’`«»]"""
 _KEY = re.compile(
-    r"""\s*(?:["'“”‘’`]\s*)?([A-Za-z][A-Za-z_ -]{0,30}?)\s*(?:["'“”‘’`]\s*)?[:：=](?!=)\s*"""
+    rf"""\s*(?:{_QUOTE}\s*)?([A-Za-z][A-Za-z_ -]{{0,30}}?)\s*(?:{_QUOTE}\s*)?[:：=](?!=)\s*"""
 )
-_ANSWER = re.compile(r"(?:final[ _-]?)?answers?", re.IGNORECASE)
-_OTHER_ANSWER = re.compile(r"results?|response|values?|prediction|solution|output", re.IGNORECASE)
-_SCALE = re.compile(r"scales?|units?", re.IGNORECASE)
+_ANSWER = re.compile(
+    r"(?:(?:final|correct|predicted)[ _-]?)?answers?(?:[ _-]?(?:texts?|values?|spans?|list))?",
+    re.IGNORECASE,
+)
+_OTHER_ANSWER = re.compile(
+    r"results?|response|values?|predictions?|solution|output|spans?|texts?|amount", re.IGNORECASE
+)
+_SCALE = re.compile(r"(?:(?:answer|unit)[ _-]?)?(?:scales?|units?)", re.IGNORECASE)
 
 
 def is_answer_key(key: str) -> bool:
     """`answer`, `Answers`, `final_answer`."""
     return _ANSWER.fullmatch(key.strip()) is not None
+
+
+def is_scale_key(key: str) -> bool:
+    """`scale`, `Unit`."""
+    return _SCALE.fullmatch(key.strip()) is not None
 
 
 def valid(text: str) -> Iterator[Stated]:
@@ -70,6 +82,13 @@ def valid(text: str) -> Iterator[Stated]:
         else:
             at = stated.end
             yield stated
+
+
+def without_escapes(text: str) -> str:
+    """A text in which every quote of an object is escaped, without that: `{\\"answer\\": ...}`."""
+    if _ESCAPED.search(text) is None or _JSON_START.search(text) is not None:
+        return text
+    return text.replace('\\"', '"')
 
 
 def decoded(text: str, start: int) -> tuple[Any, int]:
@@ -104,20 +123,54 @@ def _stated(content: Any, text: str, start: int, end: int) -> Stated | None:
     answer = content[key]
     items = _scalars(answer)
     if items is None:
-        return None
-    scale_key = next((k for k in content if _SCALE.fullmatch(k)), "scale")
-    scale = content.get(scale_key)
+        return _nested(content, answer, start, end)
+    scale_key = _scale_key(content) or "scale"
+    scale = _only_item(content.get(scale_key))
     texts_only = isinstance(answer, list) and all(type(item) is str for item in answer)
-    as_asked = key == "answer" and scale_key == "scale" and texts_only and type(scale) is str
+    as_asked = key == "answer" and scale_key == "scale" and texts_only
+    as_asked = as_asked and type(content.get("scale")) is str
     numbers = all(isinstance(item, _Number) for item in items) and len(items) > 1
     grouped = _grouped_numbers(text[start:end]) if numbers else []
     return Stated(
         items=grouped or [str(item) for item in items],
-        scale=str(scale) if isinstance(scale, str) else None,
+        scale=_text(scale),
         as_asked=as_asked,
         start=start,
         end=end,
     )
+
+
+def _scale_key(content: dict[str, Any]) -> str | None:
+    return next((key for key in content if _SCALE.fullmatch(key)), None)
+
+
+def _only_item(value: Any) -> Any:
+    """The item of a list of one; other values as they are."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+def _nested(content: dict[str, Any], answer: Any, start: int, end: int) -> Stated | None:
+    """What `{"answer": {"value": "5", "scale": "million"}}` states, or a list of such objects, of one
+    scale; None where an item is something else.
+    """
+    if isinstance(answer, dict) and "answer" in answer:
+        return None  # that object is found by itself
+    scale = _only_item(content.get(_scale_key(content) or ""))
+    items: list[str] = []
+    scales = set()
+    for part in answer if isinstance(answer, list) else [answer]:
+        key = _key_of(part) if isinstance(part, dict) else None
+        found = _scalars(part[key]) if key is not None else None
+        if found is None:
+            return None
+        items += found
+        scales.add(_text(_only_item(part.get(_scale_key(part) or "", scale))))
+    stated = scales.pop() if len(scales) == 1 else _text(scale)
+    return Stated([str(item) for item in items], stated, as_asked=False, start=start, end=end)
+
+
+def _text(value: Any) -> str | None:
+    return str(value) if isinstance(value, str) else None
 
 
 def _key_of(content: dict[str, Any]) -> str | None:
@@ -185,17 +238,20 @@ def broken(text: str) -> Iterator[Stated]:
             yield stated
 
 
-_OPENING = re.compile(r"""["'“‘`]""")
-_CLOSERS = {'"': '"', "“": '”"', "'": "'’", "‘": "’'", "`": "`"}
-_LIST = re.compile(r"""[\[［]\s*|\((?=\s*["'“‘])\s*""")
+_OPENING = re.compile(r"""["'“„‘`«]""")
+_CLOSERS = {'"': '"', "“": '”"', "„": '“”"', "'": "'’", "‘": "’'", "`": "`", "«": "»"}
+_LIST = re.compile(r"""[\[［]\s*|\((?=\s*["'“„‘«])\s*""")
 _SKIPPED = re.compile(r"(?:\s+|[,，;]|//[^\n]*|/\*[^*]{0,200}\*/|\#[^\n]*)*+", re.DOTALL)
-_SCALE_KEY = re.compile(r"""["'“]?scale["'”]?\s*[:：]""", re.IGNORECASE)
+_SCALE_KEY = re.compile(rf"{_QUOTE}?(?:scale|unit){_QUOTE}?\s*[:：]", re.IGNORECASE)
+_WRONG_END = re.compile(
+    rf"[}}｝](?=\s*[,，]\s*{_QUOTE}?(?:scale|unit){_QUOTE}?\s*[:：])", re.IGNORECASE
+)
 _END = re.compile(r"[}｝]")
 _LIST_END = re.compile(r"[\])］}｝]")
-_SPECIAL = re.compile(r"""\\.|["'“”‘’`]|\n""", re.DOTALL)
+_SPECIAL = re.compile(r"""\\.|["'“”‘’`»]|\n""", re.DOTALL)
 _AFTER_QUOTE = re.compile(r"\s*(?:[,，;\])］}｝]|$|//|/\*|\#|[:：])")
 _BARE_ITEM = re.compile(r"(?:(?<=\d),(?=\d{3}(?!\d))|[^,，\[\]］{}｛｝\n])++")
-_BARE_VALUE = re.compile(r"""(?:(?!,\s*["'“]?[A-Za-z_]+["'”]?\s*[:：])[^{}｛｝\n])++""")
+_BARE_VALUE = re.compile(rf"(?:(?!,\s*{_QUOTE}?[A-Za-z_]+{_QUOTE}?\s*[:：])[^{{}}｛｝\n])++")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
 
@@ -238,16 +294,23 @@ class _Reader:
         return self.bare(_BARE_VALUE)
 
     def items(self) -> list[str]:
-        """The items of a list, up to its end or the end of the text."""
+        """The items of a list and of lists in it, up to its end or the end of the text."""
         found = []
+        inner = 0  # lists that are open in this one
         while self.at < len(self.text):
             before = self.at
             self.takes(_SKIPPED)
-            if _END.match(self.text, self.at) or self.takes(_LIST_END):
+            if self.takes(_WRONG_END) or _END.match(self.text, self.at):
                 break
+            if self.takes(_LIST_END):
+                if not inner:
+                    break
+                inner -= 1
+                continue
             if _SCALE_KEY.match(self.text, self.at):
                 break  # the list is not closed
             if self.takes(_LIST):
+                inner += 1
                 continue
             if _OPENING.match(self.text, self.at):
                 found.append(self.quoted())
@@ -313,6 +376,6 @@ def _of_pairs(found: dict[str, list[str]], start: int, end: int) -> Stated | Non
     if key is None:
         return None
     items = [item for item in found[key] if item and item != "null"]
-    scale_key = next((k for k in found if _SCALE.fullmatch(k)), None)
+    scale_key = _scale_key(found)
     scale = found[scale_key][0] if scale_key and found[scale_key] else None
     return Stated(items, scale, as_asked=False, start=start, end=end)

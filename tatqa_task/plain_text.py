@@ -11,26 +11,38 @@ from typing import NamedTuple
 
 from tatqa_task import objects
 from tatqa_task.amounts import amount, scale_of
+from tatqa_task.types import SCALES, Scale
 from tatqa_task.typography import plain
 
 LONGEST = 2_000  # characters of one statement
+NEAR = 200  # characters before a statement in which its scale is looked for
 
 _IS = r"(?:\s+(?:is|was|are|were|would\s+be|should\s+be)\b)?[\s*_:=：]*"
 _WAYS = [
     re.compile(rf"\bfinal\s+answer\b[*_]*{_IS}(?=\S)", re.IGNORECASE),
-    re.compile(r"<answer>\s*", re.IGNORECASE),
-    re.compile(r"\\boxed\s*\{\s*"),
+    re.compile(r"[<\[]\|?(?:final[_ ]?)?ans(?:wer)?\|?[>\]]\s*", re.IGNORECASE),
+    re.compile(r"\\(?:f|frame)?box(?:ed)?\s*\{\s*"),
     re.compile(r"(?:^|\n)\s*\**(?:A|Ans)\**\s*[:：]\s*(?=\S)"),
+    re.compile(r"(?:^|\n)[ \t*_#]*answer[ \t*_]+[-–—][ \t*_]+(?=\S)", re.IGNORECASE),
     re.compile(
         r"\banswer\b[ \t*_]*(?:is\b|was\b|are\b|would\s+be\b|:|=|：)[\s*_:]*(?=\S)", re.IGNORECASE
     ),
 ]
 _SCALE = re.compile(
-    r"""\b(?:scale|unit)\b["'*_> ]{0,4}(?:is\b|:|=|：|>)[ "'*_]{0,4}([^\n<>,;)]{0,40})""",
+    r"""\b(?:scale|unit)\b["'*_> ]{0,4}(?:is\b|of\b|:|=|：|>)[ "'*_]{0,4}([^\n<>,;)]{0,40})""",
     re.IGNORECASE,
 )
-_BEFORE_SCALE = " \t\n,;(<*_\"'-"
-_CLOSING = re.compile(r"</answer>|<", re.IGNORECASE)
+_BEFORE_SCALE = " \t\n,;|(<*_\"'-"
+_LEADING_TO_SCALE = ("the", "a", "its", "and", "with")
+_TAGS = re.compile(r"\s*(?:<[^<>\n]{1,30}>\s*)+")
+_CLOSING = re.compile(r"<|\[/")
+_ARROW = re.compile(r"\s*(?:[=-]*>|[→⇒=])\s*")
+_EXPLAINED = re.compile(
+    r"""[,;.]\s+(?![-+$€£¥(]?\d|(?:and|or)\b) | \s\((?!in\b)
+      | \s(?:because|since|as|which|based|according|calculated|representing)\b""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_RULE = re.compile(r"[|\s:-]+")
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+(.+)$")
 _MARKUP = re.compile(r"\*\*|__|`+|\\(?:text|mathrm|boxed|mathbf)\s*\{|\\[()\[\]]")
 _MATHS = re.compile(r"\$([^$\n]*)\$(?!\d)")  # not the currency of `$5 and $6`
@@ -41,8 +53,6 @@ _NUMBER_AT_END = re.compile(
         \s*[.!]?\s*$""",
     re.IGNORECASE | re.VERBOSE,
 )
-_ABOUT = re.compile(r"^(?:about|approximately|approx\.?|around|roughly)\s+", re.IGNORECASE)
-_MONEY = re.compile(r"(?<=\d)\s+(?:U\.?S\.?\s+)?(?:dollars?|euros?|pounds?)$", re.IGNORECASE)
 _NUMBER = re.compile(r"\d[\d.,]*")
 _YEAR = re.compile(r"(?:19|20)\d\d[.,]?")
 
@@ -51,40 +61,108 @@ class Said(NamedTuple):
     """Items and scale of an answer in words."""
 
     items: list[str]
-    scale: str
+    scale: Scale
 
 
 def stated(text: str, last: bool) -> Said | None:
     """What a text without an answer object states; None if it is empty."""
-    return introduced(text, last) or _only_number(text) or _said(text.strip()[:LONGEST])
+    found = introduced(text, last) or _tabled(text[:LONGEST]) or _only_number(text)
+    return found or _said(text.strip()[:LONGEST])
 
 
 def introduced(text: str, last: bool) -> Said | None:
     """What a text introduces as its answer."""
     for way in _WAYS:
-        starts = [found.end() for found in way.finditer(text)]
-        if starts:
-            said = _said(text[starts[-1 if last else 0] :][:LONGEST])
+        found = list(way.finditer(text))
+        if found:
+            said = _behind(text, found[-1 if last else 0])
             if said is not None:
                 return said
     return None
 
 
+def _tabled(text: str) -> Said | None:
+    """An answer in a table whose first row, or first column, names answer and scale."""
+    rows = []
+    for line in text.splitlines():
+        cells = [without_markup(cell) for cell in re.split(r"[|\t]", line.strip("| \t"))]
+        if len(cells) > 1 and not _RULE.fullmatch(line):
+            rows.append(cells)
+    if not rows:
+        return None
+    if objects.is_answer_key(rows[0][0]) and not objects.is_scale_key(rows[0][1]):
+        pairs = [(row[0], row[1]) for row in rows]
+    else:
+        pairs = list(zip(rows[0], rows[1], strict=False)) if len(rows) > 1 else []
+    answers = [value for key, value in pairs if objects.is_answer_key(key)]
+    scales = [value for key, value in pairs if objects.is_scale_key(key)]
+    said = _said(answers[0]) if answers else None
+    if said is None or not scales:
+        return said
+    return said._replace(scale=scale_of(scales[0]) or said.scale)
+
+
+def _behind(text: str, introduction: re.Match[str]) -> Said | None:
+    """What stands behind an introduction, with a scale that stands before it: `Scale: million`."""
+    body = text[introduction.end() :][:LONGEST]
+    if "\n" in introduction.group():
+        body = _one_bullet(body)
+    said = _said(body)
+    if said is None or said.scale:
+        return said
+    before = _SCALE.search(text[max(0, introduction.start() - NEAR) : introduction.start()])
+    scale = scale_of(before.group(1).strip()) if before else None
+    return said._replace(scale=scale or "")
+
+
+def _one_bullet(body: str) -> str:
+    """A text without the bullet of its first line, where it has no second."""
+    first, _, rest = body.partition("\n")
+    found = _BULLET.match(first)
+    if found is None or _BULLET.match(rest.partition("\n")[0]):
+        return body
+    return f"{found.group(1)}\n{rest}"
+
+
 def _said(text: str) -> Said | None:
     """An answer that begins here: a line, or the items of a list, with the scale behind it."""
+    text = _without(_ARROW, _without(_TAGS, text))
     scale = _SCALE.search(text)
-    body = text[: scale.start()].rstrip(_BEFORE_SCALE) if scale and scale.start() else text
+    body = _before_scale(text[: scale.start()]) if scale and scale.start() else text
     beside = scale_of(scale.group(1).strip()) if scale else None
     items = _list_items(body)
+    if len(items) > 1 and items[-1] in SCALES and not beside:
+        return Said(items[:-1], items[-1])  # `[["5"], "million"]`, as the official script takes it
     if items:
         return Said(items, beside or "")
-    line = _CLOSING.split(body, maxsplit=1)[0].strip().partition("\n")[0]
-    line = without_markup(line)
-    found = amount(_MONEY.sub("", _ABOUT.sub("", line)))
-    if found is not None:
+    first, _, rest = _CLOSING.split(body, maxsplit=1)[0].strip().partition("\n")
+    line = without_markup(first)
+    found = amount(line) or amount(_EXPLAINED.split(line, maxsplit=1)[0])
+    if found:
         number, inside = found
-        return Said([number], beside or inside)
+        return Said([number], beside or inside or _scale_line(rest))
     return Said([line], beside or "") if line else None
+
+
+def _before_scale(text: str) -> str:
+    """A text without what leads to a scale behind it: `5, and the` scale is ..."""
+    text = text.rstrip(_BEFORE_SCALE)
+    for word in _LEADING_TO_SCALE:
+        if text.lower().endswith(f" {word}"):
+            text = text[: -len(word)].rstrip(_BEFORE_SCALE)
+    return text
+
+
+def _without(pattern: re.Pattern[str], text: str) -> str:
+    """A text without the pattern that it begins with."""
+    found = pattern.match(text)
+    return text[found.end() :] if found else text
+
+
+def _scale_line(rest: str) -> Scale:
+    """The scale that a line of its own states behind a number."""
+    line = without_markup(rest.lstrip().partition("\n")[0]).strip("() ").lower()
+    return scale_of(line) or "" if len(line.split()) <= 2 else ""
 
 
 def _list_items(body: str) -> list[str]:

@@ -41,7 +41,7 @@ def specification() -> list[tuple[str, list[str], str]]:
 
 
 def test_the_table_is_found() -> None:
-    assert len(specification()) == 41
+    assert len(specification()) == 49
 
 
 @pytest.mark.parametrize(("reply", "items", "scale"), specification())
@@ -213,6 +213,18 @@ EXPRESSIONS = [
     ('{"answer": [(1,496.5 - 1,202.9) / 1,202.9 * 100], "scale": "percent"}', "24.41", "percent"),
     ("Answer: (1,496.5 - 1,202.9) / 1,202.9 * 100\nScale: percent", "24.41", "percent"),
     ("Answer: 6,148 + 5,974 = 12,138 million", "12122", "million"),
+    ('{"answer": ["6,148 + 5,974 ≈ 12,138"], "scale": "million"}', "12122", "million"),
+    ('{"answer": ["= 6,148 + 5,974."], "scale": "million"}', "12122", "million"),
+    ('{"answer": ["$6,148m + $5,974m"], "scale": "million"}', "12122", "million"),
+    ('{"answer": ["6,148 + 5,974 (in millions)"], "scale": "million"}', "12122", "million"),
+    ('{"answer": ["(6,148 million + 5,974 million) / 2"], "scale": ""}', "6061", "million"),
+    ('{"answer": ["**6,148 + 5,974**"], "scale": "million"}', "12122", "million"),
+    ('{"answer": ["$6,148 + 5,974$"], "scale": "million"}', "12122", "million"),
+    ('{"answer": ["\\\\boxed{6,148 + 5,974}"], "scale": "million"}', "12122", "million"),
+    ('{"answer": ["SUM(6,148, 5,974)"], "scale": "million"}', "12122", "million"),
+    ('{"answer": ["51.9% - 45.8%"], "scale": "percent"}', "6.1", "percent"),
+    ('{"answer": ["(12% + 8%) / 2"], "scale": "percent"}', "10", "percent"),
+    ('{"answer": ["(12% + 8%) / 2 * 100"], "scale": "percent"}', "10", "percent"),
 ]
 
 
@@ -250,6 +262,14 @@ def test_an_expression_that_is_mended_does_not_follow_the_format() -> None:
 def test_a_scale_inside_that_is_not_the_one_beside() -> None:
     reply = render(["5 million + 6 million"], "thousand")
     assert parse(reply, "calc").answer == ["5 million + 6 million"]
+
+
+def test_the_result_behind_a_calculation_counts_where_none_is_asked_for() -> None:
+    """The model's own result, right or wrong."""
+    assert parse(render(["6,148 + 5,974 = 12,138"], "million"))[:2] == (["12,138"], "million")
+    assert parse("So 6,148 + 5,974 = $12,138 million.")[:2] == (["$12,138"], "million")
+    assert parse(render(["€1 = $1.1213"], ""))[0] == ["€1 = $1.1213"]
+    assert parse(render(["5 + 6 = eleven"], ""))[0] == ["5 + 6 = eleven"]
 
 
 def test_several_items_are_no_expression() -> None:
@@ -321,6 +341,9 @@ ITEMS = st.one_of(
     st.sampled_from(
         ["US$15.9 million", "$3.0 million", "RMB77", "2018/2019", "Form 10-K", "5 years"]
     ),
+    st.sampled_from(
+        ["approximately 7%", "about 100", "£59.1m", "€1 = $1.1213", "140 basis points", "10 - 4"]
+    ),
     st.integers(-9999, 9999).map(str),
 )
 
@@ -349,7 +372,8 @@ def test_never_worse_than_verbatim(
     question = Question("u", "?", items if same else gold, "span", None, gold_scale, "", 1)
     twice = any(word in item for item in items)  # a scale inside and beside counts once
     code = any(item.startswith(("US$", "RMB")) for item in items)  # beside a scale it is dropped
-    assume(not scale or not (twice or code))
+    around = any(item.startswith(("app", "about")) or item.endswith("m") for item in items)
+    assume(not scale or not (twice or code or around))
     reply = parse(json.dumps({"answer": said, "scale": scale}))
     verbatim = metric.score(question, said, scale)
     found = metric.score(question, reply.answer, reply.scale)

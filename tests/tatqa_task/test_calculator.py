@@ -53,6 +53,21 @@ VALUES = [
     ("USD 6 + 5 EUR", 11),
     ("€6 + £5", 11),
     ("12", 12),
+    ("100% * (12 - 8) / 8", 50),
+    ("((12 - 8) / 8 * 100%)", 50),
+    ("3 • 4", 12),
+    ("12 plus 8 minus 5", 15),
+    ("3 times 4 divided by 6", 2),
+    ("3 multiplied  by 4", 12),
+    ("12 USD + 8 dollars", 20),
+    ("12'345 + 1’000", 13345),
+    ("sum(1,200, 300, 5 * 2)", 1510),
+    ("SUM(12,8) / 2", 10),
+    ("average(12, (6 + 2)) + 1", 11),
+    ("mean( 1, avg(2, 4) )", 2),
+    ("average(12)", 12),
+    (r"\frac{12 - 8}{8} * 100", 50),
+    (r"\left(12 - 8\right) \times \frac{1}{2}", 2),
 ]
 
 
@@ -63,6 +78,19 @@ def test_values(text: str, value: float) -> None:
 
 NONE = ["", " ", "()", "1 2", "1 +", "* 2", "(1 + 2", "1 + 2)", "(1 + 2]", "1..2", "1.2.3", "2 ^ 3"]
 NONE += ["2 ** 3", "10²", "1e5", "1 + x + 2", "net sales - 5", "5 million + 3", "1 = 1", "1_000"]
+NONE += ["3(4)", "(3 + 4)(2)", "2 (3 + 4)", "5 (2)"]  # no product without a sign
+NONE += [
+    "sum()",
+    "sum(1,)",
+    "sum(, 1)",
+    "sum 1, 2",
+    "(1, 2)",
+    "1, 2",
+    "sum(1, 2",
+    "sum(1, 2]",
+    "[sum(1, 2])",
+]
+NONE += ["12,5 + 1", "round(1.5, 1)", "max(1, 2)", "2 sum(1, 2)", r"\frac{1}{0}"]
 NONE += ["1 / 0", "5 / (3 - 3)", "nan", "inf", "__import__('os')", "½", "%", "$", "1 % 2"]
 
 
@@ -84,7 +112,24 @@ def test_many_brackets_need_no_recursion() -> None:
     assert evaluate("(" * 1990 + "2") is None
 
 
-PIECES = st.sampled_from([*"0123456789.,+-*/()[]{}% x$−×", "US$", "100", " ", "a", "^", "1e9", "²"])
+PIECES = st.sampled_from(
+    [
+        "sum(",
+        "average(",
+        ", ",
+        "plus",
+        "\\frac{",
+        "}{",
+        *"0123456789.,+-*/()[]{}% x$−×",
+        "US$",
+        "100",
+        " ",
+        "a",
+        "^",
+        "1e9",
+        "²",
+    ]
+)
 
 
 @given(st.one_of(st.text(), st.lists(PIECES, max_size=30).map("".join)))
@@ -134,6 +179,8 @@ def test_cost_is_linear(monkeypatch: pytest.MonkeyPatch) -> None:
         "-" * 1800 + "1",
         "(" * 900 + "1" + "+1)" * 300,
         "1*2+" * 400 + "1",
+        "sum(1," * 300 + "1" + ")" * 200,
+        "sum(" + "1, " * 600 + "1)",
     ):
         steps = 0
         evaluate(text)
@@ -164,10 +211,39 @@ def test_answers_that_stand_as_they_are(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("10-15", -5), ("2019 * 2", 4038), ("(5% - 4%) * 100", 1)]
+    ("text", "value"),
+    [
+        ("10-15", -5),
+        ("2019 * 2", 4038),
+        ("(5% - 4%) * 100", 1),
+        ("5% - 4%", 0.01),
+        ("5%-5.0%", None),
+    ],
 )
-def test_answers_that_are_worked_out(text: str, value: float) -> None:
+def test_answers_that_are_worked_out(text: str, value: float | None) -> None:
+    """A range of percentages ascends, so `5% - 4%` is none."""
     assert worked_out(text) == pytest.approx(value)
+
+
+PERCENTAGES = [
+    ("5% - 4%", True),
+    ("(5% + 4%) / 2", True),
+    ("-5% - (-4%)", True),
+    ("average(5%, 4%)", True),
+    ("5%", True),
+    ("5% * 100", False),
+    ("5% / 4%", False),
+    ("5 / 4%", False),
+    ("100 - 35%", False),
+    ("5 - 4", False),
+    ("(5 - 4) / 2", False),
+    ("five", False),
+]
+
+
+@pytest.mark.parametrize(("text", "percentage"), PERCENTAGES)
+def test_sums_of_percentages(text: str, percentage: bool) -> None:
+    assert calculator.is_percentage(text) is percentage
 
 
 # --- targets ---
