@@ -89,7 +89,7 @@ def scale_in(word: str) -> Scale:
 
 
 def _without_marks(text: str) -> str:
-    """A text without bold, code or a box around it, without `about`, and with a sign for `minus`."""
+    """A text without bold, code or a box around it, without `about`, `-` in place of `minus`."""
     text = text.strip()
     marked = _MARKED.fullmatch(text)
     text = marked.group(1) if marked else text

@@ -66,7 +66,7 @@ def check_room(
 ) -> None:
     """Raise DataError if prompts are longer than the room there is for them.
 
-    `without_text`: the same prompts without any paragraph, the shortest that a budget makes of them.
+    `without_text`: the same prompts without any paragraph, the shortest that a budget makes.
     """
     if room < 1:
         raise DataError(
@@ -75,7 +75,10 @@ def check_room(
     longer = sum(count(text) > room for text in prompts)
     if not longer:
         return
-    told = f"{longer} of {len(prompts)} prompts are longer than the {room} tokens that this model has for them"
+    told = (
+        f"{longer} of {len(prompts)} prompts are longer than the {room} tokens"
+        " that this model has for them"
+    )
     budget = f'"context_budget": {room}'
     never = sum(count(text) > room for text in without_text)
     if never:

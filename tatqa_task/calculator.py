@@ -43,7 +43,8 @@ _TOKEN = re.compile(
   | (?P<open> (?:\\left)?[(\[{] )
   | (?P<close> (?:\\right)?[)\]}] )
   | (?P<percent> \\?% )
-  | (?P<dropped> \s+ | (?:US|HK|NT|AU|CA|[ACSR])?\\?\$ | [€£¥₹₩] | \b(?:dollars?|euros?|pounds?|yen)\b
+  | (?P<dropped> \s+ | (?:US|HK|NT|AU|CA|[ACSR])?\\?\$ | [€£¥₹₩]
+      | \b(?:dollars?|euros?|pounds?|yen)\b
       | \b(?:USD|EUR|GBP|JPY|CNY|RMB|INR|AUD|CAD|CHF|HKD|SGD|NTD|Rs\.?)(?![a-z]) )
     """,
     re.VERBOSE | re.IGNORECASE,
@@ -230,7 +231,7 @@ class _Stacks:
             self.apply()
 
     def close(self, bracket: str) -> None:
-        """Work out everything since the bracket that this one closes, and the function before it."""
+        """Work out what is in the bracket that this one closes, and the function before it."""
         self.apply_to_bracket()
         opening = self.waiting.pop() if self.waiting else ""
         if _BRACKETS.get(opening[-1:]) != bracket:

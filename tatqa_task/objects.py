@@ -150,8 +150,9 @@ def _only_item(value: Any) -> Any:
 
 
 def _nested(content: dict[str, Any], answer: Any, start: int, end: int) -> Stated | None:
-    """What `{"answer": {"value": "5", "scale": "million"}}` states, or a list of such objects, of one
-    scale; None where an item is something else.
+    """What `{"answer": {"value": "5", "scale": "million"}}` states, or a list of such objects.
+
+    None where an item is something else.
     """
     if isinstance(answer, dict) and "answer" in answer:
         return None  # that object is found by itself
