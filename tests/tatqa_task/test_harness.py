@@ -107,7 +107,7 @@ def test_a_model_of_512_tokens_is_refused(
     tiny_base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """lm-eval would keep the last 256 tokens of a prompt, without the instruction."""
-    short = {"pretrained": str(tiny_base), "max_length": "512"}
+    short: dict[str, Any] = {"pretrained": str(tiny_base), "max_length": "512"}
     with pytest.raises(SystemExit, match="2"):
         harness.dataset("validation", "count", **short)
     line = capsys.readouterr().err
@@ -121,7 +121,7 @@ def test_the_budget_that_is_named_lets_the_run_begin(
     tiny_base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """740 tokens less 256 of a reply and 32 of a chat template."""
-    short = {"pretrained": str(tiny_base), "max_length": "740"}
+    short: dict[str, Any] = {"pretrained": str(tiny_base), "max_length": "740"}
     for more in ({}, {"context_budget": 460}):
         with pytest.raises(SystemExit, match="2"):
             harness.dataset("validation", "count", form="calc", **short, **more)
