@@ -48,7 +48,15 @@ class Serving:
         if self._server and self._base == base and alive(self._server):
             return self._server
         self.stop()
-        self._server = self._open(base)
+        try:
+            self._server = self._open(base)
+        except FailedError:
+            if self.where != VLLM or not self.stays:
+                raise
+            # vLLM measures the GPU's free memory while it starts, and gives up where training
+            # takes or frees some just then
+            stages.say("vLLM did not start beside training; it is started once more")
+            self._server = self._open(base)
         self._base = base
         return self._server
 
@@ -128,7 +136,7 @@ class Sweep:
         self.stopped = False
 
     def run(self) -> None:
-        """Do all tasks. Raises FailedError or InputError for the first that failed."""
+        """Do all tasks. Raises FailedError or InputError for the last that failed."""
         with futures.ThreadPoolExecutor() as pool:
             working = [pool.submit(self.work, lane) for lane in self.lanes]
             try:

@@ -106,10 +106,10 @@ class Stage:
 
     def command(self, python: str = "python", names: Names | None = None) -> str:
         """The command as a person would paste it."""
-        data = os.environ.get("TATQA_DATA", "")
-        data = os.path.relpath(data) if Path(data).is_absolute() else data
+        data = from_here(os.environ.get("TATQA_DATA", ""))
         setting = f"TATQA_DATA={shlex.quote(data)} " if data else ""
-        return setting + shlex.join([python, "-m", *self.filled(names or {})])
+        words = [from_here(word) for word in self.filled(names or {})]
+        return setting + shlex.join([python, "-m", *words])
 
     def key(self) -> str:
         """Hash of all that the output depends on.
@@ -193,6 +193,11 @@ def versions() -> dict[str, str]:
         d.metadata["Name"].lower().replace("-", "_"): d.version for d in metadata.distributions()
     }
     return {name: present[name] for name in PACKAGES if name in present}
+
+
+def from_here(word: str) -> str:
+    """An absolute path as seen from the working folder: a record is not to show where that lies."""
+    return os.path.relpath(word) if Path(word).is_absolute() else word
 
 
 def perform(stage: Stage, names: Names | None = None, bars: bool = True) -> None:
