@@ -25,7 +25,7 @@ UNTIL: dict[Form, tuple[str, ...]] = {
     "cot": ("\n\nRead the table and",),
     "calc": ("\n\nQuestion:", "\n\nRead the table and"),
 }
-VERSION = "2.0"
+VERSION = "3.0"
 
 
 class Group(NamedTuple):

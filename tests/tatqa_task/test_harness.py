@@ -276,3 +276,16 @@ def test_a_group_has_a_task_for_each_type() -> None:
     assert [row["metric"] for row in common["metric_list"]] == [
         row["metric"] for row in group["aggregate_metric_list"]
     ]
+
+
+def test_the_readme_tells_what_the_version_changed() -> None:
+    """A change of version without its reason would leave two scores that nobody can relate."""
+    readme = (Path(tatqa_task.__file__).parent / "README.md").read_text(encoding="utf-8")
+    newest = readme.split("\n## Versions\n")[1].split("\n- ")[1]
+    assert newest.startswith(f"{task_files.VERSION}: ")
+    versions = {
+        yaml.load(file.read_text(), Loader=_Loader)["metadata"]["version"]
+        for file in TASKS.iterdir()
+        if "version:" in file.read_text()
+    }
+    assert versions == {float(task_files.VERSION)}
