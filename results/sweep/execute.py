@@ -66,7 +66,8 @@ class Serving:
         log = self.log_folder / f"server-{socket.gethostname()}-{os.getpid()}.log"
         stages.say(f"starting vLLM for {base}; what it says is in {log}")
         since = time.monotonic()
-        started = server.start_vllm(base, self.rank, self.memory, log)
+        shared = self.memory <= KEPT_WHILE_TRAINING
+        started = server.start_vllm(base, self.rank, self.memory, log, shared)
         found = self._stack.enter_context(started)
         stages.say(f"vLLM answers after {time.monotonic() - since:.0f} s")
         return found

@@ -155,6 +155,34 @@ def test_a_port_that_is_taken_is_told(
             server.start_vllm("b", 16, 0.5, tmp_path / "log").__enter__()
 
 
+def test_beside_training_the_cache_has_a_size_that_is_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "model.safetensors").open("wb") as weights:
+        weights.truncate(3 * 2**30)
+    monkeypatch.setattr(server, "gpu_bytes", lambda: 80 * 2**30)
+    # 40 % of 80 GiB less 3 of weights and 4 of what else it holds: 25 GiB
+    assert server.cache_words(str(tmp_path), 0.4) == ["--kv-cache-memory-bytes", "26843545600"]
+    # of 10 %, 1 GiB is left; of less, not enough to serve from
+    assert server.cache_words(str(tmp_path), 0.1) == ["--kv-cache-memory-bytes", "1073741824"]
+    assert server.cache_words(str(tmp_path), 0.09) == []
+    assert server.cache_words("a/hub-id", 0.4) == []
+
+
+@pytest.mark.parametrize(
+    ("program", "found"),
+    [("echo 81559", 81559 * 2**20), ("echo '[N/A]'", 0), ("exit 9", 0), (None, 0)],
+)
+def test_the_memory_of_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str | None, found: int
+) -> None:
+    if program:
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{program}\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert server.gpu_bytes() == found
+
+
 @pytest.mark.parametrize("url", ["{url}", "{url}/", "{url}/v1", "{url}/v1/"])
 def test_a_running_server_is_found_by_its_url(running: Server, url: str) -> None:
     found = server.connect(url.format(url=running.url), "some/base")
