@@ -1,6 +1,7 @@
 """Train one adapter: python -m train RECIPE.yaml [--field value ...]"""
 
 import argparse
+import json
 import logging
 import os
 import sys
@@ -17,11 +18,16 @@ from train.recipe import Recipe, RecipeError, load
 from train.shipped import recipe_file
 from train.stages import Stages
 
+LATER = "-"  # in place of a recipe: the command line comes on standard input
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, run, and turn expected failures into one line and an exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words == [LATER]:
+        words = told_later()
     stages = Stages()
-    args, rest = parser().parse_known_args(argv)
+    args, rest = parser().parse_known_args(words)
     try:
         recipe = load(recipe_file(args.recipe), overrides(rest))
         if recipe.pairs:
@@ -38,13 +44,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(error, 2)
     try:
         out = args.output_dir or Path("results/runs") / args.recipe.stem
-        command = [f"python -m {__package__}", *(argv or sys.argv[1:])]
+        command = [f"python -m {__package__}", *words]
         print(run.run(recipe, out, command, args.dry_run, stages))
     except (RecipeError, DataError) as error:
         return fail(error, 2)
     except TrainError as error:
         return fail(error, 1)
     return 0
+
+
+def told_later() -> list[str]:
+    """Load the libraries, then wait for the command line: one line of JSON on standard input.
+
+    A sweep starts the program of its next run like this while one trains. Ends the program if
+    nothing comes.
+    """
+    quiet_libraries()
+    from train import run  # noqa: F401
+
+    line = sys.stdin.readline()
+    if not line:
+        sys.exit(0)
+    return list(json.loads(line))
 
 
 def fail(error: Exception, code: int) -> int:

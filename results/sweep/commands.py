@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from results.sweep import stages
+from results.sweep import processes
 from results.sweep.recipes import Recipe
 from results.sweep.server import NO_THINKING
 from results.sweep.stages import MODEL, SERVER, Stage
@@ -141,7 +141,7 @@ def answering(model: Scored, settings: Settings) -> list[str]:
 
 def bench_folder(bench: str | None) -> Path:
     """Where mtbench_runner finds the bench: a folder, one it ships, or MT-Bench in its place."""
-    shipped = stages.ROOT / "mtbench_runner" / "benches" / (bench or "")
+    shipped = processes.ROOT / "mtbench_runner" / "benches" / (bench or "")
     if bench and not Path(bench).is_dir() and shipped.is_dir():
         return shipped
     return Path(bench or "data/mt_bench")

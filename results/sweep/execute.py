@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from results import FailedError
-from results.sweep import server, stages
+from results.sweep import processes, server, stages
 from results.sweep.commands import SERVED, Scored, Settings
 from results.sweep.plan import Plan
 from results.sweep.server import Server
@@ -29,6 +29,7 @@ STOP_SECONDS = 0.1  # between looks for commands to be stopped
 WAIT_SECONDS = 5.0  # before runs that others hold are looked at again
 KEPT_WHILE_TRAINING = 0.5  # a server with a larger share of the GPU makes room for training
 VLLM = "vllm"
+LOADED_AHEAD = 2  # programs of training: the one that starts now, and the next
 
 
 @dataclass
@@ -55,7 +56,7 @@ class Serving:
                 raise
             # vLLM measures the GPU's free memory while it starts, and gives up where training
             # takes or frees some just then
-            stages.say("vLLM did not start beside training; it is started once more")
+            processes.say("vLLM did not start beside training; it is started once more")
             self._server = self._open(base)
         self._base = base
         return self._server
@@ -64,12 +65,12 @@ class Serving:
         if self.where != VLLM:
             return server.connect(str(self.where), base)
         log = self.log_folder / f"server-{socket.gethostname()}-{os.getpid()}.log"
-        stages.say(f"starting vLLM for {base}; what it says is in {log}")
+        processes.say(f"starting vLLM for {base}; what it says is in {log}")
         since = time.monotonic()
         shared = self.memory <= KEPT_WHILE_TRAINING
         started = server.start_vllm(base, self.rank, self.memory, log, shared)
         found = self._stack.enter_context(started)
-        stages.say(f"vLLM answers after {time.monotonic() - since:.0f} s")
+        processes.say(f"vLLM answers after {time.monotonic() - since:.0f} s")
         return found
 
     @property
@@ -145,6 +146,7 @@ class Sweep:
                     lane.result()
             finally:
                 self.stop(working)
+                processes.stop_all()
         for error in list(self.failed.values())[:-1]:
             sys.stderr.write(f"error: {error}\n")
         for error in list(self.failed.values())[-1:]:
@@ -154,7 +156,7 @@ class Sweep:
         """End lanes that are still at work, and their commands: after a Ctrl-C, or a fault."""
         self.stopped = True
         while not all(lane.done() for lane in working):
-            stages.stop_all()
+            processes.stop_all()
             futures.wait(working, STOP_SECONDS)
 
     def work(self, lane: Lane) -> None:
@@ -195,7 +197,7 @@ class Sweep:
         except FailedError as error:
             self.failed[task.plan.folder] = error
             if len(self.left) > 1 and not self.stopped:
-                stages.say(f"{task.plan.folder.name}: failed, the others go on ({error})")
+                processes.say(f"{task.plan.folder.name}: failed, the others go on ({error})")
         return True
 
     def waits_for(self, task: Task) -> Path | None:
@@ -217,7 +219,9 @@ class Sweep:
         """Say that a run is held by another program."""
         if folder not in self.told:
             self.told.add(folder)
-            stages.say(f"{folder.name}: another run is at work there; it is looked at again later")
+            processes.say(
+                f"{folder.name}: another run is at work there; it is looked at again later"
+            )
 
     def unscored_base(self, plan: Plan) -> Path | None:
         """The base of a served run that is not scored yet: its replies are compared with those."""
@@ -251,8 +255,15 @@ class Sweep:
                 stages.perform_together(plan.samples, names)
         if plan.train and not plan.train.done():
             self.serving.make_room()
+            self.load_ahead()
         if plan.train:
             stages.perform(plan.train)
+
+    def load_ahead(self) -> None:
+        """Where training has a lane of its own: load its program for this run and the next one."""
+        training = [left for left in self.left if trains(left)]
+        if len(self.lanes) > 1:
+            processes.load_ahead(min(LOADED_AHEAD, len(training)))
 
     def score(self, plan: Plan) -> None:
         """Score, and write the record."""
@@ -343,7 +354,7 @@ def check_server(plans: Sequence[Plan], serving: Serving) -> None:
 def check(plans: Sequence[Plan]) -> None:
     """Let every training command read its recipe. Raises FailedError or InputError."""
     trained = [plan.train for plan in plans if plan.train and not plan.train.done()]
-    codes = stages.call([([*stage.arguments, "--check"], None) for stage in trained])
+    codes = processes.call([([*stage.arguments, "--check"], None) for stage in trained])
     for stage, code in zip(trained, codes, strict=True):
         stages.judge(f"{stage.folder.name}: check", code)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from results import InputError, examples, outputs, record
 from results.record import Provenance, Record, Scores, Training
-from results.sweep import stages
+from results.sweep import processes, stages
 from results.sweep.commands import Settings
 from results.sweep.plan import Plan
 from results.sweep.stages import Stage
@@ -127,7 +127,7 @@ def git_state() -> dict[str, Any]:
 
     None for both where there is no checkout.
     """
-    git = ["git", "-C", str(stages.ROOT)]
+    git = ["git", "-C", str(processes.ROOT)]
     but_results = [f":(exclude)results/{path}" for path in WRITTEN]
     try:
         commit = said([*git, "rev-parse", "HEAD"])

@@ -12,8 +12,6 @@ import hashlib
 import json
 import os
 import shlex
-import subprocess
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,14 +24,8 @@ import filelock
 
 from results import FailedError, InputError
 from results.files import write_whole
-from results.sweep.terminal import VERBOSE, LoggedProcess
+from results.sweep.processes import ROOT, SCORERS, call, say
 
-ROOT = Path(__file__).resolve().parents[2]
-SCORERS = {  # whose code decides scores
-    "lm_eval": "tatqa_task",
-    "tatqa_task": "tatqa_task",
-    "mtbench_runner": "mtbench_runner",
-}
 CODE = (".py", ".yaml", ".jsonl")
 PACKAGES = (
     "torch",
@@ -46,23 +38,8 @@ PACKAGES = (
     "datasets",
     "vllm",
 )
-SECONDS_TO_END = 60  # for a command that is told to stop: training writes a checkpoint first
 # In a served stage's arguments, until it is known which server answers and under what name.
 SERVER, MODEL = "SERVER_URL", "SERVED_MODEL"
-# `python -m` that on Linux ends when this program is killed (PR_SET_PDEATHSIG, SIGKILL): a second
-# run never meets the first one's orphan, not even where the kill comes before the request. Not as
-# preexec_fn: Python's hooks around a fork lose a Ctrl-C that comes just then.
-MODULE = """import ctypes, os, runpy, sys
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, 9)
-    if os.getppid() != int(sys.argv[1]):
-        sys.exit("the program that started this stage is gone")
-if sys.argv[2] not in sys.path:
-    sys.path.insert(0, sys.argv[2])
-del sys.argv[:3]
-runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)"""
-
-RUNNING: list["subprocess.Popen[bytes]"] = []  # commands of all threads
 Names = Mapping[str, str]  # SERVER and MODEL, where a stage is served
 
 
@@ -258,57 +235,6 @@ def set_aside(path: Path) -> Path:
     while (aside := path.with_name(f"{path.name}.old-{number}")).exists():
         number += 1
     return path.rename(aside)
-
-
-def say(line: str) -> None:
-    """A line about the work on the terminal."""
-    sys.stderr.write(f"== {line}\n")
-
-
-def call(commands: Sequence[tuple[list[str], Path | None]], bars: bool = True) -> list[int]:
-    """Run `python -m ARGUMENTS`, each with its log, all at once; returns their exit codes."""
-    processes = [start(arguments, log, bars) for arguments, log in commands]
-    RUNNING.extend(processes)
-    try:
-        codes = [process.wait() for process in processes]
-    finally:
-        for process in processes:
-            stop(process)
-            RUNNING.remove(process)
-    for process, code in zip(processes, codes, strict=True):
-        if code and isinstance(process, LoggedProcess):
-            sys.stderr.write(process.failure())
-    return codes
-
-
-def stop_all() -> None:
-    """End every command that any thread has started here and that has not ended."""
-    for process in list(RUNNING):
-        stop(process)
-
-
-def start(arguments: list[str], log: Path | None, bars: bool = True) -> "subprocess.Popen[bytes]":
-    """Start `python -m ARGUMENTS`, which ends at the latest when this program does.
-
-    What a scorer prints beside its bars goes to the log.
-    """
-    ours = [sys.executable, "-c", MODULE, str(os.getpid()), str(ROOT)]
-    safe = os.environ | {"PYTHONSAFEPATH": "1"}  # a train.py in the working folder is not ours
-    if log is None or arguments[0] not in SCORERS or os.environ.get(VERBOSE):
-        return subprocess.Popen([*ours, *arguments], env=safe)
-    return LoggedProcess([*ours, *arguments], safe, log, bars)
-
-
-def stop(process: "subprocess.Popen[bytes]") -> None:
-    """End a process, if it has not ended: with time to save its work, then for good."""
-    if process.poll() is not None:
-        return
-    process.terminate()
-    try:
-        process.wait(SECONDS_TO_END)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def judge(title: str, code: int) -> None:

@@ -64,6 +64,8 @@ results = {"config": {}, "configs": {"tatqa_span": {}}, "versions": {}, "n-shot"
 """,
     "train.py": """
 import json, pathlib, sys, time
+if sys.argv[1:] == ["-"]:  # loaded ahead: the options come later, or never
+    sys.argv[1:] = json.loads(sys.stdin.readline() or sys.exit())
 if "--check" in sys.argv: sys.exit()
 out = pathlib.Path(sys.argv[sys.argv.index("--output_dir") + 1])
 for step in range(3):

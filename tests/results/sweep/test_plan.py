@@ -287,7 +287,7 @@ def test_own_records_do_not_make_the_code_dirty(
     git("init", "-q")
     git("add", ".")
     git("commit", "-qm", "x")
-    monkeypatch.setattr("results.sweep.stages.ROOT", tmp_path)
+    monkeypatch.setattr("results.sweep.processes.ROOT", tmp_path)
     states = []
     for file in files:
         file.write_text("after")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from results import FailedError, InputError
-from results.sweep import stages
+from results.sweep import processes, stages
 from results.sweep.stages import Stage
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -213,7 +213,7 @@ def test_killed_at_any_row_it_goes_on_and_leaves_no_orphan(stage: Stage, tmp_pat
 def test_a_command_whose_parent_ended_before_it_began_does_nothing(stage: Stage) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    orphan = [sys.executable, "-c", stages.MODULE, str(gone.pid), str(ROOT), *stage.arguments]
+    orphan = [sys.executable, "-c", processes.MODULE, str(gone.pid), str(ROOT), *stage.arguments]
     assert subprocess.run(orphan, capture_output=True).returncode == 1
     assert not stage.output.exists()
 
@@ -254,5 +254,5 @@ def test_a_module_of_the_users_in_the_working_folder_is_not_run_in_place_of_ours
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tatqa_task.py").write_text("open('stolen', 'w')")
-    assert stages.call([(["tatqa_task", "include-path"], None)]) == [0]
+    assert processes.call([(["tatqa_task", "include-path"], None)]) == [0]
     assert not Path("stolen").exists()

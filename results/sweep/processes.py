@@ -1,0 +1,124 @@
+"""Runs `python -m` commands that end when this program does, and keeps training's program ready.
+
+Loading training's libraries takes 15 s on one H100 machine, of 60 that a DPO run takes. So while
+one run trains, the program of the next may load them already: `python -m train -` does that first,
+and then takes its options from standard input.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from results.sweep.terminal import VERBOSE, LoggedProcess
+
+ROOT = Path(__file__).resolve().parents[2]
+SCORERS = {  # whose code decides scores
+    "lm_eval": "tatqa_task",
+    "tatqa_task": "tatqa_task",
+    "mtbench_runner": "mtbench_runner",
+}
+SECONDS_TO_END = 60  # for a command that is told to stop: training writes a checkpoint first
+# `python -m` that on Linux ends when this program is killed (PR_SET_PDEATHSIG, SIGKILL): a second
+# run never meets the first one's orphan, not even where the kill comes before the request. Not as
+# preexec_fn: Python's hooks around a fork lose a Ctrl-C that comes just then.
+MODULE = """import ctypes, os, runpy, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, 9)
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit("the program that started this stage is gone")
+if sys.argv[2] not in sys.path:
+    sys.path.insert(0, sys.argv[2])
+del sys.argv[:3]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)"""
+OURS = [sys.executable, "-c", MODULE]
+
+RUNNING: list["subprocess.Popen[bytes]"] = []  # commands of all threads
+SPARE: list["subprocess.Popen[bytes]"] = []  # programs of training that wait for their options
+
+
+def say(line: str) -> None:
+    """A line about the work on the terminal."""
+    sys.stderr.write(f"== {line}\n")
+
+
+def call(commands: Sequence[tuple[list[str], Path | None]], bars: bool = True) -> list[int]:
+    """Run `python -m ARGUMENTS`, each with its log, all at once; returns their exit codes."""
+    processes = [told(arguments) or start(arguments, log, bars) for arguments, log in commands]
+    RUNNING.extend(processes)
+    try:
+        codes = [process.wait() for process in processes]
+    finally:
+        for process in processes:
+            stop(process)
+            RUNNING.remove(process)
+    for process, code in zip(processes, codes, strict=True):
+        if code and isinstance(process, LoggedProcess):
+            sys.stderr.write(process.failure())
+    return codes
+
+
+def load_ahead(number: int) -> None:
+    """Let so many programs of training load their libraries and wait for their options.
+
+    They end when the thread that calls this does (`MODULE`), or with `stop_all`. In a session of
+    their own: a Ctrl-C in the terminal is told to them by this program.
+    """
+    while len(SPARE) < number:
+        command = [*OURS, str(os.getpid()), str(ROOT), "train", "-"]
+        process = subprocess.Popen(
+            command, env=environment(), stdin=subprocess.PIPE, start_new_session=True
+        )
+        SPARE.append(process)
+
+
+def told(arguments: list[str]) -> "subprocess.Popen[bytes] | None":
+    """A program that was loaded ahead and has been told this command; None if there is none."""
+    while arguments[0] == "train" and SPARE:
+        process = SPARE.pop(0)
+        try:
+            assert process.stdin is not None
+            process.stdin.write(json.dumps(arguments[1:]).encode() + b"\n")
+            process.stdin.close()
+        except OSError:  # it has ended before it was needed
+            stop(process)
+        else:
+            return process
+    return None
+
+
+def stop_all() -> None:
+    """End every command that any thread has started here and that has not ended."""
+    for process in [*RUNNING, *SPARE]:
+        stop(process)
+    SPARE.clear()
+
+
+def start(arguments: list[str], log: Path | None, bars: bool = True) -> "subprocess.Popen[bytes]":
+    """Start `python -m ARGUMENTS`, which ends at the latest when this program does.
+
+    What a scorer prints beside its bars goes to the log.
+    """
+    command = [*OURS, str(os.getpid()), str(ROOT), *arguments]
+    if log is None or arguments[0] not in SCORERS or os.environ.get(VERBOSE):
+        return subprocess.Popen(command, env=environment())
+    return LoggedProcess(command, environment(), log, bars)
+
+
+def environment() -> dict[str, str]:
+    """What commands run in: a train.py in the working folder is not ours."""
+    return os.environ | {"PYTHONSAFEPATH": "1"}
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """End a process, if it has not ended: with time to save its work, then for good."""
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(SECONDS_TO_END)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,53 @@
+"""Commands of a sweep: training's program is loaded ahead and does just what it is told."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from results.sweep import processes
+
+
+@pytest.fixture(autouse=True)
+def none_left() -> Iterator[None]:
+    yield
+    processes.stop_all()
+    assert not processes.SPARE
+
+
+def test_a_program_loaded_ahead_does_the_command(capfd: pytest.CaptureFixture[str]) -> None:
+    wrong = ["train", "no_such_recipe.yaml", "--check"]
+    assert processes.call([(wrong, None)]) == [2]
+    plainly_started = capfd.readouterr()
+    processes.load_ahead(1)
+    ahead = processes.SPARE[0]
+    assert processes.call([(wrong, None)]) == [2]
+    assert capfd.readouterr() == plainly_started
+    assert not processes.SPARE
+    assert ahead.returncode == 2
+
+
+def test_one_that_ended_before_it_was_needed_is_replaced() -> None:
+    processes.load_ahead(2)
+    for process in processes.SPARE:
+        process.kill()
+        process.wait()
+    assert processes.call([(["train", "calc_sft", "--check"], None)]) == [0]
+
+
+def test_no_more_are_loaded_than_asked_for_and_scorers_leave_them_alone() -> None:
+    processes.load_ahead(1)
+    processes.load_ahead(1)
+    (only,) = processes.SPARE
+    assert processes.call([(["tatqa_task", "include-path"], None)]) == [0]
+    assert processes.SPARE == [only]
+    assert only.poll() is None
+
+
+def test_a_program_that_is_told_nothing_ends_without_a_word(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    processes.load_ahead(1)
+    (waiting,) = processes.SPARE
+    waiting.communicate()  # closes its standard input, as the end of the sweep does
+    assert waiting.returncode == 0
+    assert capfd.readouterr() == ("", "")
