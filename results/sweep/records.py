@@ -13,6 +13,9 @@ from results.sweep.commands import Settings
 from results.sweep.plan import Plan
 from results.sweep.stages import Stage
 
+COURSES = ("history", "logps")  # of train.json: an entry for every step
+KEPT_STEPS = 200
+DIGITS = 5
 WRITTEN = ("README.md", "figures", "runs")  # under results/, by this program
 
 
@@ -38,7 +41,7 @@ def make_record(plan: Plan, settings: Settings) -> Record:
     """The record of a plan whose stages are done."""
     training = None
     if plan.train:
-        training = Training(**outputs.read_json(plan.folder / "train.json"))
+        training = Training(**shortened(outputs.read_json(plan.folder / "train.json")))
     model = {**plan.identity, **hub_revision(plan.identity["base"])}
     measured = {stage.name: scores(stage, model) for stage in plan.scoring}
     notes = {stage.name: stage.note() for stage in plan.stages}
@@ -63,6 +66,26 @@ def make_record(plan: Plan, settings: Settings) -> Record:
         ),
         examples=changed_replies(plan),
     )
+
+
+def shortened(facts: dict[str, Any]) -> dict[str, Any]:
+    """Facts of a training with so many of its steps that a record stays small."""
+    courses = {name: facts[name] for name in COURSES if isinstance(facts.get(name), list)}
+    return facts | {name: some(course) for name, course in courses.items()}
+
+
+def some(course: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """At most `KEPT_STEPS` steps at equal distances and the last one, with rounded values."""
+    distance = -(-len(course) // KEPT_STEPS)  # rounded up
+    kept = course[:: max(distance, 1)]
+    if course and kept[-1] is not course[-1]:
+        kept.append(course[-1])
+    return [{name: rounded(value) for name, value in step.items()} for step in kept]
+
+
+def rounded(value: Any) -> Any:
+    """A number to `DIGITS` significant digits; whole numbers and anything else as they are."""
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
 def tatqa_folders(plan: Plan) -> dict[str, Path]:

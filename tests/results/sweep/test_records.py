@@ -49,3 +49,14 @@ def test_scores_know_their_bases_revision(lm_eval_output: Callable[..., Path]) -
     known = records.scores(stage, {**model, "revision": COMMIT})
     assert known.circumstances["base revision"] == COMMIT
     assert known.identity["base model"] == ["org/model", False]
+
+
+def test_a_long_training_is_kept_with_few_of_its_steps() -> None:
+    steps = [{"step": number, "loss": number / 3} for number in range(1, 1024)]
+    kept = records.shortened({"history": steps, "logps": steps[:3], "seconds": 1.5})
+    # 1,023 steps over 200: every sixth from the first (171 of them), and the last
+    assert [step["step"] for step in kept["history"]] == [*range(1, 1024, 6), 1023]
+    assert kept["history"][1] == {"step": 7, "loss": 2.3333}
+    assert [step["step"] for step in kept["logps"]] == [1, 2, 3]
+    assert kept["seconds"] == 1.5
+    assert records.shortened({"history": []}) == {"history": []}
