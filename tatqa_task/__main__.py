@@ -1,7 +1,7 @@
 """Commands around the TAT-QA task.
 
-python -m tatqa_task include-path | evaluate | score | export | errata | download | generate |
-upstream
+python -m tatqa_task include-path | evaluate | score | rescore | export | errata | download |
+generate | upstream
 """
 
 import argparse
@@ -59,6 +59,13 @@ def _parser() -> argparse.ArgumentParser:
         "--json", type=Path, metavar="OUT", help="also write the scores, question by question"
     )
     command.set_defaults(run=_score)
+
+    command = commands.add_parser(
+        "rescore", help="score the replies of an lm-eval output again with this version's reader"
+    )
+    command.add_argument("output", type=Path, help="lm-eval's output folder, with --log_samples")
+    command.add_argument("folder", type=Path, help="where the new output goes")
+    command.set_defaults(run=_rescore)
 
     command = commands.add_parser(
         "export", help="turn lm-eval's --log_samples files into the official format"
@@ -197,6 +204,13 @@ def _table(title: str, questions: Sequence[Question], values: Sequence[float]) -
         shown = [f"{sum(cell) / len(cell):.6f} (n={len(cell)})" if cell else "-" for cell in found]
         lines.append(f"{row:<12}" + "".join(f"{text:>22}" for text in shown))
     return "\n".join(lines)
+
+
+def _rescore(arguments: argparse.Namespace) -> None:
+    from tatqa_task import rescore  # reads lm-eval, which takes seconds
+
+    number = rescore.rescore(arguments.output, arguments.folder)
+    print(f"{number} questions scored again in {arguments.folder}")
 
 
 def _export(arguments: argparse.Namespace) -> None:

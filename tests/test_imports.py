@@ -17,6 +17,7 @@ AT_THE_EDGE = {
     "lm_eval": {
         "tatqa_task/harness.py",
         "tatqa_task/evaluate.py",
+        "tatqa_task/rescore.py",
         "tatqa_task/short_first.py",
     },
     "fastchat": {"mtbench_runner/answer.py", "mtbench_runner/matches.py"},

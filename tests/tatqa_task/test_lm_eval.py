@@ -4,6 +4,7 @@ project.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -128,6 +129,55 @@ def test_groups_have_four_subtasks_with_size_and_error(chat: tuple[Path, str]) -
         for name in METRICS:
             assert found[group][name] == pytest.approx(sum(row[name] for row in subtasks) / 4)
             assert all(f"{name}_stderr" in row for row in [found[group], *subtasks])
+
+
+def test_replies_scored_again_give_what_lm_eval_summed_up(
+    chat: tuple[Path, str], tmp_path: Path
+) -> None:
+    """An output whose scores, means, errors and versions are of another reader."""
+    spoilt = shutil.copytree(chat[0], tmp_path / "spoilt")
+    for file in spoilt.rglob("samples_*.jsonl"):
+        rows = [json.loads(line) | {"em": 0.5} for line in file.read_text().splitlines()]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (whole,) = chat[0].rglob("results_*.json")
+    (path,) = spoilt.rglob("results_*.json")
+    content = json.loads(path.read_text())
+    for table in (content["results"], content["groups"]):
+        for row in table.values():
+            row.update({key: 0.5 for key in row if key.endswith(",none")})
+    content["versions"] = dict.fromkeys(content["versions"], "1.0")
+    path.write_text(json.dumps(content))
+
+    assert main(["rescore", str(spoilt), str(tmp_path / "again")]) == 0
+
+    again = json.loads((tmp_path / "again" / path.name).read_text())
+    original = json.loads(whole.read_text())
+    assert again["versions"] == original["versions"]
+    for name in ("results", "groups"):
+        assert again[name].keys() == original[name].keys()
+        for task, row in original[name].items():
+            assert again[name][task].keys() == row.keys()
+            for key, value in row.items():
+                numbers = isinstance(value, float)
+                wanted = pytest.approx(value) if numbers else value
+                assert again[name][task][key] == wanted
+    assert samples(tmp_path / "again") == samples(chat[0])
+
+
+def test_rescoring_overwrites_nothing_and_needs_every_sample(
+    chat: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "note").write_text("kept")
+    assert main(["rescore", str(chat[0]), str(tmp_path / "mine")]) == 2
+    assert "name a new folder" in capsys.readouterr().err
+    torn = shutil.copytree(chat[0], tmp_path / "torn")
+    next(torn.rglob("samples_tatqa_span_*.jsonl")).unlink()
+    assert main(["rescore", str(torn), str(tmp_path / "new")]) == 2
+    assert "no samples of tatqa_span beside it" in capsys.readouterr().err
+    assert main(["rescore", str(tmp_path / "mine"), str(tmp_path / "new")]) == 2
+    assert "there are: none" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 def test_samples_carry_what_others_need(chat: tuple[Path, str]) -> None:
