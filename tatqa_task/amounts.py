@@ -3,6 +3,7 @@
 Pure text; the gold answer is not known here.
 """
 
+import html
 import re
 
 from tatqa_task import metric
@@ -15,15 +16,18 @@ _CODE = (
 )
 _CODES = re.compile(_CODE, re.IGNORECASE)
 _SPACED_CODE = re.compile(rf"(?:{_CODE}\s+|\s+{_CODE})", re.IGNORECASE)
-_ABOUT_WORD = r"(?:about|approximately|approx\.?|around|roughly)\s"
+_ABOUT_WORD = (
+    r"(?:(?:about|approximately|approx\.?|around|roughly|nearly|almost|circa|ca\.?)\s|ca?\.\s?)"
+)
 _ABOUT_IN_WORDS = re.compile(rf"\s*{_ABOUT_WORD}", re.IGNORECASE)
 _ABOUT = re.compile(rf"^(?:[~≈]|{_ABOUT_WORD})\s*", re.IGNORECASE)
 _SPACED_SIGN = re.compile(r"^(?:([-+])|(?:minus|negative))\s+(?=[$€£¥\d(.])", re.IGNORECASE)
+_SIGN_BEHIND = re.compile(r"[$€£¥]?\d[\d,]*(?:\.\d+)?-")  # `12.6-`, as ledgers write it
 _MONEY = re.compile(r"(?<=\d)\s+(?:U\.?S\.?\s+)?(?:dollars?|euros?|pounds?|yen)$", re.IGNORECASE)
 _MARKED = re.compile(r"(?:\\(?:boxed|text|mathbf)\{|[*_`]+)(.*?)(?:\}|[*_`]+)")
 _GROUPS = re.compile(r"([-+($€£¥]*\d{1,3})((?:[ '’]\d{3})+)(\D.*)?")
 _ABBREVIATED: dict[str, Scale] = {"k": "thousand", "pct": "percent"}
-_ABBREVIATED |= dict.fromkeys(("m", "mm", "mn", "mln", "mil"), "million")
+_ABBREVIATED |= dict.fromkeys(("m", "mm", "mn", "mln", "mil", "mio"), "million")
 _ABBREVIATED |= dict.fromkeys(("b", "bn", "bln"), "billion")
 _SCALE_WORD = (
     r"thousand|million|billion|percentage\s+points?|percent(?:age)?|per\s+cent|\\?%|"
@@ -32,13 +36,18 @@ _SCALE_WORD = (
 _SCALED = re.compile(
     rf"""
     (?P<number> [^a-z]*? \d [\d.,]* [)\]]? | (?:[^a-z]|{_CODE})* \d [\d.,]* [)\]]? )
-    [\s-]* \(?\s* (?:in\s+)? (?:(?:US\s*)?\$\s*)?
-    (?P<word>{_SCALE_WORD})s? \s*\)?
+    [\s/|,;-]* [(\[]?\s* (?:in\s+)? (?:(?:US\s*)?\$\s* | {_CODE}\s+)?
+    (?P<word>{_SCALE_WORD})s? \s*[)\]]?
     (?:\s+(?:of\s+)?(?:U\.?S\.?\s+)?(?:dollars?|euros?|pounds?|yen|{_CODE}))?
     [\s.]*
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+_SCALE_FIRST = re.compile(
+    rf"(?:{_CODE}|\$)?\s*(?P<word>thousand|million|billion)s?\s*:?\s*(?P<number>[^a-z]+)",
+    re.IGNORECASE,
+)
+_FOOTNOTE = "*†‡§"  # signs behind a number that lead to a note
 LONGEST = 100  # characters of an amount
 
 
@@ -75,9 +84,12 @@ def amount(text: str) -> tuple[str, Scale] | None:
     """
     if len(text) > LONGEST:
         return None
-    text = _without_marks(plain(text))
-    found = _SCALED.fullmatch(text)
-    number = number_in(found["number"] if found else text)
+    text = _without_marks(plain(html.unescape(text)))
+    found = _SCALED.fullmatch(text) or _SCALE_FIRST.fullmatch(text)
+    written = found["number"].strip() if found else text
+    if written.startswith("(") and ")" not in written and text.endswith(")"):
+        written += ")"  # `(12.6 million)`: the bracket is the sign
+    number = number_in(written)
     if number is None:
         return None
     return number, scale_in(found["word"]) if found else ""
@@ -100,9 +112,11 @@ def number_in(text: str) -> str | None:
     """The number that a text is, as the metric can read it; None if it is none."""
     if len(text) > LONGEST:
         return None
-    text = _MONEY.sub("", _without_marks(plain(text)))
-    bare = _without_marks(_CODES.sub("", text).replace("\\", ""))
-    bare = _joined(bare.rstrip("., "))
+    text = _MONEY.sub("", _without_marks(plain(html.unescape(text))))
+    bare = _without_marks(_CODES.sub("", text).replace("{,}", ",").replace("\\", ""))
+    bare = _joined(bare.rstrip("., " + _FOOTNOTE))
+    if _SIGN_BEHIND.fullmatch(bare):
+        bare = f"-{bare[:-1]}"
     has_words = any(character.isalpha() for character in bare)
     return None if has_words or metric.to_number(bare) is None else bare
 
@@ -128,8 +142,11 @@ def settled(item: str, scale: Scale) -> str:
     number, inside = found
     if inside and inside == scale and "%" not in number:
         return item if _is_percent_sign(item) else number
-    if inside or metric.to_number(item) is not None:
+    if metric.to_number(item) is not None:
         return item
+    if inside:
+        readable = plain(item)
+        return item if metric.to_number(readable) is None else readable
     if not scale and _ABOUT_IN_WORDS.match(item):
         return item
     joined_code = _CODES.search(_SPACED_CODE.sub("", item))

@@ -44,14 +44,27 @@ NOTHING = Reply([], "", False)
 _THINK = r"""(?:\w{1,10}:)?(?:think(?:ing)?|thoughts?|(?:thought|thinking)[ _-]process
     |reason(?:ing)?|reflection|scratch[ _-]?pad|analysis|rationale|chain[ _-]of[ _-]thought
     |(?:inner[ _-])?monologue)"""
+_THINK_TAG = rf"""(?:{_THINK}|cot|internal|deliberation|workings?|planning)
+    (?:[ _-](?:content|mode|block|trace|steps?))?"""  # in angle brackets alone
+_OPENS, _ENDS = r"(?:[<◁]|&lt;)\ ?\|?\ ?", r"\ ?\|?\ ?(?:[>▷]|&gt;)"
 _THINK_OPENS = re.compile(
-    rf"""[<\[◁]\ ?\|?\ ?(?:begin_of_)?{_THINK}\ ?\|?\ ?[>\]▷] | <unused94>
-       | <\|channel\|>(?:analysis|commentary)""",
+    rf"""\[\ ?{_THINK}\ ?\] | <unused94> | <\|channel\|>(?:analysis|commentary)
+       | {_OPENS}(?:(?:begin|start)_(?:of_)?)?{_THINK_TAG}(?:_(?:start|begin))?
+         (?:\s[^<>/\n]{{0,60}})?{_ENDS}""",
     re.IGNORECASE | re.VERBOSE,
 )
 _THINK_CLOSES = re.compile(
-    rf"""[<\[◁]\ ?\|?\ ?(?:/\ ?|end_of_){_THINK}\ ?\|?\ ?[>\]▷] | <unused95>
-       | <\|channel\|>final<\|message\|>""",
+    rf"""\[\ ?(?:/\ ?|end_of_){_THINK}\ ?\] | <unused95> | <\|channel\|>final<\|message\|>
+       | {_OPENS}(?:(?:/\ ?|end_(?:of_)?){_THINK_TAG}|{_THINK_TAG}_end){_ENDS}""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_THINK_FENCE = re.compile(
+    rf"```{_THINK}[ \t]*\n(?:[^`]|`(?!``))*+(?:```)?", re.IGNORECASE | re.VERBOSE
+)
+_THINK_HEADING = re.compile(
+    rf"""\s*[*\#_ ]*{_THINK}[*_ ]*[:：][*_ ]*(?:.|\n)*?
+    \n(?P<answer>[ \t*\#_]{{0,20}}(?:final[ ]|the[ ])?(?:answer|response)[*_ ]*[:：]
+    \s{{0,20}}\S)""",
     re.IGNORECASE | re.VERBOSE,
 )
 _NEXT_TURN = re.compile(
@@ -119,9 +132,16 @@ def _after_thinking(reply: str, thinking: bool) -> str:
     closes = list(_THINK_CLOSES.finditer(reply))
     if thinking and not closes:
         return ""
+    if is_object(reply):
+        return reply  # a text in it may well hold such a tag
+    reply = _THINK_FENCE.sub("", reply)
+    closes = list(_THINK_CLOSES.finditer(reply))
     rest = reply[closes[-1].end() :] if closes else reply
     opened = _THINK_OPENS.search(rest)
-    return rest[: opened.start()] if opened else rest
+    if opened:
+        return rest[: opened.start()]
+    heading = _THINK_HEADING.match(rest)
+    return rest[heading.start("answer") :] if heading else rest
 
 
 def _read(text: str, last: bool) -> Reply:
@@ -129,17 +149,18 @@ def _read(text: str, last: bool) -> Reply:
     words.
     """
     parts = [part for part in _NEXT_TURN.split(text) if part.strip()]
+    if is_object(text):
+        parts = [text]
     placeholders = []
     for written in parts:
         part = objects.without_escapes(written)
-        for find in (objects.valid, objects.broken):
+        for find in (objects.valid, objects.broken, objects.unnamed):
             found = list(find(part))
             stated = _chosen(found, part, last)
             if stated is not None:
                 as_asked = stated.as_asked and part == written
                 return _settled(stated._replace(as_asked=as_asked))
-            if find is objects.valid:
-                placeholders += found
+            placeholders += found
     return _in_words(parts, placeholders, last)
 
 
@@ -230,8 +251,16 @@ def _is_nothing_else(text: str, form: Form) -> bool:
     line = text.strip()
     if form == "cot":
         line = line.rpartition("\n")[2].strip()
+    return is_object(line)
+
+
+def is_object(text: str) -> bool:
+    """Whether a text is one JSON object and nothing else."""
+    text = text.strip()
+    if not text.startswith("{") or not text.endswith("}"):
+        return False
     try:
-        return isinstance(json.loads(line), dict)
+        return isinstance(json.loads(text), dict)
     except (ValueError, RecursionError):
         return False
 
@@ -242,6 +271,8 @@ _SCALE_WORDS = re.compile(r"\b(thousand|million|billion|percent)s?\b", re.IGNORE
 _SCALE_IN_BRACKETS = re.compile(rf"\((?:in\s+)?({_SCALE_WORDS.pattern})\)", re.IGNORECASE)
 _SHORT_SCALES = re.compile(r"(?<=[\d)])\s?(m|mn|bn|k)\b", re.IGNORECASE)
 _MARKS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("\\boxed{", "}"))
+_LABEL = re.compile(r"^[A-Za-z][A-Za-z ]{0,40}:\s*")
+_COMMENT = re.compile(r"\s(?:#|//)\s.*$", re.DOTALL)
 _EQUALS = re.compile(r"[=≈~→⇒]")
 
 
@@ -260,7 +291,7 @@ def _worked_out(reply: Reply) -> Reply:
     """The reply with the value of its one item, if that is an expression."""
     item = plain(reply.answer[0]).strip()
     text, scale = _without_scale(item, reply.scale)
-    text = _operands(text)
+    text = calculator.balanced(_operands(text))
     value = calculator.worked_out(text)
     if value is None:
         return reply
@@ -299,7 +330,8 @@ def _without_scale(text: str, scale: str) -> tuple[str, str]:
 
 def _operands(text: str) -> str:
     """The side of `6,148 + 5,974 = 12,138` that says how to calculate it, without what marks it."""
-    for side in _EQUALS.split(_unmarked(text)):
+    text = _LABEL.sub("", _COMMENT.sub("", _unmarked(text)))
+    for side in _EQUALS.split(text):
         if calculator.has_operation(side):
             return side.strip()
     return text

@@ -35,10 +35,10 @@ LARGEST = 1e18  # absolute value of a result
 
 _TOKEN = re.compile(
     r"""
-    (?P<number> \d+(?:[,'’]\d{2,3})*(?:\.\d+)? | \.\d+ )
-  | (?P<operator> [-+*/x] | \\(?:times|cdot|div)\b
-      | \b(?:plus|minus|times|multiplied\s+by|divided\s+by)\b )
-  | (?P<function> \b(?:sum|average|avg|mean)\s*\( )
+    (?P<number> \d+(?:[,'’_]\d{2,3}|\ \d{3}(?!\d))*+(?:\.\d+|\.(?=[\s)\]]|$))? | \.\d+ )
+  | (?P<operator> [-+*/x] | \\(?:times|cdot|div)\b | (?<=%)\s*of\b
+      | \b(?:plus|minus|less|times|multiplied\s+by|divided\s+by)\b )
+  | (?P<function> \b(?:sum|average|avg|mean|abs|max|min|round)\s*\( )
   | (?P<comma> , )
   | (?P<open> (?:\\left)?[(\[{] )
   | (?P<close> (?:\\right)?[)\]}] )
@@ -51,11 +51,25 @@ _TOKEN = re.compile(
 )
 _SIGNS = {
     "x": "*", "times": "*", "multiplied by": "*", r"\times": "*", r"\cdot": "*",
-    "divided by": "/", r"\div": "/", "plus": "+", "minus": "-",
+    "divided by": "/", r"\div": "/", "plus": "+", "minus": "-", "less": "-", "of": "*",
 }  # fmt: skip
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
-_FUNCTIONS = {"sum(": "sum", "average(": "mean", "avg(": "mean", "mean(": "mean"}
+_FUNCTIONS: dict[str, Callable[[list[float]], float]] = {
+    "sum(": sum,
+    "average(": lambda values: sum(values) / len(values),
+    "abs(": lambda values: abs(values[0]),
+    "max(": max,
+    "min(": min,
+    "round(": lambda values: values[0],  # answers are rounded to two decimals anyway
+}
+_FUNCTIONS["avg("] = _FUNCTIONS["mean("] = _FUNCTIONS["average("]
+_WORDED = re.compile(r"(?:the\s+)?(sum|average|mean)\s+of\s+(.*)", re.IGNORECASE | re.DOTALL)
+_LIST = re.compile(
+    r"(\b(?:sum|average|avg|mean|max|min)\s*\(\s*)\[([^\[\]()]*)\](?=\s*\))", re.IGNORECASE
+)
+_AND = re.compile(r"\s*,?\s+and\s+", re.IGNORECASE)
+_YEAR_NOTE = re.compile(r"(?<=[\d%])\s{0,3}[(\[](?:FY\s?|in\s)?(?:19|20)\d\d[)\]]", re.IGNORECASE)
 _OPERATIONS: dict[str, Callable[[float, float], float]] = {
     "+": operator.add,
     "-": operator.sub,
@@ -65,8 +79,10 @@ _OPERATIONS: dict[str, Callable[[float, float], float]] = {
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2, "negative": 3}
 
 _OPERATION = re.compile(
-    r"""[\d)\]}%]\s*(?:[a-z]{3,7}\s+)?(?:[-+*/x]|\\times|\\div|\\cdot|(?:plus|minus|times|multiplied|divided)\b)
-      | \b(?:sum|average|avg|mean)\s*\( | \\[dt]?frac""",
+    r"""[\d)\]}%]\s*(?:[a-z]{3,7}\s+)?
+        (?:[-+*/x] | \\times | \\div | \\cdot | (?:plus|minus|less|times|multiplied|divided)\b)
+      | \b(?:sum|average|avg|mean|abs|max|min|round)\s*\(
+      | \b(?:sum|average|mean)\s+of\b | %\s*of\s | \\[dt]?frac""",
     re.IGNORECASE | re.VERBOSE,
 )
 _NO_EXPRESSION = re.compile(
@@ -137,6 +153,18 @@ def is_percentage(text: str) -> bool:
     return any(kind == "percent" for kind, _ in tokens)
 
 
+def balanced(text: str) -> str:
+    """A text with the round brackets that it leaves open closed at its end, and without those at
+    its end that nothing opened.
+    """
+    text = text.rstrip()
+    missing = text.count("(") - text.count(")")
+    while missing < 0 and text.endswith(")"):
+        text = text[:-1].rstrip()
+        missing += 1
+    return text + ")" * missing
+
+
 def has_operation(text: str) -> bool:
     """Whether an operator stands behind a number or a bracket."""
     return _OPERATION.search(text) is not None
@@ -150,7 +178,11 @@ def rounded(value: float) -> str:
 
 def _tokens(text: str) -> list[Token]:
     """Numbers, operators, brackets and percent signs; raises where anything else stands."""
-    text = _FRACTION.sub(r"([\1]/[\2])", text)
+    text = _FRACTION.sub(r"([\1]/[\2])", _YEAR_NOTE.sub("", text))
+    text = _LIST.sub(r"\1\2", text)
+    worded = _WORDED.fullmatch(text)
+    if worded:
+        text = f"{worded.group(1)}({_AND.sub(', ', worded.group(2))})"
     tokens: list[Token] = []
     at = 0
     while at < len(text):
@@ -238,8 +270,7 @@ class _Stacks:
             raise _NotAnExpression
         if opening in _FUNCTIONS:
             n = self.arguments.pop()
-            total = sum(self.values[-n:])
-            self.values[-n:] = [total / n if _FUNCTIONS[opening] == "mean" else total]
+            self.values[-n:] = [_FUNCTIONS[opening](self.values[-n:])]
 
 
 def _value(tokens: list[Token]) -> float:

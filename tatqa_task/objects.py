@@ -6,13 +6,16 @@ them, an object that is cut off. Both read the text from left to right and never
 end of an object.
 """
 
+import html
 import json
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+_PAIRED_SCALES = ("thousand", "million", "billion", "percent")
 WORK = 8  # characters that the JSON decoder may look at in vain, for each character of the text
 LEAST_WORK = 20_000  # and for a short text
+LONGEST_UNNAMED = 2_000  # characters in which an object that names no answer is looked for
 PIECE = 512  # characters that it is given first
 
 
@@ -45,21 +48,37 @@ _JSON_START = re.compile(r"\{(?=\s{0,20}\")")
 _START = re.compile(r"""[{｛]|(?:^|\n)\s*(?=["'“„«]?answer["'”“»]\s*[:：])""")
 _QUOTE = r"""["'“”„‘’`«»]"""
 _KEY = re.compile(
-    rf"""\s*(?:{_QUOTE}\s*)?([A-Za-z][A-Za-z_ -]{{0,30}}?)\s*(?:{_QUOTE}\s*)?[:：=](?!=)\s*"""
+    rf"""\s*(?:{_QUOTE}\s*)?([A-Za-z][A-Za-z_ -]{{0,30}}?[0-9]{{0,2}})\s*
+    (?:{_QUOTE}\s*)?(?:[:：](?:\s*{_QUOTE}\s*:)?|=>?(?!=)|(?=\[))\s*""",
+    re.VERBOSE,
 )
 _ANSWER = re.compile(
-    r"(?:(?:final|correct|predicted)[ _-]?)?answers?(?:[ _-]?(?:texts?|values?|spans?|list))?",
-    re.IGNORECASE,
+    r"""(?:(?:final|correct|predicted)[ _-]?)?(?:answers?|ans)
+        (?:[ _-]?(?:texts?|values?|spans?|list))?""",
+    re.IGNORECASE | re.VERBOSE,
 )
+_NUMBERED_ANSWER = re.compile(r"(?:answer|ans|span|item)[ _-]?\d{1,2}", re.IGNORECASE)
 _OTHER_ANSWER = re.compile(
     r"results?|response|values?|predictions?|solution|output|spans?|texts?|amount", re.IGNORECASE
 )
-_SCALE = re.compile(r"(?:(?:answer|unit)[ _-]?)?(?:scales?|units?)", re.IGNORECASE)
+_SCALE = re.compile(
+    r"""(?:(?:answer|unit|numeric|value)[ _-]?)?(?:scales?|units?|magnitude|multiplier)
+        (?:[ _-]?(?:unit|of[ _-]measure|word))?""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_NO_ANSWER = re.compile(
+    r"""questions?|reason(?:ing|s)?|explanations?|derivations?|calculations?|steps?|thoughts?
+      | thinking|context|table|text|source|currency|type|answer_?type|answer_?from|notes?|uid|id
+      | index|years?|from|to|on|code|language""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_FACTORS: dict[str, str] = {"1": "", "1000": "thousand", "1000000": "million"}
+_FACTORS["1000000000"] = "billion"
 
 
 def is_answer_key(key: str) -> bool:
     """`answer`, `Answers`, `final_answer`."""
-    return _ANSWER.fullmatch(key.strip()) is not None
+    return _ANSWER.fullmatch(key.strip(" :")) is not None
 
 
 def is_scale_key(key: str) -> bool:
@@ -84,8 +103,31 @@ def valid(text: str) -> Iterator[Stated]:
             yield stated
 
 
+def unnamed(text: str) -> Iterator[Stated]:
+    """The first JSON object, if it is a scale and one other key of any name: `{"total": 5, ...}`.
+
+    For a text without any object that names an answer.
+    """
+    found = _JSON_START.search(text[:LONGEST_UNNAMED])
+    if found is None:
+        return
+    start = found.start()
+    content, length = decoded(text[:LONGEST_UNNAMED], start)
+    scale_key = _scale_key(content) if isinstance(content, dict) and len(content) == 2 else None
+    if scale_key is None:
+        return
+    (key,) = content.keys() - {scale_key}
+    if any(map(str.isalnum, key)) and not _NO_ANSWER.fullmatch(key.strip()):
+        named = {"answer": content[key], "scale": content[scale_key]}
+        stated = _stated(named, text, start, start + length)
+        if stated is not None:
+            yield stated._replace(as_asked=False)
+
+
 def without_escapes(text: str) -> str:
     """A text in which every quote of an object is escaped, without that: `{\\"answer\\": ...}`."""
+    if "{&quot;" in text and '"' not in text:
+        return html.unescape(text)
     if _ESCAPED.search(text) is None or _JSON_START.search(text) is not None:
         return text
     return text.replace('\\"', '"')
@@ -121,11 +163,16 @@ def _stated(content: Any, text: str, start: int, end: int) -> Stated | None:
     if key is None:
         return None
     answer = content[key]
+    if _NUMBERED_ANSWER.fullmatch(key):
+        answer = [value for name, value in content.items() if _NUMBERED_ANSWER.fullmatch(name)]
     items = _scalars(answer)
     if items is None:
         return _nested(content, answer, start, end)
     scale_key = _scale_key(content) or "scale"
     scale = _only_item(content.get(scale_key))
+    if _is_pair(items) and scale in (None, "", items[1]):
+        paired = items[1].strip().lower().removesuffix("s")
+        return Stated(items[:1], paired, as_asked=False, start=start, end=end)
     texts_only = isinstance(answer, list) and all(type(item) is str for item in answer)
     as_asked = key == "answer" and scale_key == "scale" and texts_only
     as_asked = as_asked and type(content.get("scale")) is str
@@ -140,8 +187,15 @@ def _stated(content: Any, text: str, start: int, end: int) -> Stated | None:
     )
 
 
+def _is_pair(items: list[str]) -> bool:
+    """Whether items are a number and its scale, as in the official format: `["5", "million"]`."""
+    if len(items) != 2 or items[1].strip().lower().removesuffix("s") not in _PAIRED_SCALES:
+        return False
+    return any(map(str.isdigit, items[0])) and not any(map(str.isalpha, items[0]))
+
+
 def _scale_key(content: dict[str, Any]) -> str | None:
-    return next((key for key in content if _SCALE.fullmatch(key)), None)
+    return next((key for key in content if _SCALE.fullmatch(key.strip(" :"))), None)
 
 
 def _only_item(value: Any) -> Any:
@@ -159,6 +213,8 @@ def _nested(content: dict[str, Any], answer: Any, start: int, end: int) -> State
     scale = _only_item(content.get(_scale_key(content) or ""))
     items: list[str] = []
     scales = set()
+    if isinstance(answer, dict) and _key_of(answer) is None:
+        answer = [{"answer": value} for key, value in answer.items() if not _SCALE.fullmatch(key)]
     for part in answer if isinstance(answer, list) else [answer]:
         key = _key_of(part) if isinstance(part, dict) else None
         found = _scalars(part[key]) if key is not None else None
@@ -171,19 +227,21 @@ def _nested(content: dict[str, Any], answer: Any, start: int, end: int) -> State
 
 
 def _text(value: Any) -> str | None:
+    """A scale that is a text, or a number that is a scale's factor: `1000`."""
+    if isinstance(value, _Number):
+        return _FACTORS.get(value.removesuffix(".0"), str(value))
     return str(value) if isinstance(value, str) else None
 
 
 def _key_of(content: dict[str, Any]) -> str | None:
-    """The key that holds the answer:
-
-    `answer`, a word like it, or another word where nothing else does.
+    """The key that holds the answer, whose name says so most: `answer`, a word like it, `answer1`,
+    or another word.
     """
     if "answer" in content:
         return "answer"
-    for pattern in (_ANSWER, _OTHER_ANSWER):
+    for pattern in (_ANSWER, _NUMBERED_ANSWER, _OTHER_ANSWER):
         for key in content:
-            if pattern.fullmatch(key):
+            if pattern.fullmatch(key.strip(" :")):
                 return key
     return None
 
@@ -241,16 +299,28 @@ def broken(text: str) -> Iterator[Stated]:
 
 _OPENING = re.compile(r"""["'“„‘`«]""")
 _CLOSERS = {'"': '"', "“": '”"', "„": '“”"', "'": "'’", "‘": "’'", "`": "`", "«": "»"}
-_LIST = re.compile(r"""[\[［]\s*|\((?=\s*["'“„‘«])\s*""")
-_SKIPPED = re.compile(r"(?:\s+|[,，;]|//[^\n]*|/\*[^*]{0,200}\*/|\#[^\n]*)*+", re.DOTALL)
-_SCALE_KEY = re.compile(rf"{_QUOTE}?(?:scale|unit){_QUOTE}?\s*[:：]", re.IGNORECASE)
+_LIST = re.compile(
+    r"""[\[［]\s* | \((?=\s*["'“„‘«])\s* | \{(?=\s*"[^"{}:\n]{0,200}"\s*[,}])\s*""", re.VERBOSE
+)
+_SKIPPED = re.compile(
+    r"""(?:\s+ | [,，;] | (?://|--\s|\#)[^\n]* | /\*[^*]{0,200}\*/ | <!--[^>]{0,200}-->)*+""",
+    re.DOTALL | re.VERBOSE,
+)
+_NOTE = re.compile(r"\s*\([^()\[\]{}\n]{0,100}\)(?=\s*[,，;}｝])")  # `["5"] (see note 3),`
+_NO_ITEM = ("", "null", "None", "nil", "undefined", "...", "…")  # where they stand without quotes
+_SCALE_KEY = re.compile(rf"[\[{{]?\s*{_QUOTE}?(?:scale|unit){_QUOTE}?\s*[:：]", re.IGNORECASE)
+_OPENED_AGAIN = re.compile(rf"[\[{{](?=\s*{_QUOTE}?(?:scale|unit){_QUOTE}?\s*[:：])", re.IGNORECASE)
 _WRONG_END = re.compile(
     rf"[}}｝](?=\s*[,，]\s*{_QUOTE}?(?:scale|unit){_QUOTE}?\s*[:：])", re.IGNORECASE
 )
 _END = re.compile(r"[}｝]")
 _LIST_END = re.compile(r"[\])］}｝]")
 _SPECIAL = re.compile(r"""\\.|["'“”‘’`»]|\n""", re.DOTALL)
-_AFTER_QUOTE = re.compile(r"\s*(?:[,，;\])］}｝]|$|//|/\*|\#|[:：])")
+_AFTER_QUOTE = re.compile(
+    r"""\s* (?:[,，;\])］}｝] | $ | // | /\* | \# | [:：] | \.\.\.\s*\] | =>)
+      | \s* \([^()\n]{0,100}\)\s*[\]},] | \s+["“]""",
+    re.VERBOSE,
+)
 _BARE_ITEM = re.compile(r"(?:(?<=\d),(?=\d{3}(?!\d))|[^,，\[\]］{}｛｝\n])++")
 _BARE_VALUE = re.compile(rf"(?:(?!,\s*{_QUOTE}?[A-Za-z_]+{_QUOTE}?\s*[:：])[^{{}}｛｝\n])++")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
@@ -275,7 +345,9 @@ class _Reader:
                 break
             self.at = key.end()
             found.setdefault(key.group(1).strip(), self.value())
+            self.takes(_NOTE)
             self.takes(_SKIPPED)
+            self.takes(_OPENED_AGAIN)  # `"answer": ["5"], {"scale": "million"}}`
         return _of_pairs(found, start, self.at)
 
     def takes(self, pattern: re.Pattern[str]) -> bool:
@@ -351,7 +423,8 @@ class _Reader:
         if found is None:
             return []
         self.at = found.end()
-        return [unescaped(found.group().strip(" \t\r"))]
+        item = unescaped(found.group().strip(" \t\r"))
+        return [] if item in _NO_ITEM else [item]
 
 
 def listed(text: str) -> list[str]:
@@ -377,6 +450,8 @@ def _of_pairs(found: dict[str, list[str]], start: int, end: int) -> Stated | Non
     if key is None:
         return None
     items = [item for item in found[key] if item and item != "null"]
+    if _NUMBERED_ANSWER.fullmatch(key):
+        items = [x for name in found if _NUMBERED_ANSWER.fullmatch(name) for x in found[name]]
     scale_key = _scale_key(found)
     scale = found[scale_key][0] if scale_key and found[scale_key] else None
     return Stated(items, scale, as_asked=False, start=start, end=end)

@@ -22,34 +22,44 @@ _WAYS = [
     re.compile(rf"\bfinal\s+answer\b[*_]*{_IS}(?=\S)", re.IGNORECASE),
     re.compile(r"[<\[]\|?(?:final[_ ]?)?ans(?:wer)?\|?[>\]]\s*", re.IGNORECASE),
     re.compile(r"\\(?:f|frame)?box(?:ed)?\s*\{\s*"),
-    re.compile(r"(?:^|\n)\s*\**(?:A|Ans)\**\s*[:：]\s*(?=\S)"),
+    re.compile(r"(?:^|\n)\s*\**(?:A\**\s*[:：]|Ans\**\s*[.:：])\s*(?=\S)"),
     re.compile(r"(?:^|\n)[ \t*_#]*answer[ \t*_]+[-–—][ \t*_]+(?=\S)", re.IGNORECASE),
     re.compile(
-        r"\banswer\b[ \t*_]*(?:is\b|was\b|are\b|would\s+be\b|:|=|：)[\s*_:]*(?=\S)", re.IGNORECASE
+        r"""\banswers?\b[ \t*_]*(?:is\b|was\b|are\b|would\s+be\b|:|=|：)
+        [ \t*_:]*(?:\n[\s_:]*(?:\*\*)?)?(?=\S)""",
+        re.IGNORECASE | re.VERBOSE,
     ),
+    re.compile(r"(?:^|\n)[ \t#*_]*(?:the\s)?answers?[ \t:*_]*\n\s*(?=\S)", re.IGNORECASE),
+    re.compile(r"(?:^|\n)[ \t]*\#{4}[ \t]+(?=[-+(]?[$€£¥]?\d)"),  # `#### 5`, as in GSM8K
 ]
 _SCALE = re.compile(
-    r"""\b(?:scale|unit)\b["'*_> ]{0,4}(?:is\b|of\b|:|=|：|>)[ "'*_]{0,4}([^\n<>,;)]{0,40})""",
-    re.IGNORECASE,
+    r"""\b(?:scale|unit)\b["'*_> ]{0,4}(?:(?:is|of)\b|[:=：]|>\s{0,3}|\n{1,3}(?=[a-z]+\s*$))
+        [ "'*_]{0,4}([^\n<>,;)]{0,40})""",
+    re.IGNORECASE | re.VERBOSE,
 )
 _BEFORE_SCALE = " \t\n,;|(<*_\"'-"
 _LEADING_TO_SCALE = ("the", "a", "its", "and", "with")
 _TAGS = re.compile(r"\s*(?:<[^<>\n]{1,30}>\s*)+")
+_IN_TAG = re.compile(r"\s{0,20}<(answer|ans|span)>([^<>]{0,200})</\1>", re.IGNORECASE)
 _CLOSING = re.compile(r"<|\[/")
-_ARROW = re.compile(r"\s*(?:[=-]*>|[→⇒=])\s*")
+_ARROW = re.compile(r"\s*(?:[=-]*>|[→⇒=∴])\s*")
+_FENCE = re.compile(r"\s*```\w{0,10}[ \t]*\n")
+_LEAD = re.compile(r"(?:therefore|thus|hence|so)\b[,:]?\s+(?=[-+(]?[$€£¥]?\d)", re.IGNORECASE)
 _EXPLAINED = re.compile(
     r"""[,;.]\s+(?![-+$€£¥(]?\d|(?:and|or)\b) | \s\((?!in\b)
       | \s(?:because|since|as|which|based|according|calculated|representing)\b""",
     re.IGNORECASE | re.VERBOSE,
 )
 _RULE = re.compile(r"[|\s:-]+")
-_BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+(.+)$")
+_BULLET = re.compile(r"^\s*(?:[-*•–—◦▪‣·]|\d+[.)])\s+(.+)$")
 _MARKUP = re.compile(r"\*\*|__|`+|\\(?:text|mathrm|boxed|mathbf)\s*\{|\\[()\[\]]")
 _MATHS = re.compile(r"\$([^$\n]*)\$(?!\d)")  # not the currency of `$5 and $6`
 _NUMBER_AT_END = re.compile(
     r"""\b(?:is|was|are|were|be|of|by|to|at|equals|totall?ed|totals|=|:)[ ]{1,3}
         ((?:about\s+|approximately\s+|around\s+)?[^\sa-z]{0,8}\d[\d.,]{0,30}[)%]{0,2}
          (?:\s*(?:thousand|million|billion|percent|%)s?)?(?:\s+(?:dollars|USD))?)
+        (?:\s+(?:in|for|during|at|as\s+of|on)\s[^.,;\d]{0,30}(?:(?:19|20)\d\d)?)?
+        (?:,\s[^.;\d]{0,60}(?:(?:19|20)\d\d)?)?
         \s*[.!]?\s*$""",
     re.IGNORECASE | re.VERBOSE,
 )
@@ -77,8 +87,18 @@ def introduced(text: str, last: bool) -> Said | None:
         if found:
             said = _behind(text, found[-1 if last else 0])
             if said is not None:
-                return said
+                return said._replace(items=_tagged(text, found) or said.items)
     return None
+
+
+def _tagged(text: str, found: list[re.Match[str]]) -> list[str]:
+    """The texts in tags side by side, `<answer>a</answer><answer>b</answer>`; else []."""
+    first = _IN_TAG.match(text, found[0].start())
+    items: list[str] = []
+    while first is not None:
+        items.append(without_markup(first.group(2)))
+        first = _IN_TAG.match(text, first.end())
+    return items if len(items) > 1 else []
 
 
 def _tabled(text: str) -> Said | None:
@@ -126,7 +146,8 @@ def _one_bullet(body: str) -> str:
 
 def _said(text: str) -> Said | None:
     """An answer that begins here: a line, or the items of a list, with the scale behind it."""
-    text = _without(_ARROW, _without(_TAGS, text))
+    for mark in (_TAGS, _FENCE, _ARROW, _LEAD):
+        text = _without(mark, text)
     scale = _SCALE.search(text)
     body = _before_scale(text[: scale.start()]) if scale and scale.start() else text
     beside = scale_of(scale.group(1).strip()) if scale else None
@@ -183,10 +204,10 @@ def _list_items(body: str) -> list[str]:
 
 def without_markup(line: str) -> str:
     """A line without bold, code, boxes and the marks of maths."""
-    line = _MATHS.sub(r"\1", _MARKUP.sub("", line))
+    line = _MATHS.sub(r"\1", _MARKUP.sub("", line.replace("{,}", ",")))
     if "{" not in line:
         line = line.replace("}", "")
-    line = line.strip(" \t*`\"'").rstrip(".")
+    line = line.rstrip(" \t.").strip(" \t*`\"'").rstrip(".")
     return line[1:-1] if line[:1] == "“" and line[-1:] == "”" else line
 
 
@@ -202,5 +223,5 @@ def _only_number(text: str) -> Said | None:
     found = _NUMBER_AT_END.search(text)
     if found is None or len(numbers) != 1:
         return None
-    read = amount(without_markup(found.group(1)))
+    read = amount(without_markup(text)) or amount(without_markup(found.group(1)))
     return Said([read[0]], read[1]) if read else None

@@ -60,6 +60,7 @@ FOLLOWS_THE_FORMAT = [
     ('{"answer": ["a {b} \\"c\\" d"], "scale": ""}', ['a {b} "c" d'], ""),
     ('{"answer": ["$53.1 million"], "scale": ""}', ["$53.1 million"], ""),
     ('{"answer": ["..."], "scale": "million"}', ["..."], "million"),  # there is nothing else
+    ('{"scale": "", "index": ["2"]} {"answer": ["5"], "scale": ""}', ["5"], ""),
     ('{"answer": [], "scale": ""}', [], ""),
 ]
 

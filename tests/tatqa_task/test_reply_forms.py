@@ -5,7 +5,7 @@ What a fair reader takes from them; `tests/tatqa_task/test_answer.py` holds the 
 
 import pytest
 
-from tatqa_task.answer import parse
+from tatqa_task.answer import NOTHING, parse, render
 
 GOOD = '{"answer": ["1,496.5"], "scale": "million"}'
 DRAFT = '{"answer": ["1"], "scale": ""}'
@@ -79,7 +79,102 @@ IN_WORDS = [
     ("1,200 + 296.5 = 1,496.5", ["1,496.5"], ""),
 ]
 
+# Tried on 2026-11-26, misread by version 2.0.
+MORE_NUMBERS = [
+    ('{"answer": ["1٬496.5"], "scale": "million"}', ["1,496.5"], "million"),
+    ('{"answer": ["1,496․5"], "scale": "million"}', ["1,496.5"], "million"),
+    ('{"answer": ["➖12.6"], "scale": "percent"}', ["-12.6"], "percent"),
+    ('{"answer": ["⁻12.6"], "scale": "percent"}', ["-12.6"], "percent"),
+    ('{"answer": ["-\u200b12.6"], "scale": "percent"}', ["-12.6"], "percent"),
+    ('{"answer": ["\u200b1,496.5"], "scale": "million"}', ["1,496.5"], "million"),
+    ('{"answer": ["&minus;12.6"], "scale": "percent"}', ["-12.6"], "percent"),
+    ('{"answer": ["12.6％"], "scale": ""}', ["12.6%"], ""),
+    ('{"answer": ["12.6-"], "scale": "million"}', ["-12.6"], "million"),
+    ('{"answer": ["1,496.5†"], "scale": "million"}', ["1,496.5"], "million"),
+    ('{"answer": ["≃12.6"], "scale": "percent"}', ["12.6"], "percent"),
+    ('{"answer": ["ca. 12.6"], "scale": "percent"}', ["12.6"], "percent"),
+    ('{"answer": ["nearly 12.6%"], "scale": "percent"}', ["12.6"], "percent"),
+    ('{"answer": ["1,496.5 USD million"], "scale": "million"}', ["1,496.5"], "million"),
+    ('{"answer": ["$ million 1,496.5"], "scale": "million"}', ["1,496.5"], "million"),
+    ('{"answer": ["1,496.5 [million]"], "scale": "million"}', ["1,496.5"], "million"),
+    ('{"answer": ["(12.6 million)"], "scale": "million"}', ["(12.6)"], "million"),
+    ('{"answer": ["1,496.5"], "scale": 1000000}', ["1,496.5"], "million"),
+    ('{"answer": ["1,496.5"], "scale": 1}', ["1,496.5"], ""),
+    ('{"answer": ["1,496.5", "million"], "scale": ""}', ["1,496.5"], "million"),
+    ('{"answer": ["1,496.5", ["millions"]], "scale": ""}', ["1,496.5"], "million"),
+    ('{"answer": [["1,496.5", "million"]]}', ["1,496.5"], "million"),
+]
+
+MORE_KEYS = [
+    ('{"ans": ["5"], "scale": "million"}', ["5"], "million"),
+    ('{"answer:": ["5"], "scale:": "million"}', ["5"], "million"),
+    ('{"answer_1": ["5"], "scale": "million"}', ["5"], "million"),
+    ('{"answer1": "a", "answer2": "b", "scale": ""}', ["a", "b"], ""),
+    ('{"total": ["5"], "scale": "million"}', ["5"], "million"),
+    ('{"2019": "5", "scale": "million"}', ["5"], "million"),
+    ('{"answer": {"2019": "5", "2018": "6"}, "scale": "million"}', ["5", "6"], "million"),
+    ('{"answer": ["5"], "magnitude": "million"}', ["5"], "million"),
+    ('{"answer": ["5"], "numeric_scale": "million"}', ["5"], "million"),
+]
+
+MORE_NEARLY_JSON = [
+    (
+        "{&quot;answer&quot;: [&quot;5&quot;], &quot;scale&quot;: &quot;million&quot;}",
+        ["5"],
+        "million",
+    ),
+    ('{"answer" ["5"], "scale": "million"}', ["5"], "million"),
+    ('{"answer": "5" "scale": "million"}', ["5"], "million"),
+    ('{"answer" => ["5"], "scale" => "million"}', ["5"], "million"),
+    ('{"answer": {"5"}, "scale": "million"}', ["5"], "million"),
+    ('{"answer": ["a" "b"], "scale": ""}', ["a", "b"], ""),
+    ('{"answer": ["a", "b", ...], "scale": ""}', ["a", "b"], ""),
+    ('{"answer": ["a", "b" ...], "scale": ""}', ["a", "b"], ""),
+    ('{"answer": [None], "scale": ""}', [], ""),
+    ('{"answer": ["5"], -- sum\n "scale": "million"}', ["5"], "million"),
+    ('{"answer": ["5"], <!-- sum --> "scale": "million"}', ["5"], "million"),
+    ('{"answer": ["5"] (in the table), "scale": "million"}', ["5"], "million"),
+    ('{"answer": ["5"], ["scale": "million"]}', ["5"], "million"),
+    ('{"answer": ["5"], {"scale": "million"}}', ["5"], "million"),
+    ('{"answer": ["5", {"scale": "million"}]}', ["5"], "million"),
+]
+
+MORE_WORDS = [
+    ('```json\n["a", "b"]\n```', ["a", "b"], ""),
+    ("```\n5 million\n```", ["5"], "million"),
+    ("<answer>\n5\n</answer>\n<scale>\nmillion\n</scale>", ["5"], "million"),
+    ("<answers><answer>a</answer><answer>b</answer></answers>", ["a", "b"], ""),
+    ("**Answer**\n$1,496.5\n\n**Scale**\nmillion", ["$1,496.5"], "million"),
+    ("## Answer\n\n1,496.5\n\n## Scale\n\nmillion", ["1,496.5"], "million"),
+    ("Answer\n1,496.5 million", ["1,496.5"], "million"),
+    ("Ans. 1,496.5 million", ["1,496.5"], "million"),
+    ("Therefore, 1,496.5 million.", ["1,496.5"], "million"),
+    ("∴ 1,496.5 million", ["1,496.5"], "million"),
+    ("1 + 1\n#### 1,496.5", ["1,496.5"], ""),
+    ("\\boxed{1{,}496.5}", ["1,496.5"], ""),
+    ("Revenue increased by 12.6% in 2019.", ["12.6"], "percent"),
+    ("The total was $1,496.5 million, up from 2018.", ["$1,496.5"], "million"),
+    ('The answer is "Europe".', ["Europe"], ""),
+    ("The answers are Europe and Asia.", ["Europe and Asia"], ""),
+    ("– Europe\n– Asia", ["Europe", "Asia"], ""),
+    ("The answers are:\n1) Europe\n2) Asia", ["Europe", "Asia"], ""),
+    ("Here are the answers:\n\n* Europe\n* Asia\n", ["Europe", "Asia"], ""),
+    ("Answer: 1,496.5/million", ["1,496.5"], "million"),
+    ("1,496.5 | million", ["1,496.5"], "million"),
+    ("million: 1,496.5", ["1,496.5"], "million"),
+]
+
 REASONING = [
+    "&lt;think&gt;#&lt;/think&gt;@",
+    "```thinking\n#\n```\n@",
+    "<thinking_mode>#</thinking_mode>@",
+    '<think type="deep">#</think>@',
+    "<|START_THINKING|>#<|END_THINKING|><|START_RESPONSE|>@<|END_RESPONSE|>",
+    "<|think_start|>#<|think_end|>@",
+    "<reasoning_content>#</reasoning_content>@",
+    "<cot>#</cot>@",
+    "<internal>#</internal>@",
+    "**Thinking:** #\n\n**Answer:** @",
     "<scratch_pad>#</scratch_pad>@",
     "<|begin_of_thought|>#<|end_of_thought|>@",
     "<|channel|>analysis<|message|>#<|end|><|start|>assistant<|channel|>final<|message|>@",
@@ -90,7 +185,11 @@ REASONING = [
 ]
 
 
-@pytest.mark.parametrize(("reply", "items", "scale"), OBJECTS + NUMBERS + NEARLY_JSON + IN_WORDS)
+FORMS = OBJECTS + NUMBERS + NEARLY_JSON + IN_WORDS
+FORMS += MORE_NUMBERS + MORE_KEYS + MORE_NEARLY_JSON + MORE_WORDS
+
+
+@pytest.mark.parametrize(("reply", "items", "scale"), FORMS)
 def test_what_a_fair_reader_takes(reply: str, items: list[str], scale: str) -> None:
     read = parse(reply)
     assert read[:2] == (items, scale)
@@ -101,6 +200,50 @@ def test_what_a_fair_reader_takes(reply: str, items: list[str], scale: str) -> N
 def test_reasoning_is_no_answer(reply: str) -> None:
     """`#` stands for a draft, `@` for the answer."""
     assert parse(reply.replace("#", DRAFT).replace("@", GOOD))[:2] == (["1,496.5"], "million")
+
+
+@pytest.mark.parametrize("tag", ["<|START_THINKING|>", '<think type="deep">', "&lt;think&gt;"])
+def test_reasoning_that_is_cut_off_is_no_answer(tag: str) -> None:
+    assert parse(tag + DRAFT) == NOTHING
+
+
+def test_a_tag_inside_a_text_of_an_object_is_text() -> None:
+    reply = '{"answer": ["the <analysis> tag", "b<|im_end|>"], "scale": ""}'
+    assert parse(reply)[:3] == (["the <analysis> tag", "b<|im_end|>"], "", True)
+
+
+EXPRESSIONS = [
+    ("6 ➗ 3 ➕ 1 ➖ 2", "1"),
+    ("12.5% of 200", "25"),
+    ("(5 + 3", "8"),
+    ("((5 + 3) / 2", "4"),
+    ("(5 + 3) / 2)", "4"),
+    ("abs(5 - 8)", "3"),
+    ("max(5, 8) - min(3, 4)", "5"),
+    ("round((5 + 3) / 3, 2)", "2.67"),
+    ("SUM([5, 8])", "13"),
+    ("1 496.5 − 1 202.9", "293.6"),
+    ("1_496.5 - 1_202.9", "293.6"),
+    ("1,496.5 (2019) - 1,202.9 [2018]", "293.6"),
+    ("1,496.5 less 1,202.9", "293.6"),
+    ("the sum of 5, 8 and 9", "22"),
+    ("average of 5 and 8", "6.5"),
+    ("Change: 1,496.5 - 1,202.9", "293.6"),
+    ("1,496.5 - 1,202.9 # 2019 minus 2018", "293.6"),
+]
+
+
+@pytest.mark.parametrize(("written", "value"), EXPRESSIONS)
+def test_expressions_as_they_are_written(written: str, value: str) -> None:
+    read = parse(render([written], "million"), "calc")
+    assert (read.answer, read.scale, read.calc_used) == ([value], "million", True)
+
+
+@pytest.mark.parametrize(
+    "written", ["5/0", "5/(3 - 3)", "2^3", "2 ** 3", "9" * 30 + " * " + "9" * 30]
+)
+def test_expressions_without_a_value_stay_as_they_are(written: str) -> None:
+    assert parse(render([written], ""), "calc")[0] == [written]
 
 
 KEPT = [
