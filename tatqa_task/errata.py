@@ -76,6 +76,13 @@ _DIFFERENCE = re.compile(
 _CHANGE = re.compile(r"\(*(?P<old>[\d.,]+)-(?P<new>[\d.,]+)\)/(?P=old)\)*(?:\*100)?$")
 _ASKS_FOR_DECREASE = re.compile(r"decreas|declin|reduc|loss in", re.IGNORECASE)
 _SMALL_DIVISOR = re.compile(r"/\s*\d{1,2}[\s)]*$")
+_AMOUNT = re.compile(r"[-$€£¥()\s]*\d[\d,.]*[\s)]*")
+_UNIT = re.compile(r"\bin (?:US|U\.S\.|[$€£ ])*(thousand|million|billion)s?\b", re.IGNORECASE)
+_OTHER_UNIT = re.compile(
+    r"""share|\bper\b|ratio|percent|number|rate\b|price|life|lives|days?\b|employees|units
+      | how\ many\ years""",
+    re.IGNORECASE | re.VERBOSE,
+)
 _MARKERS = {
     "thousand": re.compile(r"thousand|000|\bk\b", re.IGNORECASE),
     "million": re.compile(r"million|millones|mn\b|[\w$€£]m\b|\bm\b", re.IGNORECASE),
@@ -169,6 +176,34 @@ def unit_not_stated(context: Context, question: Question) -> str:
     return f"neither table nor text says {question.scale}{said}"
 
 
+def unit_left_out(context: Context, question: Question) -> str:
+    """A number of a table without the scale that the report gives for that table."""
+    if question.scale or not _is_amount(question):
+        return ""
+    texts = [cell for row in context.table for cell in row] + context.paragraphs
+    units = {found.lower() for text in texts for found in _UNIT.findall(text)}
+    labels = [question.question]
+    for number in _numbers(question):
+        labels += _labels(context, number)
+    if len(units) != 1 or len(labels) == 1 or any(map(_OTHER_UNIT.search, labels)):
+        return ""
+    return f"no scale for `{'`, `'.join(_numbers(question))}` of a table in {units.pop()}s"
+
+
+def two_units(context: Context, question: Question) -> str:
+    """A number of a table with another scale than it has in another gold answer."""
+    if question.scale not in _MARKERS or not _is_amount(question):
+        return ""
+    own = {number for number in _numbers(question) if _labels(context, number)}
+    for other in context.questions:
+        comparable = other.scale in _MARKERS and other.scale != question.scale
+        if comparable and _is_amount(other):
+            shared = sorted(own.intersection(_numbers(other)))
+            if shared:
+                return f"`{shared[0]}` is {question.scale} here and {other.scale} in {other.uid}"
+    return ""
+
+
 RULES: dict[str, Callable[[Context, Question], str]] = {
     "scale_twice": scale_twice,
     "typographic_minus": typographic_minus,
@@ -178,7 +213,34 @@ RULES: dict[str, Callable[[Context, Question], str]] = {
     "old_minus_new": old_minus_new,
     "twin": twin,
     "unit_not_stated": unit_not_stated,
+    "unit_left_out": unit_left_out,
+    "two_units": two_units,
 }
+
+
+def _is_amount(question: Question) -> bool:
+    """Whether the answer is numbers, or a sum or mean of them, so that it has their unit."""
+    if isinstance(question.answer, list):
+        return all(_AMOUNT.fullmatch(item) for item in question.answer)
+    divided = _SMALL_DIVISOR.sub("", question.derivation)
+    return question.answer_type == "arithmetic" and not re.search(r"[/*%]", divided)
+
+
+def _numbers(question: Question) -> list[str]:
+    """The numbers that the answer is, or is made of; years are none."""
+    is_list = isinstance(question.answer, list)
+    derivation = _SMALL_DIVISOR.sub("", question.derivation)
+    text = " ".join(question.gold_items) if is_list else derivation
+    return [number for number in _NUMBER.findall(text) if not _YEAR.fullmatch(number)]
+
+
+def _labels(context: Context, number: str) -> list[str]:
+    """The names of the rows in which a number stands."""
+    rows = []
+    for row in context.table:
+        if any(number in _NUMBER.findall(cell) for cell in row[1:]):
+            rows.append(row[0])
+    return rows
 
 
 def _scores(question: Question, value: float) -> bool:
