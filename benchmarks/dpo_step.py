@@ -4,14 +4,16 @@
 
 SHAPE and FOLDER are those of dpo_throughput.py, whose base and pairs are taken, without LoRA
 dropout. All batches have one packed length, so that a variant costs one compilation. Each is timed
-over the same steps, and its gradients of one small batch are compared with those of plain TRL in
-fp32: `distance` is relative, and the first row's is bf16's own.
+over the same steps in a process of its own, since PyTorch's allocator does not survive that one
+variant's recordings are dropped for the next one's. Gradients of one small batch are compared with
+those of plain TRL in fp32: `distance` is relative, and the row `base` has bf16's own.
 """
 
 import argparse
 import contextlib
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -110,14 +112,6 @@ def unchanged(trainer: Any) -> Iterator[None]:
     yield
 
 
-@contextlib.contextmanager
-def loss_on_host(trainer: Any) -> Iterator[None]:
-    """TRL's loss and metrics on the CPU."""
-    trainer.loss_on_host = True
-    yield
-    trainer.loss_on_host = False
-
-
 def log_every(steps: int) -> Variant:
     """Log once in so many steps."""
 
@@ -191,13 +185,11 @@ def together(*variants: Variant) -> Variant:
 BACKWARD_64 = {"bwd_BLOCK_M1": 64, "bwd_BLOCK_N1": 64, "bwd_BLOCK_M2": 64, "bwd_BLOCK_N2": 64}
 VARIANTS: dict[str, Variant] = {
     "base": unchanged,
-    "host_loss": loss_on_host,
     "log_10": log_every(10),
-    "host_loss+log_10": together(loss_on_host, log_every(10)),
     "expand": attention(True),
     "expand+bwd64": attention(True, **BACKWARD_64),
     "fp8": fp8,
-    "fp8+expand+host_loss": together(fp8, attention(True), loss_on_host),
+    "fp8+expand": together(fp8, attention(True)),
     "bwd64": attention(False, **BACKWARD_64),
     "expand+bwd64w8": attention(True, **BACKWARD_64, bwd_num_warps=8, bwd_num_stages=2),
     "expand+safe": attention(True, ROWS_GUARANTEED_SAFE=True),
@@ -302,13 +294,12 @@ def exact_gradient(bench: whole.Bench, pairs: int = 8) -> Tensor:
     return gradient(trainer, pairs)
 
 
-def measure(name: str, trainer: Any, bench: whole.Bench, exact: Tensor) -> dict[str, Any]:
-    """One variant's row."""
-    with VARIANTS[name](trainer):
-        started = time.perf_counter()
-        found = gradient(trainer)
-        compiled = time.perf_counter() - started
-        seconds = seconds_a_step(trainer)
+def measure(name: str, trainer: Any, exact: Tensor) -> dict[str, Any]:
+    """The row of the variant that the trainer runs as."""
+    started = time.perf_counter()
+    found = gradient(trainer)
+    compiled = time.perf_counter() - started
+    seconds = seconds_a_step(trainer)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return {
         "variant": name,
@@ -320,41 +311,79 @@ def measure(name: str, trainer: Any, bench: whole.Bench, exact: Tensor) -> dict[
     }
 
 
+def in_own_process(name: str, folder: str, options: argparse.Namespace) -> dict[str, Any]:
+    """One variant's row, measured by this program anew; what fails there costs no other variant."""
+    command = [sys.executable, __file__, "--shape", options.shape, "--data", options.data]
+    command += ["--folder", folder, "--only", name]
+    if options.profile:
+        command.append("--profile")
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    print(done.stdout, end="", flush=True)
+    for line in done.stdout.splitlines():
+        if line.startswith('{"variant"'):
+            return dict(json.loads(line))
+    return {"variant": name, "failed": f"exit code {done.returncode}"}
+
+
+def in_this_process(name: str, folder: str, options: argparse.Namespace) -> dict[str, Any]:
+    """One variant's row; the base and the exact gradient are made once in `folder`."""
+    from train.recipe import Recipe
+
+    base, tokenizer = whole.random_base(options.shape, folder)
+    recipe = Recipe(model_name_or_path=base, **whole.COMMON)
+    bench = whole.Bench(base, tokenizer, whole.token_rows(recipe, tokenizer), False)
+    kept = Path(folder, "gradient.pt")
+    if not kept.exists():
+        torch.save(exact_gradient(bench), kept)
+    with tempfile.TemporaryDirectory() as out:
+        trainer = make(bench, out)
+        with VARIANTS[name](trainer):
+            try:
+                row = measure(name, trainer, torch.load(kept))
+            except Exception as error:
+                row = {"variant": name, "failed": f"{type(error).__name__}: {error}"[:600]}
+            print(json.dumps(row), flush=True)
+            if options.profile and "failed" not in row:
+                print_profile(trainer)
+    return row
+
+
+def print_profile(trainer: Any) -> None:
+    """The kernels of four more steps, and where compiling spent its time."""
+    trainer.args.max_steps = 4
+    with whole.profiled(True):
+        trainer.train()
+    print(torch._dynamo.utils.compile_times())
+
+
 def main() -> int:
     """Measure the variants in order; print a line for each as it is done."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else "")
     parser.add_argument("--shape", default="Qwen/Qwen3-1.7B")
     parser.add_argument("--data", default="synthetic")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--folder", help="of the random base, kept; default: a temporary one")
     parser.add_argument("--only", default=",".join(VARIANTS))
     parser.add_argument("--profile", action="store_true", help="kernels of four more steps")
     options = parser.parse_args()
     os.environ["TATQA_DATA"] = options.data
-    from train.recipe import Recipe
-
+    names = options.only.split(",")
+    run = in_own_process if len(names) > 1 else in_this_process
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as out:
-        base, tokenizer = whole.random_base(options.shape, folder)
-        recipe = Recipe(model_name_or_path=base, **whole.COMMON)
-        bench = whole.Bench(base, tokenizer, whole.token_rows(recipe, tokenizer), False)
-        exact = exact_gradient(bench)
-        trainer = make(bench, out)
-        for name in options.only.split(","):
-            try:
-                rows.append(measure(name, trainer, bench, exact))
-            except Exception as error:  # one variant's failure costs no other
-                rows.append({"variant": name, "failed": f"{type(error).__name__}: {error}"[:600]})
-            print(json.dumps(rows[-1]), flush=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in names:
+            rows.append(run(name, options.folder or temporary, options))
             if options.json:
-                options.json.write_text(
-                    json.dumps({"device": torch.cuda.get_device_name(), "rows": rows})
-                )
-        if options.profile:
-            trainer.args.max_steps = 4
-            with whole.profiled(True):
-                trainer.train()
-            print(torch._dynamo.utils.compile_times())
+                found = {"device": device(), "rows": rows}
+                options.json.write_text(json.dumps(found))
     return 0
+
+
+def device() -> str:
+    """The GPU's name, asked in a way that takes none of its memory."""
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    names = subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout
+    return names.partition("\n")[0]
 
 
 if __name__ == "__main__":

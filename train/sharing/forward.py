@@ -28,6 +28,7 @@ from train.sharing.support import choose_kernel, decoder_layers, refuse_unsuppor
 
 logger = logging.getLogger(__name__)
 Collator = Callable[[list[Any]], dict[str, Any]]
+RECOMPILE_LIMIT = 256  # packed lengths, with and without gradients, for each kind of layer
 # A call with any of these is left to the backbone: it asks for more than hidden states of rows.
 ASKS_FOR_MORE = (
     "past_key_values",
@@ -229,16 +230,32 @@ def share_prefixes(
     base.set_attn_implementation(KERNELS[kernel])
     sharing = PrefixSharing(backbone, kernel, bucket, graphs, recompute, lengths)
     sharing.undo_later(lambda: base.set_attn_implementation(before))
+    if compile_layers or kernel == "flex":
+        sharing.undo_later(compile_for_every_length())
     if compile_layers:
         compile_each_layer(sharing, base, backbone, recompute)
     return sharing
+
+
+def compile_for_every_length() -> Callable[[], None]:
+    """Let dynamo compile one function for many packed lengths; the result puts its limit back.
+
+    Beyond the limit it runs the function uncompiled, FlexAttention with all scores in memory.
+    """
+    config = torch._dynamo.config
+    before = config.recompile_limit
+    config.recompile_limit = max(RECOMPILE_LIMIT, before)
+
+    def undo() -> None:
+        config.recompile_limit = before
+
+    return undo
 
 
 def compile_each_layer(
     sharing: PrefixSharing, base: Any, backbone: torch.nn.Module, recompute: bool
 ) -> None:
     """Compile the decoder layers, one graph for all of them, anew for each packed length."""
-    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     # else the first layer, whose input needs no gradient, is a graph of its own
     hook = base.get_input_embeddings().register_forward_hook(with_gradient)
     sharing.undo_later(hook.remove)

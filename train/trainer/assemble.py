@@ -109,7 +109,7 @@ def compare_with_plain(trainer: PairTrainer) -> None:
 
     def prepare(batch: dict[str, Any]) -> dict[str, Any]:
         batch.pop("beta")
-        return trainer._prepare_inputs(batch)
+        return dict(trainer._prepare_inputs(batch))
 
     set_lora_dropout(trainer.model, 0.0)
     trainer.model.train()

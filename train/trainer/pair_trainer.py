@@ -98,7 +98,6 @@ class PairTrainer(DPOTrainer):
     loss_is_scaled_for_ga = True  # compute_loss does it
     sharing: PrefixSharing | None = None
     first_step_is_checked = False  # set where a run starts with a reference
-    loss_on_host = False  # TRL's loss and metrics on the CPU, from the model's few outputs
 
     def __init__(self, recipe: Recipe, order: ContextSampler, **kwargs: Any) -> None:
         self.recipe, self.order = recipe, order
@@ -158,11 +157,6 @@ class PairTrainer(DPOTrainer):
             **(workers if torch.cuda.is_available() else {}),
         )
 
-    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """The batch on the device; as it was on the host it is kept, for `loss_on_host`."""
-        self.batch_on_host = inputs
-        return dict(super()._prepare_inputs(inputs))
-
     def _prepare_input(self, data: Any) -> Any:
         """Copy to the device without waiting for it, which the loader's pinned memory allows."""
         if isinstance(data, torch.Tensor):
@@ -217,8 +211,6 @@ class PairTrainer(DPOTrainer):
         Its metrics are weighed likewise. The supervised term alone is a mean over tokens, of all
         chosen replies of the step on all processes, so its weight is the share of the tokens.
         """
-        if self.loss_on_host and self.args.world_size == 1:
-            model, inputs = OutputsOnHost(model, inputs), dict(self.batch_on_host)
         factor = beta_factor(self.recipe, self.state.global_step, self.state.max_steps)
         beta = inputs.pop("beta")
         self._count_tokens(inputs)
@@ -242,7 +234,7 @@ class PairTrainer(DPOTrainer):
             metrics.pop(unknown, None)
         for name in metrics:  # TRL logs their plain mean over the step's micro-batches
             metrics[name][-1] *= share * self.current_gradient_accumulation_steps
-        return loss.to(self.args.device)
+        return loss
 
     def _count_tokens(self, inputs: dict[str, Any]) -> None:
         """Add a micro-batch to this process's tokens: with padding, without, and computed."""
@@ -253,30 +245,6 @@ class PairTrainer(DPOTrainer):
         else:
             presented, real, computed = mask.numel(), mask.sum(), mask.numel()
         self.tokens.update(presented=presented, real=real, computed=computed)
-
-
-class OutputsOnHost:
-    """A model as TRL's loss calls it, whose outputs for each token come to the host at one stroke.
-
-    What TRL makes of them, a hundred operations on a few thousand numbers with eighteen waits for
-    the device among them, is then the host's. Gradients go back the same way.
-    """
-
-    def __init__(self, model: Any, on_device: dict[str, Any]) -> None:
-        self.model = model
-        self.on_device = on_device
-
-    def __call__(self, labels: torch.Tensor, **inputs: Any) -> Any:
-        """The model's outputs for the batch on the device, which stands in for the one given."""
-        for name in inputs:
-            if name in self.on_device:
-                inputs[name] = self.on_device[name]
-        device = inputs["input_ids"].device
-        outputs = self.model(labels=labels.to(device, non_blocking=True), **inputs)
-        for name, value in outputs.items():
-            if isinstance(value, torch.Tensor):
-                outputs[name] = value.cpu()
-        return outputs
 
 
 def refuse_other_reference(recipe: Recipe, logs: dict[str, float]) -> None:

@@ -223,6 +223,17 @@ def test_generation_and_bare_calls_are_the_models_own_and_remove_leaves_no_trace
     assert state_of(model) == before
 
 
+def test_flex_attention_is_compiled_for_as_many_lengths_as_a_run_has(tiny_base: Path) -> None:
+    """Beyond dynamo's limit of 8 it would run uncompiled, and could not be recorded."""
+    import torch
+
+    before = torch._dynamo.config.recompile_limit
+    sharing = share_prefixes(tiny("qwen3"), "flex")
+    assert torch._dynamo.config.recompile_limit >= 256
+    sharing.remove()
+    assert torch._dynamo.config.recompile_limit == before
+
+
 def test_a_packed_batch_cannot_give_more_than_hidden_states(trainer: Any) -> None:
     sharing = share_prefixes(trainer.model, "sdpa")
     batch = sharing.collate(trainer.data_collator)(
