@@ -53,6 +53,8 @@ class Difference:
         runs: Training runs that were averaged; `seeds` is the chance from them, a part for each
             side that has several.
         unpaired: Share of the scores that one side lacks: they may have changed by `span`.
+        beyond: How much further than any cluster did one could go, down and up; 0 where changes
+            larger than any seen are not allowed for.
         family: Comparisons that are read together with this one, itself included.
     """
 
@@ -69,6 +71,7 @@ class Difference:
     runs: int = 1
     seeds: tuple[Part, ...] = ()
     unpaired: float = 0.0
+    beyond: Interval = (0.0, 0.0)
     family: int = 1
 
     @cached_property
@@ -146,6 +149,8 @@ class Difference:
         """Limits from questions and runs; their distances are joined by square-and-add."""
         part = self.questions
         below, above = t_distances(part.se, part.df, self.skewness, alpha)
+        down, up = self._unseen(alpha)
+        below, above = math.hypot(below, down), math.hypot(above, up)
         if self.changes is not None:
             fewer, more = self.changes.distances(alpha)
             below, above = max(below, fewer), max(above, more)
@@ -156,6 +161,13 @@ class Difference:
         paired = 1 - self.unpaired
         return paired * low - self.unpaired * self.span, paired * high + self.unpaired * self.span
 
+    def _unseen(self, alpha: float) -> Interval:
+        """What changes larger than any seen could add, down and up: they can be no more frequent
+        than the rule of three says.
+        """
+        share = clopper_pearson(0, self.questions.df + 1, alpha)[1]
+        return share * self.beyond[0], share * self.beyond[1]
+
     def detectable_at(self, alpha: float) -> float:
         """The true difference whose interval at alpha leaves out 0 with 80 % power.
 
@@ -165,7 +177,10 @@ class Difference:
         if self.clusters <= max(EXACT, fewest_flips(alpha)):
             return math.inf
         found = detectable_difference(
-            [self.questions, *self.seeds], alpha, chance_skewness(self.clusters)
+            [self.questions, *self.seeds],
+            alpha,
+            chance_skewness(self.clusters),
+            max(self._unseen(alpha)),
         )
         if self.changes is not None:
             found = max(found, self.changes.detectable_at(alpha))
@@ -180,6 +195,7 @@ def paired(
     cluster: Sequence[str],
     span: float = 1,
     weight: Sequence[float] | None = None,
+    rare: bool = False,
 ) -> Difference:
     """A paired difference of two score lists, each [questions], as a family of one.
 
@@ -188,6 +204,8 @@ def paired(
         cluster: The cluster of each question.
         span: The largest change that one score can make (1 for exact match).
         weight: What each score counts for in the mean (words of a text); 1 if not given.
+        rare: Whether to allow for rare changes that are larger than any seen, up to `span` (a
+            judge's ratings, whose losses are).
 
     Raises:
         ValueError: The lengths differ, or are 0.
@@ -201,6 +219,7 @@ def paired(
     w = np.ones(len(a)) if weight is None else np.asarray(weight, float)
     sums, sizes = cluster_sums(b - a, cluster, w)
     total = float(sizes.sum())
+    change = sums / sizes
     return Difference(
         n=len(a),
         clusters=len(sums),
@@ -212,6 +231,7 @@ def paired(
         flips=sign_flips(sums),
         span=span,
         changes=Changes.of(sums, sizes, span),
+        beyond=(span + float(change.min()), span - float(change.max())) if rare else (0.0, 0.0),
     )
 
 
@@ -249,6 +269,38 @@ def effective_clusters(sizes: Array) -> float:
     Heterogeneity, eq. 9) for a mean whose scores are independent; t has one degree less.
     """
     return float(sizes.sum() ** 2 / np.sum(sizes**2))
+
+
+def clusters_for_changes(shares: Array, changed: Array) -> float:
+    """How many equal clusters tell as much of the share of scores in clusters that change.
+
+    Large clusters may change more often than small ones, so it is the changed ones that count, and
+    one more that the sample has not shown (compare Fay and Feuer 1997, Confidence intervals for
+    directly standardized rates: a weighted count has the variance of its weights' squares, and one
+    event more). In equal clusters this is their number.
+
+    Args:
+        shares: The part of all scores that each cluster has, [clusters].
+        changed: The same of those that changed, [changed clusters].
+    """
+    unseen = 1 / clusters_without_changes(shares)
+    found = (changed.sum() + unseen) / (np.sum(changed**2) + unseen**2)
+    return min(effective_clusters(shares), float(found))
+
+
+def clusters_without_changes(shares: Array) -> float:
+    """How many equal clusters rule out as large a change as these do if none of them changed.
+
+    Of all chances to change, one for each cluster, that leave a sample without any change with
+    probability ALPHA / 2, the worst have the largest share of scores in clusters that change:
+    1 - level / share for each share above a level, 0 below.
+    """
+    logarithms = np.log(np.sort(shares)[::-1])
+    count = np.arange(1, len(shares) + 1)
+    levels = (np.cumsum(logarithms) + math.log(ALPHA / 2)) / count
+    level = np.exp(levels[logarithms > levels][-1])
+    unchanged = float(np.sum(np.minimum(shares, level)))
+    return math.log(ALPHA / 2) / math.log(unchanged)
 
 
 def skewness(sums: Array, sizes: Array) -> float:
@@ -306,7 +358,7 @@ class Changes:
     all, this is the rule of three.
 
     Attributes:
-        effective: Effective number of clusters.
+        effective: Number of equal clusters that rule out as much.
         common: The change of most clusters, in the scores' unit.
         above: Share of the scores in clusters that changed by more, `rise` their surplus over all
             scores.
@@ -339,7 +391,7 @@ class Changes:
         surplus = (change - common) * share
         up, down = change > common, change < common
         return cls(
-            effective=effective_clusters(sizes),
+            effective=clusters_for_changes(share, share[change != common]),
             common=common,
             above=float(share[up].sum()),
             rise=float(surplus[up].sum()),
@@ -442,28 +494,29 @@ def fewest_flips(alpha: float) -> int:
 
 
 def detectable_difference(
-    parts: Sequence[Part], alpha: float = ALPHA, skewness_error: float = 0.0
+    parts: Sequence[Part], alpha: float = ALPHA, skewness_error: float = 0.0, unseen: float = 0.0
 ) -> float:
     """The true difference that a two-sided test at alpha finds with 80 % power.
 
     The test is that of the interval: critical distances of the parts joined by square-and-add.
     With one part this is the noncentral t distribution's. Power is averaged over quantiles of the
     variances that samples give, and of the skewness, which widens the interval even by chance: the
-    first part's, whose standard deviation is `skewness_error`.
+    first part's, whose standard deviation is `skewness_error`. `unseen` is a distance that is
+    joined to theirs.
     """
     each = math.ceil(GRID ** (1 / (len(parts) + 1)))
     level = (np.arange(each) + 0.5) / each
     chance = (skewness_error * special.ndtri(level)).tolist()
     widened = [t_distances(1, parts[0].df, skew, alpha)[0] for skew in chance]
     quantiles = [np.array(widened), *(np.array([t_quantile(p.df, alpha)]) for p in parts[1:])]
-    squared = np.zeros(1)
+    squared = np.full(1, unseen**2)
     for part, quantile in zip(parts, quantiles, strict=True):
         variance = special.chdtri(part.df, level) / part.df * part.se**2
         critical = np.multiply.outer(quantile**2, variance).ravel()
         squared = np.add.outer(squared, critical).ravel()
     noise = math.hypot(*(part.se for part in parts))
     if noise == 0:
-        return 0.0
+        return unseen
 
     def lacking(difference: float) -> float:
         z = (difference - np.sqrt(squared)) / noise
@@ -479,11 +532,15 @@ def over_runs(
     cluster: Sequence[str],
     span: float = 1,
     weight: Sequence[float] | None = None,
+    rare: bool = False,
+    stepwise: bool = False,
 ) -> Difference:
     """A paired difference of recipes: several runs a side (training seeds, or repeated readings).
 
     Args:
         before: Scores, [runs][questions]; `after` likewise. Runs of a side are exchangeable.
+        stepwise: Whether each run after was trained on from the run before in its place: then it
+            is their differences that vary from run to run.
 
     The estimate is the difference of the means over runs. Its chance comes from questions and from
     runs, each with degrees of freedom of its own (a side of k runs has k - 1), and the distances
@@ -491,8 +548,9 @@ def over_runs(
     for the sum of both would take it at its word. With one run a side it is `paired`: then it
     holds for these runs, not for their recipes.
     """
-    one = paired(_mean(before), _mean(after), cluster, span, weight)
-    sides = [side for side in (before, after) if len(side) > 1]
+    one = paired(_mean(before), _mean(after), cluster, span, weight, rare)
+    sides = [np.subtract(after, before).tolist()] if stepwise else [before, after]
+    sides = [side for side in sides if len(side) > 1]
     if not sides or one.clusters < 2:
         return one
     seeds = tuple(spread_of_runs(side, weight) for side in sides)

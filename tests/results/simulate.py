@@ -17,6 +17,7 @@ Array = NDArray[np.float64]
 Whole = NDArray[np.int64]
 Draw = Callable[[np.random.Generator], list[s.Difference]]
 WHOLE = 0.003  # of a cluster's size is the chance that all of it gains
+LARGE, LARGE_GAINS = 40, 0.3  # a size, and how often clusters above it gain as a whole
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,10 @@ class Scenario:
     truth: tuple[float, ...]
 
 
-def gains(gain: Array, cluster: Whole, span: float = 1) -> s.Difference:
+def gains(gain: Array, cluster: Whole, span: float = 1, rare: bool = False) -> s.Difference:
     """The difference of gains that have a cluster each."""
-    return s.paired([0.0] * len(gain), gain.tolist(), cluster.astype(str).tolist(), span)
+    names = cluster.astype(str).tolist()
+    return s.paired([0.0] * len(gain), gain.tolist(), names, span, rare=rare)
 
 
 def contexts(rng: np.random.Generator, count: int) -> Whole:
@@ -66,14 +68,19 @@ def rare_changes(count: int, rate: float, sign: float) -> Draw:
     return draw
 
 
-def judged(count: int, loss: float, rate: float) -> Draw:
-    """Ratings of no true difference: rare losses of `loss` points, small gains elsewhere."""
+def judged(count: int, loss: float, rate: float, runs: int = 1, noise: float = 0.6) -> Draw:
+    """Ratings of no true difference: rare losses of `loss` points, small gains elsewhere.
+
+    The difference of two ratings of one question has a standard deviation of `noise`.
+    """
 
     def draw(rng: np.random.Generator) -> list[s.Difference]:
-        noise = rng.normal(0, 0.6, count)
-        rare = rng.random(count) < rate
-        gain = noise + np.where(rare, -loss, loss * rate / (1 - rate))
-        return [gains(gain, np.arange(count), 9)]
+        found = []
+        for _ in range(runs):
+            rare = rng.random(count) < rate
+            gain = rng.normal(0, noise, count) + np.where(rare, -loss, loss * rate / (1 - rate))
+            found.append(gains(gain, np.arange(count), 9, rare=True))
+        return found
 
     return draw
 
@@ -131,18 +138,37 @@ def giant(rng: np.random.Generator) -> list[s.Difference]:
     return [gains(gain, cluster, 99)]
 
 
-def whole_clusters(rng: np.random.Generator) -> list[s.Difference]:
-    """Some of 200 clusters of lognormal size gain as a whole, large ones more often."""
-    sizes = np.maximum(1, np.round(rng.lognormal(1, 1.3, 200))).astype(int)
-    changed = rng.random(200) < WHOLE * sizes
-    cluster = np.arange(200).repeat(sizes)
-    return [gains(changed[cluster].astype(float), cluster)]
+def in_proportion(sizes: Array) -> Array:
+    """The chance that a cluster gains, in proportion to its size."""
+    return np.minimum(1, WHOLE * sizes)
 
 
-def whole_truth() -> float:
-    """The share of questions in such clusters, over very many of them."""
-    sizes = np.maximum(1, np.round(np.random.default_rng(0).lognormal(1, 1.3, 1_000_000)))
-    return float(np.sum(np.minimum(1, WHOLE * sizes) * sizes) / np.sum(sizes))
+def large_alone(sizes: Array) -> Array:
+    """The chance that a cluster gains where only large ones do."""
+    return np.where(sizes > LARGE, LARGE_GAINS, 0.0)
+
+
+def lognormal_sizes(rng: np.random.Generator, count: int) -> Array:
+    """Sizes of clusters, a few of which are very large."""
+    return np.maximum(1, np.round(rng.lognormal(1, 1.3, count)))
+
+
+def whole_clusters(chance: Callable[[Array], Array]) -> Draw:
+    """Some of 200 clusters of lognormal size gain as a whole, by a chance that size decides."""
+
+    def draw(rng: np.random.Generator) -> list[s.Difference]:
+        sizes = lognormal_sizes(rng, 200)
+        changed = rng.random(200) < chance(sizes)
+        cluster = np.arange(200).repeat(sizes.astype(int))
+        return [gains(changed[cluster].astype(float), cluster)]
+
+    return draw
+
+
+def whole_truth(chance: Callable[[Array], Array]) -> float:
+    """The share of questions in clusters that gain, over very many of them."""
+    sizes = lognormal_sizes(np.random.default_rng(0), 1_000_000)
+    return float(np.sum(chance(sizes) * sizes) / np.sum(sizes))
 
 
 def format_kept(count: int, rate: float) -> Draw:
@@ -168,9 +194,12 @@ SCENARIOS = [
     Scenario("exact match, 12 contexts, effect 0.05", exact_match(12, 0.05), (0.05,)),
     Scenario("3 contexts in 278 change, both ways", rare_changes(278, 0.01, 0), (0.0,)),
     Scenario("17 contexts in 278 change, all upward", rare_changes(278, 0.06, 1), (0.01,)),
-    Scenario("80 ratings, symmetric", judged(80, 0, 0.05), (0.0,)),
+    Scenario("80 ratings, symmetric", judged(80, 0, 0.05, noise=2.0), (0.0,)),
     Scenario("80 ratings, 1 in 20 loses 6 points", judged(80, 6, 0.05), (0.0,)),
     Scenario("80 ratings, 1 in 10 loses 6 points", judged(80, 6, 0.10), (0.0,)),
+    Scenario("80 ratings, 1 in 33 loses 6 points", judged(80, 6, 0.03), (0.0,)),
+    Scenario("10 runs, 80 ratings, 1 in 33 loses 6 points", judged(80, 6, 0.03, 10), (0.0,) * 10),
+    Scenario("10 runs, 80 ratings, 1 in 20 loses 6 points", judged(80, 6, 0.05, 10), (0.0,) * 10),
     Scenario("family of 7 runs, one with an effect", family(7, 0.2), (0.2,) + (0.0,) * 6),
     Scenario("family of 7 runs, no effect", family(7, 0.0), (0.0,) * 7),
     Scenario("3 seeds, no spread between them", seeds(3, 0), (0.0,)),
@@ -188,7 +217,16 @@ SCENARIOS = [
     Scenario("20 clusters of very unequal size", unequal(20, 1.5), (0.0,)),
     Scenario("50 clusters of very unequal size", unequal(50, 1.5), (0.0,)),
     Scenario("one cluster with half of the questions", giant, (0.0,)),
-    Scenario("whole clusters gain, large ones more often", whole_clusters, (whole_truth(),)),
+    Scenario(
+        "whole clusters gain, large ones more often",
+        whole_clusters(in_proportion),
+        (whole_truth(in_proportion),),
+    ),
+    Scenario(
+        "whole clusters gain, only large ones",
+        whole_clusters(large_alone),
+        (whole_truth(large_alone),),
+    ),
     Scenario("format from 0 to 98 %, 30 questions", format_kept(30, 0.98), (0.98,)),
     Scenario("format from 0 to 99.5 %, 80 questions", format_kept(80, 0.995), (0.995,)),
     Scenario("format from 0 to 99.8 %, 278 questions", format_kept(278, 0.998), (0.998,)),

@@ -250,9 +250,73 @@ def test_changes_are_those_from_what_most_clusters_did() -> None:
     found = s.Changes.of(sums, np.array([1.0, 3, 2, 2]), 1)
     assert found == s.Changes(64 / 18, 0, 0.125, 0.125, 0, 0, 1, 0.125, 0, 0.125)
     kept = s.Changes.of(np.array([2.0, 2, 2, -1]), np.full(4, 2.0), 1)
-    assert kept == s.Changes(4, 1, 0, 0, 0.25, 0.375, 1, 0.75, 0.25, 0.875)
+    expected = [4, 1, 0, 0, 0.25, 0.375, 1, 0.75, 0.25, 0.875]
+    assert list(vars(kept).values()) == pytest.approx(expected)
     assert s.Changes.of(np.array([1.0, -1, 0, 0]), np.ones(4), 1) is None  # half is not most
     assert s.Changes.of(np.array([1.0, -1, 0, 0, 0]), np.ones(5), 1) is not None
+
+
+def test_clusters_without_changes_by_hand() -> None:
+    assert s.clusters_without_changes(np.full(7, 1 / 7)) == pytest.approx(7)
+    # level .0921: 1 - .0921 / .5 of the first changes, and so on; .2763 does not
+    assert s.clusters_without_changes(np.array([0.25, 0.5, 0.25])) == pytest.approx(2.8679123)
+    # of the small one, below the level of .0245, nothing changes: .98 x .025 + .02 does not
+    assert s.clusters_without_changes(np.array([0.98, 0.02])) == pytest.approx(1.1852712)
+
+
+@given(st.lists(st.floats(0.1, 100), min_size=2, max_size=8), st.integers(0, 2**32))
+def test_no_chances_to_change_hide_more_than_clusters_without_changes_allow(
+    sizes: list[float], seed: int
+) -> None:
+    shares = np.array(sizes) / sum(sizes)
+    allowed = 1 - 0.025 ** (1 / s.clusters_without_changes(shares))
+    # chances not to change, whose product is 2.5 %
+    stay = 0.025 ** np.random.default_rng(seed).dirichlet(np.ones(len(sizes)))
+    assert float(np.sum((1 - stay) * shares)) <= allowed + 1e-9
+
+
+def test_clusters_for_changes_by_hand() -> None:
+    equal = np.full(7, 1 / 7)
+    for count in range(8):
+        assert s.clusters_for_changes(equal, equal[:count]) == pytest.approx(7)
+    # two of .05 and 90 of .01, which rule out as much as 41.7 if none changed
+    shares = np.array([0.05] * 2 + [0.01] * 90)
+    assert s.clusters_for_changes(shares, np.zeros(0)) == pytest.approx(41.68680)
+    # (.06 + 1 / 41.7) / (.05**2 + .01**2 + 1 / 41.7**2)
+    assert s.clusters_for_changes(shares, np.array([0.05, 0.01])) == pytest.approx(26.44936)
+    # many small ones changed: no more than 1 / sum of the squared shares
+    assert s.clusters_for_changes(shares, np.full(20, 0.01)) == pytest.approx(1 / 0.014)
+    found = s.Changes.of(np.array([5.0, 0] + [-1.0] + [0] * 89), shares * 100, 1)
+    assert found is not None
+    assert found.effective == pytest.approx(26.44936)
+
+
+def test_rare_changes_by_hand() -> None:
+    before, after = [5.0] * 20, [4.0, 6.0] * 10
+    names = [str(i) for i in range(20)]
+    d = s.paired(before, after, names, 9, rare=True)
+    assert d.beyond == (8, 8)
+    # t 2.0930241 x sqrt(20 / 19 / 20), and 8 x .1684335 by the rule of three
+    expected = math.hypot(2.0930241 * math.sqrt(1 / 19), 8 * 0.1684335)
+    assert (d.low, d.high) == pytest.approx((-expected, expected), rel=1e-6)
+    assert s.paired(before, after, names, 9).high == pytest.approx(2.0930241 * math.sqrt(1 / 19))
+    fallen = s.paired([9.0] * 20, [1.0, *[9.0] * 18, 8.5], names, 9, rare=True)
+    assert fallen.beyond == (1, 9)
+    both = s.over_runs([before], [after, after[1:] + [3.0]], names, 9, rare=True)
+    assert both.beyond == (8.5, 9)  # means over runs: one fell by .5, none rose
+
+
+def test_detectable_allows_for_rare_changes() -> None:
+    part = s.Part(0.1, 1e9)
+    plain = s.detectable_difference([part])
+    assert plain == pytest.approx(0.1 * (1.9599640 + 0.8416212), abs=1e-4)
+    found = s.detectable_difference([part], unseen=0.3)
+    assert found == pytest.approx(math.hypot(0.19599640, 0.3) + 0.08416212, abs=1e-4)
+    assert s.detectable_difference([s.Part(0.0, 30)], unseen=0.3) == 0.3
+    names = [str(i) for i in range(80)]
+    scores = [5.0] * 80, [4.0, 6.0] * 40
+    one, other = (s.paired(*scores, names, 9, rare=rare) for rare in (False, True))
+    assert one.detectable < 0.4 < other.detectable < 0.6
 
 
 def test_no_interval_has_zero_width() -> None:
@@ -474,6 +538,17 @@ def test_both_sides_of_runs_by_hand() -> None:
     assert one.se_runs == pytest.approx((0.25 + 4 / 3) ** 0.5)
     weighted = s.over_runs([[0, 0]], [[0, 0], [4, 0]], ["a", "b"], 100, [1, 3])
     assert weighted.se_runs == pytest.approx(0.5)  # run means 0 and 1
+
+
+def test_steps_vary_by_their_differences() -> None:
+    before = [[0.0, 1, 0, 1], [1.0, 1, 1, 1]]
+    after = [[1.0, 1, 0, 1], [1.0, 1, 1, 1]]
+    names = list("abcd")
+    d = s.over_runs(before, after, names, stepwise=True)
+    assert (d.before, d.after, d.delta, d.runs) == (0.75, 0.875, 0.125, 2)
+    assert [(part.se, part.df) for part in d.seeds] == [(pytest.approx(0.125), 1)]  # .25 and 0
+    one = s.over_runs(before[:1], after[:1], names, stepwise=True)
+    assert one.seeds == ()
 
 
 def test_scores_of_one_side_only_widen_the_interval_by_all_they_can() -> None:
