@@ -28,6 +28,7 @@ class Measure:
             exact match are about what the whole validation split can tell apart, half a point of
             rating about what 80 judged questions can. 0: nothing is called none.
         higher_is_better: None where the output does not say.
+        rare: Whether losses larger than any seen are allowed for.
     """
 
     label: str
@@ -35,6 +36,7 @@ class Measure:
     span: float = 1
     margin: float = 0.03
     higher_is_better: bool | None = True
+    rare: bool = False
 
 
 MEASURES = {
@@ -46,7 +48,7 @@ MEASURES = {
     "lenient_em": Measure("right by the experiment log's lenient rule, %"),
     "calc_used": Measure("replies with an expression worked out, %", higher_is_better=None),
     "prompt_level_strict_acc": Measure("prompts followed, strict, %"),
-    "score": Measure("rating from 1 to 10", factor=1, span=9, margin=0.5),
+    "score": Measure("rating from 1 to 10", factor=1, span=9, margin=0.5, rare=True),
     "success": Measure("rated 7 or more, %", margin=0.1),
 }
 LOGARITHMS = ("perplexity", "bits_per_byte")  # no shares, even where all lie between 0 and 1
@@ -190,12 +192,13 @@ def compare(
         raise InputError(f"a margin of {margin} is no size; give one from 0 up")
     given = [after] if isinstance(after, Mapping) else list(after)
     runs = [run for place, run in enumerate(given) if run not in given[:place]]
-    benches = [bench for bench in before if all(bench in run for run in runs)]
+    benches = apart(before, [name for name in before if all(name in run for run in runs)])
     if not benches:
         there = ", ".join(dict.fromkeys(bench for run in runs for bench in run))
         raise InputError(f"not comparable: before has {', '.join(before)}, after has {there}")
     everything = {*before, *(bench for run in runs for bench in run)}
-    warnings = [f"{bench}: only on one side" for bench in sorted(everything - {*benches})]
+    one_sided = [b for b in everything if any(b not in side for side in (before, *runs))]
+    warnings = [f"{bench}: only on one side" for bench in sorted(one_sided)]
     if len(runs) < len(given):
         copies = len(given) - len(runs)
         warnings.append(f"{copies} of the runs after are copies of others and are left out")
@@ -210,18 +213,38 @@ def compare(
     return in_families(rows), list(dict.fromkeys(warnings))
 
 
+def apart(tables: Table, benches: Sequence[str]) -> list[str]:
+    """The benches, without the tasks and groups that the table of another group holds wholly."""
+    tasks = {bench: {*tables[bench].groups.get("task", [bench])} for bench in benches}
+    return [
+        bench
+        for bench in benches
+        if not any(
+            tasks[bench] <= tasks[group]
+            and len(tables[group].item) > len(tables[bench].item)
+            and tables[bench].metrics.keys() <= tables[group].metrics.keys()
+            for group in benches
+        )
+    ]
+
+
 def check(before: Scores, after: Scores) -> list[str]:
     """Warnings about two score tables. Raises InputError if they must not be compared."""
     refused = different(before.identity, after.identity)
-    if refused:
-        raise InputError(
-            f"{before.bench}: not comparable, {', '.join(refused)} differ before and after; "
-            "score both the same way"
-        )
     warnings = [
         f"{before.bench}: {key} is known on one side only"
         for key in sorted({*before.identity} ^ {*after.identity})
     ]
+    if refused == ["chat template"] and "prompts" in before.identity.keys() & after.identity.keys():
+        warnings.append(f"{before.bench}: the chat templates differ, the prompts do not")
+        refused = []
+    if refused:
+        sizes = len(before.item), len(after.item)
+        counted = f" ({sizes[0]} questions before, {sizes[1]} after)" if len({*sizes}) > 1 else ""
+        raise InputError(
+            f"{before.bench}: not comparable, {', '.join(refused)} differ before and after"
+            f"{counted}; score both the same way"
+        )
     for key in different(before.circumstances, after.circumstances):
         one, other = before.circumstances[key], after.circumstances[key]
         warnings.append(f"{before.bench}: {key} differs: {one} before, {other} after")
@@ -270,9 +293,16 @@ def uneven_clusters(row: Row) -> list[str]:
 
 
 def compare_metric(
-    before: Sequence[Scores], after: Sequence[Scores], metric: str, margin: float | None = None
+    before: Sequence[Scores],
+    after: Sequence[Scores],
+    metric: str,
+    margin: float | None = None,
+    stepwise: bool = False,
 ) -> Iterator[Row]:
-    """One metric on the items that all runs scored: overall, then by group."""
+    """One metric on the items that all runs scored: overall, then by group.
+
+    `stepwise`: each run after was trained on from the run before in its place.
+    """
     runs = [*before, *after]
     scored = scored_by_all(runs, metric)
     if not scored:
@@ -291,6 +321,8 @@ def compare_metric(
                 at(names, first.item, first.cluster),
                 measure.span,
                 at(names, first.item, first.weights.get(metric) or [1.0] * len(first.item)),
+                measure.rare,
+                stepwise,
             )
             share = unpaired / (unpaired + len(names))
             yield Row(
@@ -347,7 +379,7 @@ def is_ours(scores: Scores, metric: str) -> bool:
     """Whether MEASURES speaks of this metric; other tasks use the same names for other scales."""
     if metric in ("score", "success"):
         return "judge" in scores.identity
-    is_tatqa = scores.bench.startswith("tatqa")
+    is_tatqa = "answer_type" in scores.groups
     return metric in MEASURES and (is_tatqa or metric == "prompt_level_strict_acc")
 
 

@@ -4,7 +4,8 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ SCORE_FIELDS = {
     "missing",
     "unparsable",
 }
+NO_FILTER = "none"  # lm-eval's name for replies taken as they are
 SYNTHETIC = "synthetic-"  # so begin the names of generated questions
 SUCCESS = 7  # a rating from here up counts as a success
 # metrics of (log-likelihood, units): the mean log-perplexity per unit, in nats or bits
@@ -87,11 +89,18 @@ def results_files(path: Path) -> list[Path]:
         return [path]
     files = sorted(path.rglob("results_*.json")) or sorted(path.rglob("results.json"))
     if not files:
+        refuse_packed(path.rglob("results*.json.*"))
         raise InputError(
             f"{path}: no lm-eval results_*.json there; "
             "run lm_eval with --output_path and --log_samples"
         )
     return files
+
+
+def refuse_packed(files: Iterable[Path]) -> None:
+    """Raise InputError that names the first of these compressed files, if there is any."""
+    for file in sorted(files):
+        raise InputError(f"{file}: is packed; unpack it and what lies beside it first")
 
 
 def results_file(path: Path) -> Path:
@@ -102,31 +111,55 @@ def results_file(path: Path) -> Path:
 def read_results(file: Path) -> dict[str, Any]:
     """The content of an lm-eval results file. Raises InputError."""
     results = read_json(file)
-    if not isinstance(results, dict) or not {"config", "configs", "versions"} <= results.keys():
+    if not isinstance(results, dict) or not all(
+        isinstance(results.get(part), dict) for part in ("config", "configs", "versions")
+    ):
         raise InputError(f"{file}: not an lm-eval results file")
     return results
 
 
 def samples(results: Path) -> list[Row]:
     """All samples logged with a results file, each with its task's name. Raises InputError."""
+    content = read_results(results)
     stamp = results.stem.removeprefix("results").removeprefix("_")
-    if stamp:
-        files = sorted(results.parent.glob(f"samples_*_{glob_safe(stamp)}.jsonl"))
-        tasks = [file.stem.removeprefix("samples_").removesuffix(f"_{stamp}") for file in files]
-    else:  # lm-eval up to 0.4.2: results.json beside <model args>_<task>.jsonl
-        tasks = sorted(read_results(results)["configs"])
-        files = [f for task in tasks for f in results.parent.glob(f"*_{glob_safe(task)}.jsonl")]
+    files = dated_files(results.parent, stamp) if stamp else undated_files(results.parent, content)
     rows = []
-    for file, task in zip(files, tasks, strict=False):
+    for task, file in files.items():
         found = [{**row, "task": task} for row in read_lines(file)]
         if found and "metrics" not in found[0]:
-            found = completed(found, read_results(results).get("results", {}).get(task, {}))
+            found = completed(found, content.get("results", {}).get(task, {}))
         rows += found
     if not rows:
+        refuse_packed(results.parent.glob("*.jsonl.*"))
         raise InputError(
             f"{results}: no samples_*_{stamp}.jsonl beside it; run lm_eval with --log_samples"
         )
     return rows
+
+
+def dated_files(folder: Path, stamp: str) -> dict[str, Path]:
+    """The samples files of one date by task."""
+    files = sorted(folder.glob(f"samples_*_{glob_safe(stamp)}.jsonl"))
+    return {file.stem.removeprefix("samples_").removesuffix(f"_{stamp}"): file for file in files}
+
+
+def undated_files(folder: Path, results: dict[str, Any]) -> dict[str, Path]:
+    """The same of lm-eval up to 0.4.2: <model args>_<task>.jsonl, by the longest name that fits.
+
+    Raises InputError where two files are of one task.
+    """
+    found: dict[str, Path] = {}
+    for file in sorted(folder.glob("*.jsonl")):
+        fitting = [task for task in results["configs"] if file.stem.endswith(f"_{task}")]
+        task = max(fitting, key=len, default=None)
+        if task in found:
+            raise InputError(
+                f"{folder}: {found[task].name} and {file.name} both end in {task}; move the one "
+                "that is not of results.json away"
+            )
+        if task is not None:
+            found[task] = file
+    return dict(sorted(found.items()))
 
 
 def completed(rows: list[Row], scored: Row) -> list[Row]:
@@ -136,7 +169,7 @@ def completed(rows: list[Row], scored: Row) -> list[Row]:
     one filter, then all for the next.
     """
     names = [key.split(",", 1) for key in scored if "," in key and "_stderr," not in key]
-    filters = list(dict.fromkeys(name for _, name in names)) or ["none"]
+    filters = list(dict.fromkeys(name for _, name in names)) or [NO_FILTER]
     before: dict[str, int] = {}  # how often a question was seen
     found = []
     for row in rows:
@@ -193,15 +226,150 @@ def read_tables(file: Path, cluster_key: str | None = None) -> tuple[dict[str, S
     tables = {}
     warnings: list[str] = []
     for bench, rows in benches.items():
-        try:
+        with readable(file, bench):
             tables[bench], warned = table(bench, rows, results, cluster_key)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(
-                f"{file}: samples of {bench} cannot be read ({type(error).__name__}: {reason})"
-            ) from None
-        warnings += warned
+            warnings += warned + unlike_figures(tables[bench], results)
+    for group in results.get("groups") or {}:
+        with readable(file, group):
+            warnings += add_group(group, tables, benches, results, cluster_key)
     return tables, warnings
+
+
+@contextmanager
+def readable(file: Path, bench: str) -> Iterator[None]:
+    """Raise InputError where samples are not of the shape that lm-eval gives them."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{file}: samples of {bench} cannot be read ({type(error).__name__}: {reason})"
+        ) from None
+
+
+def unlike_figures(scores: Scores, results: dict[str, Any]) -> list[str]:
+    """A warning for each metric whose figure in the results is not the mean over the samples."""
+    figures = (results.get("results") or {}).get(scores.bench) or {}
+    found = []
+    for metric in scores.metrics:
+        theirs, ours = figure(figures, metric), mean(scores, metric)
+        if theirs is None or ours is None or is_close(theirs, ours):
+            continue
+        found.append(
+            f"{scores.bench}: {metric} is {theirs:.6g} in the results file, but {ours:.6g} over "
+            "the samples; what follows is about the samples"
+        )
+    return found
+
+
+def figure(figures: Row, metric: str) -> float | None:
+    """A metric's figure in the results, as a mean over questions; None where there is none."""
+    value = figures.get(metric if "," in metric else f"{metric},none")
+    if not isinstance(value, int | float) or finite(value) is None:
+        return None
+    if metric.split(",")[0].endswith("perplexity"):  # there it is exp of the mean
+        return math.log(value) if value > 0 else None
+    return float(value)
+
+
+def mean(scores: Scores, metric: str) -> float | None:
+    """The weighted mean of a metric over all questions that have it; None where none does."""
+    weights = scores.weights.get(metric) or [1.0] * len(scores.item)
+    known = [
+        (value * weight, weight)
+        for value, weight in zip(scores.metrics[metric], weights, strict=True)
+        if value is not None
+    ]
+    total = sum(weight for _, weight in known)
+    return sum(value for value, _ in known) / total if total > 0 else None
+
+
+def is_close(one: float, other: float) -> bool:
+    """Are two means of the same scores the same, up to rounding?"""
+    return math.isclose(one, other, rel_tol=1e-5, abs_tol=1e-6)
+
+
+def add_group(
+    group: str,
+    tables: dict[str, Scores],
+    benches: dict[str, list[Row]],
+    results: dict[str, Any],
+    cluster_key: str | None,
+) -> list[str]:
+    """Add lm-eval's group of tasks as a table of all their questions; warnings if that cannot be.
+
+    Its tasks, and its groups of tasks, are columns to break down by.
+    """
+    children = {name: leaves(name, results) for name in subtasks(group, results)}
+    tasks = [task for found in children.values() for task in found]
+    if group in tables or not tasks:
+        return []
+    if not set(tasks) <= tables.keys():
+        return [f"{group}: the samples of some of its tasks are not here, no row for the group"]
+    rows = [row for task in tasks for row in benches[task]]
+    pooled, _ = table(group, rows, results, cluster_key)
+    parts = [tables[task] for task in tasks]
+    task_of = {item: part.bench for part in parts for item in part.item}
+    figures = results["groups"][group]
+    weights = {m: group_weights(parts, m, figures) for m in pooled.metrics}
+    known = {metric: found for metric, found in weights.items() if found is not None}
+    if len(task_of) != len(pooled.item) or not known:
+        return [f"{group}: its figure is no mean over its tasks' questions, no row for the group"]
+    labels = {"task": [task_of[item] for item in pooled.item]}
+    if any(found != [name] for name, found in children.items()):
+        child_of = {task: name for name, found in children.items() for task in found}
+        labels = {"group": [child_of[task] for task in labels["task"]], **labels}
+    tables[group] = pooled.model_copy(
+        update={
+            "groups": labels,
+            "metrics": {metric: pooled.metrics[metric] for metric in known},
+            "weights": {
+                metric: [found[task] for task in labels["task"]]
+                for metric, found in known.items()
+                if len(set(found.values())) > 1
+            },
+            "higher_is_better": {
+                metric: better
+                for metric, better in parts[0].higher_is_better.items()
+                if metric in known and all(p.higher_is_better.get(metric) == better for p in parts)
+            },
+        }
+    )
+    return []
+
+
+def subtasks(group: str, results: dict[str, Any]) -> list[str]:
+    """The tasks and groups that a group is made of."""
+    return list((results.get("group_subtasks") or {}).get(group) or [])
+
+
+def leaves(name: str, results: dict[str, Any]) -> list[str]:
+    """All tasks of a group, those of its groups included; a task itself."""
+    inside = subtasks(name, results)
+    return [task for child in inside for task in leaves(child, results)] if inside else [name]
+
+
+def group_weights(parts: Sequence[Scores], metric: str, figures: Row) -> dict[str, float] | None:
+    """What a question of each task counts for in the group's figure.
+
+    1 where all count the same, 1 over the task's questions where its tasks do. None where neither
+    gives the figure.
+    """
+    if not all(metric in part.metrics and metric not in part.weights for part in parts):
+        return None
+    theirs = figure(figures, metric)
+    sizes = {part.bench: len(part.item) for part in parts}
+    means = {part.bench: mean(part, metric) for part in parts}
+    known = [value for value in means.values() if value is not None]
+    if theirs is None or len(known) < len(means):
+        return None
+    total = sum(sizes.values())
+    by_question = sum(sizes[name] * (means[name] or 0) for name in means) / total
+    if is_close(theirs, by_question):
+        return dict.fromkeys(means, 1.0)
+    if is_close(theirs, sum(known) / len(known)):
+        return {name: total / size / len(sizes) for name, size in sizes.items()}
+    return None
 
 
 def bench_of(row: Row, file: Path) -> str:
@@ -212,7 +380,8 @@ def bench_of(row: Row, file: Path) -> str:
 
 
 def is_tatqa(row: Row) -> bool:
-    return "context_uid" in row["doc"]
+    """Is this a question of TAT-QA? Others may have an entry of one of these names."""
+    return {"uid", "context_uid", "answer_type", "answer_from", "scale"} <= {*row["doc"]}
 
 
 def table(
@@ -222,7 +391,7 @@ def table(
     tatqa = is_tatqa(rows[0])
     by_filter: dict[str, dict[str, Row]] = {}
     for row in rows:
-        named = by_filter.setdefault(str(row.get("filter", "none")), {})
+        named = by_filter.setdefault(str(row.get("filter", NO_FILTER)), {})
         named[_free(item_name(row), named)] = row
     first = next(iter(by_filter.values()))
     docs = [row["doc"] for row in first.values()]
@@ -260,7 +429,7 @@ def table(
 
 def item_name(row: Row) -> str:
     """What names a question: TAT-QA's uid, else task and document."""
-    return str(row["doc"].get("uid") or f"{row['task']}/{row['doc_id']}")
+    return str(row["doc"]["uid"]) if is_tatqa(row) else f"{row['task']}/{row['doc_id']}"
 
 
 def _free(name: str, taken: dict[str, Row]) -> str:
@@ -276,7 +445,8 @@ def clusters(rows: dict[str, Row], key: str | None) -> list[str]:
     """The cluster of each row: as asked for, else TAT-QA's context, else the document."""
     if key is None or not all(key in row["doc"] for row in rows.values()):
         return [
-            str(row["doc"].get("context_uid") or name.split(" #")[0]) for name, row in rows.items()
+            str(row["doc"]["context_uid"]) if is_tatqa(row) else name.split(" #")[0]
+            for name, row in rows.items()
         ]
     return [json.dumps(row["doc"][key], sort_keys=True) for row in rows.values()]
 
@@ -318,13 +488,16 @@ def cluster_warnings(bench: str, docs: list[Row], cluster_key: str | None) -> li
 def columns(
     by_filter: dict[str, dict[str, Row]], items: list[str]
 ) -> tuple[dict[str, list[float | None]], dict[str, list[float]], set[str]]:
-    """Columns of scores, their weights where these are not 1, and metrics that have none."""
+    """Columns of scores, their weights where these are not 1, and metrics that have none.
+
+    A column is called after its metric, and after its filter where that has a name.
+    """
     metrics: dict[str, list[float | None]] = {}
     weights: dict[str, list[float]] = {}
     left_out: set[str] = set()
     for filter_name, rows in by_filter.items():
         for metric in next(iter(rows.values())).get("metrics", ()):
-            name = metric if len(by_filter) == 1 else f"{metric},{filter_name}"
+            name = metric if filter_name == NO_FILTER else f"{metric},{filter_name}"
             read = [score(metric, rows[i].get(metric)) if i in rows else (None, 1.0) for i in items]
             if any(value is NotImplemented for value, _ in read):
                 left_out.add(name)
@@ -332,9 +505,9 @@ def columns(
             metrics[name] = [value for value, _ in read]
             if any(weight != 1 for _, weight in read):
                 weights[name] = [weight for _, weight in read]
-    tatqa = [name for name in TATQA if name in metrics and len(by_filter) == 1]
-    if tatqa and all("context_uid" in row["doc"] for row in by_filter.popitem()[1].values()):
-        metrics = {name: metrics[name] for name in tatqa}
+    tatqa = {name: metrics[name] for name in TATQA if name in metrics}
+    if tatqa and all(is_tatqa(row) for rows in by_filter.values() for row in rows.values()):
+        metrics = tatqa
     return metrics, weights, left_out
 
 

@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from results import InputError, compare, outputs
@@ -34,8 +34,9 @@ def flips(before: Path, after: Path, found: dict[str, list[Row]]) -> str:
     """Questions that went from right to wrong and back by a bench's first metric, both replies."""
     lines = []
     for bench, rows in found.items():
-        metric = rows[0].metric.split(",")[0]
-        sides = [replies(path, bench, metric) for path in (before, after)]
+        metric = rows[0].metric
+        tasks = {row.group for row in rows if row.column == "task"}
+        sides = [replies(path, bench, metric, tasks) for path in (before, after)]
         pairs = [(one, sides[1][name]) for name, one in sides[0].items() if name in sides[1]]
         known = [(a, b) for a, b in pairs if a.score is not None and b.score is not None]
         lost = [(a, b) for a, b in known if (a.score or 0) > (b.score or 0)]
@@ -63,20 +64,25 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
 
 
-def replies(path: Path, bench: str, metric: str) -> dict[str, Reply]:
-    """Replies of a bench by question, from an lm-eval output or a run folder. Raises InputError."""
+def replies(path: Path, bench: str, metric: str, tasks: Collection[str] = ()) -> dict[str, Reply]:
+    """Replies of a bench (a group: of its tasks) by question, as its metric's filter left them.
+
+    From an lm-eval output or a run folder. Raises InputError.
+    """
     folder = path.parent if path.name == "record.json" else path
     if (folder / "record.json").is_file():
         path = folder / bench
+    name, _, filter_name = metric.partition(",")
     rows = [
         row
         for file in outputs.results_files(path)
         for row in outputs.samples(file)
-        if outputs.bench_of(row, file) == bench
+        if outputs.bench_of(row, file) in (tasks or {bench})
+        and row.get("filter", outputs.NO_FILTER) == (filter_name or outputs.NO_FILTER)
     ]
     if not rows:
         raise InputError(f"{path}: no samples of {bench} for --flips")
-    return {reply.item: reply for reply in outputs.replies(rows, metric)}
+    return {reply.item: reply for reply in outputs.replies(rows, name)}
 
 
 def headlines(pairs: Sequence[tuple[Path, Path]]) -> str:

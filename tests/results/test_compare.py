@@ -83,7 +83,6 @@ def test_comparison_holds_the_hand_computed_figures(lm_eval_output: Output) -> N
     [
         (lambda text: text.replace('"until": []', '"until": ["x"]'), "generation settings"),
         (lambda text: text.replace('"tatqa_span": 1.0', '"tatqa_span": 2.0'), "task version"),
-        (lambda text: text.replace("c0ffee", "decaf"), "chat template"),
         (
             lambda text: text.replace('"gen_kwargs": null', '"gen_kwargs": {"temperature": 1}'),
             "overridden generation settings",
@@ -104,6 +103,29 @@ def test_other_settings_are_refused_by_name(
     error = capsys.readouterr().err
     reason = f"not comparable, {named} differ before and after"
     assert error == f"error: tatqa: {reason}; score both the same way\n"
+
+
+def test_another_chat_template_that_makes_the_same_prompts_is_a_warning(
+    lm_eval_output: Output, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, after = lm_eval_output("a", 0.5), lm_eval_output("b", 0.5)
+    file = outputs.results_file(after)
+    file.write_text(file.read_text().replace("c0ffee", "decaf"))
+    assert main(["compare", str(before), str(after)]) == 0
+    errors = capsys.readouterr().err
+    assert errors == "warning: tatqa: the chat templates differ, the prompts do not\n"
+    samples = next(after.rglob("samples_tatqa_count*"))
+    samples.write_text(samples.read_text().replace('"prompt_hash": "', '"prompt_hash": "x'))
+    assert main(["compare", str(before), str(after)]) == 2
+    assert "not comparable, prompts, chat template differ" in capsys.readouterr().err
+
+
+def test_another_number_of_questions_is_said_where_it_is_refused(lm_eval_output: Output) -> None:
+    before, after = lm_eval_output("a", 0.5), lm_eval_output("b", 0.5)
+    file = next(after.rglob("samples_tatqa_count*"))
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-3]))
+    with pytest.raises(InputError, match=r"\(80 questions before, 77 after\); score both"):
+        compare.compare(compare.load(before)[0], compare.load(after)[0])
 
 
 @pytest.mark.parametrize(
@@ -395,6 +417,22 @@ def test_a_metric_is_a_judges_only_where_a_judge_gave_it(metric: str) -> None:
     toxicity = scores([0.7, 0.9], metric, higher_is_better={metric: False})
     other = compare.measure_of([toxicity], metric, None)
     assert (other.span, other.margin, other.higher_is_better) == (1, 0, False)
+
+
+def test_tatqa_is_known_by_its_questions_and_not_by_the_name_of_a_task() -> None:
+    other = scores([0.0, 1.0], "em", bench="tatqa_of_others")
+    assert compare.measure_of([other], "em", None).margin == 0
+    ours = scores([0.0, 1.0], "em", bench="tatqa", groups={"answer_type": ["span", "count"]})
+    assert compare.measure_of([ours], "em", None) == compare.MEASURES["em"]
+
+
+def test_ratings_allow_for_losses_that_were_not_seen() -> None:
+    sides = [scores([float(3 + i % k) for i in range(20)], "score", identity={"judge": "j"})
+             for k in (2, 3)]  # fmt: skip
+    d = compare.compare({"b": sides[0]}, {"b": sides[1]})[0]["b"][0].difference
+    assert d.beyond == (8, 7)  # one lost a point, one gained two; nine is the most
+    plain = [scores(side.metrics["score"]) for side in sides]
+    assert compare.compare({"b": plain[0]}, {"b": plain[1]})[0]["b"][0].difference.beyond == (0, 0)
 
 
 def test_a_direction_is_that_of_either_output_and_they_must_agree() -> None:

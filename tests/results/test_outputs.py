@@ -310,6 +310,199 @@ def test_replies_of_both_kinds_are_shown() -> None:
     assert chosen.text == "choice 1"  # -94.5 is likelier than -109.3
 
 
+def test_a_groups_table_has_its_own_figure_and_is_broken_down_by_its_tasks(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sides = [CORPUS / "groups" / side / "by_question_local" for side in ("before", "after")]
+    assert main(["compare", *map(str, sides), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["bench"] for row in rows} == {"bench by_question_local"}
+    (acc,) = [r for r in rows if (r["metric"], r["group"]) == ("acc", "overall")]
+    assert (acc["before"], acc["after"]) == pytest.approx((6 / 13, 5 / 13))  # lm-eval's own
+    assert acc["family"] == 1
+    tasks = [row for row in rows if (row["metric"], row["column"]) == ("acc", "task")]
+    assert [(r["group"], r["n"], r["family"]) for r in tasks] == [
+        ("large_local", 9, 2),
+        ("small_local", 4, 2),
+    ]
+    assert main(["compare", *map(str, sides), "--flips"]) == 0
+    out = capsys.readouterr().out
+    assert "by_question_local: 1 of 13 have lower acc after" in out
+    assert "- large_local/" in out
+
+
+def test_a_group_that_weighs_its_tasks_equally_and_one_inside() -> None:
+    sides = [
+        compare.load(CORPUS / "groups" / side / "by_task_local")[0] for side in ("before", "after")
+    ]
+    found, _ = compare.compare(sides[0], sides[1])
+    rows = {(r.column, r.group): r.difference for r in found["by_task_local"]}
+    overall = rows["overall", "overall"]
+    assert (overall.before, overall.n) == (pytest.approx(0.561111, abs=1e-6), 18)  # lm-eval's own
+    assert overall.delta == pytest.approx((0 - 1 / 9 - 1 / 5) / 3)
+    inner = rows["group", "by_task_local::inner_local"]
+    assert (inner.before, inner.n) == (pytest.approx(0.541667, abs=1e-6), 13)
+    assert "by_task_local::inner_local" not in found
+    # the group has no acc_norm: its tasks keep tables of their own
+    assert {"small_local", "large_local", "third_local"} <= found.keys()
+    assert sides[0]["by_task_local"].higher_is_better == {"acc": True}
+
+
+def changed(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change what a results file says."""
+    (file,) = folder.rglob("results_*.json")
+    results = json.loads(file.read_text())
+    change(results)
+    file.write_text(json.dumps(results))
+
+
+@pytest.fixture
+def group(corpus: Path) -> Path:
+    return corpus / "groups" / "before" / "by_question_local"
+
+
+def test_a_groups_figure_that_is_no_mean_over_questions_has_no_row(group: Path) -> None:
+    changed(group, lambda results: results["groups"]["by_question_local"].clear())
+    tables, warnings = compare.load(group)
+    assert list(tables) == ["large_local", "small_local"]
+    assert [line for line in warnings if "by_question_local: its figure is no mean over" in line]
+
+
+def test_a_group_without_all_its_samples_has_no_row(group: Path) -> None:
+    next(group.rglob("samples_small*")).unlink()
+    tables, warnings = compare.load(group)
+    assert list(tables) == ["large_local"]
+    assert [line for line in warnings if "some of its tasks are not here" in line]
+
+
+def made_of(group: Path, inside: Any) -> None:
+    """Say that the group is made of something else."""
+    changed(group, lambda results: results["group_subtasks"].update(by_question_local=inside))
+
+
+@pytest.mark.parametrize("inside", [["by_question_local"], 7, [["x"]]])
+def test_groups_of_another_shape_are_one_line(group: Path, inside: Any) -> None:
+    made_of(group, inside)
+    with pytest.raises(InputError, match="by_question_local cannot be read"):
+        compare.load(group)
+
+
+@pytest.mark.parametrize("inside", [[7], "small_local", ["small_local", "nothing"]])
+def test_groups_of_other_tasks_have_no_row(group: Path, inside: Any) -> None:
+    made_of(group, inside)
+    tables, warnings = compare.load(group)
+    assert "by_question_local" not in tables
+    assert [line for line in warnings if line.startswith("by_question_local: ")]
+
+
+def test_a_figure_that_is_not_that_of_the_samples_is_said(corpus: Path) -> None:
+    (file,) = (corpus / "before").rglob("samples_lambada*")
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:5]))
+    _, warnings = compare.load(corpus / "before")
+    told = [line for line in warnings if "in the results file" in line]
+    assert told
+    assert all(line.startswith("lambada_local: ") for line in told)
+    (file,) = (corpus / "after").rglob("samples_wikitext*")
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:5]))
+    _, warnings = compare.load(corpus / "after")
+    assert sum("wikitext_local: " in line and "results file" in line for line in warnings) == 3
+
+
+def test_other_filters_are_other_metrics(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = {"before": "strict-match", "after": "flexible-extract"}
+    for side in corpus.glob("*e*"):
+        for file in side.rglob("samples_*"):
+            if "gsm8k" not in file.name or side.name not in kept:
+                file.unlink()
+                continue
+            rows = [json.loads(line) for line in file.read_text().splitlines()]
+            rows = [row for row in rows if row["filter"] == kept[side.name]]
+            file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert list(compare.load(corpus / "before")[0]["gsm8k_local"].metrics) == [
+        "exact_match,strict-match"
+    ]
+    assert main(["compare", str(corpus / "before"), str(corpus / "after")]) == 2
+    assert "no metric has a score of the same question on both sides" in capsys.readouterr().err
+    # one filter against two compares the one that both have
+    both = compare.load(CORPUS / "after")[0]
+    found, _ = compare.compare(compare.load(corpus / "before")[0], both)
+    assert [row.metric for row in found["gsm8k_local"]] == ["exact_match,strict-match"]
+
+
+def test_flips_are_those_of_the_filter(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (file,) = (corpus / "after").rglob("samples_gsm8k*")
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for row in rows:
+        row["exact_match"] = float(row["filter"] == "flexible-extract")
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["compare", str(corpus / "before"), str(corpus / "after"), "--flips"]) == 0
+    out = capsys.readouterr().out
+    assert "gsm8k_local: 0 of 8 have higher exact_match,strict-match after" in out
+    assert "#2" not in out
+
+
+def test_a_uid_of_others_is_no_name_of_a_question(corpus: Path) -> None:
+    (file,) = (corpus / "before").rglob("samples_lambada*")
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for row in rows:
+        row["doc"] |= {"uid": "user 7", "context_uid": "c"}
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    scores = compare.load(corpus / "before")[0]["lambada_local"]
+    assert scores.item == [f"lambada_local/{i}" for i in range(8)]
+    assert len(set(scores.cluster)) == 8
+
+
+def undated(folder: Path, tasks: dict[str, float]) -> Path:
+    """An output as of lm-eval 0.4.2, of ten questions a task that have this score."""
+    folder.mkdir()
+    for task, value in tasks.items():
+        rows = [
+            {"doc_id": i, "doc": {"q": f"{task} {i}"}, "target": "", "arguments": [[f"{i}"]],
+             "resps": [["x"]], "filtered_resps": ["x"], "acc": value}
+            for i in range(10)
+        ]  # fmt: skip
+        (folder / f"pretrained__x_{task}.jsonl").write_text(json.dumps(rows))
+    results = {
+        "results": {task: {"acc,none": value, "alias": task} for task, value in tasks.items()},
+        "config": {},
+        "configs": {task: {} for task in tasks},
+        "versions": dict.fromkeys(tasks, 1),
+    }
+    (folder / "results.json").write_text(json.dumps(results))
+    return folder
+
+
+def test_an_undated_file_is_of_the_longest_task_that_its_name_ends_in(tmp_path: Path) -> None:
+    folder = undated(tmp_path / "a", {"qa": 0.2, "long_qa": 0.9})
+    tables, warnings = compare.load(folder)
+    assert {name: set(t.metrics["acc"]) for name, t in tables.items()} == {
+        "qa": {0.2},
+        "long_qa": {0.9},
+    }
+    assert warnings == []
+    (folder / "other__model_qa.jsonl").write_text("[]")
+    with pytest.raises(InputError, match=r"other__model_qa.jsonl and pretrained__x_qa.jsonl both"):
+        compare.load(folder)
+
+
+def test_packed_files_are_named(tmp_path: Path, corpus: Path) -> None:
+    for file in (corpus / "before").rglob("samples_*"):
+        file.rename(f"{file}.gz")
+    with pytest.raises(InputError, match=r"samples_crows.*jsonl.gz: is packed; unpack it"):
+        compare.load(corpus / "before")
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / "results_1.json.gz").write_bytes(b"")
+    with pytest.raises(InputError, match=r"results_1.json.gz: is packed"):
+        compare.load(tmp_path / "packed")
+
+
+@pytest.mark.parametrize("part", ["config", "configs", "versions"])
+def test_results_without_a_part_are_none(corpus: Path, part: str) -> None:
+    changed(corpus / "before", lambda results: results.update({part: None}))
+    with pytest.raises(InputError, match="not an lm-eval results file"):
+        compare.load(corpus / "before")
+
+
 def test_rows_in_another_order_are_the_same_questions(corpus: Path) -> None:
     (file,) = (corpus / "after").rglob("samples_drop_*")
     file.write_text("\n".join(reversed(file.read_text().splitlines())))
