@@ -1,7 +1,8 @@
 """Files: written whole or not at all, and never over what somebody else wrote.
 
 Every file that this room writes goes through `write_whole`. A folder of generated files carries a
-manifest, which says what this program wrote there: only that is ever replaced or removed.
+manifest, which says what this program wrote there: only that is ever replaced or removed. A file
+that no repository keeps, though its manifest is kept there, says so itself by a seal.
 """
 
 import hashlib
@@ -41,6 +42,18 @@ def text_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def sealed(text: str) -> str:
+    """An HTML page with a last line that tells it from one that somebody has changed."""
+    text = text.rstrip()
+    return f"{text}\n<!-- {WRITTEN_BY}, sha256 of all before: {text_hash(text)} -->\n"
+
+
+def is_sealed(content: bytes) -> bool:
+    """Is this a page that this program sealed, as it was then?"""
+    text, _, last = content.decode(errors="replace").rstrip("\n").rpartition("\n")
+    return bool(last) and sealed(text).endswith(f"\n{last}\n")
+
+
 def file_name(title: str) -> str:
     """A file name made from any title: inside its folder, and another one for every other title.
 
@@ -76,8 +89,9 @@ class Manifest:
         """Is this file there, and as this program wrote it?"""
         if not self._is_plain_file(name):
             return False
-        found = hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
-        return found in self.hashes.get(name, ())
+        content = (self.folder / name).read_bytes()
+        known = self.hashes.get(name, ())
+        return hashlib.sha256(content).hexdigest() in known or is_sealed(content)
 
     def in_the_way(self, names: Iterable[str]) -> list[Path]:
         """Files, folders and links at these names that this program did not write."""

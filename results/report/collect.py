@@ -1,9 +1,12 @@
 """The runs of a report: records grouped by recipe, each compared with its base, in one family."""
 
+import math
 import os.path
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from results import InputError
@@ -11,6 +14,8 @@ from results.compare import Row, as_family, compare, compare_metric
 from results.record import Record, Training, load_all
 
 SEEDS = ("seed", "data_seed")  # recipe fields in which runs of one recipe may differ
+SEED_IN_NAME = re.compile(r"[-_. ]?seed[-_=]?\d+")
+DEEPEST = 20  # steps of training on from another run that are followed
 GIB = 1 << 30
 
 
@@ -114,16 +119,46 @@ def collect(runs: Path) -> tuple[list[Run], list[str]]:
 
 
 def by_recipe(records: dict[str, Record]) -> list[list[Record]]:
-    """Runs of one recipe on one base that differ in their seeds alone, together."""
+    """Runs of one recipe on one base and data that differ in their seeds alone, together.
+
+    A second run with a seed that is there already says nothing of other seeds: it stands alone.
+    """
     groups: dict[str, list[Record]] = {}
+    seen: set[tuple[str, Any]] = set()
     for record in records.values():
         if record.base is None or record.training is None:
             continue
-        recipe = {k: v for k, v in record.training.recipe.items() if k not in SEEDS}
-        benches = sorted(record.by_bench)
-        key = repr((record.base, sorted(recipe.items(), key=str), benches))
-        groups.setdefault(key, []).append(record)
+        key, seed = recipe_key(record, records), record.training.recipe.get("seed")
+        place = f"{record.name}: {key}" if (key, seed) in seen else key
+        seen.add((key, seed))
+        groups.setdefault(place, []).append(record)
     return list(groups.values())
+
+
+def recipe_key(record: Record, records: dict[str, Record], depth: int = DEEPEST) -> str:
+    """What runs that are called seeds of one recipe must agree in.
+
+    Where a run was trained on from another one here, that run's recipe counts and not its seed;
+    files of its own folder (the replies that it sampled) are not what it differs in.
+    """
+    assert record.training
+    recipe: dict[str, Any] = {k: v for k, v in record.training.recipe.items() if k not in SEEDS}
+    start = started_from(record, records)
+    if start is not None and start.training is not None and depth > 0:
+        recipe["init_adapter"] = recipe_key(start, records, depth - 1)
+    recipe["samples"] = [
+        str(pattern).replace(f"/{record.name}/", "/its own/")
+        for pattern in record.training.recipe.get("samples") or []  # type: ignore[union-attr]
+    ]
+    data = record.provenance.data.get("sha256"), (record.training.model_extra or {}).get("data")
+    return repr((record.base, data, sorted(recipe.items(), key=str), sorted(record.by_bench)))
+
+
+def started_from(record: Record, records: Mapping[str, Record]) -> Record | None:
+    """The run here that a run was trained on from."""
+    assert record.training
+    start = record.training.recipe.get("init_adapter")
+    return records.get(Path(str(start)).name) if start else None
 
 
 def common_name(group: Sequence[Record]) -> str:
@@ -131,8 +166,9 @@ def common_name(group: Sequence[Record]) -> str:
     names = [record.name for record in group]
     if len(names) == 1:
         return names[0]
-    start = os.path.commonprefix(names).rstrip("-_. ").removesuffix("seed").rstrip("-_. ")
-    return f"{start or names[0]} ({len(names)} seeds)"
+    without_seeds = {SEED_IN_NAME.sub("", name) for name in names}
+    start = os.path.commonprefix(names).rstrip("-_. ") or names[0]
+    return f"{without_seeds.pop() if len(without_seeds) == 1 else start} ({len(names)} seeds)"
 
 
 def shown_recipe(record: Record) -> dict[str, Any]:
@@ -196,14 +232,17 @@ def between_runs(found: Sequence[Run]) -> list[Between]:
 
 
 def steps(found: Sequence[Run]) -> Iterator[Between]:
-    """Runs that were trained on from another run of the report."""
+    """Runs that were trained on from another run of the report, seed by seed."""
+    owner = {record.name: run for run in found for record in run.records}
+    records = {record.name: record for run in found for record in run.records}
     for run in found:
-        start = run.recipe.get("init_adapter")
-        for other in found if start else ():
-            for record in other.records:
-                if record.name == Path(str(start)).name:
-                    one = replace(other, name=record.name, records=[record])
-                    yield from pair("init_adapter", run, one)
+        starts = [started_from(record, records) for record in run.records]
+        known = [start for start in starts if start is not None]
+        names = [start.name for start in known]
+        if len(known) < len(starts) or len({id(owner[name]) for name in names}) > 1:
+            continue
+        name = common_name(known) if len({*names}) > 1 else names[0]
+        yield from pair("init_adapter", run, replace(owner[names[0]], name=name, records=known))
 
 
 def single_fields(found: Sequence[Run]) -> Iterator[Between]:
@@ -222,12 +261,60 @@ def single_fields(found: Sequence[Run]) -> Iterator[Between]:
 def pair(field: str, run: Run, reference: Run) -> Iterator[Between]:
     """Two runs on one form of TAT-QA: the one that `run` answers best, where both have it."""
     for bench in sorted(reference.tatqa, key=lambda bench: bench != run.best_bench):
-        if bench not in run.rows:
-            continue
-        before = [record.by_bench[bench] for record in reference.records]
-        after = [record.by_bench[bench] for record in run.records]
-        yield Between(field, run, reference, next(compare_metric(before, after, "em")))
-        return
+        if bench in run.rows:
+            row = against(run, reference, bench, stepwise=field == "init_adapter")
+            yield from [Between(field, run, reference, row)] if row else []
+            return
+
+
+def against(run: Run, reference: Run, bench: str, stepwise: bool = False) -> Row | None:
+    """The headline of a bench, from the reference to the run; None where no question has both."""
+    before = [record.by_bench[bench] for record in reference.records]
+    after = [record.by_bench[bench] for record in run.records]
+    metric = run.rows[bench][0].metric
+    return next(compare_metric(before, after, metric, stepwise=stepwise), None)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The run that a report opens with, among those that end as high as can be told.
+
+    Attributes:
+        run: The one with the most seeds of them, and the highest of those.
+        highest: The run that ends highest in the same bench.
+        rivals: Every other run of its base with that bench, and the highest against it, as one
+            family; the next highest first.
+    """
+
+    run: Run
+    highest: Run
+    rivals: list[tuple[Run, Row]]
+
+    @property
+    def as_high(self) -> list[Run]:
+        """Runs of which the highest cannot be told apart, itself first."""
+        return [self.highest, *(run for run, row in self.rivals if row.difference.low <= 0)]
+
+
+def chosen(found: Sequence[Run]) -> Choice:
+    """What to open with: not the first by a tenth of a point, if that is chance."""
+    highest = max(found, key=height)
+    bench = highest.best_bench
+    pairs = []
+    for run in sorted(found, key=height, reverse=True):
+        if run is not highest and run.base is highest.base and bench in run.rows:
+            row = against(highest, run, bench)
+            pairs += [(run, row)] if row else []
+    rows = as_family([row for _, row in pairs])
+    rivals = [(run, row) for (run, _), row in zip(pairs, rows, strict=True)]
+    choice = Choice(highest, highest, rivals)
+    most = max(choice.as_high, key=lambda run: (len(run.records), height(run)))
+    return replace(choice, run=most)
+
+
+def height(run: Run) -> float:
+    """Where a run ends in the bench that it answers best."""
+    return run.rows[run.best_bench][0].difference.after
 
 
 def in_order(value: Any) -> tuple[float, str]:
@@ -235,30 +322,49 @@ def in_order(value: Any) -> tuple[float, str]:
     return (value, "") if isinstance(value, int | float) else (float("inf"), str(value))
 
 
-def displacement(training: Training) -> tuple[float, float] | None:
-    """How the mean log-probability of chosen and rejected replies moved, in nats, at the end.
+@dataclass(frozen=True)
+class Displacement:
+    """How far the mean log-probability of replies moved in training, in nats.
+
+    `error`: standard error of `chosen` from step to step; NaN where one step is known.
+    """
+
+    chosen: float
+    rejected: float
+    error: float
+
+
+def displacement(training: Training) -> Displacement | None:
+    """How the mean log-probability of chosen and rejected replies moved, at the end.
 
     The mean over the last tenth of the logged steps, each against the model before training on
     the same pairs; from the rewards (beta times that difference) where nothing else was logged.
     None where neither was.
     """
-    course = (training.model_extra or {}).get("logps")
-    if not isinstance(course, list):
-        course = []
-    moved = [
-        (entry["chosen"] - entry["chosen_start"], entry["rejected"] - entry["rejected_start"])
-        for entry in course
-        if isinstance(entry, dict)
-        and {"chosen", "chosen_start", "rejected", "rejected_start"} <= entry.keys()
-    ]
-    if not moved:
-        moved = [
-            (entry["rewards/chosen"] / entry["beta"], entry["rewards/rejected"] / entry["beta"])
-            for entry in training.history
-            if entry.get("beta") and {"rewards/chosen", "rewards/rejected"} <= entry.keys()
-        ]
+    moved = moved_logps(training) or moved_rewards(training)
     if not moved:
         return None
     last = moved[-max(1, len(moved) // 10) :]
-    chosen, rejected = (sum(side) / len(last) for side in zip(*last, strict=True))
-    return chosen, rejected
+    chosen, rejected = ([step[side] for step in last] for side in (0, 1))
+    error = stdev(chosen) / math.sqrt(len(last)) if len(last) > 1 else math.nan
+    return Displacement(fmean(chosen), fmean(rejected), error)
+
+
+def moved_logps(training: Training) -> list[tuple[float, float]]:
+    """By how much chosen and rejected moved, at each step whose log-probabilities were logged."""
+    course = (training.model_extra or {}).get("logps")
+    needed = {"chosen", "chosen_start", "rejected", "rejected_start"}
+    return [
+        (entry["chosen"] - entry["chosen_start"], entry["rejected"] - entry["rejected_start"])
+        for entry in (course if isinstance(course, list) else [])
+        if isinstance(entry, dict) and needed <= entry.keys()
+    ]
+
+
+def moved_rewards(training: Training) -> list[tuple[float, float]]:
+    """The same at each step whose rewards were logged."""
+    return [
+        (entry["rewards/chosen"] / entry["beta"], entry["rewards/rejected"] / entry["beta"])
+        for entry in training.history
+        if entry.get("beta") and {"rewards/chosen", "rewards/rejected"} <= entry.keys()
+    ]

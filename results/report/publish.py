@@ -6,7 +6,7 @@ wrote is ever replaced or removed; anything else in the way is named, and nothin
 
 from pathlib import Path
 
-from results.files import Manifest
+from results.files import Manifest, sealed
 from results.report import collect, log, page, questions, sections
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -43,7 +43,7 @@ def render(runs: Path, own: bool) -> tuple[dict[str, str], list[str]]:
     extra = list(log.blocks()) if own else []
     files = {f"figures/{item[0]}": item[2] for kind, item in content if kind == "figure"}
     files["README.md"] = page.markdown(content)
-    files[PAGE] = page.html([*content, *extra], answered)
+    files[PAGE] = sealed(page.html([*content, *extra], answered))
     if own:
         files["report/log/README.md"] = page.markdown(extra)
     return files, problems

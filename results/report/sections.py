@@ -11,8 +11,11 @@ from results.report import figures, page
 from results.report import log as published
 from results.report.collect import (
     Between,
+    Choice,
+    Displacement,
     Run,
     between_runs,
+    chosen,
     differing_fields,
     displacement,
     runs_by_bench,
@@ -28,6 +31,7 @@ FIELDS = {
 }
 FORMAT = ("em_strict", "parsed")  # shown beside exact match
 MOST_FIELDS = 8  # recipe fields in a sentence
+MOST_NAMES = 6  # runs in a sentence
 
 
 def blocks(found: list[Run], problems: list[str], own: bool) -> Iterator[Block]:
@@ -57,19 +61,52 @@ def opening(found: list[Run]) -> Iterator[Block]:
         yield "p", "No run is recorded yet: `make demo`, or `python -m results run RECIPE`."
         return
     real = [run for run in found if run.stands_for_itself] or found
-    run = max(real, key=lambda run: run.rows[run.best_bench][0].difference.after)
+    choice = chosen(real)
+    run = choice.run
     if len(real) > 1:
-        title = run.rows[run.best_bench][0].title
-        yield "p", f"Of {len(real)} recipes the one that ends highest, in {title}:"
+        yield "p", opening_words(choice, len(real))
     yield "p", f"**{run.name}**: {recipe_words(run, real)}"
     for bench in sorted(run.rows, key=lambda bench: bench != run.best_bench):
         yield "li", bench_sentence(run, bench)
-    for sentence in cautions(run):
+    for sentence in [*cautions(run), *choice_words(choice)]:
         yield "li", sentence
     yield "li", cost(run)
     shown = opening_examples(run)
     if shown:
         yield "examples", [example_cells(example) for example in shown]
+
+
+def opening_words(choice: Choice, recipes: int) -> str:
+    """Of how many recipes this one was chosen, and why."""
+    title = choice.run.rows[choice.highest.best_bench][0].title
+    count = len(choice.as_high)
+    if count == 1:
+        return f"Of {recipes} recipes the one that ends highest, in {title}:"
+    why = "most training seeds" if len(choice.run.records) > 1 else "highest figure"
+    return (
+        f"Of {recipes} recipes {count} end as high as these questions can tell, in {title}. Of "
+        f"them the one with the {why}:"
+    )
+
+
+def choice_words(choice: Choice) -> Iterator[str]:
+    """Which runs end as high, and what it is worth that one of them was chosen."""
+    if not choice.rivals:
+        return
+    run, row = choice.rivals[0]
+    text = f"The highest, {choice.highest.name}, against the next, {run.name}: {row.words}, "
+    text += f"{row.change}. Chosen on these same questions, the highest figure is flattered."
+    names = [f"{run.name} ({end_words(run, choice)})" for run in choice.as_high]
+    if len(names) > 1:
+        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+        text += f" As high end {', '.join(names[:MOST_NAMES])}{more}."
+    yield text
+
+
+def end_words(run: Run, choice: Choice) -> str:
+    """Where a run ends in the bench of the choice."""
+    row = run.rows[choice.highest.best_bench][0]
+    return row.show(row.difference.after)
 
 
 def opening_examples(run: Run) -> list[Example]:
@@ -154,7 +191,7 @@ def cautions(run: Run) -> Iterator[str]:
                 yield f"{row.title} fell by more than the noise: {row.change}."
     moved = displacement(run.training)
     if moved is not None:
-        yield displacement_words(*moved)
+        yield displacement_words(moved)
 
 
 def whose_verdict(run: Run) -> str:
@@ -163,32 +200,38 @@ def whose_verdict(run: Run) -> str:
     if d.runs < 2:
         return "One training seed: the verdict is about this adapter, not about its recipe."
     row = run.rows[run.best_bench][0]
+    code = {str(record.provenance.git.get("commit"))[:10] for record in run.records}
+    mixed = f" They were scored with code of {len(code)} commits." if len(code) > 1 else ""
     return (
         f"Mean of {d.runs} training seeds: the interval holds for the recipe. Standard error "
         f"{row.show(d.se)}: questions {row.show(d.questions.se)} ({d.df:.0f} degrees of freedom), "
-        f"seeds {row.show(d.se_runs)} ({d.df_runs:.0f})."
+        f"seeds {row.show(d.se_runs)} ({d.df_runs:.0f}).{mixed}"
     )
 
 
-def displacement_words(chosen: float, rejected: float) -> str:
+def displacement_words(moved: Displacement) -> str:
     """Did the chosen replies become likelier, or only the rejected ones less likely?"""
-    moved = f"chosen {chosen:+.2f}, rejected {rejected:+.2f} nats"
-    figures = f"(mean log-probability of a whole reply: {moved})"
-    if chosen >= 0:
+    both = f"chosen {moved.chosen:+.2f}, rejected {moved.rejected:+.2f} nats"
+    figures = f"(mean log-probability of a whole reply: {both})"
+    if abs(moved.chosen) <= 2 * moved.error:
+        noise = f"by more than its noise of {2 * moved.error:.2f} nats"
+        return f"The chosen replies became neither likelier nor less likely {noise} {figures}."
+    if moved.chosen >= 0:
         return f"The chosen replies became likelier {figures}."
-    return (
-        f"The chosen replies became LESS likely in training {figures}: probability went to replies "
-        "that are in no pair."
-    )
+    fallen = f"The chosen replies became LESS likely in training {figures}"
+    both_fell = ": probability went to replies that are in no pair" if moved.rejected < 0 else ""
+    return f"{fallen}{both_fell}."
 
 
 def cost(run: Run) -> str:
     """Minutes, GiB and machine of training."""
     memory = f", {run.gib:.1f} GiB at most" if run.gib is not None else ""
     seeds = " a seed" if len(run.records) > 1 else ""
-    kept = run.training.pairs.get("kept")
+    kept = [record.training.pairs.get("kept") for record in run.records if record.training]
+    known = sorted({number for number in kept if isinstance(number, int)})
+    pairs = " to ".join(map(str, known[:1] + known[1:][-1:])) or "an unknown number of"
     return (
-        f"Trained on {kept} pairs in {run.minutes:.1f} minutes{seeds}{memory}, on "
+        f"Trained on {pairs} pairs in {run.minutes:.1f} minutes{seeds}{memory}, on "
         f"{run.training.device}."
     )
 

@@ -154,3 +154,16 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be written"):
         files.write_whole(tmp_path / "folder", "x")
     assert {p.name for p in tmp_path.iterdir()} == {"file", "folder"}
+
+
+def test_a_sealed_page_is_ours_until_it_is_changed(tmp_path: Path) -> None:
+    page = files.sealed("<p>one</p>\n")
+    assert page.startswith("<p>one</p>\n<!-- tatqa-bench report, sha256 of all before: ")
+    (tmp_path / "a.html").write_text(page)
+    manifest = files.Manifest(tmp_path)  # a repository's, which does not keep the page
+    assert manifest.owns("a.html")
+    for changed in (page.replace("one", "two"), page + "<p>mine</p>", "<p>mine</p>", "", "\n"):
+        (tmp_path / "a.html").write_text(changed)
+        assert not manifest.owns("a.html")
+    (tmp_path / "a.html").write_bytes(b"\xff\xfe")
+    assert not manifest.owns("a.html")
