@@ -147,11 +147,14 @@ def digest(parts: Iterable[str]) -> str:
 
 
 def content(name: str) -> str:
-    """Hash of a file or of a folder's files; a name that is neither stands for itself."""
+    """Hash of a file or of a folder's files; a name that is neither stands for itself.
+
+    A folder's own description (*.md) is left out: with another text it is the same model or data.
+    """
     path = Path(name)
     if path.is_file():
         return _file_hash(path, path.stat().st_size, path.stat().st_mtime_ns)
-    files = sorted(file for file in path.rglob("*") if file.is_file())
+    files = sorted(f for f in path.rglob("*") if f.is_file() and f.suffix != ".md")
     if not files:
         return name  # a hub id, or `synthetic`
     return digest(f"{file.relative_to(path)} {content(str(file))}" for file in files)

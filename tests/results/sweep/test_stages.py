@@ -246,6 +246,12 @@ def test_content_of_a_folder_counts_names_and_bytes(tmp_path: Path) -> None:
     renamed = stages.content(str(folder))
     (folder / "b").write_text("2")
     assert len({before, renamed, stages.content(str(folder))}) == 3
+    (folder / "README.md").write_text("What this is.")
+    described = stages.content(str(folder))
+    (folder / "README.md").write_text("What this is, in other words.")
+    assert stages.content(str(folder)) == described
+    (folder / "README.md").unlink()
+    assert stages.content(str(folder)) == described
     assert stages.content("Qwen/Qwen3-1.7B") == "Qwen/Qwen3-1.7B"
 
 
