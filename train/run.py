@@ -58,10 +58,12 @@ def run(
     rows, eval_rows, counts = prepare(recipe, tokenizer, stages)
     if not rows:
         raise RecipeError(f"no pair is left to train on; dropped: {dict(counts.dropped)}")
-    micro = plan.micro_batch(recipe, rows)
+    with stages("plan"):
+        micro = plan.micro_batch(recipe, rows)
     if dry_run:
         return plan.describe(recipe, rows, counts, micro)
-    identity = identify(recipe, rows, base, init)
+    with stages("plan"):
+        identity = identify(recipe, rows, base, init)
     if holds(out, identity):
         return f"{out} holds this run already, finished; delete the folder to train again"
     task = Task(recipe, out, rows, eval_rows, tokenizer, init, identity, stages)

@@ -24,6 +24,7 @@ from train.trainer.config import compute_dtype, nf4
 from train.trainer.pair_trainer import PairTrainer, set_lora_dropout
 
 logger = logging.getLogger(__name__)
+EPOCHS = 4  # whose batches are counted before packed lengths are chosen; later ones are alike
 
 
 def make_trainer(
@@ -52,8 +53,7 @@ def make_trainer(
     if cuda and recipe.load_in_4bit and recipe.memory == "fast":
         keep_dequantized(trainer.model)
     if recipe.share_prefixes:
-        recording = RECORDING / recipe.num_train_epochs
-        share(trainer, packed_lengths(trainer, rows, recording) if cuda else [])
+        share(trainer, packed_lengths(trainer, rows) if cuda else [])
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -68,21 +68,29 @@ def say_what_is_left_out(trainer: PairTrainer) -> None:
         )
 
 
-def packed_lengths(trainer: PairTrainer, rows: Sequence[TokenPair], recording: float) -> list[int]:
-    """The packed lengths that cost this process's batches least; all epochs are like the first.
+def packed_lengths(
+    trainer: PairTrainer, rows: Sequence[TokenPair], recording: float = RECORDING
+) -> list[int]:
+    """The packed lengths that cost this process's batches of the first epochs least.
 
-    recording: see cheapest_lengths, for one epoch.
+    recording: what a length costs, see cheapest_lengths, in a training of all epochs.
     """
-    args = trainer.args
+    args, order = trainer.args, trainer.order
     batches = StepBatches(
-        trainer.order,
+        order,
         trainer.recipe.effective_batch_size,
         args.per_device_train_batch_size,
         args.process_index,
         args.world_size,
     )
-    totals = [distinct_tokens(sequences(rows[i] for i in batch)) for batch in batches]
-    return cheapest_lengths(totals, FLEX_BLOCK, recording)
+    epochs = trainer.recipe.num_train_epochs
+    looked_at = min(epochs, EPOCHS)
+    totals = []
+    for epoch in range(looked_at):
+        order.set_epoch(epoch)
+        totals += [distinct_tokens(sequences(rows[i] for i in batch)) for batch in batches]
+    order.set_epoch(0)
+    return cheapest_lengths(totals, FLEX_BLOCK, recording * looked_at / epochs)
 
 
 def share(trainer: PairTrainer, lengths: Sequence[int]) -> None:

@@ -20,8 +20,9 @@ from train.pairs import build as pairs
 from train.pairs.pair import Counts, Pair
 from train.pairs.tokens import TokenPair, tokenize
 from train.recipe import Recipe
+from train.sharing.lengths import distinct_tokens
 from train.trainer import assemble
-from train.trainer.batches import ContextSampler, StepBatches
+from train.trainer.batches import ContextSampler, StepBatches, sequences
 from train.trainer.config import config, fsdp_policy
 from train.trainer.pair_trainer import (
     PairTrainer,
@@ -172,6 +173,24 @@ def test_supervised_training_computes_no_rejected_reply(
     history = trained(trainer)
     assert not {"rewards/margins", "logps/rejected", "logits/rejected"} & set(history[0])
     assert history[-1]["logps/chosen"] > history[0]["logps/chosen"]
+
+
+def test_packed_lengths_hold_the_batches_of_later_epochs_too(
+    mini: Path, tokenizer: Any, tmp_path: Path
+) -> None:
+    """A longer batch in a later epoch would compile once more in the middle of the run."""
+    recipe = small(mini, num_train_epochs=3)
+    trainer = trainer_for(recipe, tokenizer, tmp_path, n=21)
+    rows = rows_of(recipe, tokenizer, 21)
+    lengths = assemble.packed_lengths(trainer, rows, recording=0)
+    needed = []
+    for epoch in range(3):
+        trainer.order.set_epoch(epoch)
+        for batch in trainer.get_train_dataloader().batch_sampler:
+            needed.append(distinct_tokens(sequences(rows[i] for i in batch)))
+    assert lengths == sorted({-(-tokens // 128) * 128 for tokens in needed})
+    trainer.order.set_epoch(0)
+    assert list(trainer.order) == list(assemble.pair_order(recipe, rows))
 
 
 def test_a_mixture_of_experts_says_that_its_auxiliary_loss_is_left_out(
