@@ -180,7 +180,10 @@ def _read_predictions(path: Path) -> tuple[dict[str, Any], list[str]]:
     """Predictions by uid, and the uids that appear more than once."""
     items = data.read_json(path, "write the predictions again", object_pairs_hook=list)
     if not isinstance(items, list) or not all(isinstance(item, tuple) for item in items):
-        raise data.DataError(f"{path}: expected an object {{uid: [answer, scale]}}")
+        raise data.DataError(
+            f"{path}: expected an object {{uid: [answer, scale]}}, as `export` writes it; "
+            "gold data go to --gold"
+        )
     counts = Counter(uid for uid, _ in items)
     return dict(items), [uid for uid, n in counts.items() if n > 1]
 
@@ -239,26 +242,31 @@ def _export(arguments: argparse.Namespace) -> None:
 def _replies(file: Path) -> list[tuple[str, answer.Reply]]:
     try:
         samples = [
-            json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line
+            json.loads(line) for line in file.read_text(encoding="utf-8-sig").split("\n") if line
         ]
-        return [
-            (
-                sample["doc"]["uid"],
-                answer.parse(sample["filtered_resps"][0], sample["doc"].get("form", "direct")),
-            )
-            for sample in samples
-        ]
+        return [(sample["doc"]["uid"], _reply(sample)) for sample in samples]
     except (ValueError, LookupError, TypeError) as error:
         raise data.DataError(
             f"{file} is no lm-eval samples file of a tatqa task ({error!r})"
         ) from error
 
 
+def _reply(sample: dict[str, Any]) -> answer.Reply:
+    """What a sample says, read as the task that it is of reads it."""
+    doc = sample["doc"]
+    thinking = bool(doc.get("thinking"))
+    return answer.parse(sample["filtered_resps"][0], doc.get("form", "direct"), thinking)
+
+
 def _generate(arguments: argparse.Namespace) -> None:
-    arguments.folder.mkdir(parents=True, exist_ok=True)
+    folder = arguments.folder
+    there = [name for name, _ in data.FILES.values() if (folder / name).exists()]
+    if there:
+        raise data.DataError(f"{folder / there[0]} is there already; name a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
     for split, (name, _) in data.FILES.items():
         contexts = synthetic.generate(split, arguments.contexts, arguments.seed)
-        _write_json(arguments.folder / name, contexts, indent=1)
+        _write_json(folder / name, contexts, indent=1)
     print(f"synthetic data in {arguments.folder}; use it with TATQA_DATA={arguments.folder}")
 
 

@@ -18,7 +18,10 @@ a note or a negative number.
 | `[...]`, `{...}`, `\left( \right)` | brackets |
 | `−`, `–`, `×`, `x`, `·`, `÷`, full-width characters | `-`, `-`, `*`, `*`, `*`, `/`, ASCII |
 | `plus`, `minus`, `times`, `divided by` | `+`, `-`, `*`, `/` |
-| `sum(a, b)`, `average(a, b)`, `\frac{a}{b}` | `a + b`, `(a + b) / 2`, `([a] / [b])` |
+| `sum(a, b)`, `the average of a and b`, `\frac{a}{b}` | `a + b`, `(a + b) / 2`, `([a] / [b])` |
+| `abs(a)`, `max(a, b)`, `min(a, b)`, `round(a, 2)` | what they say; results are rounded anyway |
+| `12% of a`, `a less b` | `0.12 * a`, `a - b` |
+| `1,496.5 (2019)` | `1,496.5`: a year in brackets behind a number is a note |
 """
 
 import math
@@ -157,6 +160,8 @@ def balanced(text: str) -> str:
     """A text with the round brackets that it leaves open closed at its end, and without those at
     its end that nothing opened.
     """
+    if len(text) > LONGEST:
+        return text
     text = text.rstrip()
     missing = text.count("(") - text.count(")")
     while missing < 0 and text.endswith(")"):

@@ -121,7 +121,8 @@ class _Context(BaseModel):
 def parse_contexts(raw: Any, where: str) -> list[Context]:
     """Contexts from parsed JSON in the official schema. Raises DataError, which names `where`."""
     if not isinstance(raw, list):
-        raise DataError(f"{where}: expected a list of contexts, found {type(raw).__name__}")
+        hint = " (are these predictions?)" if isinstance(raw, dict) else ""
+        raise DataError(f"{where}: expected a list of contexts, found {type(raw).__name__}{hint}")
     contexts = [_context(item, f"{where}: context {i}") for i, item in enumerate(raw)]
     uids = Counter(question.uid for context in contexts for question in context.questions)
     repeated = [uid for uid, n in uids.items() if n > 1]

@@ -14,12 +14,22 @@ class DataError(Exception):
 def read_json(path: Path, remedy: str, **options: Any) -> Any:
     """What a JSON file holds, by json.loads with these options.
 
-    A byte-order mark is skipped. Raises DataError, which ends with the remedy.
+    UTF-8, or UTF-16 or 32 as its byte-order mark says. Raises DataError, which ends with the
+    remedy.
     """
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; name the file in it")
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"), **options)
+        return json.loads(path.read_bytes(), **options)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no text in UTF-8 (byte {error.start}); {remedy}") from error
+    except json.JSONDecodeError as error:
+        fault = (
+            "JSON Lines, not one JSON value" if error.msg == "Extra data" else "not complete JSON"
+        )
+        raise DataError(f"{path} is {fault} ({error}); {remedy}") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not complete JSON ({error}); {remedy}") from error
 

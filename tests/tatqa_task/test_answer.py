@@ -41,7 +41,7 @@ def specification() -> list[tuple[str, list[str], str]]:
 
 
 def test_the_table_is_found() -> None:
-    assert len(specification()) == 49
+    assert len(specification()) == 57
 
 
 @pytest.mark.parametrize(("reply", "items", "scale"), specification())

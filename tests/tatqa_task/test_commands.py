@@ -141,6 +141,14 @@ BAD_CALLS = [
     ),
     (["export", "{twice}", "--out", "{tmp}/no/pred.json"], "{tmp}/no/pred.json: No such"),
     (["generate", "{gold}"], "{gold}: File exists"),
+    (
+        ["generate", "{folder}"],
+        "{folder}/tatqa_dataset_dev.json is there already; name a new folder",
+    ),
+    (["score", "--gold", "{folder}", "--pred", "{gold}"], "{folder} is a folder; name the file"),
+    (["score", "--gold", "{empty}", "--pred", "{gold}"], "found dict (are these predictions?)"),
+    (["score", "--gold", "{gold}", "--pred", "{lines}"], "lines.jsonl is JSON Lines, not one JSON"),
+    (["score", "--gold", "{gold}", "--pred", "{latin}"], "latin.json is no text in UTF-8 (byte 2)"),
 ]
 
 
@@ -161,14 +169,22 @@ def test_bad_input_is_one_line(
     names |= {
         "empty": write(tmp_path / "empty.json", {}),
         "twice": write(tmp_path / "twice.jsonl", sample),
+        "lines": write(tmp_path / "lines.jsonl", "{}\n{}"),
+        "latin": str(tmp_path / "latin.json"),
+        "folder": str(tmp_path / "folder"),
     }
+    (tmp_path / "latin.json").write_bytes(b'["\xe9"]')
+    (tmp_path / "folder").mkdir()
+    write(tmp_path / "folder" / "tatqa_dataset_dev.json", "mine")
     before = {path.name for path in tmp_path.iterdir()}
     assert main([argument.format(**names) for argument in arguments]) == 2
     (line,) = [
         line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning")
     ]
     assert line.startswith("error: ")
-    assert expected.replace("{tmp}", str(tmp_path)).replace("{gold}", str(gold)) in line
+    assert expected.replace("{tmp}", str(tmp_path)).replace("{gold}", str(gold)).replace(
+        "{folder}", names["folder"]
+    ) in line  # fmt: skip
     assert {path.name for path in tmp_path.iterdir()} == before
 
 
@@ -184,6 +200,30 @@ def test_export(gold: Path, tmp_path: Path) -> None:
     write(tmp_path / "run" / "samples_tatqa_count_2026.jsonl", "\n".join(lines[50:]) + "\n")
     assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "pred.json")]) == 0
     assert json.loads((tmp_path / "pred.json").read_text()) == perfect(gold)
+
+
+def test_export_reads_as_the_task_did(gold: Path, tmp_path: Path) -> None:
+    """A draft in a think block that the template opened is no answer."""
+    draft = "Maybe " + answer.render(["5"], "")
+    docs = [{"uid": "a"}, {"uid": "b", "thinking": True}, {"uid": "c", "form": "calc"}]
+    replies = [draft, draft, answer.render(["2 + 3"], "")]
+    rows = [
+        json.dumps({"doc": doc, "filtered_resps": [reply]})
+        for doc, reply in zip(docs, replies, strict=True)
+    ]
+    samples = write(tmp_path / "samples.jsonl", "\n".join(rows))
+    assert main(["export", samples, "--out", str(tmp_path / "pred.json")]) == 0
+    predictions = json.loads((tmp_path / "pred.json").read_text())
+    assert predictions == {"a": [["5"], ""], "b": [[], ""], "c": [["5"], ""]}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_files_with_a_byte_order_mark(gold: Path, tmp_path: Path, encoding: str) -> None:
+    for name, content in (("gold", gold.read_text()), ("pred", json.dumps(perfect(gold)))):
+        (tmp_path / f"{name}.json").write_text(content, encoding=encoding)
+    call = ["--gold", str(tmp_path / "gold.json"), "--pred", str(tmp_path / "pred.json")]
+    assert main(["score", *call, "--json", str(tmp_path / "out.json")]) == 0
+    assert json.loads((tmp_path / "out.json").read_text())["em"] == 1
 
 
 def test_generate_writes_a_folder_that_loads(tmp_path: Path) -> None:

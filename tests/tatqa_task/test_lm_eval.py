@@ -22,10 +22,10 @@ LIMIT = 3
 
 
 def run(folder: Path, *command: str, source: str = "synthetic") -> subprocess.CompletedProcess[str]:
-    """Run a module of this Python in another folder."""
+    """Run a module of this Python in another folder; code after `-c`."""
     environment = os.environ | {"TATQA_DATA": source, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, "-m", *command],
+        [sys.executable, *([] if command[0] == "-c" else ["-m"]), *command],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -272,6 +272,48 @@ def test_two_processes_give_the_numbers_of_one(
     assert {key: sample["resps"] for key, sample in samples(out).items()} == {
         key: sample["resps"] for key, sample in samples(chat[0]).items() if key in samples(out)
     }
+
+
+UPSTREAM_RUN = """
+import json, sys
+sys.modules["tatqa_task"] = None  # any import of it raises
+import lm_eval
+from lm_eval.tasks import TaskManager
+folder, model, tasks, limit = sys.argv[1:]
+found = lm_eval.simple_evaluate(
+    model="hf", model_args=model, tasks=tasks.split(","), limit=int(limit), batch_size=8,
+    device="cpu", apply_chat_template=True, gen_kwargs="max_gen_toks=32", log_samples=True,
+    bootstrap_iters=0,
+    task_manager=TaskManager(include_path=folder, include_defaults=False),
+)
+samples = {
+    f"{task} {row['doc']['uid']}": row["filtered_resps"] for task in found["samples"]
+    for row in found["samples"][task]
+}
+print(json.dumps([found["results"], samples, found["versions"]]))
+"""
+
+
+def test_the_folder_for_lm_eval_itself_scores_the_same(
+    chat: tuple[Path, str], tmp_path: Path, tiny_base: Path
+) -> None:
+    """The same model, questions and options, and none of this package's modules."""
+    folder = tmp_path / "tatqa"
+    assert main(["upstream", str(folder)]) == 0
+    groups = ["tatqa", "tatqa_cot", "tatqa_calc"]
+    model = f"pretrained={tiny_base},enable_thinking=False"
+    done = run(tmp_path, "-c", UPSTREAM_RUN, str(folder), model, ",".join(groups), str(LIMIT))
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows, replies, versions = json.loads(done.stdout.splitlines()[-1])
+    ours, own_replies = results(chat[0]), samples(chat[0])
+    for task in [f"{group}_{kind}" for group in groups for kind in TYPES] + groups:
+        found = {key.removesuffix(",none"): value for key, value in rows[task].items()}
+        for metric_name in METRICS:
+            assert found[metric_name] == ours[task][metric_name], (task, metric_name)
+        assert float(versions[task]) == float(task_files.VERSION)
+    for name, reply in replies.items():
+        task, uid = name.split(" ")
+        assert reply == own_replies[f"samples_{task}", uid]["filtered_resps"]
 
 
 def export_and_score(out: Path, gold: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
