@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 from train.folder import seal
 from train.trainer.pair_trainer import PairTrainer
 
+SAVE_SECONDS = 300.0  # without a checkpoint, before one is written whatever save_steps says
 TOKENS = ("presented", "real", "computed")  # padded, without padding, run through the backbone
 
 
@@ -26,6 +27,14 @@ class EpochOrder(TrainerCallback):
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Set the epoch of the pairs' order."""
         self.trainer.order.set_epoch(int(state.epoch or 0))
+
+
+def of_any_process(trainer: PairTrainer, flag: bool) -> bool:
+    """Whether the flag is set on this or any other process; the same answer on all of them."""
+    if trainer.accelerator.num_processes == 1:
+        return flag
+    told = torch.tensor(float(flag), device=trainer.args.device)
+    return bool(trainer.accelerator.reduce(told, "sum").item())
 
 
 class StopOnSignal(TrainerCallback):
@@ -47,8 +56,7 @@ class StopOnSignal(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop all processes in the same step, whichever of them was told to."""
-        told = torch.tensor(float(bool(self.stopped_by)), device=args.device)
-        if self.trainer.accelerator.reduce(told, "sum").item():
+        if of_any_process(self.trainer, bool(self.stopped_by)):
             control.should_save = control.should_training_stop = True
             self.stopped_by = self.stopped_by or "a signal to another process"
 
@@ -60,6 +68,27 @@ class StopOnSignal(TrainerCallback):
         """Put the handlers back that were there; again, nothing."""
         while self.handlers:
             signal.signal(*self.handlers.popitem())
+
+
+class SaveByTime(TrainerCallback):
+    """A checkpoint every SAVE_SECONDS: on a slow machine `save_steps` may take hours."""
+
+    def __init__(self, trainer: PairTrainer) -> None:
+        self.trainer = trainer
+        self.saved = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """What is there now is at most as old as the run."""
+        self.saved = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """All processes save in the same step, by the first clock that says so."""
+        if of_any_process(self.trainer, time.monotonic() - self.saved >= SAVE_SECONDS):
+            control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Count from here, whatever the checkpoint was written for."""
+        self.saved = time.monotonic()
 
 
 class Accounts(TrainerCallback):

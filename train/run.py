@@ -19,7 +19,15 @@ import torch
 from tatqa_task.data import write_whole
 from train import record
 from train.base import open_base
-from train.callbacks import TOKENS, Accounts, EpochOrder, Progress, Seal, StopOnSignal
+from train.callbacks import (
+    TOKENS,
+    Accounts,
+    EpochOrder,
+    Progress,
+    SaveByTime,
+    Seal,
+    StopOnSignal,
+)
 from train.card import card
 from train.curves import curves
 from train.folder import checkpoints, holds, last_checkpoint, unwritable
@@ -178,7 +186,8 @@ def train(trainer: PairTrainer, task: Task) -> dict[str, Any]:
     main = trainer.accelerator.is_main_process
     stop, stages = StopOnSignal(trainer), task.stages
     progress = Progress(trainer, main)
-    for callback in (EpochOrder(trainer), stop, Accounts(trainer), progress, Seal(trainer)):
+    order, save, accounts = EpochOrder(trainer), SaveByTime(trainer), Accounts(trainer)
+    for callback in (order, stop, save, accounts, progress, Seal(trainer)):
         trainer.add_callback(callback)
     if task.eval_rows:
         trainer.add_callback(HeldOut(trainer, task.eval_rows))

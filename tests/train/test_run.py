@@ -465,6 +465,28 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_adapter_is_the_same(
     assert same_bits(whole, out)
 
 
+def test_a_slow_run_saves_by_time_too(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that takes minutes a step would else lose hours between two `save_steps`."""
+    from train.callbacks import Seal
+
+    saved: list[int] = []
+
+    def on_save(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        saved.append(state.global_step)
+
+    monkeypatch.setattr(Seal, "on_save", on_save)
+    words = [str(recipe_file), "--max_pairs", "16", "--save_steps", "1000"]
+    assert main([*words, "--output_dir", str(tmp_path / "quick")]) == 0
+    seldom = saved.copy()
+    saved.clear()
+    monkeypatch.setattr("train.callbacks.SAVE_SECONDS", 0.0)
+    assert main([*words, "--output_dir", str(tmp_path / "slow")]) == 0
+    assert seldom == [2]
+    assert saved == [1, 2]
+
+
 def test_another_chat_template_is_another_run(
     recipe_file: Path, mini: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,8 +18,9 @@ WARM_UP = 2  # passes before the recording: they compile, and libraries set them
 def own_parameters(model: torch.nn.Module) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
     """Put a new parameter over the same memory in the place of each trained one.
 
-    Yields the trained and the new ones. A recording may not touch the stream on which
-    DistributedDataParallel hooked itself onto the trained ones.
+    Yields the trained and the new ones. Gradients of the trained ones may not be recorded: autograd
+    accumulates them on the stream where DistributedDataParallel first met them, which breaks a
+    recording on another.
     """
     places = [
         (module, name, parameter)
@@ -57,19 +58,19 @@ class Recorded:
         self.forward_graph = torch.cuda.CUDAGraph()
         self.backward_graph = torch.cuda.CUDAGraph()
         # other threads, such as the loader's, go on meanwhile
-        how: dict[str, Any] = {"pool": pool, "capture_error_mode": "thread_local"}
+        capture: dict[str, Any] = {"pool": pool, "capture_error_mode": "thread_local"}
         dtype, enabled = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
         # without the cache, casts of weights are part of the recording
         autocast = torch.autocast("cuda", dtype, enabled, cache_enabled=False)
         with own_parameters(backbone) as (self.trained, new), autocast:
             self._warm_up(compute, new)
-            with torch.cuda.graph(self.forward_graph, **how):
+            with torch.cuda.graph(self.forward_graph, **capture):
                 hidden = compute(*self.row)
             self.hidden = hidden.detach()
             if hidden.requires_grad:
-                self.of_hidden = torch.zeros_like(hidden)
-                with torch.cuda.graph(self.backward_graph, **how):
-                    self.of_trained = torch.autograd.grad(hidden, new, self.of_hidden)
+                self.hidden_gradient = torch.zeros_like(hidden)
+                with torch.cuda.graph(self.backward_graph, **capture):
+                    self.trained_gradients = torch.autograd.grad(hidden, new, self.hidden_gradient)
 
     def _warm_up(self, compute: Callable[..., Tensor], new: list[Tensor]) -> None:
         torch.cuda.synchronize()
@@ -96,9 +97,9 @@ class Replay(torch.autograd.Function):
         return recorded.hidden.detach()
 
     @staticmethod
-    def backward(ctx: Any, of_hidden: Tensor) -> Any:
+    def backward(ctx: Any, hidden_gradient: Tensor) -> Any:
         """Gradients of the trained weights, copied: the next replay writes over them."""
         recorded = ctx.recorded
-        recorded.of_hidden.copy_(of_hidden)
+        recorded.hidden_gradient.copy_(hidden_gradient)
         recorded.backward_graph.replay()
-        return None, *(gradient.clone() for gradient in recorded.of_trained)
+        return None, *(gradient.clone() for gradient in recorded.trained_gradients)

@@ -57,22 +57,28 @@ def pack_prefixes(
         raise SharingError(
             "prefix sharing needs right-padded rows: set the collator's padding side to right"
         )
-    order, common = sorted_rows(np.where(real, input_ids + 1, 0))
+    order, common = sorted_rows(np.where(real, input_ids + 1, 0))  # 0: behind the row's end
     new, slot, last = preorder(common, row_lengths[order], columns)
     slot_of = np.empty_like(slot)
     slot_of[order] = slot
-    total = int(new.sum())
+    # [new] takes nodes row by row, column by column: over sorted rows that is preorder
+    tokens, depth, last = input_ids[order][new], np.nonzero(new)[1], last[new]
+    total = len(tokens)
     padding = np.arange(total, rounded_up(total, lengths, bucket))
     positions = np.flatnonzero(real if wanted is None else real & wanted)
-    parts = (
-        np.concatenate([input_ids[order][new], 0 * padding]),
-        np.concatenate([np.nonzero(new)[1], 0 * padding]),
-        np.concatenate([last[new], padding]),
-        positions,
-        slot_of.reshape(-1)[positions],
-        [real.size, real.sum()],
+    return Packed(
+        tokens=int64(tokens, np.zeros_like(padding)),
+        depth=int64(depth, np.zeros_like(padding)),
+        last=int64(last, padding),
+        positions=int64(positions),
+        slots=int64(slot_of.reshape(-1)[positions]),
+        sizes=torch.tensor([real.size, real.sum()]),
     )
-    return Packed(*(torch.from_numpy(np.ascontiguousarray(part, np.int64)) for part in parts))
+
+
+def int64(*parts: np.ndarray) -> Tensor:
+    """The parts one after the other."""
+    return torch.from_numpy(np.concatenate(parts).astype(np.int64))
 
 
 def sorted_rows(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -91,20 +97,26 @@ def sorted_rows(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def preorder(
     common: np.ndarray, lengths: np.ndarray, columns: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The trie of sorted rows in preorder, by (row, depth); [B, L] each.
+    """The trie of sorted rows in preorder, by (row, column); [B, L] each.
 
     Whether the row brings a new node there, the slot of the node, and that of its last descendant.
+
+    In the README's example `lengths` is [5, 5, 5, 5] and `common` [0, 3, 2, 3]: the rows bring 5,
+    2, 3 and 2 new nodes, whose slots begin at 0, 5, 7 and 10. A row has branched off from the one
+    before it in every column from its `common` on. The node at (row, column) was brought by the
+    last row so far that has branched off there, and what is below it ends where the next row that
+    has branched off there begins.
     """
     rows = np.arange(len(common))[:, None]
-    beyond = len(common)
-    first_slot = np.concatenate([[0], np.cumsum(lengths - common)])  # of each row's own nodes
-    owns = common[:, None] <= columns
-    owner = np.maximum.accumulate(np.where(owns, rows, 0))  # row that brought the node
-    later = np.minimum.accumulate(np.where(owns, rows, beyond)[::-1])[::-1][1:]
-    following = np.vstack([later, np.full_like(columns, beyond)])  # first row that has another
-    new = owns & (columns < lengths[:, None])
-    slot = first_slot[owner] + columns - common[owner]
-    last = first_slot[following] - 1
+    beyond = len(common)  # in the place of a row where there is none
+    first_slot = np.concatenate([[0], np.cumsum(lengths - common)])  # of each row, and of `beyond`
+    branched = common[:, None] <= columns
+    brought_by = np.maximum.accumulate(np.where(branched, rows, 0))
+    from_here_on = np.minimum.accumulate(np.where(branched, rows, beyond)[::-1])[::-1]
+    next_branch = np.vstack([from_here_on[1:], np.full_like(columns, beyond)])
+    new = branched & (columns < lengths[:, None])
+    slot = first_slot[brought_by] + columns - common[brought_by]
+    last = first_slot[next_branch] - 1
     return new, slot, last
 
 
