@@ -23,6 +23,7 @@ SETTINGS = [
     *("--bench", "demo"),
     *("--max-new-tokens", "64"),
     *("--batch-size", "32"),
+    "--overlap",
 ]
 
 

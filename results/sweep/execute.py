@@ -2,7 +2,8 @@
 
 Several workers may run the same command over one shared folder: a run that another one holds is
 passed over and looked at again, until all are done. What fails is told at the end; the other runs
-are finished first. With a server, one lane trains while another scores what is trained.
+are finished first. With a server, or if it is asked for, one lane trains while another scores what
+is trained.
 """
 
 import contextlib
@@ -40,6 +41,7 @@ class Serving:
     memory: float = 0.4
     rank: int = 16  # the largest adapter it must hold
     log_folder: Path = Path()
+    overlap: bool = False  # without a server: score beside training all the same
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _base: str | None = None
     _server: Server | None = None
@@ -75,8 +77,10 @@ class Serving:
 
     @property
     def stays(self) -> bool:
-        """Whether it is up while something is trained."""
-        return self.where is not None and (self.where != VLLM or self.memory <= KEPT_WHILE_TRAINING)
+        """Whether models are scored while something is trained."""
+        if self.where is None:
+            return self.overlap
+        return self.where != VLLM or self.memory <= KEPT_WHILE_TRAINING
 
     def make_room(self) -> None:
         """Before training: end a server that was started here, unless it is a small one."""
@@ -132,7 +136,7 @@ class Sweep:
         self.told: set[Path] = set()
         self.left = tasks(plans, served=settings.backend == SERVED)
         self.makers = {plan.adapter: plan.folder for plan in plans if plan.train}
-        self.lanes = lanes(plans, serving) if settings.backend == SERVED else [everything]
+        self.lanes = lanes(plans, serving)
         self.news = threading.Condition()
         self.settled = 0
         self.stopped = False
@@ -274,8 +278,9 @@ class Sweep:
                 stages.perform(stage)  # says that it is done
         else:
             with self.serving.names(plan.scored) as names:
+                alone = len(self.lanes) == 1 or len(self.left) == 1
                 for stage in plan.scoring:
-                    stages.perform(stage, names, bars=len(self.lanes) == 1)
+                    stages.perform(stage, names, bars=alone)
         if self.settings.backend == SERVED:
             refuse_base_replies(plan)
         write_record(plan, self.settings)
@@ -302,13 +307,14 @@ def scores(task: Task) -> bool:
 
 
 def lanes(plans: Sequence[Plan], serving: Serving) -> list[Lane]:
-    """Training and scoring side by side where the server is up all the time.
+    """Training and scoring side by side where both fit.
 
-    It changes with the base, and a round trains on replies of the server: then in turn.
+    A server changes with the base, and a round trains on replies of the server: then in turn.
     """
     bases = {plan.scored.base for plan in plans}
     samples = any(plan.samples for plan in plans)
-    if serving.stays and len(bases) == 1 and not samples:
+    in_turn = serving.where is not None and (len(bases) > 1 or samples)
+    if serving.stays and not in_turn:
         return [trains, scores]
     return [everything]
 

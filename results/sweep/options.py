@@ -98,6 +98,12 @@ def add_serving_options(run: argparse.ArgumentParser) -> None:
         "--backend", choices=("hf", "vllm"), default="hf", help="what generates inside lm_eval"
     )
     run.add_argument(
+        "--overlap",
+        action="store_true",
+        help="without a server: score while the next run trains (on CPUs, or on a GPU that has"
+        " memory for both)",
+    )
+    run.add_argument(
         "--server",
         metavar="vllm|URL",
         help="score base and adapters through one server: vLLM started here for each base, or an"
@@ -165,7 +171,7 @@ def serving_of(args: argparse.Namespace, found: Sequence[recipes.Recipe]) -> Ser
         args.server and not args.server.startswith(("http://", "https://")) and args.server != VLLM
     ):
         raise InputError(f"--server {args.server}: expected vllm or the URL of a server")
-    return Serving(args.server, args.server_memory, rank, args.runs)
+    return Serving(args.server, args.server_memory, rank, args.runs, args.overlap)
 
 
 def check_rounds(found: Sequence[recipes.Recipe], server: str | None) -> None:

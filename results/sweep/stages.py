@@ -24,7 +24,7 @@ import filelock
 
 from results import FailedError, InputError
 from results.files import write_whole
-from results.sweep.processes import ROOT, SCORERS, call, say
+from results.sweep.processes import ROOT, SCORERS, call, is_logged, say
 
 CODE = (".py", ".yaml", ".jsonl")
 PACKAGES = (
@@ -219,6 +219,8 @@ def begin(stage: Stage, names: Names) -> dict[str, Any]:
     note = {"key": key, "done": False, "seconds": note.get("seconds", 0.0), "command": command}
     write_whole(stage.file, json.dumps(note, indent=1))
     say(f"{stage.title}: {command}")
+    if is_logged(stage.arguments):
+        say(f"{stage.title}: what it says is in {from_here(str(stage.log))}")
     return note
 
 

@@ -2,7 +2,8 @@
 
 lm-eval logs a hundred lines and prints tables of raw means; of these, `python -m results run`
 shows the bars alone and keeps all of it beside the scores (`--verbose` shows everything). Where
-the command fails, its error lines are shown.
+the command fails, its error lines are shown. Where no person watches, in a file or a pipe, a line
+says how far it is at each quarter.
 """
 
 import re
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-BAR = re.compile(rb"\d+%\|")  # tqdm's, somewhere in the line
+BAR = re.compile(rb"(\d+)%\|[^|]*\|\s*([\d.]+\w?/[\d.]+\w?)|\d+%\|")  # tqdm's, in a line
 PIECE = re.compile(rb"[^\r\n]*[\r\n]")
 LAST_LINES = 20  # shown of a command that fails without an error line
 LINGER_SECONDS = 10  # a command's own children may hold its output open
@@ -23,8 +24,8 @@ VERBOSE = "TATQA_BENCH_VERBOSE"  # environment variable: everything on the termi
 class LoggedProcess(subprocess.Popen[bytes]):
     """A command whose bars are on the terminal and whose other output is in a file.
 
-    What an earlier attempt wrote stays above it. Without `bars` they are left out: two commands
-    at once would draw over each other. Raises OSError if the log cannot be written.
+    What an earlier attempt wrote stays above it. Without `bars` a terminal shows quarters as well:
+    two commands at once would draw over each other. Raises OSError if the log cannot be written.
     """
 
     def __init__(
@@ -35,7 +36,8 @@ class LoggedProcess(subprocess.Popen[bytes]):
         bars: bool = True,
     ) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
-        self.bars = bars
+        self.drawn = bars and sys.stderr.isatty()
+        self.quarters = Quarters(f"{log.parent.name}: {log.stem}")
         self.log = log
         self.file = log.open("ab")
         self.begin = self.file.tell()
@@ -50,8 +52,10 @@ class LoggedProcess(subprocess.Popen[bytes]):
         open_bar = False
         with self.file:
             for piece in pieces(self.stdout):
-                if BAR.search(piece):
-                    open_bar = self.bars and show(piece)
+                if BAR.search(piece) and self.drawn:
+                    open_bar = draw(piece)
+                elif found := BAR.search(piece):
+                    self.quarters.see(found)
                 else:
                     self.file.write(piece)
                     self.file.flush()
@@ -87,18 +91,30 @@ def pieces(stream: IO[bytes]) -> Iterator[bytes]:
         yield rest
 
 
-def show(bar: bytes) -> bool:
-    """Draw one state of a bar over the one before; returns whether its line is still open.
-
-    Where no person watches, in a file or a pipe, only a full bar is written.
-    """
+def draw(bar: bytes) -> bool:
+    """Draw one state of a bar over the one before; returns whether its line is still open."""
     text = bar.strip().decode(errors="replace")
     full = "100%|" in text
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r{text}")
-    elif full:
-        sys.stderr.write(text)
-    if full:
-        sys.stderr.write("\n")
+    end = "\n" if full else ""
+    sys.stderr.write(f"\r{text}{end}")
     sys.stderr.flush()
-    return sys.stderr.isatty() and not full
+    return not full
+
+
+class Quarters:
+    """Says at each quarter how far a command's bar is; a bar that is full at once says nothing."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.told = 0
+
+    def see(self, bar: "re.Match[bytes]") -> None:
+        """Look at one state of a bar."""
+        if bar[1] is None:
+            return
+        quarter = int(bar[1]) // 25
+        begun = quarter < 4 or self.told > 0
+        if quarter > self.told and begun:
+            sys.stderr.write(f"== {self.title}: {bar[2].decode()}\n")
+            sys.stderr.flush()
+        self.told = quarter if begun and quarter < 4 else 0

@@ -244,6 +244,17 @@ def test_a_server_scores_beside_training_if_there_is_room_for_both(
     assert (first_scored < last_trained) == (share == "0.4")
 
 
+def test_without_a_server_it_scores_beside_training_if_that_is_asked_for(
+    recipes: list[Path], stand_ins: dict[str, str], sweep_command: Command, tmp_path: Path
+) -> None:
+    program = tmp_path / "stand_ins" / "train.py"
+    imports, _, work = program.read_text().partition("\nif ")
+    program.write_text(f"{imports}{WAITS}if {work}")
+    done = finish(sweep_command(recipes, "r", "--overlap", judged=False), stand_ins)
+    assert done.returncode == 0, done.stderr
+    assert len(record.load_all(Path("r/runs"))[0]) == 4
+
+
 @pytest.mark.parametrize("stages_done", [1, 3, 5])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_two_lanes_stop_together_and_go_on(

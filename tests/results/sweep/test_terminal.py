@@ -35,7 +35,7 @@ def test_bars_are_shown_and_the_rest_is_kept(
     log = tmp_path / "new" / "lm_eval.log"
     assert run(NOISY, log, "0") == 0
     shown = capsys.readouterr().err
-    assert shown == "Requests: 100%|##| 100/100\n"
+    assert shown == "== new: lm_eval: 50/100\n== new: lm_eval: 100/100\n"
     kept = log.read_text().split("\n")
     assert {"a table of raw means", "a line of the log", "the end"} <= set(kept)
     assert "50%" not in log.read_text()
@@ -82,6 +82,40 @@ def test_errors_of_an_earlier_attempt_are_not_shown(
     capsys.readouterr()
     run("print('other'); raise SystemExit(1)", tmp_path / "log")
     assert capsys.readouterr().err == "other\n"
+
+
+@pytest.mark.parametrize(
+    ("states", "said"),
+    [
+        ([0, 10, 24, 25, 26, 49, 60, 99, 100], ["25/100", "60/100", "99/100", "100/100"]),
+        ([0, 100], []),  # over at once
+        ([0, 100, 0, 30, 100, 0, 30], ["30/100", "100/100", "30/100"]),  # one bar after another
+        ([80, 100], ["80/100", "100/100"]),  # a run that goes on
+    ],
+)
+def test_in_a_file_a_bar_says_its_quarters(
+    states: list[int], said: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    quarters = terminal.Quarters("demo: tatqa")
+    for percent in states:
+        found = terminal.BAR.search(f"Replies: {percent:3}%|## | {percent}/100 [00:20<01".encode())
+        assert found
+        quarters.see(found)
+    assert capsys.readouterr().err.splitlines() == [f"== demo: tatqa: {text}" for text in said]
+
+
+def test_two_commands_at_once_do_not_draw_over_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = io.StringIO()
+    monkeypatch.setattr(drawn, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", drawn)
+    process = terminal.LoggedProcess(
+        [sys.executable, "-c", NOISY, "0"], os.environ, tmp_path / "log", bars=False
+    )
+    process.wait()
+    assert "\r" not in drawn.getvalue()
+    assert drawn.getvalue().count("50/100") == 1
 
 
 @pytest.mark.parametrize(
