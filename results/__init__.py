@@ -11,3 +11,9 @@ class InputError(FailedError):
     """The call or its input is wrong."""
 
     exit_code = 2
+
+
+def on_one_line(text: str) -> str:
+    """The text on one line, without characters that control a terminal or reorder what follows."""
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)

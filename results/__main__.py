@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from results import FailedError, InputError
+from results import FailedError, InputError, on_one_line
 from results.sweep import options
 from results.sweep.terminal import VERBOSE
 
@@ -138,7 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
         message, code = str(error), error.exit_code
     except KeyboardInterrupt:
         message, code = "stopped; what is done is kept, the same command goes on from there", 1
-    sys.stderr.write(f"error: {message}\n")
+    sys.stderr.write(f"error: {on_one_line(message)}\n")
     return code
 
 

@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
-from results import InputError, outputs, record
+from results import InputError, on_one_line, outputs, record
 from results.record import Scores
 from results.statistics import Difference, in_family, over_runs, verdict
 
@@ -245,7 +245,10 @@ def check(before: Scores, after: Scores) -> list[str]:
             f"{before.bench}: not comparable, {', '.join(refused)} differ before and after"
             f"{counted}; score both the same way"
         )
+    same_base = "base model" in before.identity.keys() & after.identity.keys()
     for key in different(before.circumstances, after.circumstances):
+        if key == "base" and same_base:  # names under which one base and its adapters are served
+            continue
         one, other = before.circumstances[key], after.circumstances[key]
         warnings.append(f"{before.bench}: {key} differs: {one} before, {other} after")
     return warnings
@@ -444,10 +447,10 @@ def text(rows: list[Row]) -> str:
     lines = []
     for title, found in groupby(rows, lambda row: row.title):
         group = list(found)
-        table = [HEADER, *(row.cells for row in group)]
+        table = [HEADER, *([on_one_line(cell) for cell in row.cells] for row in group)]
         first, *others = (max(map(len, column)) for column in zip(*table, strict=True))
         form = "  ".join([f"{{:<{first}}}", *(f"{{:>{width}}}" for width in others)])
-        lines += ["", title, *(form.format(*cells) for cells in table), *notes(group)]
+        lines += ["", on_one_line(title), *(form.format(*cells) for cells in table), *notes(group)]
     return "\n".join(lines)
 
 

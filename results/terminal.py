@@ -3,10 +3,10 @@
 import argparse
 import json
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from results import InputError, compare, outputs
+from results import InputError, compare, on_one_line, outputs
 from results.compare import Row
 from results.outputs import Reply
 
@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     found, more = compare.compare(before, after, args.margin)
     rows = [row for bench in found.values() for row in bench]
     for warning in dict.fromkeys(warnings + more):
-        sys.stderr.write(f"warning: {warning}\n")
+        sys.stderr.write(f"warning: {on_one_line(warning)}\n")
     shown = json.dumps(compare.as_json(rows), indent=1) if args.json else compare.text(rows)
     sys.stdout.write(f"{shown}\n")
     if args.flips:
@@ -31,37 +31,47 @@ def run(args: argparse.Namespace) -> int:
 
 
 def flips(before: Path, after: Path, found: dict[str, list[Row]]) -> str:
-    """Questions that went from right to wrong and back by a bench's first metric, both replies."""
-    lines = []
+    """Questions that went from right to wrong and back by each bench's first metric.
+
+    A bench whose samples are not there is named. Raises InputError if that is so of all.
+    """
+    lines: list[str] = []
+    missing: list[InputError] = []
     for bench, rows in found.items():
-        metric = rows[0].metric
-        tasks = {row.group for row in rows if row.column == "task"}
-        sides = [replies(path, bench, metric, tasks) for path in (before, after)]
-        pairs = [(one, sides[1][name]) for name, one in sides[0].items() if name in sides[1]]
-        known = [(a, b) for a, b in pairs if a.score is not None and b.score is not None]
-        lost = [(a, b) for a, b in known if (a.score or 0) > (b.score or 0)]
-        gained = [(a, b) for a, b in known if (a.score or 0) < (b.score or 0)]
-        for words, changed in (("lower", lost), ("higher", gained)):
-            lines.append(f"\n{bench}: {len(changed)} of {len(known)} have {words} {metric} after")
-            for one, other in changed:
-                lines.append(flip(one, other))
+        try:
+            lines += flips_of_bench(before, after, bench, rows)
+        except InputError as error:
+            missing.append(error)
+            lines.append(on_one_line(f"{bench}: no replies to show, {error}"))
+    if len(missing) == len(found):
+        raise missing[0]
     return "\n".join(lines)
+
+
+def flips_of_bench(before: Path, after: Path, bench: str, rows: Sequence[Row]) -> Iterator[str]:
+    """The lines of one bench, both replies of each question. Raises InputError."""
+    metric = rows[0].metric
+    tasks = {row.group for row in rows if row.column == "task"}
+    sides = [replies(path, bench, metric, tasks) for path in (before, after)]
+    pairs = [(one, sides[1][name]) for name, one in sides[0].items() if name in sides[1]]
+    known = [(a, b) for a, b in pairs if a.score is not None and b.score is not None]
+    lost = [(a, b) for a, b in known if (a.score or 0) > (b.score or 0)]
+    gained = [(a, b) for a, b in known if (a.score or 0) < (b.score or 0)]
+    for words, changed in (("lower", lost), ("higher", gained)):
+        counted = f"{len(changed)} of {len(known)} have {words} {metric} after"
+        yield f"\n{on_one_line(f'{bench}: {counted}')}"
+        for one, other in changed:
+            yield flip(one, other)
 
 
 def flip(before: Reply, after: Reply) -> str:
     """One question and both replies, as text."""
-    question = " ".join(before.question.split())[-300:]
+    name = on_one_line(f"{before.item} ({before.kind})")
     return (
-        f"- {before.item} ({before.kind}): {question}\n  right: {printable(before.gold)}\n"
-        f"  before ({before.score:g}): {printable(before.text)}\n"
-        f"  after ({after.score:g}): {printable(after.text)}"
+        f"- {name}: {on_one_line(before.question)[-300:]}\n  right: {on_one_line(before.gold)}\n"
+        f"  before ({before.score:g}): {on_one_line(before.text)}\n"
+        f"  after ({after.score:g}): {on_one_line(after.text)}"
     )
-
-
-def printable(text: str) -> str:
-    """A reply on one line, without characters that would control the terminal."""
-    line = " ".join(text.split())
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
 
 
 def replies(path: Path, bench: str, metric: str, tasks: Collection[str] = ()) -> dict[str, Reply]:

@@ -509,3 +509,42 @@ def test_worse_is_about_the_first_metric_overall() -> None:
     unknown = replace(down, measure=replace(em, higher_is_better=None))
     with pytest.raises(InputError, match="no output says whether higher em is better"):
         compare.is_worse([unknown])
+
+
+def test_names_that_would_control_a_terminal_are_shown_as_they_cannot(
+    lm_eval_output: Output, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sides = []
+    for name, skill in (("a", 0.2), ("b", 0.8)):
+        folder = lm_eval_output(name, skill)
+        for file in folder.rglob("samples_*"):
+            file.write_text(file.read_text().replace('"table"', '"\\ud800\\u202e\\n\\u001b[31m"'))
+        sides.append(str(folder))
+    assert main(["compare", *sides, "--flips"]) == 0
+    out = capsys.readouterr().out
+    assert "\N{REPLACEMENT CHARACTER}" in out
+    assert not {"\ud800", "\u202e", "\x1b"} & {*out}
+    (tmp_path / "new\nline").write_text("{")
+    assert main(["compare", str(tmp_path / "new\nline"), sides[0]]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_served_names_of_one_base_are_no_other_base() -> None:
+    known: dict[str, Any] = {"bench": "b", "cluster": ["0"], "groups": {}, "item": ["0"]}
+    sides = [
+        Scores(identity={"base model": ["hash", False]}, circumstances={"base": name},
+               metrics={"m": [1.0]}, **known)
+        for name in ("base", "adapter-12")
+    ]  # fmt: skip
+    assert compare.check(*sides) == []
+    for side in sides:
+        side.identity.clear()
+    assert compare.check(*sides) == ["b: base differs: base before, adapter-12 after"]
+
+
+def test_flips_of_what_is_there(results_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sides = [str(results_folder / "runs" / name) for name in ("base-tiny", "low")]
+    assert main(["compare", *sides, "--flips"]) == 0
+    out = capsys.readouterr().out
+    assert "have higher em after" in out
+    assert "mtbench: no replies to show, " in out
