@@ -6,11 +6,11 @@ verdict is about their mean.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from results import InputError, on_one_line, outputs, record
 from results.record import Scores
@@ -51,6 +51,7 @@ MEASURES = {
     "score": Measure("rating from 1 to 10", factor=1, span=9, margin=0.5, rare=True),
     "success": Measure("rated 7 or more, %", margin=0.1),
 }
+OTHER_UNITS = 50  # times as large as the other mean: percent against a share, most likely
 LOGARITHMS = ("perplexity", "bits_per_byte")  # no shares, even where all lie between 0 and 1
 LACK = "lack {} on one side or both and are left out; the interval allows for them"
 HEADLINE = ("em", "score", "prompt_level_strict_acc")  # first metric of a bench, where it has one
@@ -86,7 +87,6 @@ FIGURES = (  # of a Difference, in the JSON
     "unpaired",
 )
 Table = Mapping[str, Scores]  # scores by bench
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,8 @@ def load(path: Path, cluster: str | None = None) -> tuple[dict[str, Scores], lis
 
     Raises InputError.
     """
-    file = path / "record.json" if (path / "record.json").is_file() else path
+    known = [path / name for name in ("record.json", "score.json") if (path / name).is_file()]
+    file = known[0] if known else path
     content = {} if file.is_dir() else outputs.read_json(file)
     if not isinstance(content, dict):
         raise InputError(f"{file}: neither a record nor an lm-eval output nor MT-Bench scores")
@@ -274,7 +275,7 @@ def compare_bench(
             warnings.append(f"{bench}: {len(unscored)} items {LACK.format(metric)}")
     if not rows:
         raise InputError(f"{bench}: no metric has a score of the same question on both sides")
-    return rows, warnings + uneven_clusters(rows[0])
+    return rows, warnings + uneven_clusters(rows[0]) + other_units(rows)
 
 
 def shared_metrics(runs: Sequence[Scores]) -> list[str]:
@@ -295,6 +296,19 @@ def uneven_clusters(row: Row) -> list[str]:
     ]
 
 
+def other_units(rows: Sequence[Row]) -> list[str]:
+    """A warning for each metric that looks like a share on one side and percent on the other."""
+    found = []
+    for row in rows:
+        small, large = sorted(map(abs, (row.difference.before, row.difference.after)))
+        if row.column == "overall" and 0 < small <= 1 < large >= OTHER_UNITS * small:
+            found.append(
+                f"{row.bench}: {row.metric} is {row.difference.before:.4g} before and "
+                f"{row.difference.after:.4g} after; is one of them in other units?"
+            )
+    return found
+
+
 def compare_metric(
     before: Sequence[Scores],
     after: Sequence[Scores],
@@ -307,23 +321,26 @@ def compare_metric(
     `stepwise`: each run after was trained on from the run before in its place.
     """
     runs = [*before, *after]
-    scored = scored_by_all(runs, metric)
-    if not scored:
+    scored = [scores_by_item(run, metric) for run in runs]
+    shared = set(scored[0]).intersection(*scored[1:])
+    if not shared:
         return
     measure = measure_of(runs, metric, margin)
-    lost = set().union(*(scores_by_item(run, metric) for run in runs)) - scored
+    lost = set().union(*scored) - shared
     first = before[0]
-    items = [item for item in first.item if item in scored]
+    cluster = dict(zip(first.item, first.cluster, strict=True))
+    weights = first.weights.get(metric) or [1.0] * len(first.item)
+    weight = dict(zip(first.item, weights, strict=True))
     for column, labels in labels_by_column(runs).items():
-        for group in sorted({labels[item] for item in items}):
-            names = [item for item in items if labels[item] == group]
+        for group, names in members(shared, first.item, labels).items():
             unpaired = sum(labels[item] == group for item in lost)
+            scores = [[found[name] for name in names] for found in scored]
             difference = over_runs(
-                scores_at(before, metric, names),
-                scores_at(after, metric, names),
-                at(names, first.item, first.cluster),
+                scores[: len(before)],
+                scores[len(before) :],
+                [cluster[name] for name in names],
                 measure.span,
-                at(names, first.item, first.weights.get(metric) or [1.0] * len(first.item)),
+                [weight[name] for name in names],
                 measure.rare,
                 stepwise,
             )
@@ -331,6 +348,17 @@ def compare_metric(
             yield Row(
                 first.title, metric, measure, column, group, replace(difference, unpaired=share)
             )
+
+
+def members(
+    shared: Set[str], items: Sequence[str], labels: Mapping[str, str]
+) -> dict[str, list[str]]:
+    """The shared items of each group, in order; groups by name."""
+    found: dict[str, list[str]] = {}
+    for item in items:
+        if item in shared:
+            found.setdefault(labels[item], []).append(item)
+    return dict(sorted(found.items()))
 
 
 def scores_by_item(run: Scores, metric: str) -> dict[str, float]:
@@ -342,21 +370,6 @@ def scores_by_item(run: Scores, metric: str) -> dict[str, float]:
 def scored_by_all(runs: Sequence[Scores], metric: str) -> set[str]:
     """The items that have a score in every run."""
     return set.intersection(*(set(scores_by_item(run, metric)) for run in runs))
-
-
-def scores_at(runs: Sequence[Scores], metric: str, names: Sequence[str]) -> list[list[float]]:
-    """Scores of these items, [runs][items]."""
-    found = []
-    for run in runs:
-        scores = scores_by_item(run, metric)
-        found.append([scores[name] for name in names])
-    return found
-
-
-def at(names: Sequence[str], items: Sequence[str], column: Sequence[T]) -> list[T]:
-    """The entries of a column that belong to these items."""
-    by_item = dict(zip(items, column, strict=True))
-    return [by_item[name] for name in names]
 
 
 def labels_by_column(runs: Sequence[Scores]) -> dict[str, dict[str, str]]:
@@ -490,6 +503,17 @@ def as_json(rows: list[Row]) -> list[dict[str, Any]]:
                 figures[name] = None
         found.append({**figures, **words})
     return found
+
+
+def refuse_without_headline(before: Table, rows: Mapping[str, list[Row]]) -> None:
+    """Raise InputError where a bench's first metric has no score of a question on both sides."""
+    for bench, found in rows.items():
+        first = shared_metrics([before[bench]])[0]
+        if found[0].metric != first:
+            raise InputError(
+                f"{bench}: no question has {first} on both sides, so nothing says whether it got "
+                "worse"
+            )
 
 
 def is_worse(rows: list[Row]) -> bool:

@@ -25,6 +25,9 @@ SCORE_FIELDS = {
     "missing",
     "unparsable",
 }
+ENCODING = "utf-8-sig"  # some editors begin a file with a mark, which no JSON allows
+# lm-eval's, at the end of the names of results (results_<date>, or as --output_path says)
+DATE = re.compile(r"(?<=_)\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(\.\d+)?$")
 NO_FILTER = "none"  # lm-eval's name for replies taken as they are
 SYNTHETIC = "synthetic-"  # so begin the names of generated questions
 SUCCESS = 7  # a rating from here up counts as a success
@@ -51,8 +54,10 @@ class Reply:
 
 def read_json(path: Path) -> Any:
     """The content of a JSON file. Raises InputError."""
+    if path.suffix == ".jsonl":
+        raise InputError(f"{path}: samples alone; give the results file beside it, or the folder")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding=ENCODING))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file or folder") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -62,15 +67,22 @@ def read_json(path: Path) -> Any:
 def read_lines(path: Path) -> list[Row]:
     """The rows of a JSON-lines file, or of one JSON list. Raises InputError that names the line."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding=ENCODING)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
     if text.startswith("["):
-        rows = read_json(path)
-        if all(isinstance(row, dict) for row in rows):
-            return list(rows)
-        raise InputError(f"{path}: a list, but not of JSON objects")
+        return _listed(path, text)
     return [_read_line(path, i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
+def _listed(path: Path, text: str) -> list[Row]:
+    try:
+        rows = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error})") from None
+    if all(isinstance(row, dict) for row in rows):
+        return list(rows)
+    raise InputError(f"{path}: a list, but not of JSON objects")
 
 
 def _read_line(path: Path, number: int, line: str) -> Row:
@@ -87,14 +99,30 @@ def results_files(path: Path) -> list[Path]:
     """The file itself, or every results file in an lm-eval output folder. Raises InputError."""
     if path.is_file():
         return [path]
-    files = sorted(path.rglob("results_*.json")) or sorted(path.rglob("results.json"))
+    files = dated_results(path) or below(path, "results_*.json") or below(path, "results.json")
     if not files:
-        refuse_packed(path.rglob("results*.json.*"))
+        refuse_packed(below(path, "results*.json.*"))
         raise InputError(
             f"{path}: no lm-eval results_*.json there; "
             "run lm_eval with --output_path and --log_samples"
         )
     return files
+
+
+def dated_results(path: Path) -> list[Path]:
+    """Results files by their date: --output_path may have given them another name than results."""
+    return [
+        file
+        for file in below(path, "*.json")
+        if (date := DATE.search(file.stem))
+        and (file.name.startswith("results_") or dated_files(file.parent, date[0]))
+    ]
+
+
+def below(path: Path, pattern: str) -> list[Path]:
+    """The files below a folder, and below the folders in it that are links, by their names."""
+    links = [child for child in path.glob("*") if child.is_symlink() and child.is_dir()]
+    return sorted({file for folder in (path, *links) for file in folder.rglob(pattern)})
 
 
 def refuse_packed(files: Iterable[Path]) -> None:
@@ -121,7 +149,8 @@ def read_results(file: Path) -> dict[str, Any]:
 def samples(results: Path) -> list[Row]:
     """All samples logged with a results file, each with its task's name. Raises InputError."""
     content = read_results(results)
-    stamp = results.stem.removeprefix("results").removeprefix("_")
+    date = DATE.search(results.stem)
+    stamp = date[0] if date else results.stem.removeprefix("results").removeprefix("_")
     files = dated_files(results.parent, stamp) if stamp else undated_files(results.parent, content)
     rows = []
     for task, file in files.items():
@@ -206,10 +235,8 @@ def lm_eval_tables(
         found, warned = read_tables(file, cluster_key)
         for name, scores in found.items():
             if name in tables:
-                raise InputError(
-                    f"{path}: {name} stands in {origin[name].name} and in {file.name}; "
-                    "give one of them"
-                )
+                one, other = (taken.relative_to(path) for taken in (origin[name], file))
+                raise InputError(f"{path}: {name} stands in {one} and in {other}; give one of them")
             tables[name], origin[name] = scores, file
         warnings += warned
     if cluster_key and all(f"{name}: {NO_KEY} {cluster_key}" in warnings for name in tables):
@@ -558,7 +585,15 @@ def identity(results: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
         "overridden generation settings": results["config"].get("gen_kwargs"),
         "few-shot": {task: (results.get("n-shot") or {}).get(task) for task in tasks},
         "chat template": results.get("chat_template_sha"),
-    }
+    } | numbering(rows)
+
+
+def numbering(rows: Sequence[Row]) -> dict[str, str]:
+    """Which document has which number, where numbers name the questions."""
+    if all(is_tatqa(row) for row in rows):
+        return {}
+    named = (f"{item_name(row)} {hash_of(row, 'doc_hash', 'doc')}" for row in rows)
+    return {"numbers of the documents": joint_hash(named)}
 
 
 def joint_hash(hashes: Iterable[str]) -> str:

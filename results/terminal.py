@@ -27,7 +27,10 @@ def run(args: argparse.Namespace) -> int:
     sys.stdout.write(f"{shown}\n")
     if args.flips:
         sys.stdout.write(f"{flips(args.before, args.after[0], found)}\n")
-    return 1 if args.fail_if_worse and compare.is_worse(rows) else 0
+    if not args.fail_if_worse:
+        return 0
+    compare.refuse_without_headline(before, found)
+    return 1 if compare.is_worse(rows) else 0
 
 
 def flips(before: Path, after: Path, found: dict[str, list[Row]]) -> str:

@@ -49,7 +49,9 @@ def test_a_task_in_two_results_files_is_refused_and_both_are_named(lm_eval_outpu
         (folder / file.name.replace("2026-01-01", "2026-01-02")).write_text(file.read_text())
     with pytest.raises(InputError) as caught:
         compare.load(folder.parent)
-    assert "results_2026-01-01T00-00-00.000000.json and in results_2026-01-02T" in str(caught.value)
+    assert "results_2026-01-01T00-00-00.000000.json and in some__model/results_2026-01-02T" in str(
+        caught.value
+    )
     newest = next(folder.glob("results_2026-01-02*"))
     assert set(compare.load(newest)[0]["tatqa"].metrics["em"]) == {1.0}
     assert set(outputs.lm_eval_scores(folder.parent).metrics["em"]) == {1.0}  # a stage's own folder
@@ -195,6 +197,11 @@ def test_any_other_task_compares_question_by_question(
     )
     assert (row["delta"], row["verdict"]) == (0.9, "better")
     assert row["p"] == pytest.approx(2 / 2**9)  # nine of ten changed, all one way
+
+
+def test_a_judged_folder_stands_for_its_scores(mtbench_output: Output) -> None:
+    folder = mtbench_output("a", [3] * 8)
+    assert compare.load(folder)[0] == compare.load(folder / "score.json")[0]
 
 
 def test_mtbench_scores_pair_by_turn_and_cluster_by_question(
@@ -548,3 +555,14 @@ def test_flips_of_what_is_there(results_folder: Path, capsys: pytest.CaptureFixt
     out = capsys.readouterr().out
     assert "have higher em after" in out
     assert "mtbench: no replies to show, " in out
+
+
+def test_percent_against_a_share_is_asked_about() -> None:
+    share, percent = scores([0.0, 1.0]), scores([0.0, 100.0])
+    (line,) = compare.compare({"b": share}, {"b": percent})[1]
+    assert line == "bench b: m is 0.5 before and 50 after; is one of them in other units?"
+    (line,) = compare.compare({"b": percent}, {"b": share})[1]
+    assert line == "bench b: m is 50 before and 0.5 after; is one of them in other units?"
+    few, many = scores([1.0] + [0.0] * 99), scores([1.0] * 90 + [0.0] * 10)
+    assert compare.compare({"b": few}, {"b": many})[1] == []  # both are shares
+    assert compare.compare({"b": share}, {"b": scores([0.0, 49.0])})[1] == []

@@ -503,6 +503,67 @@ def test_results_without_a_part_are_none(corpus: Path, part: str) -> None:
         compare.load(corpus / "before")
 
 
+def test_results_that_output_path_gave_another_name(corpus: Path) -> None:
+    (file,) = (corpus / "before").rglob("results_*.json")
+    file.rename(file.with_name(file.name.replace("results_", "my.run_")))
+    (file.parent / "results_summary.json").write_text("{}")  # somebody's own
+    (file.parent / "log_2026-11-25T20-02-01.000000.json").write_text("{}")
+    assert "gsm8k_local" in compare.load(corpus / "before")[0]
+
+
+def test_folders_that_are_links_are_followed(corpus: Path) -> None:
+    (corpus / "links").mkdir()
+    (corpus / "links" / "model").symlink_to(corpus / "before" / "model")
+    (corpus / "links" / "itself").symlink_to(corpus / "links")
+    assert "gsm8k_local" in compare.load(corpus / "links")[0]
+
+
+def test_files_that_begin_with_a_mark_are_read(corpus: Path) -> None:
+    expected = compare.load(corpus / "before")[0]
+    for file in (corpus / "before").rglob("*.json*"):
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert compare.load(corpus / "before")[0] == expected
+
+
+def test_other_numbers_of_the_same_documents_are_refused(corpus: Path) -> None:
+    (file,) = (corpus / "after").rglob("samples_drop_*")
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for row in rows:
+        row["doc_id"] = len(rows) - 1 - row["doc_id"]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(InputError, match="comparable, numbers of the documents differ"):
+        compare.compare(compare.load(corpus / "before")[0], compare.load(corpus / "after")[0])
+
+
+def test_samples_alone_are_no_output() -> None:
+    file = next((CORPUS / "before").rglob("samples_drop_*"))
+    with pytest.raises(InputError, match="samples alone; give the results file beside it"):
+        compare.load(file)
+
+
+def test_one_task_of_two_models_names_both_files_by_their_folders(corpus: Path) -> None:
+    shutil.rmtree(corpus / "groups")
+    with pytest.raises(InputError, match=r"in after/model/results_.* and in before/model/results"):
+        compare.load(corpus)
+
+
+def test_a_metric_without_any_score_is_not_passed_over(
+    corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in corpus.rglob("samples_*"):
+        if "lambada" not in file.name:
+            file.unlink()
+    (file,) = (corpus / "after").rglob("samples_lambada_*")
+    likelihoods = file.read_text().replace('"perplexity": ', '"perplexity": -1e999, "was": ')
+    sides = [str(corpus / "before"), str(corpus / "after")]
+    for lost in (likelihoods, likelihoods.replace("-1e999", '"none"')):
+        file.write_text(lost)
+        assert main(["compare", *sides]) == 0
+        capsys.readouterr()
+        assert main(["compare", *sides, "--fail-if-worse"]) == 2
+        assert "no question has perplexity on both sides" in capsys.readouterr().err
+
+
 def test_rows_in_another_order_are_the_same_questions(corpus: Path) -> None:
     (file,) = (corpus / "after").rglob("samples_drop_*")
     file.write_text("\n".join(reversed(file.read_text().splitlines())))
