@@ -188,14 +188,17 @@ def says_something(stated: Stated) -> bool:
 def _run(found: list[Stated], part: str) -> list[Stated]:
     """The object that counts, and those beside it that state further spans of the same answer.
 
-    Such objects stand line by line with nothing between them, each with one item, all different,
-    all of the same scale and kind: short texts, or numbers written alike.
+    Such objects stand line by line or in one array with nothing between them, each with one item,
+    all different, all of the same scale and kind: short texts, or numbers written alike. Objects
+    one behind the other on a line are other answers: a model that goes on rambling.
     """
     run = [found[0]]
     seen = {tuple(found[0].items)}
+    in_array = part[: min(found[0].start, found[-1].start)].rstrip().endswith("[")
     for stated in found[1:]:
         first, second = sorted((run[-1], stated), key=lambda one: one.start)
         beside = _BETWEEN.fullmatch(part, first.end, second.start) is not None
+        beside = beside and (in_array or "\n" in part[first.end : second.start])
         if not beside or not _alike(run[0], stated) or tuple(stated.items) in seen:
             break
         run.append(stated)
@@ -228,11 +231,21 @@ def _settled(stated: Stated) -> Reply:
     wording = (stated.scale or "").strip()
     scale = amounts.scale_of(wording)
     items = stated.items
+    if _is_pair(items) and scale in (None, "", amounts.scale_of(items[1].strip().lower())):
+        scale = amounts.scale_of(items[1].strip().lower())
+        items = items[:1]
     if scale is None and amounts.is_hundred(wording):
         items = [amounts.hundredfold(item) for item in items]
     settled = [amounts.settled(item, scale or "") for item in items]
     as_asked = stated.as_asked and settled == stated.items and stated.scale in SCALES
     return Reply(settled, scale or "", parsed=as_asked)
+
+
+def _is_pair(items: list[str]) -> bool:
+    """Whether items are a number and its scale, as in the official format: `["5", "million"]`."""
+    if len(items) != 2 or items[1].strip().lower().removesuffix("s") not in SCALES[1:]:
+        return False
+    return any(map(str.isdigit, items[0])) and not any(map(str.isalpha, items[0]))
 
 
 def _in_words(parts: list[str], placeholders: list[Stated], last: bool) -> Reply:

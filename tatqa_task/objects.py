@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-_PAIRED_SCALES = ("thousand", "million", "billion", "percent")
 WORK = 8  # characters that the JSON decoder may look at in vain, for each character of the text
 LEAST_WORK = 20_000  # and for a short text
 LONGEST_UNNAMED = 2_000  # characters in which an object that names no answer is looked for
@@ -170,9 +169,6 @@ def _stated(content: Any, text: str, start: int, end: int) -> Stated | None:
         return _nested(content, answer, start, end)
     scale_key = _scale_key(content) or "scale"
     scale = _only_item(content.get(scale_key))
-    if _is_pair(items) and scale in (None, "", items[1]):
-        paired = items[1].strip().lower().removesuffix("s")
-        return Stated(items[:1], paired, as_asked=False, start=start, end=end)
     texts_only = isinstance(answer, list) and all(type(item) is str for item in answer)
     as_asked = key == "answer" and scale_key == "scale" and texts_only
     as_asked = as_asked and type(content.get("scale")) is str
@@ -187,20 +183,14 @@ def _stated(content: Any, text: str, start: int, end: int) -> Stated | None:
     )
 
 
-def _is_pair(items: list[str]) -> bool:
-    """Whether items are a number and its scale, as in the official format: `["5", "million"]`."""
-    if len(items) != 2 or items[1].strip().lower().removesuffix("s") not in _PAIRED_SCALES:
-        return False
-    return any(map(str.isdigit, items[0])) and not any(map(str.isalpha, items[0]))
-
-
 def _scale_key(content: dict[str, Any]) -> str | None:
     return next((key for key in content if _SCALE.fullmatch(key.strip(" :"))), None)
 
 
 def _only_item(value: Any) -> Any:
-    """The item of a list of one; other values as they are."""
-    return value[0] if isinstance(value, list) and len(value) == 1 else value
+    """The item of a list that says one thing, once or for each span; other values as they are."""
+    one_thing = isinstance(value, list) and value and all(item == value[0] for item in value)
+    return value[0] if one_thing else value
 
 
 def _nested(content: dict[str, Any], answer: Any, start: int, end: int) -> Stated | None:
@@ -309,6 +299,10 @@ _SKIPPED = re.compile(
 _NOTE = re.compile(r"\s*\([^()\[\]{}\n]{0,100}\)(?=\s*[,，;}｝])")  # `["5"] (see note 3),`
 _NO_ITEM = ("", "null", "None", "nil", "undefined", "...", "…")  # where they stand without quotes
 _SCALE_KEY = re.compile(rf"[\[{{]?\s*{_QUOTE}?(?:scale|unit){_QUOTE}?\s*[:：]", re.IGNORECASE)
+_LONE_SCALE = re.compile(
+    r"""[\[{]\s*["'](thousand|million|billion|percent)s?["']\s*[\]}]""", re.IGNORECASE
+)
+_STRAY_QUOTE = re.compile(r"""["“](?=\s*[\]］]\s*(?:[}｝]|[,，]\s*["“']?(?:scale|unit)))""")
 _OPENED_AGAIN = re.compile(rf"[\[{{](?=\s*{_QUOTE}?(?:scale|unit){_QUOTE}?\s*[:：])", re.IGNORECASE)
 _WRONG_END = re.compile(
     rf"[}}｝](?=\s*[,，]\s*{_QUOTE}?(?:scale|unit){_QUOTE}?\s*[:：])", re.IGNORECASE
@@ -347,6 +341,10 @@ class _Reader:
             found.setdefault(key.group(1).strip(), self.value())
             self.takes(_NOTE)
             self.takes(_SKIPPED)
+            lone = _LONE_SCALE.match(self.text, self.at)  # `"answer": ["5"], ["million"]}`
+            if lone:
+                found.setdefault("scale", [lone.group(1)])
+                self.at = lone.end()
             self.takes(_OPENED_AGAIN)  # `"answer": ["5"], {"scale": "million"}}`
         return _of_pairs(found, start, self.at)
 
@@ -384,6 +382,8 @@ class _Reader:
                 break  # the list is not closed
             if self.takes(_LIST):
                 inner += 1
+                continue
+            if self.takes(_STRAY_QUOTE):
                 continue
             if _OPENING.match(self.text, self.at):
                 found.append(self.quoted())

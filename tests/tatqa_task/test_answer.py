@@ -174,6 +174,7 @@ def test_objects_of_one_span_each(items: list[str], scale: str, together: bool) 
     assert parse("\n".join(lines)).parsed is not together
     assert parse(f"[{', '.join(lines)}]")[0] == expected
     assert parse("\n\n".join(lines))[0] == items[:1]
+    assert parse(",".join(lines))[0] == items[:1]
     assert parse(" or ".join(lines))[0] == items[:1]
 
 

@@ -139,6 +139,14 @@ MORE_NEARLY_JSON = [
     ('{"answer": ["5", {"scale": "million"}]}', ["5"], "million"),
 ]
 
+MORE_NEARLY_JSON += [
+    ('{"answer": ["65,477", " thousand"], ["scale": ""], []}', ["65,477"], "thousand"),
+    ('{"answer": ["73", "thousand"], "scale": ["负"]}', ["73"], "thousand"),
+    ('{"answer": ["35", "30"], "scale": ["thousand", "thousand"]}', ["35", "30"], "thousand"),
+    ('{"answer": ["53,330"], ["thousand"]}', ["53,330"], "thousand"),
+    ('{"answer": ["To reduce risk.", "], "scale": ""}', ["To reduce risk."], ""),
+]
+
 MORE_WORDS = [
     ('```json\n["a", "b"]\n```', ["a", "b"], ""),
     ("```\n5 million\n```", ["5"], "million"),
