@@ -24,6 +24,7 @@ from results.report.page import Block
 from results.statistics import ALPHA, POWER
 
 FIELDS = {
+    "loss_type": "loss",
     "lora_r": "LoRA rank and alpha",
     "learning_rate": "learning rate",
     "num_train_epochs": "epochs",
@@ -99,7 +100,7 @@ def choice_words(choice: Choice) -> Iterator[str]:
     names = [f"{run.name} ({end_words(run, choice)})" for run in choice.as_high]
     if len(names) > 1:
         more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-        text += f" As high end {', '.join(names[:MOST_NAMES])}{more}."
+        text += f" Runs that end as high: {', '.join(names[:MOST_NAMES])}{more}."
     yield text
 
 
@@ -130,9 +131,11 @@ def example_cells(example: Example) -> list[str]:
 
 def recipe_words(run: Run, found: Sequence[Run]) -> str:
     """The recipe: the fields in which the runs differ, or the ones that say what was done."""
-    differing = differing_fields(found) if len(found) > 1 else [*MAIN_FIELDS]
-    fields = sorted(differing, key=lambda field: field not in MAIN_FIELDS)
+    differing = differing_fields(found) if len(found) > 1 else []
+    fields = [*MAIN_FIELDS, *(field for field in differing if field not in MAIN_FIELDS)]
     known = [field for field in fields if run.recipe.get(field) not in (None, [], {})]
+    if run.recipe.get("loss_type") == ["sft"]:  # beta weighs preferences, of which it has none
+        known = [field for field in known if field != "beta"]
     words = [f"{FIELDS.get(f, f)} {value_words(run.recipe[f])}" for f in known[:MOST_FIELDS]]
     more = len(known) - MOST_FIELDS
     return ", ".join(words + ([f"and {more} more fields"] if more > 0 else [])) + "."
@@ -229,7 +232,8 @@ def cost(run: Run) -> str:
     seeds = " a seed" if len(run.records) > 1 else ""
     kept = [record.training.pairs.get("kept") for record in run.records if record.training]
     known = sorted({number for number in kept if isinstance(number, int)})
-    pairs = " to ".join(map(str, known[:1] + known[1:][-1:])) or "an unknown number of"
+    least_and_most = [f"{number:,}" for number in known[:1] + known[1:][-1:]]
+    pairs = " to ".join(least_and_most) or "an unknown number of"
     return (
         f"Trained on {pairs} pairs in {run.minutes:.1f} minutes{seeds}{memory}, on "
         f"{run.training.device}."

@@ -151,7 +151,7 @@ def test_the_opening_is_not_chosen_by_what_chance_can_do(results_folder: Path) -
     assert opening[0].endswith("Of them the one with the most training seeds:")
     (told,) = [line for line in opening if line.startswith("The highest, low, against the next")]
     assert "Chosen on these same questions, the highest figure is flattered." in told
-    assert told.endswith("As high end low (75.0), middle (2 seeds) (73.1).")
+    assert told.endswith("Runs that end as high: low (75.0), middle (2 seeds) (73.1).")
 
 
 def test_what_stands_out_is_the_opening(results_folder: Path) -> None:
@@ -163,7 +163,7 @@ def test_what_stands_out_is_the_opening(results_folder: Path) -> None:
     assert opening[0] == "Of 3 recipes the one that ends highest, in TAT-QA: exact match, %:"
     (told,) = [line for line in opening if "against the next, " in line]
     assert ": better, +81.2" in told
-    assert "As high end" not in told
+    assert "Runs that end as high" not in told
     shutil.rmtree(runs / "middle")
     shutil.rmtree(runs / "high")
     alone = [str(item) for _, item in sections.opening(collect.collect(runs)[0])]
@@ -265,6 +265,25 @@ def test_a_format_that_is_followed_less_is_said_beside_exact_match(results_folde
     words = [line for line in sections.cautions(low) if "fell by more than the noise" in line]
     assert len(words) == 1
     assert "replies in the format asked for" in words[0]
+
+
+def test_a_recipe_in_words(results_folder: Path) -> None:
+    runs = results_folder / "runs"
+    change(runs / "low" / "record.json", loss_type=["sft"], strategy="corrupt", seed=3)
+    low, middle = (run for run in collect.collect(runs)[0] if run.record.name in ("low", "middle"))
+    shared = "learning rate 5e-06, epochs 1, LoRA rank and alpha 16, 32"
+    assert sections.recipe_words(low, [low, middle]) == f"loss sft, strategy corrupt, {shared}."
+    assert sections.recipe_words(middle, [middle]) == f"loss sigmoid, beta 0.05, {shared}."
+
+
+def test_pairs_of_several_seeds_are_the_least_and_the_most(three_seeds: Path) -> None:
+    for seed, kept in ((0, 1282), (1, 1069), (2, "?")):
+        file = three_seeds / f"sft_seed{seed}" / "record.json"
+        content = json.loads(file.read_text())
+        content["training"]["pairs"]["kept"] = kept
+        file.write_text(json.dumps(content))
+    (run,), _ = collect.collect(three_seeds)
+    assert sections.cost(run).startswith("Trained on 1,069 to 1,282 pairs in 0.2 minutes a seed")
 
 
 def test_costs_are_minutes_and_gib(results_folder: Path) -> None:
