@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 from results.compare import p_value
 from results.report import page
 from results.report.page import Block
-from results.statistics import ALPHA, holm
+from results.statistics import ALPHA, GRID, holm
 
 LOG: dict[str, Any] = json.loads((Path(__file__).parent / "runs.json").read_text(encoding="utf-8"))
 SIZES: dict[str, int] = LOG["questions"]
@@ -74,6 +74,21 @@ def largest_by_chance(error: float, runs: int, readings: int) -> float:
     The error itself is known from a few readings only, so quantiles are Student's.
     """
     return float(stats.t.ppf((0.5 ** (1 / runs) + 1) / 2, readings - 1)) * error
+
+
+def largest_by_shared_chance(error: float, runs: int, readings: int) -> float:
+    """The same, where all runs share the one estimate of the error.
+
+    The chance that all of them stay within a distance is averaged over what the estimate can be.
+    """
+    level = (np.arange(GRID) + 0.5) / GRID
+    estimated = np.sqrt(stats.chi2.ppf(level, readings - 1) / (readings - 1))
+
+    def all_within(distance: float) -> float:
+        within = 2 * stats.norm.cdf(distance * estimated) - 1
+        return float(np.mean(within**runs)) - 0.5
+
+    return float(optimize.brentq(all_within, 0, 100)) * error
 
 
 def by_beta(measure: str) -> list[tuple[float, float]]:
@@ -205,6 +220,7 @@ def blocks() -> Iterator[Block]:
         best=max(deltas),
         ratio=max(deltas) / error,
         largest=largest_by_chance(error, len(DONE), len(readings)),
+        shared=largest_by_shared_chance(error, len(DONE), len(readings)),
         lowest=lowest,
         highest=highest,
         prompts=prompts,

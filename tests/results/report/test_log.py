@@ -79,6 +79,10 @@ def test_errors_follow_their_formulas() -> None:
     x = published.largest_by_chance(1.0, 6, 5)
     assert (1 - 2 * stats.t.sf(x, 4)) ** 6 == pytest.approx(0.5)
     assert published.largest_by_chance(error, 6, 5) == pytest.approx(0.45, abs=0.005)
+    # simulated: 400,000 times the largest of 6 normal values over the root of a chi-square of 4 / 4
+    assert published.largest_by_shared_chance(error, 6, 5) == pytest.approx(0.384, abs=0.001)
+    alone = published.largest_by_shared_chance(1.0, 1, 5)
+    assert alone == pytest.approx(float(stats.t.ppf(0.75, 4)), abs=1e-4)
     # 1,668 questions in 278 contexts: 6 a context
     assert published.context_error((42.6, 49.3), "overall") == pytest.approx(
         1.7218 * 6**0.5, abs=1e-3
@@ -93,6 +97,7 @@ def test_the_page_says_what_the_numbers_say() -> None:
     assert "{" not in text
     assert "the largest delta is 1.8 standard errors, known from 5 readings (4 degrees" in text
     assert "beyond ±0.45 half of the time" in text
+    assert "beyond ±0.38 if it is counted that all 6 share one estimated error" in text
     assert "so +0.39 as the best of 6 is what chance gives" in text
     assert "36 % against 40 % is 1 prompt of 25: p = 1 even at best" in text
     assert not re.search(r"\bnan\b|None", text)
