@@ -56,7 +56,15 @@ class Run:
     @property
     def stands_for_itself(self) -> bool:
         """Are the questions of its best bench real ones?"""
-        return not self.record.by_bench[self.best_bench].stand_in
+        return not self.is_stand_in(self.best_bench)
+
+    def having(self, bench: str) -> list[Record]:
+        """The records that have a bench: not every seed need be judged."""
+        return [record for record in self.records if bench in record.by_bench]
+
+    def is_stand_in(self, bench: str) -> bool:
+        """Are a bench's questions or its judge stand-ins?"""
+        return self.having(bench)[0].by_bench[bench].stand_in
 
     @property
     def best_bench(self) -> str:
@@ -108,7 +116,7 @@ def collect(runs: Path) -> tuple[list[Run], list[str]]:
     for group in by_recipe(records):
         base = records[str(group[0].base)]
         try:
-            rows, _ = compare(base.by_bench, [record.by_bench for record in group])
+            rows = compared(base, group)
         except InputError as error:
             names = ", ".join(record.name for record in group)
             problems.append(f"{names} and {base.name}: {error}; run the recipe again")
@@ -116,6 +124,18 @@ def collect(runs: Path) -> tuple[list[Run], list[str]]:
         found.append(Run(common_name(group), group, base, shown_recipe(group[0]), rows))
     adjust_over_runs(found)
     return found, problems
+
+
+def compared(base: Record, group: Sequence[Record]) -> dict[str, list[Row]]:
+    """Each bench of the base against the runs that have it. Raises InputError."""
+    if not any(bench in record.by_bench for record in group for bench in base.by_bench):
+        compare(base.by_bench, [group[0].by_bench])  # which says so
+    rows: dict[str, list[Row]] = {}
+    for bench, scores in base.by_bench.items():
+        found = [record.by_bench[bench] for record in group if bench in record.by_bench]
+        if found:
+            rows |= compare({bench: scores}, [{bench: after} for after in found])[0]
+    return rows
 
 
 def by_recipe(records: dict[str, Record]) -> list[list[Record]]:
@@ -151,7 +171,7 @@ def recipe_key(record: Record, records: dict[str, Record], depth: int = DEEPEST)
         for pattern in record.training.recipe.get("samples") or []  # type: ignore[union-attr]
     ]
     data = record.provenance.data.get("sha256"), (record.training.model_extra or {}).get("data")
-    return repr((record.base, data, sorted(recipe.items(), key=str), sorted(record.by_bench)))
+    return repr((record.base, data, sorted(recipe.items(), key=str)))
 
 
 def started_from(record: Record, records: Mapping[str, Record]) -> Record | None:
@@ -195,7 +215,7 @@ def runs_by_bench(found: Sequence[Run]) -> list[tuple[str, list[Run]]]:
         for bench, rows in run.rows.items():
             groups.setdefault((bench, rows[0].title), []).append(run)
     found_groups = [(bench, runs) for (bench, _), runs in groups.items()]
-    return sorted(found_groups, key=lambda group: group[1][0].record.by_bench[group[0]].stand_in)
+    return sorted(found_groups, key=lambda group: group[1][0].is_stand_in(group[0]))
 
 
 def differing_fields(found: Sequence[Run]) -> list[str]:
@@ -269,10 +289,17 @@ def pair(field: str, run: Run, reference: Run) -> Iterator[Between]:
 
 def against(run: Run, reference: Run, bench: str, stepwise: bool = False) -> Row | None:
     """The headline of a bench, from the reference to the run; None where no question has both."""
-    before = [record.by_bench[bench] for record in reference.records]
-    after = [record.by_bench[bench] for record in run.records]
+    pairs = zip(reference.records, run.records, strict=stepwise)
+    if stepwise:
+        both = [pair for pair in pairs if all(bench in record.by_bench for record in pair)]
+        before, after = [one for one, _ in both], [other for _, other in both]
+    else:
+        before, after = reference.having(bench), run.having(bench)
+    if not before or not after:
+        return None
+    sides = [[record.by_bench[bench] for record in side] for side in (before, after)]
     metric = run.rows[bench][0].metric
-    return next(compare_metric(before, after, metric, stepwise=stepwise), None)
+    return next(compare_metric(sides[0], sides[1], metric, stepwise=stepwise), None)
 
 
 @dataclass(frozen=True)

@@ -166,6 +166,8 @@ def bench_sentence(run: Run, bench: str) -> str:
         f"{row.title}: {row.words}, {row.show(d.before)} to {row.show(d.after)}, "
         f"{row.change}, p {p_words(d.p)}"
     )
+    if d.runs < len(run.records):
+        text += f" ({d.runs} of {len(run.records)} seeds)"
     types = run.groups(bench, "answer_type")
     for words in dict.fromkeys(row.verdict for row in types):
         named = [
@@ -442,7 +444,7 @@ def beta_figure(found: list[Run]) -> str:
     ):
         here = []
         for run in found:
-            if bench in run.rows and not run.record.by_bench[bench].stand_in:
+            if bench in run.rows and not run.is_stand_in(bench):
                 d, factor = run.headlines[bench].difference, run.headlines[bench].measure.factor
                 beta = run.recipe.get("beta")
                 if isinstance(beta, int | float):

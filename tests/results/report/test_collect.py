@@ -72,6 +72,31 @@ def test_a_repeated_seed_and_other_data_are_no_further_seeds(three_seeds: Path) 
     assert names == ["sft_seed0", "sft_seed1", "sft_seed2"]
 
 
+def test_a_bench_that_one_seed_has_is_of_that_seed(three_seeds: Path) -> None:
+    for seed in (0, 1):
+        file = three_seeds / f"sft_seed{seed}" / "record.json"
+        content = json.loads(file.read_text())
+        del content["scores"]["mtbench"]
+        file.write_text(json.dumps(content))
+    (run,), problems = collect.collect(three_seeds)
+    assert problems == []
+    assert {bench: row.difference.runs for bench, row in run.headlines.items()} == {
+        "tatqa": 3,
+        "mtbench": 1,
+    }
+    assert "(1 of 3 seeds)" in sections.bench_sentence(run, "mtbench")
+    assert "seeds)" not in sections.bench_sentence(run, "tatqa")
+    assert list(sections.blocks([run], [], own=False))
+    for seed in (0, 1, 2):
+        file = three_seeds / f"sft_seed{seed}" / "record.json"
+        content = json.loads(file.read_text())
+        content["scores"] = {"other": content["scores"]["tatqa"] | {"bench": "other"}}
+        file.write_text(json.dumps(content))
+    found, problems = collect.collect(three_seeds)
+    assert found == []
+    assert "not comparable: before has tatqa, mtbench, after has other" in problems[0]
+
+
 @pytest.fixture
 def two_steps(three_seeds: Path) -> Path:
     """DPO from two of the three SFT seeds, each with replies that it sampled itself."""
