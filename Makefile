@@ -26,7 +26,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
-	$(BIN)/python -m results report --check
+	$(BIN)/python -m results report --results results --check
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q

@@ -54,13 +54,12 @@ def add_report(commands: Any) -> None:
         "report", help="write README.md, figures and report.html from the records"
     )
     report.set_defaults(do=report_command)
-    report.add_argument(
-        "--runs", type=Path, default=Path("results/runs"), help="folder of run folders"
-    )
+    which = report.add_mutually_exclusive_group(required=True)
+    which.add_argument("--runs", type=Path, help="folder of run folders")
+    which.add_argument("--results", type=Path, help="short for --runs RESULTS/runs --out RESULTS")
     report.add_argument(
         "--out", type=Path, help="folder for the report (default: tatqa-report among the runs)"
     )
-    report.add_argument("--results", type=Path, help="short for --runs RESULTS/runs --out RESULTS")
     report.add_argument(
         "--check", action="store_true", help="write nothing; fail if it is not up to date"
     )
@@ -112,16 +111,16 @@ def run_plans(args: argparse.Namespace, plans: list[Any], work: Callable[[], Non
 
 
 def report_command(args: argparse.Namespace) -> int:
-    from results.report import publish
-
     runs = args.results / "runs" if args.results else args.runs
+    if not runs.is_dir():
+        raise InputError(f"{runs}: no such folder of runs")
+    from results.report import publish  # draws figures: only for a call that is not refused
+
     out = args.results or publish.folder_for(runs, args.out)
-    if not args.results and not runs.is_dir():
-        raise InputError(f"{runs}: no such folder of runs; name it with --runs")
     if args.check:
         stale = publish.stale(runs, out)
         sys.stderr.write(
-            "".join(f"error: {line}; run python -m results report\n" for line in stale)
+            "".join(f"error: {line}; report again without --check\n" for line in stale)
         )
         return 1 if stale else 0
     problems = publish.write(runs, out)

@@ -73,6 +73,7 @@ LIGHT = {
     "a loss that is none": Mistake("train good.yaml --loss_type [dpo]", 2, "loss_type"),
     "no pairs at all": Mistake("train good.yaml --max_pairs 0", 2, "max_pairs"),
     "mined, of nothing": Mistake("train good.yaml --strategy mined", 2, "samples"),
+    "training into no folder": Mistake("train good.yaml", 2, "--output_dir"),
     "a recipe too many": Mistake("train good.yaml typo.yaml", 2, "typo.yaml"),
     "no recipe": Mistake("train", 2, "required: RECIPE.yaml"),
     # pairs
@@ -100,11 +101,14 @@ LIGHT = {
     ),
     "data into a file": Mistake("generate a-file", 2, "a-file", module=TASK),
     # comparing and reporting
+    "a report of no folder": Mistake("report", 2, "--runs"),
+    "a report of a folder that is not there": Mistake("report --runs none", 2, "none"),
     "nothing to compare": Mistake("compare none.json none2.json", 2, "none.json"),
     "a folder without results": Mistake("compare bench data-empty", 2, "bench"),
     "a torn record": Mistake("compare torn.json torn.json", 2, "torn.json"),
     "a record that is not text": Mistake("compare binary.yaml binary.yaml", 2, "binary.yaml"),
     # sweeps: everything is checked before the first minute is spent
+    "a sweep into no folder": Mistake("run good.yaml", 2, "--runs"),
     "a sweep of nothing": Mistake("run nothing.yaml --runs r", 2, "nothing.yaml"),
     "a sweep with a typo": Mistake("run typo.yaml --runs r", 2, "`beta`", SYNTHETIC),
     "a dry run with a typo": Mistake("run typo.yaml --runs r --dry-run", 2, "`beta`", SYNTHETIC),
@@ -142,7 +146,7 @@ LIGHT = {
         "score --gold gold.json --pred pred.json",
         1,
         "stopped",
-        interrupted_in="pathlib.Path.read_text",
+        interrupted_in="pathlib.Path.read_bytes",
     ),
 }
 
@@ -150,12 +154,18 @@ HEAVIER = {
     "a judge that is not there": Mistake(
         "mtbench --model m --data demo", 2, "nothing answers at http://127.0.0.1:9", KEY
     ),
-    "a base folder that is not there": Mistake("train missing.yaml", 2, "nowhere", SYNTHETIC),
-    "a base without weights": Mistake(
-        "train good.yaml --model_name_or_path base-empty", 2, "base-empty", SYNTHETIC
+    "a base folder that is not there": Mistake(
+        "train missing.yaml --output_dir o", 2, "nowhere", SYNTHETIC
     ),
-    "training without data": Mistake("train good.yaml", 2, "no-such-folder", NO_DATA),
-    "training on torn data": Mistake("train good.yaml", 2, "data-torn/tatqa_dataset_", TORN),
+    "a base without weights": Mistake(
+        "train good.yaml --model_name_or_path base-empty --output_dir o", 2, "base-empty", SYNTHETIC
+    ),
+    "training without data": Mistake(
+        "train good.yaml --output_dir o", 2, "no-such-folder", NO_DATA
+    ),
+    "training on torn data": Mistake(
+        "train good.yaml --output_dir o", 2, "data-torn/tatqa_dataset_", TORN
+    ),
     "a layer that is not there": Mistake(
         "train good.yaml --max_pairs 8 --lora_target_modules [qproj] --output_dir o",
         2,

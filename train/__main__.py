@@ -34,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             check_file(recipe.pairs)
         if args.check:
             return 0
+        if args.output_dir is None and not args.dry_run:
+            raise RecipeError("no folder to write to: give --output_dir FOLDER")
         quiet_libraries()
         base = recipe.model_name_or_path
         print(f"loading libraries, then {base} and the pairs ...", file=sys.stderr, flush=True)
@@ -43,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RecipeError as error:
         return fail(error, 2)
     try:
-        out = args.output_dir or Path("results/runs") / args.recipe.stem
+        out = args.output_dir or Path(args.recipe.stem)
         command = [f"python -m {__package__}", *words]
         print(run.run(recipe, out, command, args.dry_run, stages))
     except (RecipeError, DataError) as error:
@@ -88,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("recipe", type=Path, metavar="RECIPE.yaml")
     made.add_argument(
-        "--output_dir", type=Path, help="run folder; default results/runs/<recipe name>"
+        "--output_dir", type=Path, help="run folder, for adapter, card and train.json"
     )
     made.add_argument("--check", action="store_true", help="read the recipe, do no more")
     made.add_argument(

@@ -3,6 +3,7 @@ order, signals, tokens and seconds, progress.
 """
 
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from train.folder import seal
 from train.trainer.pair_trainer import PairTrainer
 
 SAVE_SECONDS = 300.0  # without a checkpoint, before one is written whatever save_steps says
+BETWEEN_LINES = 10.0  # seconds between two states of the bar in a file or a pipe
 TOKENS = ("presented", "real", "computed")  # padded, without padding, run through the backbone
 
 
@@ -151,7 +153,11 @@ class Progress(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Open the bar where a resumed run stands."""
         self.bar = tqdm(
-            total=state.max_steps, initial=state.global_step, unit="step", disable=not self.show
+            total=state.max_steps,
+            initial=state.global_step,
+            unit="step",
+            disable=not self.show,
+            mininterval=0.1 if sys.stderr.isatty() else BETWEEN_LINES,
         )
         self.since = time.monotonic()
 
@@ -164,7 +170,7 @@ class Progress(TrainerCallback):
         now = time.monotonic()
         rate = self.trainer.recipe.effective_batch_size / (now - self.since)
         self.since = now
-        self.bar.set_postfix_str(f"{describe(logs)}, {rate:.1f} pairs/s")
+        self.bar.set_postfix_str(f"{describe(logs)}, {rate:.1f} pairs/s", refresh=False)
         self.bar.update(state.global_step - self.bar.n)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -1,6 +1,6 @@
 """Publish a run's adapter on the Hugging Face Hub, with a card that has the scores of its record.
 
-    python -m train.push results/runs/calc_sft USER/NAME [--base HUB_ID] [--private] [--dry-run]
+    python -m train.push runs/calc_sft USER/NAME [--base HUB_ID] [--private] [--dry-run]
 
 Nothing in the run's folder is changed. The token is the one of `hf auth login` or $HF_TOKEN.
 """

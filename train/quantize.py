@@ -1,7 +1,7 @@
 """Write a 4-bit (NF4) copy of a base model: an adapter is scored on the base it was trained on.
 
 python -m train.quantize Qwen/Qwen3-1.7B bases/qwen3-1.7b-nf4
-lm_eval --model hf --model_args pretrained=bases/qwen3-1.7b-nf4,peft=results/runs/...
+lm_eval --model hf --model_args pretrained=bases/qwen3-1.7b-nf4,peft=runs/...
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""`python -m results report`: the report's files, from the records and nothing else.
+"""`python -m results report --runs RUNS`: the report's files, from the records and nothing else.
 
 A report is a folder: README.md, figures/, report.html. Only what its manifest says this program
 wrote is ever replaced or removed; anything else in the way is named, and nothing is written.
@@ -10,17 +10,14 @@ from results.files import Manifest, sealed
 from results.report import collect, log, page, questions, sections
 
 PACKAGE = Path(__file__).resolve().parents[1]
-PROJECT_RUNS = Path("results/runs")
 NAME = "tatqa-report"  # the report's folder among somebody's run folders
 PAGE = "report.html"  # depends on raw samples, which are not committed: --check leaves it out
 FIXED = ("README.md", PAGE)
 
 
 def folder_for(runs: Path, given: Path | None) -> Path:
-    """Where the report goes: as given, else `results/` for the project's runs, else among runs."""
-    if given is not None:
-        return given
-    return PROJECT_RUNS.parent if runs == PROJECT_RUNS else runs / NAME
+    """Where the report goes: as given, else into a folder of its own among the runs."""
+    return runs / NAME if given is None else given
 
 
 def is_projects_own(out: Path) -> bool:

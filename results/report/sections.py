@@ -59,7 +59,7 @@ def blocks(found: list[Run], problems: list[str], own: bool) -> Iterator[Block]:
 def opening(found: list[Run]) -> Iterator[Block]:
     """What a reader needs in 30 seconds: the best run, its verdict, three replies, its cost."""
     if not found:
-        yield "p", "No run is recorded yet: `make demo`, or `python -m results run RECIPE`."
+        yield "p", "No run is recorded yet: `make demo`, or `tatqa-bench run RECIPE --runs RUNS`."
         return
     real = [run for run in found if run.stands_for_itself] or found
     choice = chosen(real)

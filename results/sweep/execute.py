@@ -236,6 +236,17 @@ class Sweep:
         scored = all(left.plan.folder != plan.base for left in self.left)
         return None if scored else plan.base
 
+    def score_stages(self, plan: Plan, names: Names) -> None:
+        """TAT-QA, MT-Bench and so on: side by side where that is asked for, else in turn."""
+        if self.serving.where is None and self.serving.overlap:
+            with futures.ThreadPoolExecutor() as pool:
+                at_work = [pool.submit(stages.perform, one, names, False) for one in plan.scoring]
+            for finished in at_work:
+                finished.result()
+            return
+        for stage in plan.scoring:
+            stages.perform(stage, names, bars=len(self.lanes) == 1)
+
     def give_up(self, task: Task, first: Path) -> bool:
         """Note that a task cannot be done because another run failed."""
         self.failed[task.plan.folder] = FailedError(
@@ -278,9 +289,7 @@ class Sweep:
                 stages.perform(stage)  # says that it is done
         else:
             with self.serving.names(plan.scored) as names:
-                alone = len(self.lanes) == 1 or len(self.left) == 1
-                for stage in plan.scoring:
-                    stages.perform(stage, names, bars=alone)
+                self.score_stages(plan, names)
         if self.settings.backend == SERVED:
             refuse_base_replies(plan)
         write_record(plan, self.settings)

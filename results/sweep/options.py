@@ -27,9 +27,7 @@ def add(commands: Any) -> argparse.ArgumentParser:
     add_recipe_options(run)
     add_scoring_options(run)
     add_serving_options(run)
-    run.add_argument(
-        "--runs", type=Path, default=Path("results/runs"), help="folder of run folders"
-    )
+    run.add_argument("--runs", type=Path, required=True, help="folder of run folders")
     run.add_argument(
         "--report", type=Path, help="folder for the report (default: tatqa-report among the runs)"
     )
@@ -100,8 +98,8 @@ def add_serving_options(run: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--overlap",
         action="store_true",
-        help="without a server: score while the next run trains (on CPUs, or on a GPU that has"
-        " memory for both)",
+        help="without a server: train and score side by side (on CPUs, or on a GPU that has memory"
+        " for a training and two scorings)",
     )
     run.add_argument(
         "--server",

@@ -37,8 +37,8 @@ def test_a_report_onto_a_users_own_files_is_refused(
     assert {path: path.read_text() for path in folder.rglob("*") if path.is_file()} == mine
 
 
-def test_the_projects_own_runs_have_their_report_in_results() -> None:
-    assert publish.folder_for(Path("results/runs"), None) == Path("results")
+def test_a_report_that_is_given_no_folder_has_one_among_the_runs() -> None:
+    assert publish.folder_for(Path("results/runs"), None) == Path("results/runs/tatqa-report")
     assert publish.folder_for(Path("myruns"), None) == Path("myruns/tatqa-report")
     assert publish.folder_for(Path("myruns"), Path("there")) == Path("there")
 

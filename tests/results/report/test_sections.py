@@ -170,7 +170,7 @@ def test_check_notices_all_that_is_stale(
     file.write_text(json.dumps(content))
     assert main(check) == 1
     errors = capsys.readouterr().err.splitlines()
-    assert all(re.fullmatch(r"error: .*; run python -m results report", line) for line in errors)
+    assert all(re.fullmatch(r"error: .*; report again without --check", line) for line in errors)
     stale = {str(Path(line.split(" ")[1]).relative_to(results_folder)) for line in errors}
     assert stale == {"README.md", "figures/low-types.svg", "figures/high-types.svg"}
 

@@ -250,8 +250,31 @@ def test_without_a_server_it_scores_beside_training_if_that_is_asked_for(
     program = tmp_path / "stand_ins" / "train.py"
     imports, _, work = program.read_text().partition("\nif ")
     program.write_text(f"{imports}{WAITS}if {work}")
-    done = finish(sweep_command(recipes, "r", "--overlap", judged=False), stand_ins)
+    done = finish(sweep_command(recipes, "r", "--overlap"), stand_ins)
     assert done.returncode == 0, done.stderr
+    found, _ = record.load_all(Path("r/runs"))
+    assert len(found) == 4
+    assert {name for one in found.values() for name in one.scores} == {"tatqa", "mtbench"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_stages_side_by_side_stop_together_and_go_on(
+    recipes: list[Path],
+    stand_ins: dict[str, str],
+    sweep_command: Command,
+    wait_for_stages: Wait,
+    tmp_path: Path,
+    number: signal.Signals,
+) -> None:
+    command = sweep_command(recipes, "r", "--overlap")
+    process = subprocess.Popen(command, env=stand_ins, stderr=subprocess.PIPE, text=True)
+    wait_for_stages(tmp_path / "r" / "runs", 3)
+    process.send_signal(number)
+    _, errors = process.communicate()
+    assert "Traceback" not in errors
+    done = finish(command, stand_ins)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("done before") >= 3
     assert len(record.load_all(Path("r/runs"))[0]) == 4
 
 
