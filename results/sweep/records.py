@@ -69,9 +69,14 @@ def make_record(plan: Plan, settings: Settings) -> Record:
 
 
 def shortened(facts: dict[str, Any]) -> dict[str, Any]:
-    """Facts of a training with so many of its steps that a record stays small."""
+    """Facts of a training with so many of its steps that a record stays small, without a path of
+    this machine.
+    """
     courses = {name: facts[name] for name in COURSES if isinstance(facts.get(name), list)}
-    return facts | {name: some(course) for name, course in courses.items()}
+    kept = facts | {name: some(course) for name, course in courses.items()}
+    if isinstance(facts.get("command"), list):
+        kept["command"] = [stages.from_here(word) for word in facts["command"]]
+    return kept
 
 
 def some(course: list[dict[str, Any]]) -> list[dict[str, Any]]:

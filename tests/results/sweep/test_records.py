@@ -51,6 +51,15 @@ def test_scores_know_their_bases_revision(lm_eval_output: Callable[..., Path]) -
     assert known.identity["base model"] == ["org/model", False]
 
 
+def test_a_record_shows_no_path_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ["python -m train", f"{tmp_path}/r.yaml", "--output_dir", f"{tmp_path}/runs/r"]
+    kept = records.shortened({"command": command})
+    assert kept["command"] == ["python -m train", "r.yaml", "--output_dir", "runs/r"]
+
+
 def test_a_long_training_is_kept_with_few_of_its_steps() -> None:
     steps = [{"step": number, "loss": number / 3} for number in range(1, 1024)]
     kept = records.shortened({"history": steps, "logps": steps[:3], "seconds": 1.5})
