@@ -159,10 +159,12 @@ def recipe_key(record: Record, records: dict[str, Record], depth: int = DEEPEST)
     """What runs that are called seeds of one recipe must agree in.
 
     Where a run was trained on from another one here, that run's recipe counts and not its seed;
-    files of its own folder (the replies that it sampled) are not what it differs in.
+    files of its own folder (the replies that it sampled) are not what it differs in. A field that
+    is off (null, false, 0, empty) counts as left out: an older version had no such field.
     """
     assert record.training
-    recipe: dict[str, Any] = {k: v for k, v in record.training.recipe.items() if k not in SEEDS}
+    fields = record.training.recipe.items()
+    recipe: dict[str, Any] = {k: v for k, v in fields if k not in SEEDS and v}
     start = started_from(record, records)
     if start is not None and start.training is not None and depth > 0:
         recipe["init_adapter"] = recipe_key(start, records, depth - 1)

@@ -60,6 +60,14 @@ def test_another_field_is_another_recipe(three_seeds: Path) -> None:
     assert names == ["sft (2 seeds)", "sft_seed1"]
 
 
+def test_a_field_that_is_off_is_one_that_an_older_version_did_not_have(three_seeds: Path) -> None:
+    change(three_seeds / "sft_seed1" / "record.json", eval_share=0.0, pairs=None)
+    assert [run.name for run in collect.collect(three_seeds)[0]] == ["sft (3 seeds)"]
+    change(three_seeds / "sft_seed1" / "record.json", eval_share=0.1)
+    names = [run.name for run in collect.collect(three_seeds)[0]]
+    assert names == ["sft (2 seeds)", "sft_seed1"]
+
+
 def test_a_repeated_seed_and_other_data_are_no_further_seeds(three_seeds: Path) -> None:
     change(three_seeds / "sft_seed2" / "record.json", seed=0)
     names = [run.name for run in collect.collect(three_seeds)[0]]
