@@ -51,15 +51,7 @@ class Serving:
         if self._server and self._base == base and alive(self._server):
             return self._server
         self.stop()
-        try:
-            self._server = self._open(base)
-        except FailedError:
-            if self.where != VLLM or not self.stays:
-                raise
-            # vLLM measures the GPU's free memory while it starts, and gives up where training
-            # takes or frees some just then
-            processes.say("vLLM did not start beside training; it is started once more")
-            self._server = self._open(base)
+        self._server = self._open(base)
         self._base = base
         return self._server
 
