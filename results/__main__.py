@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from results import FailedError, InputError, on_one_line
+from results.files import in_checkout
 from results.sweep import options
 from results.sweep.terminal import VERBOSE
 
@@ -54,7 +55,7 @@ def add_report(commands: Any) -> None:
         "report", help="write README.md, figures and report.html from the records"
     )
     report.set_defaults(do=report_command)
-    which = report.add_mutually_exclusive_group(required=True)
+    which = report.add_mutually_exclusive_group(required=not in_checkout())
     which.add_argument("--runs", type=Path, help="folder of run folders")
     which.add_argument("--results", type=Path, help="short for --runs RESULTS/runs --out RESULTS")
     report.add_argument(
@@ -111,6 +112,8 @@ def run_plans(args: argparse.Namespace, plans: list[Any], work: Callable[[], Non
 
 
 def report_command(args: argparse.Namespace) -> int:
+    if args.runs is None and args.results is None:
+        args.results = Path("results")  # the checkout's own
     runs = args.results / "runs" if args.results else args.runs
     if not runs.is_dir():
         raise InputError(f"{runs}: no such folder of runs")

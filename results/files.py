@@ -17,7 +17,16 @@ from results import InputError
 
 MANIFEST = "report.manifest.json"
 WRITTEN_BY = "tatqa-bench report"
+PROJECT = Path(__file__).resolve().parents[1]
 LONGEST_NAME = 80  # characters of a file name made from a title; file systems take 255 bytes
+
+
+def in_checkout() -> bool:
+    """Whether the working folder is the project's own, whose `results/` holds its records.
+
+    Anywhere else `results` may be somebody's, and a folder to write to is asked for.
+    """
+    return Path.cwd() == PROJECT
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             check_file(recipe.pairs)
         if args.check:
             return 0
-        if args.output_dir is None and not args.dry_run:
+        out = args.output_dir or own_folder(args.recipe)
+        if out is None and not args.dry_run:
             raise RecipeError("no folder to write to: give --output_dir FOLDER")
         quiet_libraries()
         base = recipe.model_name_or_path
@@ -45,9 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RecipeError as error:
         return fail(error, 2)
     try:
-        out = args.output_dir or Path(args.recipe.stem)
         command = [f"python -m {__package__}", *words]
-        print(run.run(recipe, out, command, args.dry_run, stages))
+        print(run.run(recipe, out or Path(args.recipe.stem), command, args.dry_run, stages))
     except (RecipeError, DataError) as error:
         return fail(error, 2)
     except TrainError as error:
@@ -70,6 +70,13 @@ def told_later() -> list[str]:
     return list(json.loads(line))
 
 
+def own_folder(recipe: Path) -> Path | None:
+    """Where a run goes that names no folder: among the project's own, in its checkout alone."""
+    if Path.cwd() != Path(__file__).resolve().parents[1]:
+        return None
+    return Path("results/runs") / recipe.stem
+
+
 def fail(error: Exception, code: int) -> int:
     """Report an expected failure."""
     print(f"error: {error}", file=sys.stderr)
@@ -90,7 +97,10 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("recipe", type=Path, metavar="RECIPE.yaml")
     made.add_argument(
-        "--output_dir", type=Path, help="run folder, for adapter, card and train.json"
+        "--output_dir",
+        type=Path,
+        help="run folder, for adapter, card and train.json; in the project's checkout"
+        " results/runs/<recipe> unless given",
     )
     made.add_argument("--check", action="store_true", help="read the recipe, do no more")
     made.add_argument(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from results import InputError
+from results.files import in_checkout
 from results.sweep import commands, recipes, server
 from results.sweep.commands import SERVED, Settings
 from results.sweep.execute import VLLM, Serving
@@ -27,7 +28,10 @@ def add(commands: Any) -> argparse.ArgumentParser:
     add_recipe_options(run)
     add_scoring_options(run)
     add_serving_options(run)
-    run.add_argument("--runs", type=Path, required=True, help="folder of run folders")
+    own = Path("results/runs") if in_checkout() else None
+    run.add_argument(
+        "--runs", type=Path, default=own, required=own is None, help="folder of run folders"
+    )
     run.add_argument(
         "--report", type=Path, help="folder for the report (default: tatqa-report among the runs)"
     )

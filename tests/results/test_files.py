@@ -167,3 +167,13 @@ def test_a_sealed_page_is_ours_until_it_is_changed(tmp_path: Path) -> None:
         assert not manifest.owns("a.html")
     (tmp_path / "a.html").write_bytes(b"\xff\xfe")
     assert not manifest.owns("a.html")
+
+
+def test_results_is_ours_in_the_checkout_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(files.PROJECT)
+    assert files.in_checkout()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").mkdir()
+    assert not files.in_checkout()

@@ -7,6 +7,7 @@ import pytest
 
 from results.sweep import shipped as of_results
 from train import shipped
+from train.__main__ import own_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "train" / "recipes" / "demo.yaml"
@@ -47,3 +48,12 @@ def test_both_rooms_do_the_same() -> None:
     ours = Path(shipped.__file__).read_text().partition("def recipe_file")[2]
     theirs = Path(of_results.__file__).read_text().partition("def recipe_file")[2]
     assert ours == theirs
+
+
+def test_a_run_without_a_folder_goes_to_the_checkouts_own_or_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).resolve().parents[2])
+    assert own_folder(Path("my/firmer.yaml")) == Path("results/runs/firmer")
+    monkeypatch.chdir(tmp_path)
+    assert own_folder(Path("my/firmer.yaml")) is None

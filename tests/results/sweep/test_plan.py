@@ -186,10 +186,10 @@ def test_what_is_used_is_made_first(recipes: list[Path]) -> None:
 def test_rounds_need_a_server_and_a_recipe_for_them(
     recipes: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["run", str(recipes[0]), "--rounds", "2"]) == 2
+    assert main(["run", str(recipes[0]), "--rounds", "2", "--runs", "r"]) == 2
     assert "give --server" in capsys.readouterr().err
     url = "http://127.0.0.1:1"
-    assert main(["run", str(recipes[0]), "--rounds", "2", "--server", url]) == 2
+    assert main(["run", str(recipes[0]), "--rounds", "2", "--server", url, "--runs", "r"]) == 2
     assert "strategy: mined" in capsys.readouterr().err
 
 
@@ -230,7 +230,7 @@ def test_bad_recipes_are_refused_before_any_work(
     bad = Path("bad.yaml")
     if text is not None:
         bad.write_text(text)
-    assert main(["run", str(recipes[0]), str(bad)]) == 2
+    assert main(["run", str(recipes[0]), str(bad), "--runs", "r"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: bad.yaml: ")
     assert error.count("\n") == 1
@@ -241,7 +241,7 @@ def test_bad_recipes_are_refused_before_any_work(
 def test_a_judge_without_a_key_is_refused(
     recipes: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["run", str(recipes[0]), "--judge-model", "gpt-4"]) == 2
+    assert main(["run", str(recipes[0]), "--judge-model", "gpt-4", "--runs", "r"]) == 2
     assert (
         capsys.readouterr().err
         == "error: the judge needs OPENAI_API_KEY (any word if its server asks for none)\n"
@@ -254,14 +254,14 @@ def test_two_recipes_of_one_name_are_refused(
     Path("other").mkdir()
     twin = Path("other", recipes[0].name)
     twin.write_text(recipes[0].read_text())
-    assert main(["run", str(recipes[0]), str(twin)]) == 2
+    assert main(["run", str(recipes[0]), str(twin), "--runs", "r"]) == 2
     assert "same file name" in capsys.readouterr().err
 
 
 def test_dry_run_prints_what_can_be_pasted_and_does_nothing(
     recipes: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["run", *map(str, recipes), "--dry-run"]) == 0
+    assert main(["run", *map(str, recipes), "--dry-run", "--runs", "r"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 + 3 * 2
     assert all(line.startswith(sys.executable) for line in lines)
