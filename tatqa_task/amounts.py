@@ -88,7 +88,7 @@ def amount(text: str) -> tuple[str, Scale] | None:
     found = _SCALED.fullmatch(text) or _SCALE_FIRST.fullmatch(text)
     written = found["number"].strip() if found else text
     if written.startswith("(") and ")" not in written and text.endswith(")"):
-        written += ")"  # `(12.6 million)`: the bracket is the sign
+        written = written[1:]  # `(12.6 million)` is no negative number, as the metric reads it
     number = number_in(written)
     if number is None:
         return None

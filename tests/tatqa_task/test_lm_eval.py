@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from tatqa_task import answer, data, metric, synthetic, task_files
+from tatqa_task import answer, data, harness, metric, synthetic, task_files
 from tatqa_task.__main__ import main
 
 GROUPS = ("tatqa", "tatqa_test", "tatqa_train", "tatqa_cot", "tatqa_calc")
 TYPES = ("span", "multi_span", "arithmetic", "count")
 METRICS = ("em", "em_strict", "f1", "scale_em", "parsed", "lenient_em")
 LIMIT = 3
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(folder: Path, *command: str, source: str = "synthetic") -> subprocess.CompletedProcess[str]:
@@ -95,19 +96,20 @@ def chat(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> tuple[Pat
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
     """A PEFT adapter with random weights that change what the small model says."""
+    return random_adapter(tiny_base, tmp_path_factory.mktemp("adapter"))
+
+
+def random_adapter(base: Path, folder: Path) -> Path:
+    """Write a LoRA adapter of random weights for a base."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(0)
-    model = get_peft_model(
-        AutoModelForCausalLM.from_pretrained(tiny_base),
-        LoraConfig(
-            r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM"
-        ),
+    lora = LoraConfig(
+        r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM"
     )
-    folder = tmp_path_factory.mktemp("adapter")
-    model.save_pretrained(folder)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(base), lora).save_pretrained(folder)
     return folder
 
 
@@ -314,6 +316,40 @@ def test_the_folder_for_lm_eval_itself_scores_the_same(
     for name, reply in replies.items():
         task, uid = name.split(" ")
         assert reply == own_replies[f"samples_{task}", uid]["filtered_resps"]
+
+
+SMALL_MODEL = Path(
+    os.environ.get("TATQA_BENCH_SMALL_MODEL", ROOT.parent / "models" / "smollm2-135m-hf")
+)
+
+
+@pytest.mark.real
+def test_calc_with_a_real_small_model_with_and_without_an_adapter(
+    tmp_path: Path, shared_data: Path
+) -> None:
+    """SmolLM2-135M-Instruct on real questions; the adapter, of random weights, changes replies."""
+    if not (SMALL_MODEL / "config.json").is_file():
+        pytest.skip(f"needs a small chat model in {SMALL_MODEL}, or $TATQA_BENCH_SMALL_MODEL")
+    adapter = random_adapter(SMALL_MODEL, tmp_path / "lora")
+    options = ("--tasks", "tatqa_calc", "--limit", "1", "--apply_chat_template")
+    replies = []
+    for name, more in (("base", ""), ("tuned", f",peft={adapter}")):
+        folder = tmp_path / name
+        folder.mkdir()
+        model = f"pretrained={SMALL_MODEL},dtype=float32,max_length=8192{more}"
+        out, _ = evaluate(folder, model, *options, source=str(shared_data / "tatqa"))
+        found = results(out)
+        assert set(METRICS) | {"calc_used"} <= found["tatqa_calc"].keys()
+        rows = samples(out).values()
+        assert {row["doc"]["answer_type"].replace("-", "_") for row in rows} == set(TYPES)
+        for row in rows:
+            doc = row["doc"]
+            read = answer.parse(row["filtered_resps"][0], "calc")
+            question = harness._question(doc)
+            assert row["em"] == metric.score(question, read.answer, read.scale).em
+            assert row["calc_used"] == read.calc_used
+        replies.append([row["filtered_resps"] for row in rows])
+    assert replies[0] != replies[1]
 
 
 def export_and_score(out: Path, gold: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
