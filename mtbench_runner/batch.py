@@ -246,7 +246,7 @@ def outcome_of(line: dict[str, Any], key: str) -> Outcome:
         return outcomes.of_error(400, error, [], key)
     status, body = response.get("status_code", 200), response.get("body")
     if status == 200 or not isinstance(status, int):
-        return outcomes.of_response(outcomes.without_key(json.dumps(body), key))
+        return outcomes.of_response(json.dumps(body), key)
     return outcomes.of_error(status, body, [], key)
 
 

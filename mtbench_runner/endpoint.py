@@ -5,14 +5,17 @@ invented, and what failed says why.
 """
 
 import asyncio
+import json
 import os
 import random
 import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
+from math import isnan
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -35,6 +38,8 @@ MOST_REDIRECTS = 3  # of one attempt
 LIMITS = ("max_tokens", "max_completion_tokens")
 OPENAI = "https://api.openai.com/v1"
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+# whether the attempt under way got the head of a response: from then on it may have been billed
+answering: ContextVar[bool] = ContextVar("answering", default=False)
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,9 @@ class Caller:
             base_url=address(endpoint.url),
             timeout=endpoint.timeout,
             max_retries=0,
-            http_client=openai.DefaultAsyncHttpxClient(max_redirects=MOST_REDIRECTS),
+            http_client=openai.DefaultAsyncHttpxClient(
+                max_redirects=MOST_REDIRECTS, event_hooks={"response": [_note_response]}
+            ),
         )
 
     async def __aenter__(self) -> "Caller":
@@ -228,12 +235,14 @@ class Caller:
     async def _post(self, messages: Conversation, sent: dict[str, Any]) -> Outcome:
         request: Any = self.client.chat.completions.with_raw_response
         extra = sent.get("extra_body") or {}
+        answering.set(False)
         try:
-            response = await request.create(model=self.endpoint.model, messages=messages, **sent)
-            return outcomes.of_response(outcomes.without_key(response.text, self.endpoint.key))
-        except openai.APITimeoutError:
-            seconds = f"{self.endpoint.timeout:g}"
-            return Outcome(kind="timeout", cause=f"no reply within --timeout {seconds} s")
+            async with asyncio.timeout(self.endpoint.timeout):
+                made = request.create(model=self.endpoint.model, messages=messages, **sent)
+                response = await made
+            return outcomes.of_response(text_of(response.http_response), self.endpoint.key)
+        except (TimeoutError, openai.APITimeoutError):
+            return self._timed_out()
         except openai.APIConnectionError as error:
             return _unreachable(error.__cause__ or error)
         except openai.APIStatusError as error:
@@ -241,9 +250,16 @@ class Caller:
             body = _body(error)
             found = outcomes.of_error(error.status_code, body, names, self.endpoint.key)
             return replace(found, retry_after=_retry_after(error.response.headers))
-        except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
+        except Exception as error:  # noqa: BLE001  # whatever a body makes the client raise
             detail = type(error).__name__
             return Outcome(kind="wrong shape", cause="not a chat completion", detail=detail)
+
+    def _timed_out(self) -> Outcome:
+        seconds = f"{self.endpoint.timeout:g}"
+        if answering.get():
+            cause = f"the reply did not end within --timeout {seconds} s"
+            return Outcome(kind="broken off", cause=cause)
+        return Outcome(kind="timeout", cause=f"no reply within --timeout {seconds} s")
 
     def _accepted(self, call: Call) -> dict[str, Any]:
         """The settings of a call without those that the model refused."""
@@ -299,9 +315,11 @@ def _wait(found: Outcome, retries: int) -> float:
 def _retry_after(headers: Any) -> float | None:
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         try:
-            return max(0.0, float(headers[name]) / unit)
+            said = float(headers[name]) / unit
         except (KeyError, ValueError):
             continue  # absent, or a date
+        if not isnan(said):
+            return max(0.0, said)
     return _until(headers.get("retry-after"))
 
 
@@ -323,15 +341,34 @@ def _unreachable(error: BaseException) -> Outcome:
         return Outcome(kind="request", cause="redirected in a circle", detail=detail)
     if name == "DecodingError":
         return Outcome(kind="wrong shape", cause="not a chat completion", detail=detail)
-    return Outcome(kind="unreachable", cause="connection failed", detail=detail)
+    if answering.get():
+        return Outcome(kind="broken off", cause="the reply broke off", detail=detail or name)
+    return Outcome(kind="unreachable", cause="connection failed", detail=detail or name)
+
+
+async def _note_response(response: object) -> None:
+    """The client's hook: called when the head of a response has come, before its body is read."""
+    answering.set(True)
 
 
 def _body(error: openai.APIStatusError) -> object:
     """The whole error body: the client keeps only what is under `error`."""
     try:
-        return error.response.json()
+        return json.loads(text_of(error.response), strict=False)
     except (ValueError, RecursionError):
-        return error.response.text
+        return text_of(error.response)
+
+
+def text_of(response: Any) -> str:
+    """The text of a body: JSON in UTF-16 or UTF-32 by its first bytes, else as its charset says."""
+    content = bytes(response.content)
+    encoding = json.detect_encoding(content)
+    if encoding.startswith("utf-8"):
+        encoding = response.charset_encoding or encoding
+    try:
+        return content.decode(encoding, "replace")
+    except (LookupError, UnicodeError):  # no such charset, or one that is none of texts
+        return content.decode("utf-8", "replace")
 
 
 Job = Callable[[Caller], Awaitable[T]]

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
+from urllib.parse import quote
 
 from mtbench_runner import thinking
 from mtbench_runner.rows import Usage
@@ -26,6 +27,7 @@ Kind = Literal[
     "filtered",  # a content filter took the prompt or the reply
     "tool call",
     "wrong shape",  # not a chat completion
+    "broken off",  # the reply began and did not end
     # otherwise
     "overflow",  # the prompt does not fit into the context
     "setting",  # the model does not take a setting that was sent
@@ -53,6 +55,7 @@ ERRORS: Policy = {
     # retry: up to TRIES; give up: this call failed, the next run tries it again; record: it is not
     # tried again unless asked to; stop: every other call would fail too
     "wrong shape": ("retry", "retry", "retry", "give up"),
+    "broken off": ("retry", "retry", "retry", "give up"),
     "tool call": ("retry", "record"),
     "filtered": ("record",),
     "overflow": ("drop the limit", "record"),
@@ -85,6 +88,8 @@ ANSWERING: Policy = ERRORS | {
 }
 UNKNOWN_USAGE: Usage = {"prompt": None, "completion": None}
 SHORTEST_KEY = 8
+MOST_DIGITS = 4000
+MOST_TOKENS = 10**12  # of one reply; what is more is no count
 RAW_KEPT = 20_000  # characters of a reply that are kept for a person to look at
 
 
@@ -138,10 +143,13 @@ def histogram(causes: Iterable[str]) -> str:
 ERROR_TEXT = "$ERROR$"  # what FastChat, also as a server, says in place of a reply
 # finish_reason in the words of other servers than OpenAI's, in lower case
 FINISHES = {
-    "length": ("length", "max_tokens", "max_output_tokens", "model_length", "max_length"),
+    "length": (
+        "length", "max_tokens", "max_output_tokens", "model_length", "max_length",
+        "model_context_window_exceeded", "error_limit",
+    ),
     "content_filter": (
-        "content_filter", "content_filtered", "safety", "recitation", "blocklist", "spii",
-        "prohibited_content", "guardrail_intervened", "sensitive",
+        "content_filter", "content_filtered", "safety", "image_safety", "recitation", "blocklist",
+        "spii", "prohibited_content", "guardrail_intervened", "sensitive", "error_toxic",
     ),
     "refusal": ("refusal",),
     "error": (
@@ -149,15 +157,22 @@ FINISHES = {
         "insufficient_system_resource",
     ),
 }  # fmt: skip
+STREAM = re.compile(r"\s*(?:data|event|id|retry)?:")  # the first line of server-sent events
 THINKING_PARTS = ("thinking", "reasoning", "reasoning_content", "redacted_thinking")
 
 
-def of_response(text: str) -> Outcome:
-    """The outcome of a response body that came with status 200. Never raises."""
+def of_response(text: str, key: str = "") -> Outcome:
+    """The outcome of a response body that came with status 200, the key cut out. Never raises."""
+    text = without_key(text, key)
     try:
-        body = json.loads(text.removeprefix("\ufeff"))
+        body = json.loads(text.removeprefix("\ufeff"), parse_int=_whole, strict=False)
+        spelled_out = json.dumps(body, ensure_ascii=False)
     except (ValueError, RecursionError):
-        return _wrong_shape(text, f"not JSON: {_clean(text, limit=80)}")
+        what = "an event stream" if STREAM.match(text) else "not JSON"
+        return _wrong_shape(text, f"{what}: {_clean(text, limit=80)}")
+    if without_key(spelled_out, key) != spelled_out:  # it stood there in escapes
+        text = without_key(spelled_out, key)
+        body = json.loads(text)
     if not isinstance(body, dict):
         return _wrong_shape(text, "not a JSON object")
     choices = body.get("choices")
@@ -175,27 +190,40 @@ def of_response(text: str) -> Outcome:
     return _of_choice(found, message, usage_of(body.get("usage")), text, ignored)
 
 
+def _whole(digits: str) -> int | float:
+    """A whole number, or infinity in place of one of more digits than Python reads."""
+    return int(digits) if len(digits) < MOST_DIGITS else float("inf")
+
+
 def _first_choice(choices: object) -> dict[str, Any] | None:
-    """The choice of the lowest index, wherever it stands."""
+    """The choice of the lowest index, wherever it stands; without indices the first."""
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         return None
-    first: dict[str, Any] = choices[0]
-    for choice in choices:
-        if isinstance(choice, dict) and choice.get("index") == 0:
-            return choice
-    return first
+    found = [choice for choice in choices if isinstance(choice, dict)]
+    return min(found, key=_index)
+
+
+def _index(choice: dict[str, Any]) -> float:
+    index = choice.get("index")
+    return index if isinstance(index, int | float) and index == index else float("inf")
 
 
 def _of_error_in_200(text: str, body: dict[str, Any]) -> Outcome:
     """An error that came with status 200: by its own code, else not a chat completion."""
     facts = ErrorFacts.read(body)
-    inner = body.get("error", body)
-    code = inner.get("code") if isinstance(inner, dict) else None
-    status = code if isinstance(code, int) and 400 <= code < 600 else 0
+    status = _status_of(body)
     named = _name_error(status, facts, set()) if status else _name_by_code(200, facts)
     if named is None:
-        return _wrong_shape(text, f"an error under status 200: {facts.message}"[:300])
+        what = "an error under status 200" if body.get("error") else "no choices"
+        return _wrong_shape(text, f"{what}: {facts.message}"[:300])
     return Outcome(named[0], cause=named[1], detail=f"200: {facts.message}", raw=text[:RAW_KEPT])
+
+
+def _status_of(body: dict[str, Any]) -> int | None:
+    """The error status in a body, as a number or in digits."""
+    inner = body.get("error", body)
+    code = str(inner.get("code")) if isinstance(inner, dict) else ""
+    return int(code) if re.fullmatch("[45][0-9][0-9]", code) else None
 
 
 def usage_of(value: object) -> Usage:
@@ -210,7 +238,7 @@ def usage_of(value: object) -> Usage:
 def _count(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return int(value) if 0 <= value < float("inf") else None
+    return int(value) if 0 <= value <= MOST_TOKENS else None
 
 
 def _of_choice(
@@ -252,7 +280,7 @@ def _name(found: Outcome, refusal: str, calls_tool: bool) -> tuple[Kind, str, st
     if refusal or found.finish == "refusal":
         return "refused", "refused", refusal[:300]
     if found.finish == "error":
-        return "wrong shape", "the reply was broken off by an error", "finish_reason error"
+        return "broken off", "the reply was broken off by an error", "finish_reason error"
     if said == ERROR_TEXT:
         return "wrong shape", f"{ERROR_TEXT} in place of text", ""
     if found.finish == "length":
@@ -263,9 +291,10 @@ def _name(found: Outcome, refusal: str, calls_tool: bool) -> tuple[Kind, str, st
         return "text", "", ""
     if calls_tool or found.finish in ("tool_calls", "function_call"):
         return "tool call", "tool call in place of text", ""
+    why = f"finish_reason {found.finish}" if found.finish not in (None, "", "stop") else ""
     if found.text.strip() or found.thoughts:
-        return "empty", "empty reply after thinking", ""
-    return "empty", "empty reply", ""
+        return "empty", "empty reply after thinking", why
+    return "empty", "empty reply", why
 
 
 def _thinking_detail(found: Outcome) -> str:
@@ -371,7 +400,8 @@ SETTING_CODES = {
 # sentences of servers that give no code
 OVERFLOW = re.compile(
     r"maximum context length|context (?:length|window|size)|prompt is too long"
-    r"|exceeds? the (?:available|model'?s|maximum) context|input is too long",
+    r"|exceeds? the (?:available|model'?s|maximum) context|input is too long|too many tokens"
+    r"|must have less than \d+ tokens",
     re.IGNORECASE,
 )
 REFUSED_SETTING = re.compile(
@@ -449,15 +479,12 @@ def _last(loc: object) -> object:
 
 
 def _error_message(body: object) -> str:
-    if isinstance(body, str):
-        return body
-    if not isinstance(body, dict):
-        return ""
-    error = body.get("error", body)
+    """The server's sentence; where no field has one, all that it said."""
+    error = body.get("error") or body if isinstance(body, dict) else body
     if isinstance(error, str):
         return error
     if not isinstance(error, dict):
-        return ""
+        return json.dumps(error) if error else ""
     for name in ("message", "detail", "msg"):
         if error.get(name):
             found = error[name]
@@ -471,16 +498,24 @@ def _clean(text: str, key: str = "", limit: int = 300) -> str:
 
 
 def without_key(text: str, key: str) -> str:
-    """The text with *** in place of the key, if it is one: some are placeholders such as `none`."""
-    return text.replace(key, "***") if len(key) >= SHORTEST_KEY else text
+    """The text with *** in place of the key, if it is one: some are placeholders such as `none`.
+
+    Also as JSON or a URL writes it.
+    """
+    if len(key) < SHORTEST_KEY:
+        return text
+    for written in (key, json.dumps(key)[1:-1], quote(key, safe="")):
+        text = text.replace(written, "***")
+    return text
 
 
 Named = tuple[Kind, str, str | None]  # kind, cause, the setting that is refused
+NEVER = (501, 505)  # not implemented, version not supported: asking again would not help
 
 
 def _name_error(status: int, facts: ErrorFacts, sent: set[str]) -> Named:
     """By status where that decides, then by the codes of the body, then by its sentence."""
-    if status in (408, 409, 425, 429) or status >= 500:
+    if status in (408, 409, 425, 429) or (status >= 500 and status not in NEVER):
         return _name_busy(status, facts)
     if status < 400:
         return "request", f"redirected to nowhere ({status})", None

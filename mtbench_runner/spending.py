@@ -81,7 +81,7 @@ class Spending:
 
 
 # outcomes without a reply; a filter, too, often acts after the model has written
-UNBILLED = frozenset(ERRORS) - {"wrong shape", "tool call", "filtered"}
+UNBILLED = frozenset(ERRORS) - {"wrong shape", "broken off", "tool call", "filtered"}
 
 
 def count_tokens(text: str) -> int:

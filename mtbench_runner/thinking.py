@@ -10,10 +10,14 @@ BLOCKS = (
     ("<thought>", "</thought>"),
     ("[THINK]", "[/THINK]"),
     ("◁think▷", "◁/think▷"),
+    ("<|inner_prefix|>", "<|inner_suffix|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<unused94>thought", "<unused95>"),
 )
 # any block that a reply begins with: these, <Think>, <seed:think>, <reasoning> and the like
 OPENING = re.compile(
-    r"\s*(<(?:\w+:)?(?:think(?:ing)?|thoughts?|reasoning|reflection|scratchpad)>"
+    r"\s*(<(?:\w+:)?(?:ant)?(?:think(?:ing)?|thoughts?|reasoning|reflection|scratchpad)>"
     r"|\[THINK\]|◁think▷)",
     re.IGNORECASE,
 )
@@ -46,6 +50,9 @@ def split(reply: str) -> Thought:
         return _after(f"{mark[0]}/{mark[1:]}", reply)
     if reply.lstrip().startswith(ANALYSIS):
         return _after(FINAL, reply)
+    for opening, closing in BLOCKS:
+        if reply.lstrip().startswith(opening):
+            return _after(closing, reply)
     for opening, closing in BLOCKS:
         before, closed, rest = reply.partition(closing)
         if closed and opening not in before:

@@ -1,5 +1,6 @@
 """A bench with hand-written answers, and a judge over real HTTP that misbehaves on demand."""
 
+import contextlib
 import json
 import shutil
 import socket
@@ -107,6 +108,34 @@ class Handler(BaseHTTPRequestHandler):
     def fault_cut(self) -> None:
         self.send(200, json.dumps(chat_completion("Rating: [[9]]")).encode()[:120], cut=500)
         self.close_connection = True
+
+    def begin(self) -> None:
+        """The head of a reply and the first bytes of its body."""
+        content = json.dumps(chat_completion("Rating: [[9]]")).encode()
+        self.wfile.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(content)}\r\n\r\n".encode())
+        self.wfile.write(content[:50])
+        self.wfile.flush()
+        self.close_connection = True
+
+    def fault_reset_midway(self) -> None:
+        self.begin()
+        time.sleep(0.05)  # for the head to be read: a reset discards what was not
+        self.fault_reset()
+
+    def fault_stall(self) -> None:
+        self.begin()
+        self.connection.settimeout(30)
+        self.connection.recv(1)  # until the client has given up
+
+    def fault_drip(self) -> None:
+        self.begin()
+        self.connection.settimeout(0.1)
+        with contextlib.suppress(OSError):  # the client is gone
+            while True:
+                self.wfile.write(b" ")
+                with contextlib.suppress(TimeoutError):
+                    if not self.connection.recv(1):
+                        return
 
     def fault_hang(self) -> None:
         time.sleep(3)

@@ -140,7 +140,10 @@ def test_a_judge_that_only_thinks_is_given_up_on_at_the_second_reply(judge: Any)
         (reply_with("$ERROR$"), "wrong shape", False, 4),
         ((503, b""), "busy", False, TRIES),
         ("reset", "unreachable", False, TRIES),
-        ("cut", "unreachable", False, TRIES),
+        ("cut", "broken off", False, 4),
+        ("reset-midway", "broken off", False, 4),
+        ((200, b"x", {"Content-Type": "application/json; charset=hex"}), "wrong shape", False, 4),
+        ((501, b""), "request", False, 1),
         ("wrong-key", "key", False, 1),
         ("unknown-model", "model", False, 1),
     ],
@@ -220,6 +223,41 @@ def test_a_timeout_names_its_option(judge: Any) -> None:
     assert found.outcome.kind == "timeout"
 
 
+@pytest.mark.parametrize("fault", ["stall", "drip"])
+def test_a_reply_that_does_not_end_is_bounded_and_says_so(fault: str, judge: Any) -> None:
+    """One that stops midway, and one of which a byte comes now and then, within any read timeout.
+
+    The server has begun to answer, so that each attempt may be billed: four, as for other replies
+    that are no use.
+    """
+    judge.fault = always(fault)
+    found = failure(ask(judge, timeout=0.5, deadline=30.0))
+    assert found.outcome.kind == "broken off"
+    assert found.cause == "the reply did not end within --timeout 0.5 s"
+    assert len(judge.requests) == 4
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "utf-8-sig"])
+def test_json_in_any_unicode_encoding_is_read(encoding: str, judge: Any) -> None:
+    judge.fault = always((200, json.dumps(chat_completion("[[7]] é")).encode(encoding)))
+    found = ask(judge)[0]
+    assert isinstance(found, Outcome)
+    assert found.text == "[[7]] é"
+
+
+@pytest.mark.parametrize("charset", ["iso-8859-1", "klingon", "hex", "idna"])
+def test_a_charset_is_followed_where_it_is_one(charset: str, judge: Any) -> None:
+    reply = json.dumps(chat_completion("[[7]] é"), ensure_ascii=False)
+    content = reply.encode("iso-8859-1" if charset == "iso-8859-1" else "utf-8")
+    headers = {"Content-Type": f"application/json; charset={charset}"}
+    judge.fault = always((200, content, headers))
+    found = ask(judge)[0]
+    assert isinstance(found, Outcome)
+    assert found.text == "[[7]] é"
+    judge.fault = always((400, b'{"error": "no"}', headers))
+    assert failure(ask(judge)).outcome.kind in ("request", "wrong shape")
+
+
 def test_retry_after_is_followed_up_to_a_minute() -> None:
     assert endpoints._wait(Outcome("busy", retry_after=3.0), 5) == 3.0
     assert endpoints._wait(Outcome("busy", retry_after=999.0), 1) == endpoints.LONGEST_WAIT
@@ -228,6 +266,7 @@ def test_retry_after_is_followed_up_to_a_minute() -> None:
     until_2100 = endpoints._retry_after({"retry-after": "Fri, 01 Jan 2100 00:00:00 GMT"})
     assert endpoints._wait(Outcome("busy", retry_after=until_2100), 1) == endpoints.LONGEST_WAIT
     assert endpoints._retry_after({"retry-after": "soon"}) is None
+    assert endpoints._retry_after({"retry-after": "nan"}) is None
 
 
 @pytest.mark.parametrize(

@@ -66,8 +66,13 @@ def body(finish: str | None = "stop", usage: Any = None, **message: Any) -> str:
         (body("SAFETY", content="Rating: [[7]]"), "filtered"),
         (body("guardrail_intervened", content=""), "filtered"),
         (body("refusal", content="No."), "refused"),
-        (body("error", content="Rating: [[7]]"), "wrong shape"),
-        (body("network_error", content="Rating: [[7]]"), "wrong shape"),
+        (body("error", content="Rating: [[7]]"), "broken off"),
+        (body("network_error", content="Rating: [[7]]"), "broken off"),
+        (body("IMAGE_SAFETY", content=""), "filtered"),
+        (body("ERROR_TOXIC", content="Rating: [[7]]"), "filtered"),
+        (body("model_context_window_exceeded", content=""), "thinking"),
+        (body("ERROR_LIMIT", content="Rating: [[7]]"), "truncated"),
+        ('{"error": {"message": "slow", "code": "429"}}', "busy"),
         (body("end_turn", content="Rating: [[7]]"), "text"),
         (body(None, content="Rating: [[7]]"), "text"),
         (body({"type": "stop"}, content="Rating: [[7]]"), "text"),  # type: ignore[arg-type]
@@ -85,7 +90,8 @@ def body(finish: str | None = "stop", usage: Any = None, **message: Any) -> str:
         (body(content=None, function_call={"name": "f"}), "tool call"),
         (body(content="$ERROR$"), "wrong shape"),
         ("[" * 100_000, "wrong shape"),
-        ('{"choices": [{"message": {"content": "x"}}], "n": 1' + "0" * 5000 + "}", "wrong shape"),
+        ('{"choices": [{"message": {"content": "x"}}], "n": 1' + "0" * 5000 + "}", "text"),
+        ('{"choices": [{"message": {"content": "two\nlines"}}]}', "text"),  # a raw newline in it
         ("data: {}\n\ndata: [DONE]\n", "wrong shape"),
         ("", "wrong shape"),
         ('{"choices": [{"text": "a completion, not a chat"}]}', "wrong shape"),
@@ -111,6 +117,43 @@ def test_the_choice_of_the_lowest_index_is_the_first_wherever_it_stands() -> Non
     assert (found.text, found.choices_ignored) == ("[[0]]", 1)
 
 
+def test_without_a_choice_zero_the_lowest_index_counts() -> None:
+    choices = []
+    for index, text in ((3, "[[3]]"), (1, "[[1]]"), (None, "[[9]]")):
+        choices.append({"index": index, "message": {"content": text}})
+    assert of_response(json.dumps({"choices": choices})).text == "[[1]]"
+
+
+def test_a_key_in_escapes_is_cut_out_all_the_same() -> None:
+    """As JSON may write any letter, and as a URL writes some."""
+    key = "sk-+abc/def="
+    spelled = "".join(f"\\u{ord(letter):04x}" for letter in key)
+    for text in (spelled, key, "sk-%2Babc%2Fdef%3D"):
+        found = of_response(body(content="[[7]] X").replace("X", text), key)
+        assert found.text == "[[7]] ***"
+        assert spelled not in found.raw
+        assert "abc" not in found.raw
+        error = of_error(400, json.loads(f'{{"error": {{"message": "{text}"}}}}'), [], key)
+        assert error.detail == "400: ***"
+
+
+@pytest.mark.parametrize("said", [{"error": ["boom"]}, {"error": {"no": "boom"}}, ["boom"], "boom"])
+def test_what_a_server_said_is_told_whatever_its_shape(said: Any) -> None:
+    assert "boom" in of_error(400, said, []).detail
+
+
+def test_an_empty_reply_tells_why_it_ended() -> None:
+    assert of_response(body("MALFORMED_FUNCTION_CALL", content="")).detail == (
+        "finish_reason MALFORMED_FUNCTION_CALL"
+    )
+    assert of_response(body(content="")).detail == ""
+
+
+def test_a_stream_is_called_one() -> None:
+    assert of_response('data: {"choices": []}\n\n').detail.startswith("an event stream")
+    assert of_response('{"output": []}').detail.startswith("no choices: ")
+
+
 def test_a_byte_order_mark_and_half_a_surrogate_pair_do_no_harm() -> None:
     found = of_response("\ufeff" + body(content="a\ud800b\U0001f600 [[7]]"))
     assert found.text == "a\ufffdb\U0001f600 [[7]]"
@@ -127,6 +170,7 @@ def test_a_byte_order_mark_and_half_a_surrogate_pair_do_no_harm() -> None:
         (None, (None, None)),
         ({"prompt_tokens": None, "completion_tokens": "4"}, (None, None)),
         ({"prompt_tokens": True, "completion_tokens": -1}, (None, None)),
+        ({"prompt_tokens": 10**400, "completion_tokens": 1e300}, (None, None)),
         (5, (None, None)),
         ("many", (None, None)),
         ([1, 2], (None, None)),
@@ -204,6 +248,9 @@ OVERFLOW = "This model's maximum context length is 4096 tokens. However, you req
         (429, error("Rate limit reached", code="rate_limit_exceeded"), "busy", None),
         (429, error("You exceeded your quota", code="insufficient_quota"), "quota", None),
         (500, error("The server had an error"), "busy", None),
+        (501, error("Not implemented"), "request", None),
+        (400, {"message": "invalid request: too many tokens"}, "overflow", None),
+        (422, error("`inputs` must have less than 1024 tokens"), "overflow", None),
         (400, error("temperature must be below 2", param="temperature"), "request", None),
         # Azure
         (
