@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtbench_runner import bench as benches
-from mtbench_runner import options, store
+from mtbench_runner import checks, options, store
 from mtbench_runner.bench import Bench
-from mtbench_runner.options import ANSWERING, JUDGING, READING, SCORING
+from mtbench_runner.checks import LOCAL, judge_names, local_name
+from mtbench_runner.options import ANSWERING, JUDGING, SCORING
 from mtbench_runner.store import IncompleteError, InputError
 from mtbench_runner.terminal import printable
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:  # these import the openai client
     from mtbench_runner.spending import Prices, Spending
 
 GO_ON = "what is done is kept, run the same command again for the rest"
-LOCAL = "local:"  # before the folder of a judge on this machine
 
 
 def endpoint(
@@ -60,10 +60,7 @@ def spending(args: argparse.Namespace) -> "Spending":
 # --- stages
 
 
-def answer_stage(args: argparse.Namespace, bench: Bench) -> None:
-    served = None
-    if args.answers_from:  # what is wrong with it is told before FastChat, and torch, is imported
-        served = endpoint(args, args.model, args.answers_from, "ANSWERS_API_KEY")
+def answer_stage(args: argparse.Namespace, bench: Bench, served: "Endpoint | None") -> None:
     from mtbench_runner.answer import answer
 
     limits = spending(args) if args.stage == "answer" else None  # else prices are the judge's
@@ -135,10 +132,12 @@ def make_judges(args: argparse.Namespace) -> "list[Judge]":
     """The judges, each of them there. Raises InputError where one is not."""
     from mtbench_runner.endpoint import check
 
-    served_by_name = {}  # a missing key is told before FastChat, and torch with it, is imported
+    served_by_name = {}  # what is not there is told before FastChat, and torch with it, is imported
     for name in args.judge_model:
         if not name.startswith(LOCAL):
             served_by_name[name] = endpoint(args, name, args.judge_url)
+            if not args.batch:
+                check(served_by_name[name])
     from mtbench_runner.judge import EndpointJudge
 
     limits = spending(args)
@@ -155,44 +154,8 @@ def make_judges(args: argparse.Namespace) -> "list[Judge]":
 
             judges.append(BatchJudge(served))
             continue
-        if not args.dry_run:
-            check(served)
         judges.append(EndpointJudge(served, limits))
     return judges
-
-
-def judge_names(args: argparse.Namespace) -> list[str]:
-    """The judges' names in the files."""
-    return [local_name(name) for name in args.judge_model]
-
-
-def check_judges(args: argparse.Namespace) -> None:
-    """Each judge once. Raises InputError for judges that would share a file, or fit no batch."""
-    args.judge_model = list(dict.fromkeys(args.judge_model))
-    names = judge_names(args)
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise InputError(f"two judges are called {twice[0]}; rename one of the folders")
-    if args.batch and any(name.startswith(LOCAL) for name in names):
-        raise InputError("--batch is for judges at an endpoint; leave it out for local: ones")
-    if args.batch and args.max_cost is not None:
-        raise InputError("--max-cost cannot stop a batch that is sent; --dry-run tells its cost")
-
-
-def check_text(args: argparse.Namespace) -> None:
-    """Raise InputError for bytes in a name that are no text: no request could hold them."""
-    for name in ("model", "model_id", "baseline", "system", "judge_model"):
-        given = getattr(args, name, None) or []
-        for text in [given] if isinstance(given, str) else given:
-            if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-                raise InputError(f"--{name.replace('_', '-')}: {text} is not UTF-8")
-
-
-def local_name(judge: str) -> str:
-    """`local:FOLDER` under its folder's name; any other judge under its own."""
-    if not judge.startswith(LOCAL):
-        return judge
-    return LOCAL + Path(judge.removeprefix(LOCAL)).resolve().name
 
 
 def score_stage(args: argparse.Namespace, bench: Bench) -> None:
@@ -279,44 +242,41 @@ def load_bench(args: argparse.Namespace) -> Bench:
 
 def dispatch(args: argparse.Namespace) -> None:
     """Run the stage. Work that is incomplete does not keep later stages from their part."""
-    check_text(args)
-    if args.stage != "agreement":
-        args.model_id = args.model_id or Path(args.adapter or args.model or "").name
-        if not args.model_id:
-            raise InputError("give the model a name with --model-id")
-    if args.baseline and args.baseline == args.model_id:
-        raise InputError(f"--baseline is {args.model_id} itself; name another model")
-    if args.max_cost is not None and not args.prices:
-        raise InputError("--max-cost needs --prices IN OUT")
-    if args.stage in READING:
-        check_judges(args)
+    checks.check(args)
+    bench = load_bench(args) if args.data else None
+    checks.check_sources(args)
+    bench = bench or load_bench(args)  # MT-Bench may have to be downloaded
     if args.dry_run:
-        return dry_run(args, load_bench(args))
-    if args.stage in JUDGING:
-        check_keys(args)  # before the bench, which may have to be downloaded
-    bench = load_bench(args)
-    judges = make_judges(args) if args.stage in JUDGING else []
+        return dry_run(args, bench)
     if args.stage == "agreement":
         return agreement_stage(args, bench)
     if args.stage == "show":
         return show_stage(args, bench)
-    return work(args, bench, judges)
+    if args.stage in ("judge", "pairwise"):
+        bench.require_answers([args.model_id, *filter(None, [args.baseline])])
+    served = candidate_endpoint(args)
+    judges = make_judges(args) if args.stage in JUDGING else []
+    return work(args, bench, judges, served)
 
 
-def check_keys(args: argparse.Namespace) -> None:
-    """Raise InputError if a judge at an endpoint needs a key that is not there."""
-    from mtbench_runner.endpoint import key_for
+def candidate_endpoint(args: argparse.Namespace) -> "Endpoint | None":
+    """Where the model that answers is served. Raises InputError if nothing answers there."""
+    if args.stage not in ANSWERING or not args.answers_from:
+        return None
+    from mtbench_runner.endpoint import check
 
-    for name in judge_names(args):
-        if not name.startswith(LOCAL):
-            key_for(args.judge_url)
+    served = endpoint(args, args.model, args.answers_from, "ANSWERS_API_KEY")
+    check(served)
+    return served
 
 
-def work(args: argparse.Namespace, bench: Bench, judges: "list[Judge]") -> None:
+def work(
+    args: argparse.Namespace, bench: Bench, judges: "list[Judge]", served: "Endpoint | None"
+) -> None:
     """Answer, judge and score, as far as the stage goes. What lacks is told in the end."""
     lacking: list[str] = []
     if args.stage in ANSWERING:
-        _try(lambda: answer_stage(args, bench), lacking)
+        _try(lambda: answer_stage(args, bench, served), lacking)
     if int(os.environ.get("RANK", 0)):
         return  # under `accelerate launch` the first process does the rest
     if judges:
@@ -352,7 +312,7 @@ def main(arguments: list[str]) -> int:
         arguments = ["run", *arguments]
     code = 1
     try:
-        dispatch(options.parser(__doc__).parse_args(arguments))
+        dispatch(options.parse(arguments, __doc__))
         return 0
     except InputError as error:
         message, code = str(error), 2

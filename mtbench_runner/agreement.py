@@ -87,7 +87,7 @@ def compare(bench: Bench, first: str, second: str, model_id: str | None = None) 
 
 def opinions(bench: Bench, judge: str, model_id: str | None = None) -> Opinions:
     """All that a judge said of the bench's answers. Raises InputError if it said nothing."""
-    if Path(judge).is_file():
+    if store.is_there(judge) and Path(judge).is_file():
         rows = read_any(Path(judge))
         name = Path(judge).name
     else:

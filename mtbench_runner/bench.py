@@ -65,6 +65,16 @@ class Bench:
             if ERROR_ANSWER not in row["choices"][0]["turns"]
         }
 
+    def require_answers(self, models: Sequence[str]) -> None:
+        """Raise InputError where a model has no answer to any question here."""
+        for model in models:
+            given = self.answers(model)
+            if not any(question["question_id"] in given for question in self.questions):
+                raise InputError(
+                    f"{model} has no answer to {len(self.questions)} questions "
+                    f"in {self.answers_file(model)}; run the answer stage"
+                )
+
     def own(self, row: Row) -> Row:
         """A row with its question's id as question.jsonl has it.
 
@@ -120,7 +130,7 @@ def load(
     folder = Path(data or "data/mt_bench")
     if data is None:
         download(folder)
-    elif not folder.is_dir() and (SHIPPED / data).is_dir():
+    elif not store.is_there(data) and store.is_there(str(SHIPPED / data)):
         out, folder = out or str(Path("data") / data), SHIPPED / data
     asked = folder / "question.jsonl"
     questions = read_questions(asked)
@@ -182,7 +192,7 @@ def _reference_file(folder: Path) -> Path | None:
 
 def _read_references(path: Path, questions: Sequence[Question]) -> dict[QuestionId, Answer]:
     """By the ids of the questions, of which a file may write 11 as "11"."""
-    if not path.is_file():
+    if not (store.is_there(str(path)) and path.is_file()):
         raise InputError(f"no file {path} with reference answers")
     ids = {str(question["question_id"]): question["question_id"] for question in questions}
     found = {}
@@ -197,7 +207,7 @@ def _is_gpt_4s(path: Path) -> bool:
 
 
 def _rows(path: Path, kind: Any = None) -> list[dict[str, Any]]:
-    if not path.is_file():
+    if not (store.is_there(str(path)) and path.is_file()):
         raise InputError(
             f"no file {path}; a bench folder has question.jsonl, "
             "and judge_prompts.jsonl in or beside it"

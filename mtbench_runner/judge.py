@@ -21,7 +21,7 @@ from mtbench_runner.matches import Answers, Match
 from mtbench_runner.outcome import JUDGING, Failure, Outcome, histogram
 from mtbench_runner.rows import AnyJudgment
 from mtbench_runner.spending import Spending, add_usage
-from mtbench_runner.store import IncompleteError, InputError
+from mtbench_runner.store import IncompleteError
 from mtbench_runner.thinking import strip_thinking
 
 
@@ -157,14 +157,8 @@ def pending(bench: Bench, request: Request, judge: str, answers: Sequence[Answer
 
 def answers_of(bench: Bench, request: Request) -> list[Answers]:
     """The models' answers. Raises InputError where a model has none to any question here."""
-    answers = [bench.answers(model) for model in request.models]
-    for model, given in zip(request.models, answers, strict=True):
-        if not any(question["question_id"] in given for question in bench.questions):
-            raise InputError(
-                f"{model} has no answer to {len(bench.questions)} questions "
-                f"in {bench.answers_file(model)}; run the answer stage"
-            )
-    return answers
+    bench.require_answers(request.models)
+    return [bench.answers(model) for model in request.models]
 
 
 def all_tasks(bench: Bench, request: Request, judge: str, answers: Sequence[Answers]) -> list[Task]:

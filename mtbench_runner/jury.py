@@ -5,10 +5,10 @@ told from how votes and judges differ on the same answers.
 """
 
 from collections.abc import Mapping, Sequence
-from math import sqrt
+from math import hypot, sqrt
 
 from mtbench_runner.rows import JudgeSummary, Noise, Place
-from mtbench_runner.statistics import Item, clustered_stderr, mean, t_95
+from mtbench_runner.statistics import Item, clustered_stderr, mean, t_95, win_interval
 
 Ratings = dict[Place, list[float]]  # of one judge: the votes at each place that have a rating
 
@@ -94,10 +94,28 @@ def interval(items: Sequence[Item], noise: Noise, judges: int = 1) -> list[float
     if centre is None or error is None:
         return None
     by_question = t_95(len({item.question for item in items})) * error
-    between = noise["between_stderr"]
-    by_judge = t_95(judges) * between if between is not None and judges > 1 else 0.0
-    spread = sqrt(by_question**2 + by_judge**2)
+    spread = hypot(by_question, judges_part(noise, judges))
     return [centre - spread, centre + spread]
+
+
+def judges_part(noise: Noise, judges: int) -> float:
+    """Half the width of an interval of the mean that would hold other judges' means; 0 for one."""
+    between = noise["between_stderr"]
+    return t_95(judges) * between if between is not None and judges > 1 else 0.0
+
+
+def win_rate_interval(items: Sequence[Item], noise: Noise, judges: int = 1) -> list[float] | None:
+    """95 % interval of a win rate: other questions, judged anew, and by other judges if several.
+
+    Each side of the interval over questions is widened by what judges differ.
+    """
+    rate, by_question = mean(items), win_interval(items)
+    if rate is None or by_question is None:
+        return None
+    by_judge = judges_part(noise, judges)
+    low, high = by_question
+    below, above = hypot(rate - low, by_judge), hypot(high - rate, by_judge)
+    return [max(0.0, rate - below), min(1.0, rate + above)]
 
 
 def summaries(

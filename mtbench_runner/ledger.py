@@ -146,10 +146,20 @@ def current(bench: Bench, judge: str, models: Sequence[str]) -> Current:
     """
     paired = len(models) == 2
     path = bench.judgments_file(judge, "pair" if paired else "single")
-    own = rows_of(read_with_votes(path, paired), models, bench)
+    rows = read_with_votes(path, paired)
+    own = rows_of(rows, models, bench)
     if not own:
-        raise InputError(f"{path} has no judgments of {' against '.join(models)}; judge first")
+        raise InputError(f"{path} {_what_it_has(rows, models)}; judge first")
     return choose(own, [bench.answers(model) for model in models], bench)
+
+
+def _what_it_has(rows: Sequence[AnyJudgment], models: Sequence[str]) -> str:
+    """Why there is nothing to be read of the models, and of which there is."""
+    wanted = " against ".join(models)
+    if not rows:
+        return f"has no judgments of {wanted}, nor of any other"
+    there = dict.fromkeys(" against ".join(models_of(row)) for row in rows)
+    return f"has no judgments of {wanted} on these questions; it has those of {', '.join(there)}"
 
 
 def read_with_votes(path: Path, paired: bool) -> list[AnyJudgment]:

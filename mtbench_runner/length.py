@@ -9,7 +9,8 @@ out.
 """
 
 from collections.abc import Sequence
-from math import exp, sqrt, tanh
+from math import exp, hypot, sqrt, tanh
+from statistics import stdev
 from typing import NamedTuple
 
 from mtbench_runner.bench import Bench
@@ -68,7 +69,9 @@ def sigmoid(x: float) -> float:
     return 1 / (1 + exp(-x)) if x >= 0 else exp(x) / (1 + exp(x))
 
 
-def controlled(comparisons: Sequence[Comparison]) -> Controlled | None:
+def controlled(
+    comparisons: Sequence[Comparison], by_judge: Sequence[Sequence[Comparison]] = ()
+) -> Controlled | None:
     """The win rate at equal length; None below two questions, or where the data do not tell it.
 
     They do not where the same model's answers are nearly always the longer ones (equal length is
@@ -77,7 +80,8 @@ def controlled(comparisons: Sequence[Comparison]) -> Controlled | None:
     Maximises the log-likelihood of the verdicts y (0, 0.5 or 1) under p = sigmoid(theta + phi x),
     x = tanh(d / sd(d)), with half a win and half a loss at x = 0 added, so that theta stays finite
     when one model wins always, and a ridge on phi. The interval is theta's, with the sandwich
-    variance clustered by question.
+    variance clustered by question; with the comparisons of several judges, also with how their own
+    thetas differ.
     """
     if len({comparison.question for comparison in comparisons}) < 2:
         return None
@@ -87,13 +91,26 @@ def controlled(comparisons: Sequence[Comparison]) -> Controlled | None:
     values = [comparison.value for comparison in comparisons]
     theta, phi = fit(features, values)
     clusters = len({comparison.question for comparison in comparisons})
-    error = t_95(clusters) * _stderr(comparisons, features, theta, phi)
+    by_question = t_95(clusters) * _stderr(comparisons, features, theta, phi)
+    error = hypot(by_question, _judges_part(by_judge))
     return Controlled(
         win_rate=sigmoid(theta),
         low=sigmoid(theta - error),
         high=sigmoid(theta + error),
         length_effect=phi,
     )
+
+
+def _judges_part(by_judge: Sequence[Sequence[Comparison]]) -> float:
+    """Half the width of an interval of theta that would hold other judges'; 0 below two judges."""
+    thetas = []
+    for comparisons in by_judge:
+        features = length_features([comparison.longer for comparison in comparisons])
+        theta, _ = fit(features, [comparison.value for comparison in comparisons])
+        thetas.append(theta)
+    if len(thetas) < 2:
+        return 0.0
+    return t_95(len(thetas)) * stdev(thetas) / sqrt(len(thetas))
 
 
 def _tells(comparisons: Sequence[Comparison]) -> bool:

@@ -2,8 +2,9 @@
 
 import argparse
 from collections.abc import Collection
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 STAGES = {
     "run": "answer, judge and score one model (the default)",
@@ -172,9 +173,48 @@ OPTIONS = [
 ]
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; {self.prog} --help tells more\n")
+
+
+def parse(arguments: list[str], description: str | None) -> argparse.Namespace:
+    """The call. A wrong one is an error of one line, exit code 2."""
+    top = parser(description)
+    unknown = unknown_word(arguments)
+    if unknown:
+        top.error(unknown)
+    return top.parse_args(arguments)
+
+
+def unknown_word(arguments: list[str]) -> str | None:
+    """What is wrong with a stage or an option that there is not, and which may be meant.
+
+    argparse would first tell of the options that lack: of --model, where --modle was given.
+    """
+    stage, *words = arguments
+    if stage in ("-h", "--help"):
+        return None
+    if stage not in STAGES:
+        return f"there is no stage {stage!r}; {_meant(stage, STAGES)}"
+    known = ["--help", *(name for takers, name, _ in OPTIONS if stage in takers)]
+    for word in words:
+        name = word.partition("=")[0]
+        if name.startswith("--") and not any(option.startswith(name) for option in known):
+            return f"{stage} has no option {name}; {_meant(name, known)}"
+    return None
+
+
+def _meant(word: str, known: Collection[str]) -> str:
+    close = get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"it has {', '.join(known)}"
+
+
 def parser(description: str | None) -> argparse.ArgumentParser:
     """The parser of the whole command line."""
-    top = argparse.ArgumentParser(prog="python -m mtbench_runner", description=description)
+    top = Parser(prog="python -m mtbench_runner", description=description)
     absent = ("model", "adapter", "answers_from", "references", "baseline", "judge_file")
     top.set_defaults(**dict.fromkeys([*absent, "rating_pattern", "batch", "system"]))
     top.set_defaults(dry_run=False, max_cost=None, prices=None, json=None, again=[])

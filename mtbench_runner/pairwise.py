@@ -1,6 +1,6 @@
 """Win rates of a model against a baseline, raw and at equal length, by FastChat's rule."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mtbench_runner import jury, ledger, length, page
 from mtbench_runner.bench import Bench
@@ -8,10 +8,10 @@ from mtbench_runner.jury import Ratings, average
 from mtbench_runner.ledger import Current
 from mtbench_runner.length import Comparison
 from mtbench_runner.ratings import pair_outcome
-from mtbench_runner.rows import AnyJudgment, PairFile, PairJudgment
+from mtbench_runner.rows import AnyJudgment, PairFile, PairJudgment, Place
 from mtbench_runner.score import all_rows, categories_of, summary
 from mtbench_runner.spending import Prices
-from mtbench_runner.statistics import Item, win_interval
+from mtbench_runner.statistics import Item
 
 
 def compare_pairs(
@@ -24,9 +24,9 @@ def compare_pairs(
     """How often the model beats the baseline. Raises InputError when a judge has nothing of it.
 
     FastChat's rule: a win or loss counts if it holds in both orders. `overall` is the win rate with
-    a tie as half a win, `win_interval` its 95 % interval. `unparsable` comparisons have no verdict
-    and are left out. With several votes or judges a comparison counts with its mean; above one half
-    it is a win.
+    a tie as half a win, `interval` its 95 % interval, which with several judges holds how they
+    differ. `unparsable` comparisons have no verdict and are left out. With several votes or judges
+    a comparison counts with its mean; above one half it is a win.
     """
     models = [model_id, baseline]
     judged = {judge: ledger.current(bench, judge, models) for judge in judges}
@@ -36,14 +36,16 @@ def compare_pairs(
     items = [Item(*p, categories[p], values[p]) for p in bench.places() if p in values]
     shared = summary(bench, models, judged, items, prices)
     rows = all_rows(judged)
+    noise = jury.noise(outcomes)
     result = PairFile(
         **shared,
         baseline=baseline,
         win=sum(item.value > 0.5 for item in items),
         tie=sum(item.value == 0.5 for item in items),
         loss=sum(item.value < 0.5 for item in items),
-        interval=win_interval(items),
-        length_controlled=length_controlled(bench, model_id, baseline, items),
+        noise=noise,
+        interval=jury.win_rate_interval(items, noise, judges=len(judged)),
+        length_controlled=length_controlled(bench, models, items, outcomes),
         position_consistency=position_consistency(rows),
         first_position=first_position(rows),
         answer_length=length.summary(bench, model_id),
@@ -90,15 +92,28 @@ def first_position(rows: Sequence[AnyJudgment]) -> float | None:
 
 
 def length_controlled(
-    bench: Bench, model_id: str, baseline: str, items: Sequence[Item]
+    bench: Bench, models: Sequence[str], items: Sequence[Item], outcomes: Mapping[str, Ratings]
 ) -> dict[str, float] | None:
     """The win rate at equal length, its interval, and what length adds on the logit scale."""
-    ours, theirs = length.lengths(bench, model_id), length.lengths(bench, baseline)
-    comparisons = []
-    for item in items:
-        place = (item.question, item.turn)
-        if place in ours and place in theirs:
-            longer = ours[place] - theirs[place]
-            comparisons.append(Comparison(item.question, item.value, longer))
-    found = length.controlled(comparisons)
+    ours, theirs = (length.lengths(bench, model) for model in models)
+    longer = {place: ours[place] - theirs[place] for place in ours.keys() & theirs.keys()}
+    by_judge = [comparisons_of(values_of(found), longer) for found in outcomes.values()]
+    values = {(item.question, item.turn): item.value for item in items}
+    found = length.controlled(comparisons_of(values, longer), by_judge)
     return dict(found._asdict()) if found else None
+
+
+def values_of(ratings: Ratings) -> dict[Place, float]:
+    """One judge's mean over its votes at each place."""
+    return {place: average(votes) for place, votes in ratings.items()}
+
+
+def comparisons_of(
+    values: Mapping[Place, float], longer: Mapping[Place, float]
+) -> list[Comparison]:
+    """The comparisons of answers whose lengths are known."""
+    found = []
+    for place, value in values.items():
+        if place in longer:
+            found.append(Comparison(place[0], value, longer[place]))
+    return found

@@ -204,7 +204,7 @@ class JudgeSummary(TypedDict):
 
 
 class Noise(TypedDict):
-    """What the judging itself adds, in points; None where one vote or one judge cannot tell."""
+    """What the judging itself adds to a mean; None where one vote or one judge cannot tell."""
 
     within: float | None
     within_stderr: float | None  # its part in the standard error of `overall`
@@ -232,6 +232,7 @@ class ScoreFile(Summary):
 
     success_rate: float | None
     known_wrong_references: list[QuestionId]
+    partly_judged: int  # turns that some judges rated and others did not
     per_question: dict[str, dict[str, float | None]]
     judges: dict[str, JudgeSummary]
     noise: Noise
@@ -248,6 +249,7 @@ class PairFile(Summary):
     win: int
     tie: int
     loss: int
+    noise: Noise  # of the win rate, from 0 to 1
     interval: list[float] | None
     length_controlled: dict[str, float] | None
     position_consistency: float | None

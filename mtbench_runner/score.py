@@ -53,6 +53,7 @@ def score(
         **shared,  # type: ignore[typeddict-item]  # `strict` is not required
         success_rate=mean([item._replace(value=item.value >= SUCCESS) for item in items]),
         known_wrong_references=known_wrong(bench, first),
+        partly_judged=sum(not all(p in found for found in ratings.values()) for p in values),
         per_question=grouped(items, "question", by_turn),
         judges=jury.summaries(ratings, categories),
         noise=noise,

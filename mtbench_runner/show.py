@@ -2,7 +2,7 @@
 
 import shutil
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import zip_longest
 from math import pi
 from pathlib import Path
@@ -11,7 +11,15 @@ from mtbench_runner import ledger
 from mtbench_runner.bench import Bench
 from mtbench_runner.ledger import Current
 from mtbench_runner.outcome import histogram
-from mtbench_runner.rows import JudgeSummary, PairFile, Place, Question, ScoreFile, Summary
+from mtbench_runner.rows import (
+    JudgeSummary,
+    Noise,
+    PairFile,
+    Place,
+    Question,
+    ScoreFile,
+    Summary,
+)
 from mtbench_runner.score import SUCCESS
 from mtbench_runner.spending import Estimate
 from mtbench_runner.store import InputError
@@ -43,7 +51,8 @@ def pair_table(result: PairFile) -> str:
     if result["interval"] and result["overall"] is not None:
         low, high = result["interval"]
         rate = f"win rate, ties as half: {result['overall']:.1%}"
-        lines.append(f"{rate} (95 % interval {low:.1%} to {high:.1%})")
+        drawn = _drawn_anew(result["judges"])
+        lines.append(f"{rate} (95 % interval {low:.1%} to {high:.1%}; {drawn})")
     if controlled := result["length_controlled"]:
         low, high = controlled["low"], controlled["high"]
         rate = f"at equal length: {controlled['win_rate']:.1%}"
@@ -52,6 +61,7 @@ def pair_table(result: PairFile) -> str:
         lines.append("at equal length: these answers and verdicts do not tell")
     lines += _positions(result)
     lines += _judges(result["judges"])
+    lines += _moves("win rate", result["noise"], 100, " points")
     lines += _lengths(
         [
             (result["model_id"], result["answer_length"]["mean"]),
@@ -95,18 +105,29 @@ def _judges(judges: dict[str, JudgeSummary]) -> list[str]:
 
 
 def _noise(result: ScoreFile) -> list[str]:
-    noise = result["noise"]
-    lines = []
-    if noise["within_stderr"] is not None:
-        lines.append(f"judged again, the mean would move by ± {noise['within_stderr']:.2f}")
-    if noise["between_stderr"] is not None:
-        lines.append(f"by other judges, it would move by ± {noise['between_stderr']:.2f} besides")
+    lines = _moves("mean", result["noise"])
     if result["interval"]:
         low, high = result["interval"]
-        several = len(result["judges"]) > 1
-        what = "questions, votes and judges" if several else "questions and votes"
-        lines.append(f"95 % interval {low:.2f} to {high:.2f} ({what} drawn anew)")
+        drawn = _drawn_anew(result["judges"])
+        lines.append(f"95 % interval {low:.2f} to {high:.2f} ({drawn})")
     return lines
+
+
+def _moves(what: str, noise: Noise, scale: float = 1, unit: str = "") -> list[str]:
+    """By how much a mean would move were it judged again, or by other judges."""
+    lines = []
+    if noise["within_stderr"] is not None:
+        moved = f"{scale * noise['within_stderr']:.2f}{unit}"
+        lines.append(f"judged again, the {what} would move by ± {moved}")
+    if noise["between_stderr"] is not None:
+        moved = f"{scale * noise['between_stderr']:.2f}{unit}"
+        lines.append(f"by other judges, the {what} would move by ± {moved} besides")
+    return lines
+
+
+def _drawn_anew(judges: Collection[str]) -> str:
+    several = len(judges) > 1
+    return f"{'questions, votes and judges' if several else 'questions and votes'} drawn anew"
 
 
 def _notes(result: ScoreFile) -> list[str]:
@@ -154,7 +175,12 @@ def _seen(result: ScoreFile) -> list[str]:
         "judgments cut at the token limit (--again truncated)": counts["truncated_judgments"],
         "ratings outside 1 to 10": counts["out_of_range"],
     }
+    if result["partly_judged"]:
+        texts["turns that not all judges rated"] = result["partly_judged"]
     seen = [f"{count} {text}" for text, count in texts.items() if count]
+    values = {value for turns in result["per_question"].values() for value in turns.values()}
+    if len(values) == 1 and result["n_expected"] > 2:
+        seen.append("every rating is the same: this judge tells nothing apart here")
     return ["note: " + ", ".join(seen)] if seen else []
 
 

@@ -50,6 +50,14 @@ def beside(path: Path, suffix: str) -> Path:
     return path.with_name(f"{path.name}.{suffix}")
 
 
+def is_there(name: str) -> bool:
+    """Whether there is a file or folder of this name, which may be too long to be one's."""
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):
+        return False
+
+
 def read(path: Path, kind: Any = None) -> list[dict[str, Any]]:
     """Rows of a JSON-lines file ([] if it is not there), each of a `kind`: a type of `rows`.
 

@@ -116,3 +116,26 @@ def test_features_and_too_little() -> None:
     assert controlled([Comparison(1, 1.0, 3.0), Comparison(1, 0.0, 3.0)]) is None
     assert sigmoid(-800) == 0
     assert sigmoid(800) == 1
+
+
+def test_judges_that_differ_widen_the_interval_at_equal_length() -> None:
+    rng = random.Random(0)
+    lengths = [rng.gauss(0, 100) for _ in range(60)]
+
+    def judged(rate: float) -> list[Comparison]:
+        return [Comparison(q, float(rng.random() < rate), x) for q, x in enumerate(lengths)]
+
+    kind, severe = judged(0.8), judged(0.3)
+    both = [
+        Comparison(a.question, (a.value + b.value) / 2, a.longer)
+        for a, b in zip(kind, severe, strict=True)
+    ]
+    alone = controlled(both)
+    same = controlled(both, [both, both])
+    differing = controlled(both, [kind, severe])
+    assert alone
+    assert same
+    assert differing
+    assert (same.low, same.high) == pytest.approx((alone.low, alone.high))
+    assert differing.low < 0.1 < alone.low < alone.high < 0.9 < differing.high
+    assert differing.win_rate == alone.win_rate

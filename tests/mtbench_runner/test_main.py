@@ -397,7 +397,7 @@ def test_a_jury_widens_the_interval_by_what_judges_differ(
     low, high = found["interval"]
     assert (6 - low, high - 6) == (pytest.approx(12.7062 * 2, abs=1e-3),) * 2  # t of two judges
     assert run("score", bench, *jury) == 0
-    assert "by other judges, it would move by ± 2.00 besides" in capsys.readouterr().out
+    assert "by other judges, the mean would move by ± 2.00 besides" in capsys.readouterr().out
 
 
 # --- before paying

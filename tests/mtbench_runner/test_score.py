@@ -153,8 +153,37 @@ def test_nothing_judged_yet(bench: Path, capsys: Any) -> None:
     assert score(bench) == 2
     assert (
         capsys.readouterr().err
-        == f"error: {bench}/model_judgment/j_single.jsonl has no judgments of m; judge first\n"
+        == f"error: {bench}/model_judgment/j_single.jsonl has no judgments of m, nor of any other; "
+        "judge first\n"
     )
+
+
+def test_a_name_that_was_not_judged_is_told_which_were(
+    bench: Path, judge: Any, capsys: Any
+) -> None:
+    assert main(["judge", "--data", str(bench), "--model-id", "m", "--judge-model", "j"]) == 0
+    assert main(["score", "--data", str(bench), "--model-id", "mm", "--judge-model", "j"]) == 2
+    assert "has no judgments of mm on these questions; it has those of m" in capsys.readouterr().err
+
+
+def test_a_judge_that_tells_nothing_apart_is_said_to(bench: Path, judge: Any, capsys: Any) -> None:
+    arguments = ["--data", str(bench), "--model-id", "m", "--judge-model", "j"]
+    assert main(["judge", *arguments]) == 0
+    assert score(bench) == 0
+    assert "every rating is the same: this judge tells nothing apart" in capsys.readouterr().out
+
+
+def test_turns_that_only_some_judges_rated_are_counted(
+    bench: Path, judge: Any, capsys: Any
+) -> None:
+    """Such a turn counts with fewer judges, so that a severe one's silence would raise the mean."""
+    arguments = ["--data", str(bench), "--model-id", "m", "--judge-model", "a", "b"]
+    judge.reply = lambda request: (
+        "no" if request["model"] == "b" and "An answer. 3.2" in str(request) else "[[7]]"
+    )
+    assert main(["judge", *arguments]) == 0
+    assert main(["score", *arguments]) == 0
+    assert "1 turns that not all judges rated" in capsys.readouterr().out
 
 
 def test_show_prints_both_models_and_no_control_characters(

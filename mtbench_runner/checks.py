@@ -1,0 +1,154 @@
+"""What can be wrong with a call, told before torch and FastChat are imported.
+
+Nothing here asks a server of chat models; the Hub is asked for a model's configuration where no
+folder has that name. Every check raises InputError.
+"""
+
+import argparse
+from pathlib import Path
+
+from mtbench_runner.options import ANSWERING, JUDGING, READING
+from mtbench_runner.store import InputError, is_there
+
+LOCAL = "local:"  # before the folder of a judge on this machine
+CONFIGS = ("config.json", "adapter_config.json")  # a folder of a model has one of them
+
+
+def check(args: argparse.Namespace) -> None:
+    """All that can be told from the call and the folders that it names."""
+    check_text(args)
+    check_names(args)
+    if args.max_cost is not None and not args.prices:
+        raise InputError("--max-cost needs --prices IN OUT")
+    check_places(args)
+    if args.stage in READING:
+        check_judges(args)
+    if args.stage in ANSWERING and args.answers_from and args.adapter:
+        raise InputError(
+            "--adapter is for a model on this machine; a server applies its own, "
+            "under a name of its own (--model NAME)"
+        )
+
+
+def check_sources(args: argparse.Namespace) -> None:
+    """Addresses are some, keys are there where they are needed, and a local model is there."""
+    if args.stage in ANSWERING:
+        check_candidate(args)
+    if args.stage in JUDGING and not args.dry_run:
+        check_keys(args)
+
+
+def check_text(args: argparse.Namespace) -> None:
+    """No bytes in a name that are no text: no request could hold them."""
+    for name in ("model", "model_id", "baseline", "system", "judge_model"):
+        given = getattr(args, name, None) or []
+        for text in [given] if isinstance(given, str) else given:
+            if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise InputError(f"--{name.replace('_', '-')}: {text} is not UTF-8")
+
+
+def check_names(args: argparse.Namespace) -> None:
+    """The model has a name, which is made of --adapter or --model, and the baseline another."""
+    if args.stage == "agreement":
+        return
+    args.model_id = args.model_id or Path(args.adapter or args.model or "").name
+    if not args.model_id:
+        raise InputError("give the model a name with --model-id")
+    if args.baseline == args.model_id:
+        raise InputError(f"--baseline is {args.model_id} itself; name another model")
+
+
+def check_places(args: argparse.Namespace) -> None:
+    """What is written to can be written to: a file is no folder, a folder no file."""
+    figure = getattr(args, "figure", None)
+    for name, path in (("--json", args.json), ("--figure", figure)):
+        if path and is_there(path) and Path(path).is_dir():
+            raise InputError(f"{name} {path} is a folder; name a file")
+    if args.out and is_there(args.out) and not Path(args.out).is_dir():
+        raise InputError(f"--out {args.out} is a file; name a folder")
+
+
+# --- judges
+
+
+def local_name(judge: str) -> str:
+    """`local:FOLDER` under its folder's name; any other judge under its own."""
+    if not judge.startswith(LOCAL):
+        return judge
+    return LOCAL + Path(judge.removeprefix(LOCAL)).resolve().name
+
+
+def judge_names(args: argparse.Namespace) -> list[str]:
+    """The judges' names in the files."""
+    return [local_name(name) for name in args.judge_model]
+
+
+def check_judges(args: argparse.Namespace) -> None:
+    """Each judge once, none that shares a file with another or fits no batch, local ones there."""
+    args.judge_model = list(dict.fromkeys(args.judge_model))
+    names = judge_names(args)
+    if not all(name.removeprefix(LOCAL).strip() for name in names):
+        raise InputError("--judge-model: a judge without a name")
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise InputError(f"two judges are called {twice[0]}; rename one of the folders")
+    local = [name for name in args.judge_model if name.startswith(LOCAL)]
+    if args.batch and local:
+        raise InputError("--batch is for judges at an endpoint; leave it out for local: ones")
+    if args.batch and args.max_cost is not None:
+        raise InputError("--max-cost cannot stop a batch that is sent; --dry-run tells its cost")
+    if args.stage in JUDGING:
+        for name in local:
+            check_folder(Path(name.removeprefix(LOCAL)), "the judge's model")
+
+
+def check_keys(args: argparse.Namespace) -> None:
+    """A judge at an endpoint has an address that is one, and a key where it needs one."""
+    from mtbench_runner.endpoint import key_for
+
+    if any(not name.startswith(LOCAL) for name in args.judge_model):
+        key_for(args.judge_url)
+
+
+# --- the model that answers
+
+
+def check_candidate(args: argparse.Namespace) -> None:
+    """A served model has an address and a key where it needs one; a local one is there."""
+    from mtbench_runner.endpoint import key_for
+
+    if args.answers_from:
+        if not args.dry_run:
+            key_for(args.answers_from, "ANSWERS_API_KEY")
+        return
+    check_model(args.model, CONFIGS)
+    if args.adapter:
+        check_model(args.adapter, CONFIGS[1:])
+
+
+def check_folder(folder: Path, what: str, configs: tuple[str, ...] = CONFIGS) -> None:
+    """A folder with one of the configuration files."""
+    if not folder.is_dir():
+        raise InputError(f"no folder {folder} with {what}")
+    if not any((folder / name).is_file() for name in configs):
+        raise InputError(f"{folder} holds no {' and no '.join(configs)}: no folder of {what}")
+
+
+def check_model(name: str, configs: tuple[str, ...]) -> None:
+    """A folder with one of the configuration files, or a repository on the Hub that has one."""
+    if is_there(name):
+        check_folder(Path(name), "a model" if len(configs) > 1 else "an adapter", configs)
+        return
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    reason = ""
+    for config in configs:
+        try:
+            hf_hub_download(name, config)
+            return
+        except HFValidationError:
+            raise InputError(f"no folder {name}, and no name of a model on the Hub") from None
+        except (HfHubHTTPError, OSError, ValueError) as error:
+            reason = reason or (str(error).splitlines() or [type(error).__name__])[0]
+    raise InputError(f"cannot load {name}: no such folder, and not on the Hub ({reason})")
