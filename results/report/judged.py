@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from results import outputs
 
@@ -129,7 +130,7 @@ def rows_by_place(judgments: Path) -> dict[tuple[Any, int], list[tuple[str, dict
     """Judges and their rows by question and turn."""
     found: dict[tuple[Any, int], list[tuple[str, dict[str, Any]]]] = {}
     for file in sorted(judgments.glob("**/*_single.jsonl")):  # a judge's name may have a slash
-        judge = str(file.relative_to(judgments)).removesuffix("_single.jsonl")
+        judge = unquote(str(file.relative_to(judgments)).removesuffix("_single.jsonl"))
         for row in outputs.read_lines(file):
             found.setdefault((row["question_id"], row["turn"]), []).append((judge, row))
     return found

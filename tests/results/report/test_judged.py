@@ -81,12 +81,18 @@ def test_rows_of_another_program_are_joined_by_turn(mtbench_output: Output) -> N
     rows = (folder / "model_judgment" / "stand-in-judge_single.jsonl").read_text().splitlines()
     other = folder / "model_judgment" / "org" / "big_single.jsonl"
     other.parent.mkdir()
+    encoded = other.parent / "new%2Fbig_single.jsonl"  # as mtbench_runner names it
+    encoded.write_text("".join(row + "\n" for row in rows))
     again = [{**json.loads(row), "score": 8, "judgment": "fine"} for row in rows]
     other.write_text("".join(json.dumps(row) + "\n" for row in again))
     found = list(judged.turns(folder))
     assert len(found) == 16
-    assert {turn.score for turn in found} == {6}
-    assert found[0].notes == (("org/big", "fine"), ("stand-in-judge", "Rating: [[4]]"))
+    assert {round(turn.score or 0, 3) for turn in found} == {round(16 / 3, 3)}
+    assert found[0].notes == (
+        ("org/big", "fine"),
+        ("org/new/big", "Rating: [[4]]"),
+        ("stand-in-judge", "Rating: [[4]]"),
+    )
 
 
 def test_what_is_still_being_judged_has_no_turns_yet(tmp_path: Path) -> None:

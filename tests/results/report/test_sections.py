@@ -261,6 +261,8 @@ seen.text = document.querySelector("#list summary").textContent;
 choose("outcome", "all"); choose("type or category", "all");
 choose("bench", "mtbench"); seen.judged = count();
 seen.judge = document.querySelector("#list em").textContent;
+seen.turns = [...document.querySelector("#list details").querySelectorAll("h4")]
+  .map(n => n.textContent);
 form.text.value = "And then"; form.text.dispatchEvent(new Event("input")); seen.search = count();
 form.text.value = ""; choose("bench", "all"); choose("run", "all");
 const before = document.querySelectorAll("#list details").length;
@@ -330,6 +332,7 @@ def test_the_page_in_a_browser(results_folder: Path, tmp_path: Path) -> None:
     assert "answer" in seen["shown"]
     assert seen["judged"].startswith("16 of")
     assert seen["judge"].startswith("stand-in-judge")
+    assert seen["turns"] == ["mtbench 0, turn 1: First?", "mtbench 0, turn 2: And then?"]
     assert seen["search"].startswith("8 of")
     assert seen["more"] == [20, 70]
     assert seen["title"] == "Before and after"  # the reply's script did not run
