@@ -88,6 +88,13 @@ def in_order(text: str, *parts: str) -> bool:
     return -1 not in places and places == sorted(places)
 
 
+def starts_with_quantity(line: str) -> bool:
+    """Whether a list's item begins with a number, its place in the list apart."""
+    item = re.sub(r"^(?:\d+[.)]|[-*•])\s+", "", line)
+    number = r"\d|½|a\b|an\b|half\b|one\b|two\b|three\b|four\b|five\b|six\b|seven\b|ten\b|twelve\b"
+    return bool(re.match(rf"\**(?:{number})", item, re.IGNORECASE))
+
+
 def has_words(text: str, *wanted: str) -> bool:
     return set(wanted) <= {word.lower() for word in words(text)}
 
@@ -101,7 +108,7 @@ CHECKS: dict[int, Callable[[str], bool]] = {
     6: lambda t: numbered(t, 5),
     7: four_in_order,
     8: lambda t: len(lines(t)) == 3 and all(line.startswith("- ") for line in lines(t)),
-    9: lambda t: sum(bool(re.search(r"\d.*[a-z]", line)) for line in lines(t)) == 7,
+    9: lambda t: sum(map(starts_with_quantity, lines(t))) == 7,
     10: lambda t: len(re.findall(r"\([^)]+\)", t)) == 3,
     11: person,
     12: lambda t: t.strip() == "2021-07-04",

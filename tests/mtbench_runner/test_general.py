@@ -60,6 +60,13 @@ def test_every_instruction_has_a_rule_that_tells_replies_apart(general: Any) -> 
         assert not check(""), question
 
 
+def test_a_place_in_a_list_is_no_quantity(general: Any) -> None:
+    check = general.CHECKS[9]
+    assert not check("\n".join(f"{n}. Apples - 2" for n in range(1, 8)))
+    assert check("\n".join(f"{n}. 2 apples" for n in range(1, 8)))
+    assert check("\n".join("- a loaf of bread" for _ in range(7)))
+
+
 def test_replies_are_counted_by_rule(general: Any, bench: Path) -> None:
     path = bench / "model_answer" / "m.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
