@@ -95,7 +95,7 @@ def test_a_win_rate_by_one_judge_has_the_interval_over_questions() -> None:
 def test_a_jurys_win_rate_is_widened_by_how_judges_differ() -> None:
     """Judges' means .4, .6 and .8 differ by .2: .2 / sqrt 3 times Student's t of 4.3027 is .497."""
     values = {"a": 4, "b": 6, "c": 8}
-    jury = {}
+    jury: dict[str, Ratings] = {}
     for judge, wins in values.items():
         jury[judge] = {(q, 1): [float(q < wins)] for q in range(10)}
     items = [Item(q, 1, "stem", sum(jury[j][q, 1][0] for j in jury) / 3) for q in range(10)]
@@ -114,7 +114,7 @@ def test_the_interval_of_a_jurys_win_rate_covers() -> None:
     rng = random.Random(1)
     covered = narrow = 0
     for _ in range(200):
-        jury = {}
+        jury: dict[str, Ratings] = {}
         for judge in "abc":
             rate = min(max(rng.gauss(0.5, 0.2), 0.0), 1.0)
             jury[judge] = {(q, 1): [float(rng.random() < rate)] for q in range(100)}
