@@ -319,17 +319,6 @@ def test_a_base_that_cannot_be_scored_is_told_while_others_train(
     assert len(list(Path("r/runs").glob("*/train.json"))) == 3
 
 
-def test_a_server_that_does_not_start_beside_training_is_started_once_more(
-    recipes: list[Path], stand_ins: dict[str, str], vllm: Path, sweep_command: Command
-) -> None:
-    fails_once = "[ -e started ] || { touch started; exit 1; }\n"
-    vllm.write_text(vllm.read_text().replace("SMALL_SERVER", fails_once + "SMALL_SERVER", 1))
-    done = finish(sweep_command(recipes[:1], "r", "--server", "vllm", judged=False), stand_ins)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("starting vLLM") == 2
-    assert len(record.load_all(Path("r/runs"))[0]) == 2
-
-
 def test_a_server_that_leaves_adapters_out_is_an_error_and_no_result(
     recipes: list[Path], stand_ins: dict[str, str], vllm: Path, sweep_command: Command
 ) -> None:
