@@ -122,8 +122,17 @@ def collect(runs: Path) -> tuple[list[Run], list[str]]:
             problems.append(f"{names} and {base.name}: {error}; run the recipe again")
             continue
         found.append(Run(common_name(group), group, base, shown_recipe(group[0]), rows))
+    fill_in(found)
     adjust_over_runs(found)
     return found, problems
+
+
+def fill_in(found: Sequence[Run]) -> None:
+    """Give every recipe the fields of the others that are off: an older version had none such."""
+    off = {field: value for run in found for field, value in run.recipe.items() if not value}
+    for run in found:
+        for field, value in off.items():
+            run.recipe.setdefault(field, value)
 
 
 def compared(base: Record, group: Sequence[Record]) -> dict[str, list[Row]]:
@@ -276,8 +285,10 @@ def single_fields(found: Sequence[Run]) -> Iterator[Between]:
             groups.setdefault(repr(sorted(rest.items(), key=str)), []).append(run)
         for group in groups.values():
             group.sort(key=lambda run: in_order(run.recipe.get(field)))
+            first = group[0]
             for run in group[1:]:
-                yield from pair(field, run, group[0])
+                if run.recipe.get(field) != first.recipe.get(field):  # else the same recipe again
+                    yield from pair(field, run, first)
 
 
 def pair(field: str, run: Run, reference: Run) -> Iterator[Between]:

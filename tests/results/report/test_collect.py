@@ -68,6 +68,16 @@ def test_a_field_that_is_off_is_one_that_an_older_version_did_not_have(three_see
     assert names == ["sft (2 seeds)", "sft_seed1"]
 
 
+def test_the_same_recipe_again_differs_in_no_field(three_seeds: Path) -> None:
+    change(three_seeds / "sft_seed1" / "record.json", seed=0, eval_share=0.0)
+    found, _ = collect.collect(three_seeds)
+    assert [run.name for run in found] == ["sft (2 seeds)", "sft_seed1"]
+    assert collect.between_runs(found) == []
+    change(three_seeds / "sft_seed1" / "record.json", beta=0.2)
+    found, _ = collect.collect(three_seeds)
+    assert [one.field for one in collect.between_runs(found)] == ["beta"]
+
+
 def test_a_repeated_seed_and_other_data_are_no_further_seeds(three_seeds: Path) -> None:
     change(three_seeds / "sft_seed2" / "record.json", seed=0)
     names = [run.name for run in collect.collect(three_seeds)[0]]
