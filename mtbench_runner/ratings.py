@@ -7,8 +7,8 @@ from mtbench_runner.rows import Judgment, PairJudgment, Place, Strict
 from mtbench_runner.statistics import Item, mean
 
 LOWEST, HIGHEST = 1, 10
-RATING = re.compile(r"\[\[(\d+\.?\d*)(?:\s*/\s*10)?\]\]")
-SINGLE_BRACKETS = re.compile(r"\[\d+\.?\d*\]")
+RATING = re.compile(r"\[\[(\d+(?:\.\d*)?)(?:\s*/\s*10)?\]\]")
+SINGLE_BRACKETS = re.compile(r"\[\d+(?:\.\d*)?\]")
 CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
 MATRIX = re.compile(r"\[\[\s*-?\d[\d.]*\s*,|\]\s*,\s*\[")
 FLAGS = ("quoted", "range", "disagree")

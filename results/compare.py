@@ -122,7 +122,7 @@ class Row:
         bound = max(-self.difference.low, self.difference.high)
         if self.verdict == "no difference":
             return f"no difference within {self.show(bound)}"
-        if self.verdict != "cannot tell" and bound <= self.measure.margin:
+        if bound <= self.measure.margin:
             return f"{self.verdict}, smaller than {self.show(bound)}"
         return self.verdict
 

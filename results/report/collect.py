@@ -16,6 +16,7 @@ from results.record import Record, Training, load_all
 SEEDS = ("seed", "data_seed")  # recipe fields in which runs of one recipe may differ
 SEED_IN_NAME = re.compile(r"[-_. ]?seed[-_=]?\d+")
 DEEPEST = 20  # steps of training on from another run that are followed
+AGAIN, STEP = "again", "step"  # in the place of a field's name
 GIB = 1 << 30
 
 
@@ -27,6 +28,7 @@ class Run:
         rows: Every comparison by bench; a bench's first row is its headline, adjusted over all
             runs of the report.
         recipe: The resolved recipe, in which LoRA rank and alpha count as one field.
+        again: The run here that had the same recipe and seed; "" if this is the first.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Run:
     base: Record
     recipe: dict[str, Any]
     rows: dict[str, list[Row]]
+    again: str = ""
 
     @property
     def record(self) -> Record:
@@ -113,6 +116,7 @@ def collect(runs: Path) -> tuple[list[Run], list[str]]:
     """Every recipe with its comparisons, and a line for each record that cannot be shown."""
     records, problems = load_all(runs)
     found = []
+    first = first_of_its_seed(records)
     for group in by_recipe(records):
         base = records[str(group[0].base)]
         try:
@@ -121,18 +125,11 @@ def collect(runs: Path) -> tuple[list[Run], list[str]]:
             names = ", ".join(record.name for record in group)
             problems.append(f"{names} and {base.name}: {error}; run the recipe again")
             continue
-        found.append(Run(common_name(group), group, base, shown_recipe(group[0]), rows))
-    fill_in(found)
+        name, same = group[0].name, first[group[0].name]
+        again = "" if same == name else same
+        found.append(Run(common_name(group), group, base, shown_recipe(group[0]), rows, again))
     adjust_over_runs(found)
     return found, problems
-
-
-def fill_in(found: Sequence[Run]) -> None:
-    """Give every recipe the fields of the others that are off: an older version had none such."""
-    off = {field: value for run in found for field, value in run.recipe.items() if not value}
-    for run in found:
-        for field, value in off.items():
-            run.recipe.setdefault(field, value)
 
 
 def compared(base: Record, group: Sequence[Record]) -> dict[str, list[Row]]:
@@ -153,15 +150,24 @@ def by_recipe(records: dict[str, Record]) -> list[list[Record]]:
     A second run with a seed that is there already says nothing of other seeds: it stands alone.
     """
     groups: dict[str, list[Record]] = {}
-    seen: set[tuple[str, Any]] = set()
+    first = first_of_its_seed(records)
     for record in records.values():
-        if record.base is None or record.training is None:
-            continue
-        key, seed = recipe_key(record, records), record.training.recipe.get("seed")
-        place = f"{record.name}: {key}" if (key, seed) in seen else key
-        seen.add((key, seed))
-        groups.setdefault(place, []).append(record)
+        if record.name in first:
+            key = recipe_key(record, records)
+            own = "" if first[record.name] == record.name else record.name
+            groups.setdefault(f"{own} {key}", []).append(record)
     return list(groups.values())
+
+
+def first_of_its_seed(records: dict[str, Record]) -> dict[str, str]:
+    """By a run's name, the first run here of the same recipe and seed: itself in most cases."""
+    first: dict[tuple[str, str], str] = {}
+    found = {}
+    for record in records.values():
+        if record.base is not None and record.training is not None:
+            key = recipe_key(record, records), repr(record.training.recipe.get("seed"))
+            found[record.name] = first.setdefault(key, record.name)
+    return found
 
 
 def recipe_key(record: Record, records: dict[str, Record], depth: int = DEEPEST) -> str:
@@ -203,9 +209,10 @@ def common_name(group: Sequence[Record]) -> str:
 
 
 def shown_recipe(record: Record) -> dict[str, Any]:
-    """The recipe with rank and alpha as one field and without the seed."""
+    """The recipe with rank and alpha as one field, without the seed and what is off."""
     assert record.training
-    recipe: dict[str, Any] = {k: v for k, v in record.training.recipe.items() if k not in SEEDS}
+    fields = record.training.recipe.items()
+    recipe: dict[str, Any] = {k: v for k, v in fields if k not in SEEDS and v}
     alpha = recipe.pop("lora_alpha", None)
     if "lora_r" in recipe:
         recipe["lora_r"] = f"{recipe['lora_r']}, {alpha}"
@@ -239,8 +246,8 @@ def differing_fields(found: Sequence[Run]) -> list[str]:
 class Between:
     """Two runs of one base, compared on the same questions: `run` against `reference`.
 
-    `field` is the only recipe field in which they differ, or init_adapter where `run` was trained
-    on from `reference`.
+    `field` is the only recipe field in which they differ, STEP where `run` was trained on from
+    `reference`, or AGAIN where it is the same recipe with the same seed.
     """
 
     field: str
@@ -254,12 +261,22 @@ def between_runs(found: Sequence[Run]) -> list[Between]:
 
     Among runs that agree in every other field, the reference is the first by that field's value.
     """
-    pairs = [*steps(found), *single_fields(found)]
+    pairs = [*repeats(found), *steps(found), *single_fields(found)]
     rows = as_family([pair.row for pair in pairs])
     return [
         Between(pair.field, pair.run, pair.reference, row)
         for pair, row in zip(pairs, rows, strict=True)
     ]
+
+
+def repeats(found: Sequence[Run]) -> Iterator[Between]:
+    """Runs whose recipe and seed were trained before: what no seed is the reason of."""
+    for run in found:
+        for other in found if run.again else ():
+            for record in other.records:
+                if record.name == run.again:
+                    one = replace(other, name=record.name, records=[record])
+                    yield from pair(AGAIN, run, one)
 
 
 def steps(found: Sequence[Run]) -> Iterator[Between]:
@@ -273,29 +290,29 @@ def steps(found: Sequence[Run]) -> Iterator[Between]:
         if len(known) < len(starts) or len({id(owner[name]) for name in names}) > 1:
             continue
         name = common_name(known) if len({*names}) > 1 else names[0]
-        yield from pair("init_adapter", run, replace(owner[names[0]], name=name, records=known))
+        yield from pair(STEP, run, replace(owner[names[0]], name=name, records=known))
 
 
 def single_fields(found: Sequence[Run]) -> Iterator[Between]:
     """Runs of one base that differ in one field, each against the first."""
-    for field in differing_fields(found):
+    recipes = [run for run in found if not run.again]
+    for field in differing_fields(recipes):
         groups: dict[str, list[Run]] = {}
-        for run in found:
+        for run in recipes:
             rest = {**run.recipe, field: None, "base": run.base.name}
             groups.setdefault(repr(sorted(rest.items(), key=str)), []).append(run)
         for group in groups.values():
             group.sort(key=lambda run: in_order(run.recipe.get(field)))
-            first = group[0]
             for run in group[1:]:
-                if run.recipe.get(field) != first.recipe.get(field):  # else the same recipe again
-                    yield from pair(field, run, first)
+                if run.recipe.get(field) != group[0].recipe.get(field):
+                    yield from pair(field, run, group[0])
 
 
 def pair(field: str, run: Run, reference: Run) -> Iterator[Between]:
     """Two runs on one form of TAT-QA: the one that `run` answers best, where both have it."""
     for bench in sorted(reference.tatqa, key=lambda bench: bench != run.best_bench):
         if bench in run.rows:
-            row = against(run, reference, bench, stepwise=field == "init_adapter")
+            row = against(run, reference, bench, stepwise=field == STEP)
             yield from [Between(field, run, reference, row)] if row else []
             return
 

@@ -10,6 +10,8 @@ from results.record import Example
 from results.report import figures, page
 from results.report import log as published
 from results.report.collect import (
+    AGAIN,
+    STEP,
     Between,
     Choice,
     Displacement,
@@ -61,7 +63,8 @@ def opening(found: list[Run]) -> Iterator[Block]:
     if not found:
         yield "p", "No run is recorded yet: `make demo`, or `tatqa-bench run RECIPE --runs RUNS`."
         return
-    real = [run for run in found if run.stands_for_itself] or found
+    recipes = [run for run in found if not run.again]
+    real = [run for run in recipes if run.stands_for_itself] or recipes
     choice = chosen(real)
     run = choice.run
     if len(real) > 1:
@@ -133,7 +136,7 @@ def recipe_words(run: Run, found: Sequence[Run]) -> str:
     """The recipe: the fields in which the runs differ, or the ones that say what was done."""
     differing = differing_fields(found) if len(found) > 1 else []
     fields = [*MAIN_FIELDS, *(field for field in differing if field not in MAIN_FIELDS)]
-    known = [field for field in fields if run.recipe.get(field) not in (None, [], {})]
+    known = [field for field in fields if run.recipe.get(field)]
     if run.recipe.get("loss_type") == ["sft"]:  # beta weighs preferences, of which it has none
         known = [field for field in known if field != "beta"]
     words = [f"{FIELDS.get(f, f)} {value_words(run.recipe[f])}" for f in known[:MOST_FIELDS]]
@@ -315,12 +318,15 @@ def between(found: list[Run]) -> Iterator[Block]:
     )
     for field in dict.fromkeys(pair.field for pair in pairs):
         here = [pair for pair in pairs if pair.field == field]
-        title = STEP if field == "init_adapter" else f"By {FIELDS.get(field, field)}"
+        title = TITLES.get(field, f"By {FIELDS.get(field, field)}")
         yield "h3", title
         yield "table", between_table(field, here)
 
 
-STEP = "A second training step against the run that it started from"
+TITLES = {
+    STEP: "A second training step against the run that it started from",
+    AGAIN: "The same recipe with the same seed, trained once more",
+}
 
 
 def between_table(field: str, pairs: Sequence[Between]) -> list[list[str]]:
@@ -330,7 +336,7 @@ def between_table(field: str, pairs: Sequence[Between]) -> list[list[str]]:
     ]
     for pair in pairs:
         names = [pair.run.name, pair.reference.name]
-        if field != "init_adapter":
+        if field not in TITLES:
             values = [value_words(run.recipe.get(field)) for run in (pair.run, pair.reference)]
             names = [f"{name} ({value})" for name, value in zip(names, values, strict=True)]
         row = pair.row

@@ -93,6 +93,12 @@ def test_strict_rating(judgment: str, rating: float | None, flags: list[str]) ->
     assert strict_rating(judgment) == (rating, flags)
 
 
+@pytest.mark.parametrize("start", ["[[", "[", "[[1."])
+def test_a_judgment_of_very_many_digits_is_read(start: str) -> None:
+    digits = "9" * 200_000  # twice as many may not take four times as long
+    assert strict_rating(start + digits) == (None, [])
+
+
 def write_judgments(bench: Path, ratings: dict[tuple[int, int], str]) -> None:
     from fastchat.llm_judge.common import one_score_pattern
 

@@ -299,6 +299,11 @@ def test_rare_changes_by_hand() -> None:
     # t 2.0930241 x sqrt(20 / 19 / 20), and 8 x .1684335 by the rule of three
     expected = math.hypot(2.0930241 * math.sqrt(1 / 19), 8 * 0.1684335)
     assert (d.low, d.high) == pytest.approx((-expected, expected), rel=1e-6)
+    uneven = s.paired(before, [4.0, 8.0] * 10, names, 9, rare=True)
+    assert uneven.beyond == (8, 6)
+    student = 2.0930241 * 2 / math.sqrt(19)
+    assert 1 - uneven.low == pytest.approx(math.hypot(student, 8 * 0.1684335), rel=1e-6)
+    assert uneven.high - 1 == pytest.approx(math.hypot(student, 6 * 0.1684335), rel=1e-6)
     assert s.paired(before, after, names, 9).high == pytest.approx(2.0930241 * math.sqrt(1 / 19))
     fallen = s.paired([9.0] * 20, [1.0, *[9.0] * 18, 8.5], names, 9, rare=True)
     assert fallen.beyond == (1, 9)

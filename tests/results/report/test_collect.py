@@ -72,7 +72,7 @@ def test_the_same_recipe_again_differs_in_no_field(three_seeds: Path) -> None:
     change(three_seeds / "sft_seed1" / "record.json", seed=0, eval_share=0.0)
     found, _ = collect.collect(three_seeds)
     assert [run.name for run in found] == ["sft (2 seeds)", "sft_seed1"]
-    assert collect.between_runs(found) == []
+    assert [one.field for one in collect.between_runs(found)] == [collect.AGAIN]
     change(three_seeds / "sft_seed1" / "record.json", beta=0.2)
     found, _ = collect.collect(three_seeds)
     assert [one.field for one in collect.between_runs(found)] == ["beta"]
@@ -80,8 +80,22 @@ def test_the_same_recipe_again_differs_in_no_field(three_seeds: Path) -> None:
 
 def test_a_repeated_seed_and_other_data_are_no_further_seeds(three_seeds: Path) -> None:
     change(three_seeds / "sft_seed2" / "record.json", seed=0)
-    names = [run.name for run in collect.collect(three_seeds)[0]]
-    assert names == ["sft (2 seeds)", "sft_seed2"]
+    found, _ = collect.collect(three_seeds)
+    assert [run.name for run in found] == ["sft (2 seeds)", "sft_seed2"]
+    assert [run.again for run in found] == ["", "sft_seed0"]
+    (pair,) = collect.between_runs(found)
+    assert (pair.run.name, pair.reference.name, pair.field) == (
+        "sft_seed2",
+        "sft_seed0",
+        collect.AGAIN,
+    )
+    told = list(sections.between(found))
+    assert [item for kind, item in told if kind == "h3"] == [
+        "The same recipe with the same seed, trained once more"
+    ]
+    assert ("h3", "The same recipe with the same seed, trained once more") in told
+    opening = [str(item) for _, item in sections.opening(found)]
+    assert opening[0].startswith("**sft (2 seeds)**")  # one recipe, not the best of two
     file = three_seeds / "sft_seed1" / "record.json"
     content = json.loads(file.read_text())
     content["provenance"]["data"]["sha256"] = "0"
@@ -154,6 +168,19 @@ def test_a_second_step_from_another_recipe_is_another_recipe(two_steps: Path) ->
     assert names == ["dpo_seed0-round1", "dpo_seed1-round1", "sft (2 seeds)", "sft_seed1"]
 
 
+def test_the_same_step_from_two_adapters_is_compared_by_where_it_starts(two_steps: Path) -> None:
+    change(two_steps / "sft_seed1" / "record.json", beta=0.2)
+    change(two_steps / "sft_seed2" / "record.json", init_adapter="elsewhere/adapter")
+    for seed in (0, 1):
+        change(two_steps / f"dpo_seed{seed}-round1" / "record.json", samples=[], seed=0)
+    found, _ = collect.collect(two_steps)
+    pairs = {(p.field, p.run.name, p.reference.name) for p in collect.between_runs(found)}
+    assert ("init_adapter", "dpo_seed1-round1", "dpo_seed0-round1") in pairs
+    assert (collect.STEP, "dpo_seed0-round1", "sft_seed0") in pairs
+    titles = [item for kind, item in sections.between(found) if kind == "h3"]
+    assert "By trained on from another adapter" in titles
+
+
 def test_adapters_that_start_from_each_other_are_read(two_steps: Path) -> None:
     change(two_steps / "sft_seed0" / "record.json", init_adapter="somewhere/dpo_seed0-round1")
     change(two_steps / "sft_seed1" / "record.json", init_adapter="somewhere/sft_seed1")
@@ -223,13 +250,13 @@ def test_a_run_is_compared_with_the_run_it_started_from(results_folder: Path) ->
     runs = results_folder / "runs"
     change(runs / "low/record.json", init_adapter="somewhere/middle", beta=0.3, lora_r=8)
     found, _ = collect.collect(runs)
-    (step,) = [pair for pair in collect.between_runs(found) if pair.field == "init_adapter"]
+    (step,) = [pair for pair in collect.between_runs(found) if pair.field == collect.STEP]
     assert (step.run.name, step.reference.name) == ("low", "middle")
     d = step.row.difference
     assert d.delta == pytest.approx(mean(step.run.record) - mean(step.reference.record))
     assert d.family == len(collect.between_runs(found))
     text = [item for kind, item in sections.between(found) if kind == "h3"]
-    assert sections.STEP in text
+    assert sections.TITLES[collect.STEP] in text
 
 
 def test_the_opening_shows_the_form_of_tatqa_that_is_answered_best(results_folder: Path) -> None:
