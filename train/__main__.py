@@ -14,7 +14,7 @@ import yaml
 
 from tatqa_task.data import DataError
 from train.pairs.preferences import check_file
-from train.recipe import Recipe, RecipeError, load
+from train.recipe import Recipe, RecipeError, load, one_line, read_yaml
 from train.shipped import recipe_file
 from train.stages import Stages
 
@@ -120,9 +120,10 @@ def overrides(rest: Sequence[str]) -> dict[str, Any]:
         if not name.startswith("--") or not words:
             raise RecipeError(f"command line: expected --field value, found `{name}`")
         try:
-            mapping[name[2:]] = yaml.safe_load(words.pop(0))
-        except yaml.YAMLError:
-            raise RecipeError(f"command line: the value of {name} is not YAML") from None
+            mapping[name[2:]] = read_yaml(words.pop(0))
+        except yaml.YAMLError as error:
+            problem = f"the value of {name} is not YAML: {one_line(error)}"
+            raise RecipeError(f"command line: {problem}") from None
     return mapping
 
 

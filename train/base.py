@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from train.recipe import RecipeError, one_line
 
-WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
+WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.index.json")
+ADAPTER = "adapter_config.json"  # beside it transformers would load another folder's weights
 CODE = ("*.py",)  # a base that brings its own architecture
 
 
@@ -20,17 +21,49 @@ def open_base(path: str) -> tuple[Any, str]:
     Raises RecipeError.
     """
     try:
-        commit = getattr(AutoConfig.from_pretrained(path), "_commit_hash", None)
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        if commit:
+        # a base's own code is never run, nor asked about
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        refuse_empty(tokenizer)
+        if commit := getattr(config, "_commit_hash", None):
             return tokenizer, hashlib.sha256(commit.encode()).hexdigest()
         return tokenizer, hash_of(files_of(Path(path)))
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"model_name_or_path: cannot load {path}: {one_line(error)}") from None
+    except Exception as error:  # damaged files raise anything
+        reason = one_line(error)
+        if "contains custom code" in reason:
+            reason = "it brings code of its own, which is not run"
+        problem = f"cannot load {path}: {reason}"
+        raise RecipeError(f"model_name_or_path: {problem}") from None
+
+
+def refuse_empty(tokenizer: Any) -> None:
+    """Raise OSError for a tokenizer without a vocabulary, which transformers makes of no files."""
+    if "1" not in str(tokenizer.decode(tokenizer("a 1")["input_ids"])):
+        raise OSError("its tokenizer has no vocabulary; tokenizer.json is missing")
+
+
+def refuse_missing_weights(path: str) -> None:
+    """Raise RecipeError where the files lack weights of the model: they would be drawn at random.
+
+    Nothing is read but the names and shapes in the files.
+    """
+    if getattr(AutoConfig.from_pretrained(path), "quantization_config", None):
+        return  # whose weights bitsandbytes takes apart
+    _, report = AutoModelForCausalLM.from_pretrained(
+        path, device_map={"": "meta"}, output_loading_info=True
+    )
+    if missing := sorted(report["missing_keys"]):
+        problem = f"its files lack {len(missing)} of the model's weights, such as {missing[0]}"
+        raise RecipeError(f"model_name_or_path: {path}: {problem}")
 
 
 def files_of(folder: Path) -> list[Path]:
-    """All files that decide what is computed: config, weights in any format, code."""
+    """All files that decide what is computed: config, weights in any format, code.
+
+    Raises OSError for a folder that holds none, or an adapter.
+    """
+    if (folder / ADAPTER).exists():
+        raise OSError("it holds an adapter, which `init_adapter` names; a base is wanted here")
     found = [folder / "config.json"]
     for pattern in (*WEIGHTS, *CODE):
         found += sorted(folder.glob(pattern))

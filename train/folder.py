@@ -14,6 +14,7 @@ logger = logging.getLogger(__name__)
 MAY_CHANGE = {"memory"}  # fields that decide how a run computes, not which adapter comes out
 # What torch.save says, in errors of no type of their own, when the disk takes no more.
 TORCH_SAVE = ("PytorchStreamWriter", "inline_container", "iostream error")
+MARKER = "run.json"  # of an unfinished run: what it is
 SEAL = "checksums.json"  # written last: a checkpoint with a good one is whole
 
 
@@ -22,7 +23,7 @@ def holds(out: Path, identity: dict[str, Any]) -> bool:
 
     Raises RecipeError if it holds another one, or part of it.
     """
-    marker = next((path for path in (out / "train.json", out / "run.json") if path.exists()), None)
+    marker = next((path for path in (out / "train.json", out / MARKER) if path.exists()), None)
     if marker is None:
         if (out / "adapter_config.json").exists() or checkpoints(out):
             raise RecipeError(
@@ -67,12 +68,33 @@ def checkpoints(out: Path) -> list[Path]:
 
 
 def seal(checkpoint: Path) -> None:
-    """Write down the checksums of a checkpoint's files, so that damage is seen later."""
-    sums = {path.name: sha256(path) for path in sorted(checkpoint.iterdir()) if path.is_file()}
-    sums.pop(SEAL, None)
+    """Write down the checksums of a checkpoint's files, and whose it is, to see damage later."""
+    sums = {name: sha256(checkpoint / name) for name in sorted(names_in(checkpoint))}
+    if run := run_digest(checkpoint.parent):
+        sums[MARKER] = run
     partial = checkpoint / f"{SEAL}.partial"
     partial.write_text(json.dumps(sums, indent=1), encoding="utf-8")
     partial.replace(checkpoint / SEAL)
+
+
+def run_digest(out: Path) -> str | None:
+    """What decides which adapter comes out of the run in a folder, as one hash; None without."""
+    try:
+        facts = what_decides(json.loads((out / MARKER).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, LookupError):
+        return None
+    decides = {name: value for name, value in facts.items() if name not in MAY_CHANGE}
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def names_in(checkpoint: Path) -> set[str]:
+    """The files of a checkpoint but its seal; hidden ones are other programs'."""
+    names = set()
+    for path in checkpoint.rglob("*"):
+        name = path.relative_to(checkpoint).as_posix()
+        if path.is_file() and not name.startswith((".", SEAL)):
+            names.add(name)
+    return names
 
 
 def sha256(path: Path) -> str:
@@ -85,8 +107,16 @@ def damage(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint; None if every file is as it was written."""
     try:
         sums = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return "was cut short"
+    if not isinstance(sums, dict) or not sums:
+        return f"has a damaged {SEAL}"
+    run = run_digest(checkpoint.parent)
+    if sums.pop(MARKER, run) != run:
+        return "is of another run"
+    foreign = names_in(checkpoint) - set(sums)
+    if foreign:
+        return f"holds {min(foreign)}, which is no part of it"
     for name, expected in sums.items():
         path = checkpoint / name
         if not path.is_file():

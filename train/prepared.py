@@ -67,10 +67,13 @@ def prepare(recipe: Recipe, tokenizer: Any, stages: Stages) -> Prepared:
 
 
 def cache_file(recipe: Recipe, tokenizer: Any) -> Path | None:
-    """The file of these pairs, named by what decides them; None where that is not all on disk."""
+    """The file of these pairs, named by what decides them; None where that cannot be read."""
     files = files_read(recipe)
     if not all(path.is_file() for path in files):
         return None  # TAT-QA is still to be downloaded, or the pairs are a dataset of the Hub
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None  # a tokenizer written in Python, such as ByT5's
     fields = recipe.model_dump()
     decides = {name: value for name, value in fields.items() if name not in NOT_OF_PAIRS}
     key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode())
@@ -78,7 +81,6 @@ def cache_file(recipe: Recipe, tokenizer: Any) -> Path | None:
     for path in files:
         key.update(f"{path.name} {known.sha256(path)} ".encode())
     known.keep()
-    backend = tokenizer.backend_tokenizer
     backend.no_padding()  # both are state of the last call, and set anew by the next one
     backend.no_truncation()
     key.update(backend.to_str().encode())

@@ -41,6 +41,9 @@ LOSSES = ", ".join(get_args(Loss))
 Weights = dict[str, NonNegativeFloat]
 BetaByType = dict[Literal["span", "multi-span", "arithmetic", "count"], PositiveFloat]
 
+PLAIN_NUMBER = re.compile(
+    r"[-+]?(0|[1-9][0-9]*)(\.[0-9]*)?([eE][-+]?[0-9]+)?|[-+]?\.([0-9]+|inf|nan)", re.IGNORECASE
+)
 SMOOTHED = ("robust", "exo_pair")  # TRL's losses that read label_smoothing
 # lm-eval resizes embeddings before it loads an adapter, and then cannot load one of theirs.
 EMBEDDINGS = (
@@ -150,7 +153,7 @@ class Recipe(BaseModel):
     beta_by_type: BetaByType = Field(
         default={}, description="beta of an answer type; schedules scale it"
     )
-    learning_rate: float = Field(default=5e-6, gt=0, description="peak rate of AdamW")
+    learning_rate: float = Field(default=5e-6, gt=0, le=1, description="peak rate of AdamW")
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = Field(
         default="linear", description="after warm-up"
     )
@@ -160,9 +163,9 @@ class Recipe(BaseModel):
     max_grad_norm: float = Field(
         default=1.0, ge=0, description="longer gradients are clipped to this; 0: never"
     )
-    num_train_epochs: int = Field(default=1, ge=1, description="passes over the pairs")
+    num_train_epochs: int = Field(default=1, ge=1, le=10_000, description="passes over the pairs")
     effective_batch_size: int = Field(
-        default=32, ge=1, description="pairs per optimizer step, over all processes"
+        default=32, ge=1, le=65_536, description="pairs per optimizer step, over all processes"
     )
     max_length: int | None = Field(
         default=None, ge=2, description="pairs with more tokens are dropped and counted"
@@ -170,9 +173,12 @@ class Recipe(BaseModel):
     max_prompt_length: int | None = Field(
         default=None, ge=1, description="prompts keep their last; default: all"
     )
-    lora_r: int = Field(default=16, ge=1, description="rank of the adapter")
+    lora_r: int = Field(default=16, ge=1, le=8192, description="rank of the adapter")
     lora_alpha: int = Field(
-        default=32, ge=1, description="the adapter's output is scaled by lora_alpha / lora_r"
+        default=32,
+        ge=1,
+        le=65_536,
+        description="the adapter's output is scaled by lora_alpha / lora_r",
     )
     lora_dropout: float = Field(
         default=0.0, ge=0, lt=1, description="dropout before the adapter, while training"
@@ -230,6 +236,8 @@ class Recipe(BaseModel):
             raise ValueError("no layer is named")
         if names == ["all-linear"]:
             return "all-linear"
+        if len(set(names)) < len(names):
+            raise ValueError("a layer is named twice")
         for name in names:
             if not re.fullmatch(r"[\w.]+", name):
                 raise ValueError(f"{name} is no name of a layer")
@@ -304,7 +312,7 @@ def _holds_bool(value: Any) -> bool:
 
 def nearest(key: str, known: Iterable[str]) -> str:
     """A hint that names the known word nearest to `key`, or all of them."""
-    close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(key.lower(), list(known), n=1, cutoff=0.5)
     return f"did you mean `{close[0]}`?" if close else f"known: {', '.join(known)}"
 
 
@@ -328,7 +336,9 @@ def parse(mapping: Mapping[str, Any], where: str) -> Recipe:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML in which a key may stand once; plain YAML lets the last of several win, silently."""
+    """YAML without its silent surprises: a key may stand once, where plain YAML lets the last of
+    several win; and 010 (read as 8), 1:30 (as 90) and 1_0 (as 10) are no numbers.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """The mapping of a node. Raises YAMLError for a repeated key."""
@@ -342,11 +352,24 @@ class _StrictLoader(yaml.SafeLoader):
                 seen.add(key)
         return super().construct_mapping(node, deep)
 
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        """A scalar's text. Raises YAMLError for a number that YAML reads as another one."""
+        number = node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+        if number and not PLAIN_NUMBER.fullmatch(node.value):
+            line = node.start_mark.line + 1
+            raise yaml.YAMLError(f"line {line}: write `{node.value}` as a plain decimal number")
+        return super().construct_scalar(node)
+
+
+def read_yaml(text: str) -> Any:
+    """A recipe's YAML, or the value of an option on the command line. Raises YAMLError."""
+    return yaml.load(text, _StrictLoader)
+
 
 def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """Read one recipe file and put `overrides` over it. Raises RecipeError."""
     try:
-        mapping = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
+        mapping = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         reason = f"cannot read the recipe ({error.strerror}); see train/recipes/"
         raise RecipeError(f"{path}: {reason}") from None
@@ -355,6 +378,8 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
     if not isinstance(mapping, dict):
         raise RecipeError(f"{path}: a recipe is a flat mapping of field to value")
     fields = {**mapping, **(overrides or {})}
+    if fields.get("model_name_or_path") == "":
+        raise RecipeError(f"{path}: model_name_or_path is empty: name the base model")
     if isinstance(fields.get("model_name_or_path"), str):
         fields["model_name_or_path"] = base_model(fields["model_name_or_path"])
     return parse(fields, str(path))

@@ -18,7 +18,7 @@ import torch
 
 from tatqa_task.data import write_whole
 from train import record
-from train.base import open_base
+from train.base import open_base, refuse_missing_weights
 from train.callbacks import (
     TOKENS,
     Accounts,
@@ -172,13 +172,24 @@ def open_trainer(task: Task, micro: int) -> PairTrainer:
     args = config(task.recipe, task.out, micro, plan.processes())
     try:
         with task.stages("load"):
+            refuse_missing_weights(task.recipe.model_name_or_path)
             return make_trainer(task.recipe, task.rows, task.tokenizer, args, task.init)
     except torch.OutOfMemoryError:
         raise
-    except (RecipeError, ValueError, OSError, RuntimeError, ImportError) as error:
+    except Exception as error:  # of TRL, PEFT, transformers, and of files that are damaged
         if new and task.out.exists():
             task.out.rmdir()
-        raise RecipeError(one_line(error)) from None
+        raise RecipeError(refused(error, task.recipe)) from None
+
+
+def refused(error: Exception, recipe: Recipe) -> str:
+    """One line for what was raised while base and adapter were put together."""
+    text = one_line(error)
+    if text.startswith("Target module "):  # PEFT shows the whole module
+        return f"lora_target_modules: {text[:120]} ...: only linear layers can be named"
+    if isinstance(error, (RecipeError, ValueError, OSError, RuntimeError, ImportError)):
+        return text
+    return f"{recipe.model_name_or_path}: {type(error).__name__}: {text}"
 
 
 def train(trainer: PairTrainer, task: Task) -> dict[str, Any]:

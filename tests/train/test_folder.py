@@ -47,6 +47,43 @@ def test_a_damaged_one_is_passed_over(
     assert "going on from the one before" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "seal", ["[]", "{}", "[1]", "5", "null", '{"optimizer.pt": 5}', "[" * 5000]
+)
+def test_a_seal_of_another_form_is_damage(out: Path, seal: str) -> None:
+    (out / "checkpoint-10" / SEAL).write_text(seal)
+    assert last_checkpoint(out) == out / "checkpoint-8"
+
+
+@pytest.mark.parametrize("name", ["adapter_model.bin", "other/adapter_model.safetensors"])
+def test_a_foreign_file_is_damage(out: Path, name: str) -> None:
+    """PEFT would load an adapter in a subfolder beside the run's own."""
+    path = out / "checkpoint-10" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("not of this run")
+    assert last_checkpoint(out) == out / "checkpoint-8"
+
+
+def test_other_programs_hidden_files_are_none(out: Path) -> None:
+    (out / "checkpoint-10" / ".DS_Store").write_text("x")
+    assert last_checkpoint(out) == out / "checkpoint-10"
+
+
+def test_a_checkpoint_of_another_run_is_passed_over(
+    out: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is whole, but was copied here."""
+    (out / "run.json").write_text(json.dumps({**IDENTITY, "recipe": {"beta": 0.3}}))
+    seal(out / "checkpoint-10")
+    (out / "run.json").write_text(json.dumps({**IDENTITY, "recipe": {"beta": 0.1}}))
+    seal(out / "checkpoint-8")
+    assert last_checkpoint(out) == out / "checkpoint-8"
+    assert "checkpoint-10 is of another run" in caplog.text
+    less = {**IDENTITY, "recipe": {"beta": 0.1, "memory": "small"}}
+    (out / "run.json").write_text(json.dumps(less))
+    assert last_checkpoint(out) == out / "checkpoint-8"
+
+
 def test_with_none_whole_the_run_starts_anew(out: Path) -> None:
     for step in (8, 10):
         (out / f"checkpoint-{step}" / "optimizer.pt").unlink()

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, ByT5Tokenizer
 
 from train import prepared
 from train.pairs.pair import Counts
@@ -95,6 +95,14 @@ def test_a_damaged_file_is_made_anew(mini: Path, tokenizer: Any, damage: str) ->
     path.write_bytes({"cut short": content[:-200], "empty": b"", "text": b"no"}[damage])
     assert prepare(recipe(mini), tokenizer, Stages())[0] == rows
     assert prepared.read(path) is not None
+
+
+def test_pairs_of_a_tokenizer_written_in_python_are_not_kept(mini: Path) -> None:
+    """Nothing says what it does but its code."""
+    tokenizer = ByT5Tokenizer()
+    assert cache_file(recipe(mini), tokenizer) is None
+    tokenizer.chat_template = None
+    assert prepare(recipe(mini), tokenizer, Stages()).rows
 
 
 def test_a_cache_that_cannot_be_written_costs_time_alone(

@@ -106,6 +106,15 @@ def test_no_recipe_is_missing_from_the_table_or_from_the_readme() -> None:
         ({"zzzzzz": 8}, "unknown key `zzzzzz`; known: model_name_or_path, "),
         ({"beta": "much"}, "beta: Input should be a valid number"),
         ({"beta": 0}, "beta: Input should be greater than 0"),
+        ({"learning_rate": 1e30}, "learning_rate: Input should be less than or equal to 1"),
+        ({"lora_r": 10**9}, "lora_r: Input should be less than or equal to 8192"),
+        ({"lora_alpha": 10**21}, "lora_alpha: Input should be less than or equal to 65536"),
+        ({"num_train_epochs": 10**14}, "num_train_epochs: Input should be less than"),
+        ({"effective_batch_size": 10**10}, "effective_batch_size: Input should be less than"),
+        (
+            {"lora_target_modules": ["q_proj", "q_proj"]},
+            "lora_target_modules: a layer is named twice",
+        ),
         ({"beta_end": 0.2}, "beta_end and a beta_schedule go together"),
         ({"beta_schedule": "cosine"}, "beta_end and a beta_schedule go together"),
         (
@@ -254,7 +263,13 @@ def test_overrides() -> None:
         "beta": 0.03, "loss_type": ["sigmoid", "sft"], "share_prefixes": False,
         "beta_by_type": {"count": 0.1},
     }  # fmt: skip
-    for wrong in (["beta", "3"], ["--beta"], ["--beta", "[1"]):
+    for wrong in (
+        ["beta", "3"],
+        ["--beta"],
+        ["--beta", "[1"],
+        ["--seed", "010"],
+        ["--a", "{b, b}"],
+    ):
         with pytest.raises(RecipeError, match="command line"):
             overrides(wrong)
 
@@ -273,6 +288,11 @@ def test_overrides() -> None:
         ("model_name_or_path: x\ncorruptions: {wrong_sign: 1, wrong_sign: 2}", "stands twice"),
         ("beta: 2001-13-45", "not YAML"),
         ("[" * 5000, "not YAML"),
+        ("model_name_or_path: ''", "model_name_or_path is empty"),
+        ("seed: 010", "write `010` as a plain decimal number"),  # YAML's 8
+        ("learning_rate: 1:30", "write `1:30` as a plain"),  # YAML's 90
+        ("lora_r: 1_6", "write `1_6` as a plain"),
+        ("LEARNING_RATE: 1", "did you mean `learning_rate`?"),
     ],
 )
 def test_unreadable_recipes(

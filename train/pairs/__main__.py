@@ -31,8 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         fields = {key: value for key, value in vars(args).items() if key != "out"}
         recipe = parse({"model_name_or_path": "", **fields}, "command line")
         write(recipe, counts, args.out)
-    except (data.DataError, RecipeError, OSError) as error:
+    except (data.DataError, RecipeError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: cannot write {args.out}: {error.strerror or error}", file=sys.stderr)
         return 2
     if recipe.strategy == "log":
         print(NOT_CHECKED)

@@ -64,7 +64,7 @@ def _rows(source: str) -> Iterator[Any]:
 def _lines(path: Path) -> Iterator[Any]:
     """The rows of a JSON Lines file; empty lines are none."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"pairs: cannot read {path} ({one_line(error)})") from None
     for number, line in enumerate(lines, 1):
@@ -93,8 +93,9 @@ def _pair(row: Any, n: int) -> Pair:
         raise _Unusable("not an object with prompt, chosen and rejected")
     if row.get("chat_template_kwargs") not in (None, THINKING_OFF):
         raise _Unusable("chat_template_kwargs other than enable_thinking: false are not supported")
-    if row.get("tools"):
-        raise _Unusable("tools are not supported")
+    for name in ("tools", "image", "images"):
+        if row.get(name):
+            raise _Unusable(f"{name} are not supported")
     chosen, rejected = _side(row, "chosen"), _side(row, "rejected")
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise _Unusable("chosen and rejected are of two formats")

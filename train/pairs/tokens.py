@@ -12,7 +12,7 @@ from os.path import commonprefix
 from typing import Any, NamedTuple
 
 from train.pairs.pair import Message, Pair
-from train.recipe import RecipeError
+from train.recipe import RecipeError, one_line
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ def tokenize(
     """
     if not pairs:
         return []
+    if len({pair.plain_text for pair in pairs}) > 1:
+        raise RecipeError("pairs: some rows are texts and some conversations; train on one kind")
     conversational = tokenizer.chat_template and not pairs[0].plain_text
     rows = _conversations(pairs, tokenizer) if conversational else _texts(pairs, tokenizer)
     kept = []
@@ -69,13 +71,27 @@ def tokenize(
 
 
 def _conversations(pairs: Sequence[Pair], tokenizer: Any) -> Iterable[TokenPair]:
-    """Prompt and reply encoded apart, as in generation, where the reply's tokens follow."""
-    around = around_reply(tokenizer, pairs[0])
-    prompts = [conversation_text(tokenizer, pair.turns) for pair in pairs]
-    chosen = [f"{around.before}{pair.chosen}{around.after}" for pair in pairs]
-    rejected = [f"{around.before}{pair.rejected}{around.after}" for pair in pairs]
-    sides = [_ids(tokenizer, side) for side in (prompts, chosen, rejected)]
-    return map(TokenPair, pairs, *sides)
+    """Prompt and reply encoded apart, as in generation, where the reply's tokens follow.
+
+    What stands around replies is tried on one pair for each course of roles; a reply that the
+    template may change, having spaces at an end or marks, is tried itself.
+    """
+    around: dict[tuple[str, ...], Around] = {}
+    prompts: list[str] = []
+    sides: tuple[list[str], list[str]] = ([], [])
+    for pair in pairs:
+        roles = tuple(turn["role"] for turn in pair.turns)
+        if roles not in around:
+            around[roles] = around_reply(tokenizer, pair)
+        prompts.append(conversation_text(tokenizer, pair.turns))
+        for side, reply in zip(sides, (pair.chosen, pair.rejected), strict=True):
+            here = around[roles]
+            if reply.strip() and (reply != reply.strip() or "<" in reply):
+                reply = as_written(tokenizer, pair.turns, reply)
+                here = _around(tokenizer, pair.turns, reply)
+            side.append(f"{here.before}{reply}{here.after}")
+    encoded = [_ids(tokenizer, texts) for texts in (prompts, *sides)]
+    return map(TokenPair, pairs, *encoded)
 
 
 def _texts(pairs: Sequence[Pair], tokenizer: Any) -> Iterable[TokenPair]:
@@ -111,9 +127,24 @@ def prompt_text(tokenizer: Any, message: str) -> str:
 
 def conversation_text(tokenizer: Any, turns: list[Message]) -> str:
     """A conversation in the chat template, up to where the reply begins; thinking off."""
-    text = tokenizer.apply_chat_template(
-        turns, tokenize=False, add_generation_prompt=True, enable_thinking=False
-    )
+    return _in_template(tokenizer, turns, add_generation_prompt=True)
+
+
+def _with_reply(tokenizer: Any, turns: list[Message], reply: str) -> str:
+    """A conversation in the chat template with the assistant's reply at its end."""
+    return _in_template(tokenizer, [*turns, {"role": "assistant", "content": reply}])
+
+
+def _in_template(tokenizer: Any, turns: list[Message], **options: Any) -> str:
+    """Raises RecipeError where the template takes no such conversation, or is damaged."""
+    try:
+        text = tokenizer.apply_chat_template(
+            turns, tokenize=False, enable_thinking=False, **options
+        )
+    except Exception as error:  # a template may raise anything
+        roles = ", ".join(turn["role"] for turn in turns)
+        problem = f"the base's chat template fails on a conversation ({roles})"
+        raise RecipeError(f"{problem}: {one_line(error)}") from None
     return str(text)
 
 
@@ -122,11 +153,26 @@ def around_reply(tokenizer: Any, pair: Pair) -> Around:
 
     Raises RecipeError where it cannot be said, or where a reply would stand in an open think block.
     """
-    replies = [reply for reply in (pair.chosen, pair.rejected) if reply]
-    found = {_around(tokenizer, pair.turns, reply) for reply in replies}
+    found = set()
+    for reply in (pair.chosen, pair.rejected):
+        if reply.strip():
+            written = as_written(tokenizer, pair.turns, reply)
+            found.add(_around(tokenizer, pair.turns, written))
     if len(found) > 1:
         raise RecipeError("the base's chat template writes two replies in two ways")
     return found.pop()
+
+
+def as_written(tokenizer: Any, turns: list[Message], reply: str) -> str:
+    """The reply as the template writes it: some leave out spaces at its ends.
+
+    Raises RecipeError where the template makes something else of it.
+    """
+    whole = _with_reply(tokenizer, turns, reply)
+    for written in (reply, reply.strip()):
+        if written in whole:
+            return written
+    raise RecipeError(f"the base's chat template changes a reply: {reply[:60]!r}")
 
 
 def _around(tokenizer: Any, turns: list[Message], reply: str) -> Around:
@@ -136,11 +182,8 @@ def _around(tokenizer: Any, turns: list[Message], reply: str) -> Around:
     think block) needs nothing before it: that is where generation begins.
     """
     prompt = conversation_text(tokenizer, turns)
-    answered = [*turns, {"role": "assistant", "content": reply}]
-    whole = str(tokenizer.apply_chat_template(answered, tokenize=False, enable_thinking=False))
-    head, found, after = whole.rpartition(reply)
-    if not found:
-        raise RecipeError(f"the base's chat template changes a reply: {reply[:60]!r}")
+    whole = _with_reply(tokenizer, turns, reply)
+    head, _, after = whole.rpartition(reply)
     more = prompt.removeprefix(head)
     if head.startswith(prompt):
         return Around(head.removeprefix(prompt), after)

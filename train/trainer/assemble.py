@@ -13,7 +13,7 @@ from transformers import PrinterCallback
 from trl import DPOConfig
 
 from train.pairs.tokens import TokenPair
-from train.recipe import Recipe
+from train.recipe import Recipe, RecipeError
 from train.sharing import share_prefixes
 from train.sharing.lengths import RECORDING, cheapest_lengths, distinct_tokens
 from train.sharing.mask import FLEX_BLOCK
@@ -46,6 +46,7 @@ def make_trainer(
         quantization_config=nf4(compute_dtype(recipe)) if recipe.load_in_4bit else None,
         peft_config=lora(recipe),
     )
+    refuse_unknown_tokens(trainer, rows)
     say_what_is_left_out(trainer)
     if init:
         start_from(trainer.model, init)
@@ -56,6 +57,17 @@ def make_trainer(
         share(trainer, packed_lengths(trainer, rows) if cuda else [])
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def refuse_unknown_tokens(trainer: PairTrainer, rows: Sequence[TokenPair]) -> None:
+    """Raise RecipeError for token ids that the model has no embedding for."""
+    largest = max(max(row.prompt_ids + row.chosen_ids + row.rejected_ids) for row in rows)
+    known = trainer.model.get_input_embeddings().weight.shape[0]
+    if largest >= known:
+        raise RecipeError(
+            f"model_name_or_path: the tokenizer gives token {largest}, the model knows {known}: "
+            "they do not belong together"
+        )
 
 
 def say_what_is_left_out(trainer: PairTrainer) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch.utils.data import DataLoader
 from trl import DPOTrainer
 
@@ -110,6 +111,7 @@ class PairTrainer(DPOTrainer):
             self.args.loss_weights or [1.0] * len(self.loss_types)
         )
         refuse_missing_targets(recipe, self.model)
+        refuse_embeddings(self.model)
         if self.is_fsdp_enabled:
             self.accelerator.state.fsdp_plugin.mixed_precision_policy = fsdp_policy(self.args.bf16)
         self.data_collator: Any = collator(self.data_collator.pad_token_id)
@@ -170,10 +172,11 @@ class PairTrainer(DPOTrainer):
         """
         for name in ("loss", "grad_norm"):
             if not math.isfinite(logs.get(name, 0.0)):
-                raise TrainError(
-                    f"{name} is {logs[name]} at step {self.state.global_step}; "
-                    "lower the learning_rate"
-                )
+                step = self.state.global_step
+                remedy = "lower the learning_rate"
+                if step <= 1:  # nothing has been updated yet
+                    remedy = "look at beta, loss_weights and the base's weights"
+                raise TrainError(f"{name} is {logs[name]} at step {step}; {remedy}")
         if "loss" in logs:
             logs.update(self.step_totals.logps_at_start())
         super().log(logs, start_time)
@@ -184,11 +187,15 @@ class PairTrainer(DPOTrainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Trainer's, for a checkpoint or the end; weights that are no numbers are not saved."""
         for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad and not torch.isfinite(parameter).all():
-                raise TrainError(
-                    f"{name} is no number after step {self.state.global_step}; "
-                    "lower the learning_rate"
-                )
+            if not parameter.requires_grad:
+                continue
+            moments = self.optimizer.state.get(parameter, {}) if self.optimizer else {}
+            for what, values in {"weight": parameter, **moments}.items():
+                if isinstance(values, torch.Tensor) and not torch.isfinite(values).all():
+                    raise TrainError(
+                        f"{name} ({what}) is no number after step {self.state.global_step}; "
+                        "lower the learning_rate"
+                    )
         super().save_model(output_dir, _internal_call)
 
     def get_batch_samples(
@@ -279,6 +286,20 @@ def refuse_missing_targets(recipe: Recipe, model: torch.nn.Module) -> None:
         raise ValueError(
             f"lora_target_modules: the base model has no layer named {', '.join(missing)}"
         )
+
+
+def refuse_embeddings(model: Any) -> None:
+    """Raise ValueError for an adapter on embeddings or the head, however the model names them.
+
+    lm-eval resizes embeddings before it loads an adapter, and then cannot load one of theirs.
+    """
+    base = model.get_base_model()
+    ends = [base.get_input_embeddings(), base.get_output_embeddings()]
+    for name, module in base.named_modules():
+        if isinstance(module, BaseTunerLayer) and (
+            isinstance(module.get_base_layer(), torch.nn.Embedding) or module in ends
+        ):
+            raise ValueError(f"lora_target_modules: {name} is an embedding or the head")
 
 
 def switch_off_functional_dropout(model: torch.nn.Module) -> None:

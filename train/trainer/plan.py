@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from train.pairs.pair import Counts
 from train.pairs.tokens import TokenPair
-from train.recipe import Recipe, RecipeError
+from train.recipe import Recipe, RecipeError, one_line
 from train.sharing.lengths import distinct_tokens
 from train.trainer.adapter import is_target
 from train.trainer.assemble import computed_rows, pair_order
@@ -66,8 +66,12 @@ def memory(recipe: Recipe, rows: Sequence[TokenPair], micro: int) -> float:
     """
     size = 2 if compute_dtype(recipe) == "bfloat16" else 4
     shape = AutoConfig.from_pretrained(recipe.model_name_or_path).get_text_config()
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(shape)
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(shape)
+    except Exception as error:  # a damaged config.json
+        problem = f"no model can be made of its config: {type(error).__name__}: {one_line(error)}"
+        raise RecipeError(f"model_name_or_path: {problem}") from None
     linear = {
         name: module
         for name, module in model.named_modules()

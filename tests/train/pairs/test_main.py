@@ -53,3 +53,11 @@ def test_unusable_data_leaves_an_older_file_alone(
     assert "is no folder" in capsys.readouterr().err
     assert out.read_text() == "older\n"
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_folder_that_is_not_there_is_named(
+    small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "none" / "pairs.jsonl"
+    assert main(["--out", str(out)]) == 2
+    assert capsys.readouterr().err == f"error: cannot write {out}: No such file or directory\n"

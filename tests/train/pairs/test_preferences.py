@@ -116,6 +116,7 @@ def test_a_row_that_is_read_and_written_stays_the_same(tmp_path: Path) -> None:
         ({**CHAT, "chosen": [assistant("a"), assistant("b")]}, "chosen is not one message"),
         ({"chosen": "a", "rejected": "b"}, "there is no prompt, and chosen and rejected"),
         ({**CHAT, "tools": ["t"]}, "tools are not supported"),
+        ({**CHAT, "images": ["i"]}, "images are not supported"),
         ({**CHAT, "chat_template_kwargs": {"enable_thinking": True}}, "chat_template_kwargs other"),
     ],
 )  # fmt: skip
@@ -146,6 +147,12 @@ def test_unusable_sources(name: str, content: str | None, message: str, tmp_path
         preferences.read(str(path))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_byte_order_mark_is_no_row(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text(json.dumps(EXPLICIT), encoding="utf-8-sig")
+    assert preferences.read(str(path))[0].prompt == "The sky is"
 
 
 def test_a_dataset_folder_is_read_by_datasets(tmp_path: Path) -> None:

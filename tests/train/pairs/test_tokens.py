@@ -1,6 +1,7 @@
 """Token ids of pairs: what the chat template makes of a reply, or that it cannot be said."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +116,65 @@ def test_prompts_keep_their_last_tokens_and_long_pairs_are_counted(tokenizer: An
     assert not dropped
     assert tokenize([PAIR], tokenizer, None, whole.length - 1, dropped) == []
     assert dropped == {"longer than max_length": 1}
+
+
+TRIMMED = PLAIN.replace("m.content", "m.content | trim")
+
+
+@pytest.mark.parametrize(
+    ("template", "reply", "written"),
+    [
+        (TRIMMED, " 42\n", "42"),  # as Llama 3's and Gemma's
+        (PLAIN, " 42\n", " 42\n"),
+        (TRIMMED, "<b>42</b>", "<b>42</b>"),
+        (PLAIN, " ", " "),
+    ],
+)
+def test_spaces_around_a_reply_are_what_the_template_makes_of_them(
+    template: str, reply: str, written: str, tokenizer: Any
+) -> None:
+    """The first pair has none: each reply with some is tried in the template."""
+    odd = replace(PAIR, uid="odd", rejected=reply)
+    tokenizer.chat_template = template
+    _, row = tokenize([PAIR, odd], tokenizer, None, None, Counter())
+    assert tokenizer.decode(row.rejected_ids) == f"{written}<|im_end|>"
+
+
+def test_conversations_of_other_courses_are_tried_in_the_template_too(tokenizer: Any) -> None:
+    """Here the second question of a conversation is answered after a mark of its own."""
+    template = TURNS.replace(
+        "]{{", "]{% if loop.index > 2 and m.role == 'assistant' %}~{% endif %}{{"
+    )
+    template += "{% if add_generation_prompt %}[assistant]{% endif %}"
+    tokenizer.chat_template = template
+    turns = [("user", "How?"), ("assistant", "So."), ("user", "Really?")]
+    longer = replace(PAIR, prompt=[{"role": role, "content": text} for role, text in turns])
+    first, second = tokenize([PAIR, longer], tokenizer, None, None, Counter())
+    assert tokenizer.decode(first.chosen_ids) == f"{PAIR.chosen}<|im_end|>"
+    assert tokenizer.decode(second.chosen_ids) == f"~{PAIR.chosen}<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (
+            "{{ raise_exception('system first') }}",
+            "fails on a conversation .user, assistant.: system",
+        ),
+        ("{% for m in messages %}{{ m.content }", "fails on a conversation"),
+        ("{{ messages[5].content.x }}", "fails on a conversation"),
+        ({"rag": PLAIN}, "fails on a conversation"),
+    ],
+)
+def test_templates_that_take_no_such_conversation_are_refused(
+    template: Any, message: str, tokenizer: Any
+) -> None:
+    with pytest.raises(RecipeError, match=message) as error:
+        one(tokenizer, template)
+    assert "\n" not in str(error.value)
+
+
+def test_texts_and_conversations_are_not_mixed(tokenizer: Any) -> None:
+    """The first row would decide for all."""
+    with pytest.raises(RecipeError, match="some rows are texts and some conversations"):
+        tokenize([PAIR, replace(PAIR, plain_text=True)], tokenizer, None, None, Counter())

@@ -19,7 +19,7 @@ from train.callbacks import Accounts, EpochOrder
 from train.pairs import build as pairs
 from train.pairs.pair import Counts, Pair
 from train.pairs.tokens import TokenPair, tokenize
-from train.recipe import Recipe
+from train.recipe import Recipe, RecipeError
 from train.sharing.lengths import distinct_tokens
 from train.trainer import assemble
 from train.trainer.batches import ContextSampler, StepBatches, sequences
@@ -28,6 +28,7 @@ from train.trainer.pair_trainer import (
     PairTrainer,
     TrainError,
     beta_factor,
+    refuse_embeddings,
 )
 from train.trainer.reference import compute_reference
 
@@ -349,11 +350,44 @@ def test_beta_by_type_reaches_each_pair(mini: Path, tokenizer: Any, tmp_path: Pa
     assert trainer._metrics["train"]["beta/arithmetic"] == [1.0] * 3
 
 
+def test_an_optimizer_that_ran_over_is_not_saved(
+    mini: Path, tokenizer: Any, tmp_path: Path
+) -> None:
+    """A squared gradient of inf stops a weight for good, while loss and weights stay finite."""
+    trainer = trainer_for(small(mini), tokenizer, tmp_path, n=8)
+    trained(trainer)
+    parameter = next(p for p in trainer.model.parameters() if p.requires_grad)
+    trainer.optimizer.state[parameter]["exp_avg_sq"].fill_(math.inf)
+    with pytest.raises(TrainError, match=r"lora_A.*exp_avg_sq.* is no number after step 1"):
+        trainer.save_model(str(tmp_path / "adapter"))
+
+
+def test_embeddings_are_known_by_the_model_not_by_their_name(
+    mini: Path, tokenizer: Any, tmp_path: Path
+) -> None:
+    recipe = small(mini)
+    trainer = trainer_for(recipe, tokenizer, tmp_path, n=8)
+    base = trainer.model.get_base_model()
+    base.model.layers[0].self_attn.q_proj.base_layer = base.get_input_embeddings()
+    with pytest.raises(ValueError, match="q_proj is an embedding or the head"):
+        refuse_embeddings(trainer.model)
+
+
+def test_a_tokenizer_of_another_model_is_refused(
+    mini: Path, tokenizer: Any, tmp_path: Path
+) -> None:
+    recipe = small(mini)
+    rows = rows_of(recipe, tokenizer, 4)
+    rows[2].chosen_ids.append(10**6)
+    with pytest.raises(RecipeError, match=r"gives token 1000000, the model knows \d+: they do not"):
+        assemble.make_trainer(recipe, rows, tokenizer, config(recipe, tmp_path, 4, 1))
+
+
 def test_non_finite_loss_is_refused(mini: Path, tokenizer: Any, tmp_path: Path) -> None:
     trainer = trainer_for(small(mini), tokenizer, tmp_path)
     with torch.no_grad():
         next(p for name, p in trainer.model.named_parameters() if "lora_B" in name).fill_(math.inf)
-    with pytest.raises(TrainError, match=r"loss is nan at step 1; lower the learning_rate"):
+    with pytest.raises(TrainError, match=r"loss is nan at step 1; look at beta, loss_weights"):
         trained(trainer)
     assert not list(tmp_path.glob("checkpoint-*"))
 
