@@ -213,6 +213,8 @@ def shown_recipe(record: Record) -> dict[str, Any]:
     assert record.training
     fields = record.training.recipe.items()
     recipe: dict[str, Any] = {k: v for k, v in fields if k not in SEEDS and v}
+    if recipe.get("loss_type") == ["sft"]:
+        recipe.pop("beta", None)  # it weighs preferences, of which there are none
     alpha = recipe.pop("lora_alpha", None)
     if "lora_r" in recipe:
         recipe["lora_r"] = f"{recipe['lora_r']}, {alpha}"
@@ -227,13 +229,22 @@ def adjust_over_runs(found: Sequence[Run]) -> None:
 
 
 def runs_by_bench(found: Sequence[Run]) -> list[tuple[str, list[Run]]]:
-    """Each bench with the runs that have it; synthetic questions and stand-in judges last."""
+    """Each bench with the runs that have it: TAT-QA first, in the form that is answered best.
+
+    Synthetic questions and stand-in judges come last.
+    """
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in found:
         for bench, rows in run.rows.items():
             groups.setdefault((bench, rows[0].title), []).append(run)
     found_groups = [(bench, runs) for (bench, _), runs in groups.items()]
-    return sorted(found_groups, key=lambda group: group[1][0].is_stand_in(group[0]))
+
+    def place(group: tuple[str, list[Run]]) -> tuple[bool, bool, float]:
+        bench, runs = group
+        highest = max(run.rows[bench][0].difference.after for run in runs)
+        return runs[0].is_stand_in(bench), not bench.startswith("tatqa"), -highest
+
+    return sorted(found_groups, key=place)
 
 
 def differing_fields(found: Sequence[Run]) -> list[str]:

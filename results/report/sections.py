@@ -137,8 +137,6 @@ def recipe_words(run: Run, found: Sequence[Run]) -> str:
     differing = differing_fields(found) if len(found) > 1 else []
     fields = [*MAIN_FIELDS, *(field for field in differing if field not in MAIN_FIELDS)]
     known = [field for field in fields if run.recipe.get(field)]
-    if run.recipe.get("loss_type") == ["sft"]:  # beta weighs preferences, of which it has none
-        known = [field for field in known if field != "beta"]
     words = [f"{FIELDS.get(f, f)} {value_words(run.recipe[f])}" for f in known[:MOST_FIELDS]]
     more = len(known) - MOST_FIELDS
     return ", ".join(words + ([f"and {more} more fields"] if more > 0 else [])) + "."

@@ -322,6 +322,11 @@ def test_detectable_allows_for_rare_changes() -> None:
     scores = [5.0] * 80, [4.0, 6.0] * 40
     one, other = (s.paired(*scores, names, 9, rare=rare) for rare in (False, True))
     assert one.detectable < 0.4 < other.detectable < 0.6
+    uneven = s.paired([5.0] * 80, [4.0, 8.0] * 40, names, 9, rare=True)  # down by 8 more, up by 6
+    unseen = 8 * (1 - 0.025 ** (1 / 80))
+    chance = s.chance_skewness(80)
+    expected = s.detectable_difference([uneven.questions], 0.05, chance, unseen)
+    assert uneven.detectable == pytest.approx(expected)
 
 
 def test_no_interval_has_zero_width() -> None:

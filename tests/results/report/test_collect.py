@@ -423,5 +423,7 @@ def test_forms_of_tatqa_and_synthetic_questions_have_tables_of_their_own(
         "TAT-QA: exact match, %": ["low"],
         "TAT-QA, expressions worked out: exact match, %": ["middle"],
     }
+    assert list(tables)[0].startswith("TAT-QA: ")  # "low" ends highest; stand-ins are last
+    assert list(tables)[-1].startswith("TAT-QA (SYNTHETIC")
     assert all(run.headlines[run.best_bench].difference.family == 1 for run in found)
     assert [run.name for run in found if run.stands_for_itself] == ["low", "middle"]
