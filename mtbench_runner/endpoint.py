@@ -217,8 +217,11 @@ class Caller:
         if reserved is None:
             detail = self.spending.what_lacks(messages, most)
             return Outcome(kind="spent", cause="stopped by --max-cost", detail=detail)
-        found = await self._post(messages, sent)
-        self.spending.settle(reserved, found, messages)
+        found = Outcome(kind="timeout")  # where the deadline ends it
+        try:
+            found = await self._post(messages, sent)
+        finally:
+            self.spending.settle(reserved, found, messages)
         return replace(found, settings=sent)
 
     async def _reserve(self, messages: Conversation, most: int) -> float | None:

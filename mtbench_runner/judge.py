@@ -6,7 +6,7 @@ A judge is whatever turns calls into replies: an OpenAI-compatible endpoint, a m
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +20,7 @@ from mtbench_runner.ledger import Identity
 from mtbench_runner.matches import Answers, Match
 from mtbench_runner.outcome import JUDGING, Failure, Outcome, histogram
 from mtbench_runner.rows import AnyJudgment
-from mtbench_runner.spending import Spending, add_usage
+from mtbench_runner.spending import Spending, add_usage, total
 from mtbench_runner.store import IncompleteError
 from mtbench_runner.thinking import strip_thinking
 
@@ -120,10 +120,8 @@ def to_do(bench: Bench, request: Request, judge: str) -> tuple[list[Task], list[
     wanted = {task.identity: task for task in all_tasks(bench, request, judge, answers)}
     redo = ledger.redo(request.again, bench)
     done: set[Identity] = set()
-    first_votes = [key for key, task in wanted.items() if task.vote == 1]
-    later_votes = [key for key, task in wanted.items() if task.vote > 1]
-    done |= ledger.settle(votes_file(path, 1), first_votes, bench, redo)
-    done |= ledger.settle(votes_file(path, 2), later_votes, bench, redo)
+    for file, identities in by_file(path, wanted.values()).items():
+        done |= ledger.settle(file, identities, bench, redo)
     causes = {} if "failed" in request.again else ledger.failures(path)
     tasks, lasting = [], []
     for key, task in wanted.items():
@@ -142,16 +140,22 @@ def votes_file(path: Path, vote: int) -> Path:
     return path if vote == 1 else store.beside(path, "votes")
 
 
+def by_file(path: Path, tasks: Iterable[Task]) -> dict[Path, list[Identity]]:
+    """The tasks' identities by the file that their rows lie in."""
+    found: dict[Path, list[Identity]] = {}
+    for task in tasks:
+        found.setdefault(votes_file(path, task.vote), []).append(task.identity)
+    return found
+
+
 def pending(bench: Bench, request: Request, judge: str, answers: Sequence[Answers]) -> list[Task]:
     """The tasks that are not done, without a look at what is known to fail. Writes nothing."""
     path = bench.judgments_file(judge, request.mode)
     redo = ledger.redo(request.again, bench)
     tasks = all_tasks(bench, request, judge, answers)
     done: set[Identity] = set()
-    for vote in (1, 2):
-        of_vote = [task.identity for task in tasks if (task.vote == 1) == (vote == 1)]
-        if of_vote:
-            done |= set(ledger.Settled(votes_file(path, vote), of_vote, bench, redo).newest)
+    for file, identities in by_file(path, tasks).items():
+        done |= set(ledger.Settled(file, identities, bench, redo).newest)
     return [task for task in tasks if task.identity not in done]
 
 
@@ -225,15 +229,15 @@ def _judge(bench: Bench, path: Path, tasks: list[Task], by: Judge) -> list[Failu
 
 def note_failure(path: Path, task: Task, failure: Failure) -> None:
     """Record a failure that asking again would not mend."""
-    models = list(task.identity[0])
+    models = list(task.identity.models)
     place = (task.match.question_id, task.match.turn)
     ledger.note_failure(path, ledger.digest_of(task.identity), models, *place, failure)
 
 
 def _tokens(replies: Sequence[Outcome]) -> int:
-    return sum(
-        sum(filter(None, (u["prompt"], u["completion"]))) for u in (r.usage for r in replies)
-    )
+    """Tokens in and out, as far as the server counted them."""
+    tokens, _ = total(reply.usage for reply in replies)
+    return sum(tokens.values())
 
 
 def make_row(task: Task, replies: Sequence[Outcome], bench: Bench) -> AnyJudgment:

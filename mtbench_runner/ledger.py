@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from mtbench_runner import store
 from mtbench_runner.bench import ERROR_ANSWER, Bench
@@ -203,7 +203,17 @@ def choose(
 
 # --- what is still to be done
 
-Identity = tuple[Any, ...]
+
+class Identity(NamedTuple):
+    """What makes a judgment the same."""
+
+    models: tuple[str, ...]  # one, or two that are compared
+    question: QuestionId
+    turn: int
+    vote: int
+    judge: str
+    prompt: str  # the name of the judge prompt
+    content: str  # a hash of all that the judge was shown
 
 
 def content_key(row: AnyJudgment, bench: Bench) -> str:
@@ -220,14 +230,16 @@ def content_key(row: AnyJudgment, bench: Bench) -> str:
 
 
 def identity(row: AnyJudgment, bench: Bench) -> Identity:
-    """What makes a judgment the same: models, question, turn, vote, judge, prompt, answers."""
-    return (
-        tuple(models_of(row)),
-        row["question_id"],
-        row["turn"],
-        vote_of(row),
-        *row["judge"],
-        content_key(row, bench),
+    """What makes a judgment the same as another, whoever wrote it."""
+    judge, prompt = row["judge"]
+    return Identity(
+        models=tuple(models_of(row)),
+        question=row["question_id"],
+        turn=row["turn"],
+        vote=vote_of(row),
+        judge=judge,
+        prompt=prompt,
+        content=content_key(row, bench),
     )
 
 
@@ -249,9 +261,9 @@ class Settled:
         self.path = path
         self.wanted = set(wanted)
         self.bench = bench
-        self.models = list(next(iter(self.wanted))[0])
-        self.questions = {key[1] for key in self.wanted}
-        self.votes = {key[3] for key in self.wanted}
+        self.models = list(next(iter(self.wanted)).models)
+        self.questions = {key.question for key in self.wanted}
+        self.votes = {key.vote for key in self.wanted}
         paired = len(self.models) == 2
         self.present = [bench.own(row) for row in read_judgments(path, paired)]
         superseded = store.beside(path, "superseded")

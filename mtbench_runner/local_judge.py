@@ -43,15 +43,19 @@ class LocalJudge:
 
     def _decode(self, tasks: Sequence[Task]) -> list[list[Outcome]]:
         assert self.model is not None
-        calls: list[Call] = [call for task in tasks for call in task.calls]
+        calls: list[Call] = []
+        for task in tasks:
+            calls += task.calls
         conversations = [call.messages for call in calls]
         temperatures = [float(call.settings["temperature"]) for call in calls]
         outcomes = self.model.reply(conversations, temperatures)
-        said = iter(
-            replace(outcome, settings=call.settings)
-            for outcome, call in zip(outcomes, calls, strict=True)
-        )
-        return [[next(said) for _ in task.calls] for task in tasks]
+        replies = []
+        for task in tasks:
+            number = len(task.calls)
+            own, outcomes = outcomes[:number], outcomes[number:]
+            pairs = zip(own, task.calls, strict=True)
+            replies.append([replace(outcome, settings=call.settings) for outcome, call in pairs])
+        return replies
 
 
 def _characters(task: Task) -> int:

@@ -72,6 +72,11 @@ ERRORS: Policy = {
     "spent": ("stop",),
     "not begun": ("give up",),
 }
+# a reply was written, and billed; a filter, too, often acts after the model has written
+BILLED: frozenset[Kind] = frozenset({"wrong shape", "tool call", "filtered"})
+# it may have been written, and how much of it nobody knows
+MAYBE_BILLED: frozenset[Kind] = frozenset({"broken off", "timeout"})
+UNBILLED = frozenset(ERRORS) - BILLED - MAYBE_BILLED
 JUDGING: Policy = ERRORS | {
     "text": ("accept",),
     "truncated": ("raise the cap", "accept"),

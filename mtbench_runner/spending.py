@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
-from mtbench_runner.outcome import ERRORS, Outcome
+from mtbench_runner.outcome import MAYBE_BILLED, UNBILLED, Outcome
 from mtbench_runner.rows import Conversation, Usage
 
 BYTES_A_TOKEN = 4  # a rule of thumb for text in Latin script; only for estimates
@@ -69,6 +69,9 @@ class Spending:
             self.reserved = 0.0
         if self.prices is None or outcome.kind in UNBILLED:
             return
+        if outcome.kind in MAYBE_BILLED:
+            self.spent += reserved
+            return
         prompt = outcome.usage["prompt"]
         completion = outcome.usage["completion"]
         if prompt is None:
@@ -78,10 +81,6 @@ class Spending:
         cost = self.prices.cost(prompt, completion)
         self.spent += cost
         self.dearest = max(self.dearest, cost)
-
-
-# outcomes without a reply; a filter, too, often acts after the model has written
-UNBILLED = frozenset(ERRORS) - {"wrong shape", "broken off", "tool call", "filtered"}
 
 
 def count_tokens(text: str) -> int:

@@ -123,7 +123,7 @@ LIGHT = {
     "a sweep without data": Mistake("run good.yaml --runs r", 2, "no-such-folder", NO_DATA),
     "runs into a file": Mistake("run good.yaml --runs a-file", 2, "a-file", SYNTHETIC),
     # MT-Bench
-    "MT-Bench without a key": Mistake("mtbench --model m", 2, "OPENAI_API_KEY"),
+    "MT-Bench without a key": Mistake(f"mtbench --model {BASE}", 2, "OPENAI_API_KEY"),
     "a bench that is not there": Mistake(
         "mtbench score --model-id m --data no", 2, "question.jsonl"
     ),
@@ -134,7 +134,7 @@ LIGHT = {
     ),
     "no baseline": Mistake("mtbench pairwise --model m", 2, "--baseline"),
     "nothing to show": Mistake("mtbench show --data demo --model-id m", 2, "--question"),
-    "a stage with a typo": Mistake("mtbench jugde", 2, "invalid choice: 'jugde'"),
+    "a stage with a typo": Mistake("mtbench jugde", 2, "did you mean judge?"),
     # Ctrl-C
     "Ctrl-C while a recipe is read": Mistake(
         "train good.yaml", 1, "stopped", interrupted_in="pathlib.Path.read_text"
@@ -152,7 +152,7 @@ LIGHT = {
 
 HEAVIER = {
     "a judge that is not there": Mistake(
-        "mtbench --model m --data demo", 2, "nothing answers at http://127.0.0.1:9", KEY
+        f"mtbench --model {BASE} --data demo", 2, "nothing answers at http://127.0.0.1:9", KEY
     ),
     "a base folder that is not there": Mistake(
         "train missing.yaml --output_dir o", 2, "nowhere", SYNTHETIC

@@ -320,6 +320,28 @@ def test_the_limit_of_costs_stops_before_it_is_passed(judge: Any) -> None:
     assert causes == {"stopped by --max-cost", "not begun"}
 
 
+def test_what_may_have_been_billed_counts_as_the_longest_reply(judge: Any) -> None:
+    """100 tokens out at 3,000 USD a million are 0.30: a third attempt could pass 0.70."""
+    judge.fault = always("stall")
+    spending = Spending(Prices(0.0, 3000.0), limit=0.7)
+    found = failure(ask(judge, timeout=0.3, spending=spending))
+    assert found.cause == "stopped by --max-cost"
+    assert len(judge.requests) == 2
+    assert spending.spent == pytest.approx(0.6)
+
+
+def test_a_call_that_its_deadline_ends_is_counted_and_keeps_none_waiting(judge: Any) -> None:
+    """What was set aside for it is no longer: others would wait for it, each to its own deadline."""
+    judge.fault = always("stall")
+    spending = Spending(Prices(0.0, 3000.0), limit=0.7)
+    results = ask(judge, number=3, timeout=30.0, deadline=0.5, spending=spending)
+    assert failure(results).outcome.kind == "timeout"
+    assert [r.cause for r in results.values() if isinstance(r, Failure)][2] == (
+        "stopped by --max-cost"
+    )
+    assert spending.reserved == 0
+
+
 def test_a_result_is_taken_before_the_slot_is_free(judge: Any) -> None:
     """A kill between two calls then loses neither: the first is on disk when the second begins."""
     seen: list[tuple[int, int]] = []
