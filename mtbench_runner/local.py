@@ -10,9 +10,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
-from mtbench_runner import decode, thinking
+from mtbench_runner import decode
 from mtbench_runner.endpoint import fold_system
-from mtbench_runner.outcome import Outcome
+from mtbench_runner.outcome import Outcome, named
 from mtbench_runner.rows import Conversation, Usage
 from mtbench_runner.store import InputError
 
@@ -112,7 +112,8 @@ class LocalModel:
         text = self.tokenizer.decode(tokens, skip_special_tokens=True).strip()
         length = ended[0] + 1 if ended else len(tokens)
         usage = Usage(prompt=prompt_length, completion=length)
-        return name_reply(text, "stop" if ended else "length", usage)
+        finish = "stop" if ended else "length"
+        return named(Outcome(kind="text", text=text, finish=finish, usage=usage, raw=text))
 
     def rows_that_fit(self, prompt_length: int) -> int:
         """How many conversations' caches and logits the free memory holds, with some to spare."""
@@ -150,16 +151,6 @@ def load(candidate: Candidate, device: str) -> tuple[Any, Any]:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"cannot load {loading}: {reason}") from None
     return tokenizer, model
-
-
-def name_reply(text: str, finish: str, usage: Usage) -> Outcome:
-    """A local model's reply as an outcome."""
-    said = thinking.strip_thinking(text)
-    if finish == "length":
-        kind = "truncated" if said else "thinking"
-    else:
-        kind = "text" if said else "empty"
-    return Outcome(kind=kind, text=text, finish=finish, usage=usage, raw=text)  # type: ignore[arg-type]
 
 
 def default_batch_size(questions: int) -> int:

@@ -262,9 +262,16 @@ def _of_choice(
         choices_ignored=ignored,
     )
     calls_tool = bool(message.get("tool_calls") or message.get("function_call"))
-    kind, cause, detail = _name(found, content.refusal, calls_tool)
-    text = content.refusal if kind == "refused" and not found.text else found.text
-    return replace(found, kind=kind, cause=cause, detail=detail, text=text)
+    outcome = named(found, content.refusal, calls_tool)
+    if outcome.kind == "refused" and not outcome.text:
+        return replace(outcome, text=content.refusal)
+    return outcome
+
+
+def named(found: Outcome, refusal: str = "", calls_tool: bool = False) -> Outcome:
+    """A reply under its name: by its finish reason, what it says, and what it does instead."""
+    kind, cause, detail = _name(found, refusal, calls_tool)
+    return replace(found, kind=kind, cause=cause, detail=detail)
 
 
 def finish_of(value: object) -> str | None:
