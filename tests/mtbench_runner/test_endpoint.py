@@ -331,7 +331,7 @@ def test_what_may_have_been_billed_counts_as_the_longest_reply(judge: Any) -> No
 
 
 def test_a_call_that_its_deadline_ends_is_counted_and_keeps_none_waiting(judge: Any) -> None:
-    """What was set aside for it is no longer: others would wait for it, each to its own deadline."""
+    """What was set aside for it no longer is: others would wait, each to its own deadline."""
     judge.fault = always("stall")
     spending = Spending(Prices(0.0, 3000.0), limit=0.7)
     results = ask(judge, number=3, timeout=30.0, deadline=0.5, spending=spending)
