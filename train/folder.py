@@ -15,14 +15,18 @@ MAY_CHANGE = {"memory"}  # fields that decide how a run computes, not which adap
 # What torch.save says, in errors of no type of their own, when the disk takes no more.
 TORCH_SAVE = ("PytorchStreamWriter", "inline_container", "iostream error")
 MARKER = "run.json"  # of an unfinished run: what it is
+# What a run writes into its folder, and what a folder of something else holds.
+WRITTEN = ("README.md", "curves.svg", "config.json", "*.safetensors", "*.bin", "token*", "*.jinja")
 SEAL = "checksums.json"  # written last: a checkpoint with a good one is whole
 
 
 def holds(out: Path, identity: dict[str, Any]) -> bool:
     """Whether `out` holds this run, finished.
 
-    Raises RecipeError if it holds another one, or part of it.
+    Raises RecipeError if it holds another one, or part of it, or files that a run would overwrite.
     """
+    if out.exists() and not out.is_dir():
+        raise RecipeError(f"{out} is a file; choose another --output_dir")
     marker = next((path for path in (out / "train.json", out / MARKER) if path.exists()), None)
     if marker is None:
         if (out / "adapter_config.json").exists() or checkpoints(out):
@@ -30,6 +34,12 @@ def holds(out: Path, identity: dict[str, Any]) -> bool:
                 f"{out} holds an adapter that this program did not train; "
                 "choose another --output_dir"
             )
+        for pattern in WRITTEN:
+            for path in sorted(out.glob(pattern)):
+                raise RecipeError(
+                    f"{out} holds {path.name}, which a run would overwrite; "
+                    "choose another --output_dir"
+                )
         return False
     here = what_decides(identity)
     try:

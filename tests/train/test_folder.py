@@ -136,3 +136,25 @@ def test_a_folder_is_known_by_its_marker(tmp_path: Path) -> None:
     assert holds(tmp_path, IDENTITY)
     with pytest.raises(RecipeError, match="other pairs"):
         holds(tmp_path, {**IDENTITY, "data_sha256": "other"})
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json", "tokenizer.json", "x.safetensors"])
+def test_files_of_others_are_not_overwritten(name: str, tmp_path: Path) -> None:
+    """The base's own folder as --output_dir lost its README and tokenizer."""
+    (tmp_path / name).write_text("a user's")
+    with pytest.raises(RecipeError, match=f"holds {name}, which a run would overwrite"):
+        holds(tmp_path, IDENTITY)
+    (tmp_path / "run.json").write_text(json.dumps(IDENTITY))
+    assert not holds(tmp_path, IDENTITY)
+
+
+def test_a_sweeps_files_beside_a_run_are_no_hindrance(tmp_path: Path) -> None:
+    for name in ("record.json", "train.log", "train.stage.json"):
+        (tmp_path / name).write_text("{}")
+    assert not holds(tmp_path, IDENTITY)
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    with pytest.raises(RecipeError, match="run is a file; choose another --output_dir"):
+        holds(tmp_path / "run", IDENTITY)

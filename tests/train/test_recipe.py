@@ -60,7 +60,7 @@ SFT = {
     "lora_r": 16, "lora_alpha": 32, "lora_target_modules": "all-linear",
 }  # fmt: skip
 ROUND = {
-    **SFT, "form": "calc", "strategy": "mined", "init_adapter": "runs/calc_sft",
+    **SFT, "form": "calc", "strategy": "mined", "init_adapter": "results/runs/calc_sft",
     "beta": 0.1, "learning_rate": 1e-5,
     "num_train_epochs": 1, "max_pairs_per_question": 2,
 }  # fmt: skip

@@ -159,22 +159,25 @@ class PrefixSharing:
 
         row = [trie.tokens, trie.depth, trie.last]
         gradients = torch.is_grad_enabled()
-        # recomputing sets the random state, which a recording cannot
-        if not self.graphs or (gradients and self.recompute):
+        # recomputing sets the random state, which a recording cannot; it would freeze a tensor
+        tensors = any(isinstance(value, Tensor) for value in kwargs.values())
+        if not self.graphs or (gradients and self.recompute) or tensors:
             return compute(*row)
-        key = self._key(trie.tokens.numel(), gradients)
+        key = self._key(trie.tokens.numel(), gradients, kwargs)
         if key not in self.recorded:
             started = time.monotonic()
             self.recorded[key] = Recorded(self._backbone, compute, row, self.pools[gradients])
             self.seconds_of_recording += time.monotonic() - started
         return self.recorded[key](row)
 
-    def _key(self, length: int, gradients: bool) -> tuple[Any, ...]:
+    def _key(self, length: int, gradients: bool, kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """All that decides which operations a pass consists of."""
         adapters: tuple[Any, ...] = ()
         if self._tuner is not None:
             adapters = (self._tuner.disable_adapters, *self._tuner.active_adapters)
-        return length, gradients, self._backbone.training, adapters
+        options = tuple(sorted((name, str(value)) for name, value in kwargs.items()))
+        autocast = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
+        return length, gradients, self._backbone.training, adapters, options, autocast
 
     def _with_router_logits(self, trie: Packed, input_ids: Tensor, kwargs: dict[str, Any]) -> Any:
         """For the auxiliary loss of a mixture of experts: each token's logits once a row."""

@@ -273,6 +273,11 @@ def test_a_recording_is_known_by_all_that_decides_what_it_does(
     sharing = share_prefixes(trainer.model, "sdpa", bucket=FLEX_BLOCK, graphs=True)
     shared = log_probs(sharing.collate(trainer.data_collator))
     assert len(sharing.recorded) == 2
+    assert sharing._key(128, True, {}) != sharing._key(128, True, {"output_router_logits": False})
+    single = sharing._key(128, True, {})
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: True)
+    assert sharing._key(128, True, {}) != single
+    monkeypatch.undo()
     assert not torch.allclose(plain[0], plain[1], atol=1)
     for a, b in zip(plain, shared, strict=True):
         assert torch.allclose(a, b, atol=1e-4)
