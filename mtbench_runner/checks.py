@@ -5,12 +5,14 @@ folder has that name. Every check raises InputError.
 """
 
 import argparse
+import json
 from pathlib import Path
 
 from mtbench_runner.options import ANSWERING, JUDGING, READING
 from mtbench_runner.store import InputError, is_there
 
 LOCAL = "local:"  # before the folder of a judge on this machine
+WRITTEN = {"missing", "votes"}  # one of them is in every result
 CONFIGS = ("config.json", "adapter_config.json")  # a folder of a model has one of them
 
 
@@ -59,13 +61,26 @@ def check_names(args: argparse.Namespace) -> None:
 
 
 def check_places(args: argparse.Namespace) -> None:
-    """What is written to can be written to: a file is no folder, a folder no file."""
+    """A file that is to be written is no folder and none of the user's, a folder no file."""
     figure = getattr(args, "figure", None)
     for name, path in (("--json", args.json), ("--figure", figure)):
         if path and is_there(path) and Path(path).is_dir():
             raise InputError(f"{name} {path} is a folder; name a file")
+    if figure and is_there(figure):
+        raise InputError(f"{figure} is there already; name another file")
+    if args.json and is_there(args.json) and not is_result(Path(args.json)):
+        raise InputError(f"{args.json} is there, and no result of this program; name another file")
     if args.out and is_there(args.out) and not Path(args.out).is_dir():
         raise InputError(f"--out {args.out} is a file; name a folder")
+
+
+def is_result(path: Path) -> bool:
+    """Whether a file is a result that --json wrote."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and "bench" in found and bool(WRITTEN & found.keys())
 
 
 # --- judges

@@ -123,6 +123,8 @@ class Manifest:
 
     def refuse(self, names: Iterable[str]) -> None:
         """Raise InputError if anything that is not ours stands at one of these names."""
+        if _there(self.folder) and not self.folder.is_dir():
+            raise InputError(f"{self.folder}: no folder; give another one for the report")
         if taken := self.in_the_way(names):
             raise InputError(
                 f"{', '.join(map(str, taken))}: in the way, not written (or changed since) by this "

@@ -12,7 +12,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from tatqa_task import answer, data, download, errata, metric, synthetic, task_files, upstream
+from tatqa_task import (
+    answer,
+    data,
+    download,
+    errata,
+    files,
+    metric,
+    synthetic,
+    task_files,
+    upstream,
+)
 from tatqa_task.types import Question
 
 
@@ -111,6 +121,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _score(arguments: argparse.Namespace) -> None:
+    if arguments.json:
+        files.refuse_existing(arguments.json)
     contexts = data.read_file(arguments.gold)
     questions = [question for context in contexts for question in context.questions]
     predictions, repeated = _read_predictions(arguments.pred)
@@ -217,13 +229,14 @@ def _rescore(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
+    files.refuse_existing(arguments.out)
     predictions: dict[str, list[Any]] = {}
     folders = [
         sorted(path.rglob("samples_*.jsonl")) if path.is_dir() else [path]
         for path in arguments.samples
     ]
-    files = [file for folder in folders for file in folder]
-    for file in files:
+    found = [file for folder in folders for file in folder]
+    for file in found:
         for uid, reply in _replies(file):
             if uid in predictions:
                 raise data.DataError(
@@ -236,7 +249,7 @@ def _export(arguments: argparse.Namespace) -> None:
             "run lm_eval with --log_samples"
         )
     _write_json(arguments.out, predictions, ensure_ascii=False, indent=1)
-    print(f"{len(predictions)} predictions from {len(files)} files in {arguments.out}")
+    print(f"{len(predictions)} predictions from {len(found)} files in {arguments.out}")
 
 
 def _replies(file: Path) -> list[tuple[str, answer.Reply]]:

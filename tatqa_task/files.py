@@ -34,6 +34,14 @@ def read_json(path: Path, remedy: str, **options: Any) -> Any:
         raise DataError(f"{path} is not complete JSON ({error}); {remedy}") from error
 
 
+def refuse_existing(path: Path) -> None:
+    """Raise DataError if there is anything at the place of a file to be written, or no folder."""
+    if path.exists() or path.is_symlink():
+        raise DataError(f"{path} is there already; name another file")
+    if not path.parent.is_dir():
+        raise DataError(f"{path}: no folder {path.parent}")
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file whole or not at all. Raises OSError with its name."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

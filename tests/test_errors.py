@@ -99,6 +99,16 @@ LIGHT = {
     "samples that are none": Mistake(
         "export notes.jsonl --out p.json", 2, "notes.jsonl", module=TASK
     ),
+    "scores over the predictions": Mistake(
+        "score --gold gold.json --pred pred.json --json pred.json", 2, "pred.json is there already"
+    ),
+    "predictions over somebody's notes": Mistake(
+        "export bench --out notes.jsonl", 2, "notes.jsonl is there already", module=TASK
+    ),
+    "pairs over a recipe": Mistake("pairs --out good.yaml", 2, "good.yaml is there already"),
+    "a rating over a recipe": Mistake(
+        "mtbench score --model-id m --data bench --json good.yaml", 2, "good.yaml is there"
+    ),
     "data into a file": Mistake("generate a-file", 2, "a-file", module=TASK),
     # comparing and reporting
     "a report of no folder": Mistake("report", 2, "--runs"),
@@ -121,7 +131,11 @@ LIGHT = {
     "a limit of none": Mistake("run good.yaml --runs r --limit 0", 2, "--limit", SYNTHETIC),
     "a batch of none": Mistake("run good.yaml --runs r --batch-size 0", 2, "--batch-size"),
     "a sweep without data": Mistake("run good.yaml --runs r", 2, "no-such-folder", NO_DATA),
-    "runs into a file": Mistake("run good.yaml --runs a-file", 2, "a-file", SYNTHETIC),
+    "runs into a file": Mistake("run good.yaml --runs a-file", 2, "--runs: a-file is no folder"),
+    "its report into a file": Mistake("run good.yaml --runs r --report a-file", 2, "--report: a-f"),
+    "a run named as the report": Mistake(
+        "run tatqa-report.yaml --runs r --dry-run", 2, "'tatqa-report'", SYNTHETIC
+    ),
     # MT-Bench
     "MT-Bench without a key": Mistake(f"mtbench --model {BASE}", 2, "OPENAI_API_KEY"),
     "a bench that is not there": Mistake(
@@ -228,6 +242,7 @@ def prepare(folder: Path) -> None:
         {
             "good.yaml": base,
             "sub/good.yaml": base,
+            "tatqa-report.yaml": base,
             "typo.yaml": base + "betta: 0.1\n",
             "nobase.yaml": "beta: 0.1\n",
             "missing.yaml": "model_name_or_path: ./nowhere\n",

@@ -8,16 +8,16 @@ from pathlib import Path
 
 from results.files import Manifest, sealed
 from results.report import collect, log, page, questions, sections
+from results.sweep.recipes import REPORT
 
 PACKAGE = Path(__file__).resolve().parents[1]
-NAME = "tatqa-report"  # the report's folder among somebody's run folders
 PAGE = "report.html"  # depends on raw samples, which are not committed: --check leaves it out
 FIXED = ("README.md", PAGE)
 
 
 def folder_for(runs: Path, given: Path | None) -> Path:
     """Where the report goes: as given, else into a folder of its own among the runs."""
-    return runs / NAME if given is None else given
+    return runs / REPORT if given is None else given
 
 
 def is_projects_own(out: Path) -> bool:

@@ -140,6 +140,7 @@ def planned(args: argparse.Namespace) -> tuple[list[Plan], Settings, Serving]:
     """What the options ask for, checked as far as that takes no time. Raises InputError."""
     check_judge(args)
     check_data()
+    check_folders(args)
     found = [recipes.read(path, tuple(args.set)) for path in args.recipes]
     settings = settings_of(args)
     rounds = Rounds(args.rounds, args.replies, args.sample_limit)
@@ -213,6 +214,13 @@ def check_judge_answers() -> None:
         raise InputError(
             f"the judge at {parts.hostname}:{port} cannot be reached ({error})"
         ) from None
+
+
+def check_folders(args: argparse.Namespace) -> None:
+    """Raise InputError if a file, or a link to nothing, lies where a folder is to be."""
+    for option, folder in (("--runs", args.runs), ("--report", args.report)):
+        if folder and not folder.is_dir() and (folder.exists() or folder.is_symlink()):
+            raise InputError(f"{option}: {folder} is no folder; name another")
 
 
 def check_data() -> None:

@@ -18,6 +18,7 @@ from results.sweep import shipped
 SCHEMA = Path(__file__).resolve().parents[2] / "train" / "recipe.schema.json"  # its fields
 HUB_ID = r"\w[\w.-]*/[\w.-]+"
 TASKS = {"direct": "tatqa", "calc": "tatqa_calc"}  # the lm-eval task for each form of replies
+REPORT = "tatqa-report"  # the report's folder, if none is given, among the runs
 RUN_NAME = r"\w[\w.+=,-]*"  # stays inside the folder of runs
 
 
@@ -89,7 +90,7 @@ def read(path: Path, changes: tuple[str, ...] = ()) -> Recipe:
     fields["model_name_or_path"] = shipped.base_model(fields["model_name_or_path"])
     recipe = Recipe(path, changes, fields)
     check_base(recipe)
-    if not re.fullmatch(RUN_NAME, recipe.name):
+    if not re.fullmatch(RUN_NAME, recipe.name) or recipe.name == REPORT:
         raise InputError(f"{path}: a run cannot be named {recipe.name!r}; rename the recipe")
     return recipe
 

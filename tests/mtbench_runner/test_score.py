@@ -224,6 +224,9 @@ def test_show_prints_both_models_and_no_control_characters(
     figure = bench / "figures" / "radar.png"
     assert main([*arguments, "--figure", str(figure)]) == 0
     assert figure.read_bytes().startswith(b"\x89PNG")
+    capsys.readouterr()
+    assert main([*arguments, "--figure", str(figure)]) == 2
+    assert capsys.readouterr().err == f"error: {figure} is there already; name another file\n"
 
 
 def test_the_stand_in_says_so_everywhere(

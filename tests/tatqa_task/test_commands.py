@@ -117,11 +117,11 @@ BAD_CALLS = [
     ),
     (
         ["score", "--gold", "{gold}", "--pred", "{empty}", "--json", "{tmp}/no/out.json"],
-        "{tmp}/no/out.json: No such",
+        "{tmp}/no/out.json: no folder",
     ),
     (
         ["score", "--gold", "{gold}", "--pred", "{empty}", "--json", "{tmp}"],
-        "{tmp}: Is a directory",
+        "{tmp} is there already",
     ),
     (
         ["export", "{tmp}", "--out", "{tmp}/pred.json"],
@@ -139,7 +139,7 @@ BAD_CALLS = [
         ["export", "{twice}", "{twice}", "--out", "{tmp}/pred.json"],
         "question u1 was already read; give",
     ),
-    (["export", "{twice}", "--out", "{tmp}/no/pred.json"], "{tmp}/no/pred.json: No such"),
+    (["export", "{twice}", "--out", "{tmp}/no/pred.json"], "{tmp}/no/pred.json: no folder"),
     (["generate", "{gold}"], "{gold}: File exists"),
     (
         ["generate", "{folder}"],

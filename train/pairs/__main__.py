@@ -8,11 +8,13 @@ pairs.jsonl`), and prints what was kept and what was dropped, and why.
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from tatqa_task import data
+from tatqa_task.files import refuse_existing
 from train.pairs.build import EVALUATED, build
 from train.pairs.pair import Counts
 from train.recipe import Recipe, RecipeError, parse
@@ -30,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         fields = {key: value for key, value in vars(args).items() if key != "out"}
         recipe = parse({"model_name_or_path": "", **fields}, "command line")
+        refuse_existing(args.out)
         write(recipe, counts, args.out)
     except (data.DataError, RecipeError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -61,13 +64,13 @@ def parser() -> argparse.ArgumentParser:
         "--scale_markers", action="store_true", help="drop questions whose scale stands nowhere"
     )
     made.add_argument("--seed", type=int, default=42)
-    made.add_argument("--out", type=Path, required=True, help="JSON Lines file")
+    made.add_argument("--out", type=Path, required=True, help="JSON Lines file, a new one")
     return made
 
 
 def write(recipe: Recipe, counts: Counts, out: Path) -> None:
     """Write the pairs of a recipe whole or not at all, one a line."""
-    partial = out.with_name(out.name + ".partial")
+    partial = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         with partial.open("w", encoding="utf-8") as file:
             for pair in build(recipe, counts):

@@ -43,16 +43,33 @@ def test_a_wrong_call_is_one_line_and_no_file(
     assert not list(tmp_path.iterdir())
 
 
-def test_unusable_data_leaves_an_older_file_alone(
+@pytest.mark.parametrize("kind", ["file", "folder", "link"])
+def test_what_is_there_already_is_left_alone(
+    kind: str, small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "pairs.jsonl"
+    mine = tmp_path / "mine.txt"
+    mine.write_text("mine")
+    if kind == "file":
+        out.write_text("mine")
+    elif kind == "folder":
+        out.mkdir()
+    else:
+        out.symlink_to(mine)
+    assert main(["--out", str(out)]) == 2
+    assert "pairs.jsonl is there already" in capsys.readouterr().err
+    assert mine.read_text() == "mine"
+    assert sorted(tmp_path.iterdir()) == [mine, out]
+
+
+def test_unusable_data_leaves_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TATQA_DATA", str(tmp_path / "nowhere"))
     out = tmp_path / "pairs.jsonl"
-    out.write_text("older\n")
     assert main(["--out", str(out)]) == 2
     assert "is no folder" in capsys.readouterr().err
-    assert out.read_text() == "older\n"
-    assert list(tmp_path.iterdir()) == [out]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_is_not_there_is_named(
@@ -60,4 +77,4 @@ def test_a_folder_that_is_not_there_is_named(
 ) -> None:
     out = tmp_path / "none" / "pairs.jsonl"
     assert main(["--out", str(out)]) == 2
-    assert capsys.readouterr().err == f"error: cannot write {out}: No such file or directory\n"
+    assert capsys.readouterr().err == f"error: {out}: no folder {out.parent}\n"
