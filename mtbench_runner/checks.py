@@ -34,10 +34,10 @@ def check(args: argparse.Namespace) -> None:
 
 def check_sources(args: argparse.Namespace) -> None:
     """Addresses are some, keys are there where they are needed, and a local model is there."""
+    if args.stage in JUDGING and not args.dry_run:
+        check_keys(args)  # first: a look for the model on the Hub may take a minute
     if args.stage in ANSWERING:
         check_candidate(args)
-    if args.stage in JUDGING and not args.dry_run:
-        check_keys(args)
 
 
 def check_text(args: argparse.Namespace) -> None:

@@ -58,7 +58,7 @@ WRONG = [
     (["answer", "--model", "{here}", "--data", "{here}"], "no config.json"),
     (["answer", "--model", "no/such/model", "--data", "{here}"], "no/such/model"),
     (["answer", "--model", "org/nothing-of-this-name", "--data", "{here}"], "nothing-of-this"),
-    (["--model", "toy", "--data", "demo"], "toy"),
+    (["answer", "--model", "toy", "--data", "demo"], "toy"),
 ]
 
 EACH = """
