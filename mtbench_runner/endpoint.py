@@ -35,6 +35,7 @@ LONGEST_WAIT = 60.0  # seconds that a Retry-After is followed
 BACK_OFF = 0.5  # seconds before the first retry, doubled up to BACK_OFF_MOST
 BACK_OFF_MOST = 8.0
 MOST_REDIRECTS = 3  # of one attempt
+NO_CONNECTION = ("ConnectError", "UnsupportedProtocol", "ProxyError")  # of httpx
 LIMITS = ("max_tokens", "max_completion_tokens")
 OPENAI = "https://api.openai.com/v1"
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
@@ -146,9 +147,14 @@ class Caller:
             await self.client.with_options(max_retries=1, timeout=10).models.list()
         except openai.APITimeoutError:
             pass  # slow is not unreachable
-        except openai.APIConnectionError:
-            where = shown(str(self.client.base_url))
-            raise InputError(f"nothing answers at {where}; start it, or give another URL") from None
+        except openai.APIConnectionError as error:
+            cause = error.__cause__ or error
+            if type(cause).__name__ in NO_CONNECTION:  # else it answers, though not to this
+                where = shown(str(self.client.base_url))
+                why = outcomes.without_key(str(cause), self.endpoint.key)[:200]
+                raise InputError(
+                    f"nothing answers at {where} ({why}); start it, or give another URL"
+                ) from None
         except openai.AuthenticationError:
             where = shown(str(self.client.base_url))
             raise InputError(

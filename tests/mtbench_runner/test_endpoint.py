@@ -22,7 +22,7 @@ from mtbench_runner.outcome import ANSWERING, JUDGING, TRIES, Failure, Outcome, 
 from mtbench_runner.spending import Prices, Spending
 from mtbench_runner.store import InputError
 
-from .conftest import KEY, chat_completion, reply_with
+from .conftest import KEY, Handler, chat_completion, reply_with
 
 SYSTEM = [{"role": "system", "content": "Be fair."}, {"role": "user", "content": "Rate it."}]
 USER = [{"role": "user", "content": "Rate it."}]
@@ -416,6 +416,22 @@ def test_a_failed_call_says_its_cause() -> None:
 def test_what_is_no_url_is_a_wrong_call(url: str) -> None:
     with pytest.raises(InputError, match="is no URL of a server"):
         address(url)
+
+
+def test_why_there_is_no_connection_is_told(judge: Any) -> None:
+    """Plain HTTP where TLS is expected, and a port at which nothing listens."""
+    with pytest.raises(InputError, match=r"nothing answers at https://.*SSL"):
+        endpoints.check(Endpoint("j", judge.url.replace("http", "https", 1), KEY))
+    with pytest.raises(InputError, match=r"nothing answers at http://127.0.0.1:9/v1/ \(.*failed\)"):
+        endpoints.check(Endpoint("j", "http://127.0.0.1:9/v1", KEY))
+
+
+def test_a_server_that_hangs_up_on_the_list_of_models_may_chat_all_the_same(
+    judge: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Handler, "do_GET", lambda self: self.fault_reset())
+    endpoints.check(Endpoint("j", judge.url, KEY))
+    assert isinstance(ask(judge)[0], Outcome)
 
 
 def test_no_secret_in_a_url_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
