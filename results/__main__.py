@@ -123,11 +123,11 @@ def report_command(args: argparse.Namespace) -> int:
     if args.check:
         stale = publish.stale(runs, out)
         sys.stderr.write(
-            "".join(f"error: {line}; report again without --check\n" for line in stale)
+            "".join(f"error: {on_one_line(line)}; report again without --check\n" for line in stale)
         )
         return 1 if stale else 0
     problems = publish.write(runs, out)
-    sys.stderr.write("".join(f"error: {line}\n" for line in problems))
+    sys.stderr.write("".join(f"error: {on_one_line(line)}\n" for line in problems))
     print(f"\nreport: {out / 'README.md'} and {out / publish.PAGE}")
     return 1 if problems else 0
 

@@ -34,6 +34,14 @@ SUCCESS = 7  # a rating from here up counts as a success
 # metrics of (log-likelihood, units): the mean log-perplexity per unit, in nats or bits
 PER_UNIT = {"word_perplexity": 1.0, "byte_perplexity": 1.0, "bits_per_byte": 1 / math.log(2)}
 LOG_LIKELIHOODS = ("perplexity",)  # of one log-likelihood a row: exp of minus its mean
+UNREADABLE = (  # what reading a row of another shape raises
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
 LARGEST = 1e100  # of a score
 NO_KEY = "each question stands alone, its document has no"
 SHARED_TEXT = ("passage", "context", "article", "paragraph", "document", "story")
@@ -156,7 +164,7 @@ def samples(results: Path) -> list[Row]:
     for task, file in files.items():
         found = [{**row, "task": task} for row in read_lines(file)]
         if found and "metrics" not in found[0]:
-            found = completed(found, content.get("results", {}).get(task, {}))
+            found = completed(found, figures_of(content, task))
         rows += found
     if not rows:
         refuse_packed(results.parent.glob("*.jsonl.*"))
@@ -164,6 +172,13 @@ def samples(results: Path) -> list[Row]:
             f"{results}: no samples_*_{stamp}.jsonl beside it; run lm_eval with --log_samples"
         )
     return rows
+
+
+def figures_of(results: dict[str, Any], task: str) -> Row:
+    """What a results file says of a task or group; {} where it says nothing."""
+    figures = results.get("results")
+    found = figures.get(task) if isinstance(figures, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def dated_files(folder: Path, stamp: str) -> dict[str, Path]:
@@ -256,7 +271,8 @@ def read_tables(file: Path, cluster_key: str | None = None) -> tuple[dict[str, S
         with readable(file, bench):
             tables[bench], warned = table(bench, rows, results, cluster_key)
             warnings += warned + unlike_figures(tables[bench], results)
-    for group in results.get("groups") or {}:
+    groups = results.get("groups")
+    for group in groups if isinstance(groups, dict) else ():
         with readable(file, group):
             warnings += add_group(group, tables, benches, results, cluster_key)
     return tables, warnings
@@ -267,7 +283,7 @@ def readable(file: Path, bench: str) -> Iterator[None]:
     """Raise InputError where samples are not of the shape that lm-eval gives them."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except UNREADABLE as error:
         reason = " ".join(str(error).split())
         raise InputError(
             f"{file}: samples of {bench} cannot be read ({type(error).__name__}: {reason})"
@@ -276,7 +292,7 @@ def readable(file: Path, bench: str) -> Iterator[None]:
 
 def unlike_figures(scores: Scores, results: dict[str, Any]) -> list[str]:
     """A warning for each metric whose figure in the results is not the mean over the samples."""
-    figures = (results.get("results") or {}).get(scores.bench) or {}
+    figures = figures_of(results, scores.bench)
     found = []
     for metric in scores.metrics:
         theirs, ours = figure(figures, metric), mean(scores, metric)
@@ -687,6 +703,8 @@ def gold(row: Row) -> str:
 def reply_text(row: Row) -> str:
     """What the model wrote, or which choice it found likeliest."""
     requests = row.get("resps") or [[""]]
+    if not isinstance(requests, list):
+        return str(requests)
     first = [
         request[0] if isinstance(request, list) and request else request for request in requests
     ]
@@ -694,7 +712,12 @@ def reply_text(row: Row) -> str:
         return str(first[0])
     try:
         likelihoods = [float(choice[0]) for choice in first]
-    except (TypeError, ValueError, LookupError):  # of a kind of request not known here
+    except (
+        TypeError,
+        ValueError,
+        LookupError,
+        OverflowError,
+    ):  # of a kind of request not known here
         return str(first)
     return f"choice {likelihoods.index(max(likelihoods))}"
 

@@ -95,7 +95,8 @@ def replies(path: Path, bench: str, metric: str, tasks: Collection[str] = ()) ->
     ]
     if not rows:
         raise InputError(f"{path}: no samples of {bench} for --flips")
-    return {reply.item: reply for reply in outputs.replies(rows, name)}
+    with outputs.readable(path, bench):
+        return {reply.item: reply for reply in outputs.replies(rows, name)}
 
 
 def headlines(pairs: Sequence[tuple[Path, Path]]) -> str:

@@ -564,6 +564,29 @@ def test_a_metric_without_any_score_is_not_passed_over(
         assert "no question has perplexity on both sides" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("resps", [7, [[[10**400]], [[1]]], [[[1, 2], 3], 4], {"a": 1}])
+def test_replies_of_another_shape_are_shown_or_named(
+    corpus: Path, resps: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in (corpus / "after").rglob("samples_*"):
+        rows = [json.loads(line) | {"resps": resps, "acc": 1.0} for line in file.open()]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["compare", str(corpus / "before"), str(corpus / "after"), "--flips"]) == 0
+    assert "lambada_local: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("part", ["results", "groups", "group_subtasks", "n-samples"])
+@pytest.mark.parametrize("value", [7, [7], "x", None])
+def test_results_with_a_part_of_another_shape_are_read_or_named(
+    corpus: Path, part: str, value: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    older(corpus / "after", stamped=True)
+    changed(corpus / "after", lambda results: results.update({part: value}))
+    code = main(["compare", str(corpus / "before"), str(corpus / "after")])
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert (code, len(errors)) in ((0, 0), (2, 1))
+
+
 def test_rows_in_another_order_are_the_same_questions(corpus: Path) -> None:
     (file,) = (corpus / "after").rglob("samples_drop_*")
     file.write_text("\n".join(reversed(file.read_text().splitlines())))

@@ -175,6 +175,17 @@ def test_check_notices_all_that_is_stale(
     assert stale == {"README.md", "figures/low-types.svg", "figures/high-types.svg"}
 
 
+def test_a_record_that_would_break_a_line_is_one_line(
+    results_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (results_folder / "runs/low/record.json").write_text('{"version": "9\\n\\u001b[31m"}')
+    for check in ([], ["--check"]):
+        assert main(["report", *check, "--results", str(results_folder)]) == 1
+        lines = capsys.readouterr().err.splitlines()
+        assert all(line.startswith("error: ") for line in lines)
+        assert not any("\x1b" in line for line in lines)
+
+
 def test_check_refuses_an_invalid_record(
     results_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -218,7 +229,7 @@ def test_a_mistyped_folder_of_runs_is_one_line_and_makes_nothing(
 ) -> None:
     assert main(["report", "--runs", str(tmp_path / "rnus")]) == 2
     assert capsys.readouterr().err == (
-        f"error: {tmp_path / 'rnus'}: no such folder of runs; name it with --runs\n"
+        f"error: {tmp_path / 'rnus'}: no such folder of runs\n"
     )
     assert list(tmp_path.iterdir()) == []
 
