@@ -50,7 +50,7 @@ def test_every_run_has_a_line_with_verdict_and_delta_first(results_folder: Path)
 def test_the_page_opens_with_the_best_run_its_verdict_and_its_cost(results_folder: Path) -> None:
     opening = (results_folder / "README.md").read_text().split("## All runs")[0]
     assert "Of 3 recipes the one that ends highest, in TAT-QA: exact match, %:" in opening
-    assert "**low**: beta 0.02." in opening
+    assert "**low**: loss sigmoid, beta 0.02, learning rate 5e-06, " in opening
     assert "- TAT-QA: exact match, %: better" in opening
     assert "One training seed: the verdict is about this adapter" in opening
     assert "Trained on 96 pairs in 0.2 minutes, on cpu." in opening
@@ -220,6 +220,7 @@ def test_figures_are_svg_that_hold_no_date_and_no_background(results_folder: Pat
 
 
 def test_no_run_yet_is_a_page_too(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
     assert main(["report", "--results", str(tmp_path)]) == 0
     assert "No run is recorded yet" in (tmp_path / "README.md").read_text()
 
@@ -228,9 +229,7 @@ def test_a_mistyped_folder_of_runs_is_one_line_and_makes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["report", "--runs", str(tmp_path / "rnus")]) == 2
-    assert capsys.readouterr().err == (
-        f"error: {tmp_path / 'rnus'}: no such folder of runs\n"
-    )
+    assert capsys.readouterr().err == f"error: {tmp_path / 'rnus'}: no such folder of runs\n"
     assert list(tmp_path.iterdir()) == []
 
 
