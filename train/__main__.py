@@ -110,21 +110,36 @@ def parser() -> argparse.ArgumentParser:
 
 
 def overrides(rest: Sequence[str]) -> dict[str, Any]:
-    """`--field value` and `--field=value` as a mapping, values read as YAML. Raises RecipeError."""
+    """`--field value` and `--field=value` as a mapping, values read as YAML. Raises RecipeError.
+
+    Several values are a list, as with TRL: `--lora_target_modules q_proj v_proj`.
+    """
     mapping: dict[str, Any] = {}
-    words = [
-        word for item in rest for word in (item.split("=", 1) if item.startswith("--") else [item])
-    ]
-    while words:
-        name = words.pop(0)
-        if not name.startswith("--") or not words:
-            raise RecipeError(f"command line: expected --field value, found `{name}`")
+    for name, words in given(rest):
         try:
-            mapping[name[2:]] = read_yaml(words.pop(0))
+            values = [read_yaml(word) for word in words]
         except yaml.YAMLError as error:
             problem = f"the value of {name} is not YAML: {one_line(error)}"
             raise RecipeError(f"command line: {problem}") from None
+        mapping[name.removeprefix("--")] = values[0] if len(values) == 1 else values
     return mapping
+
+
+def given(rest: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Each option of the command line with the words after it. Raises RecipeError."""
+    found: list[tuple[str, list[str]]] = []
+    for item in rest:
+        if item.startswith("--"):
+            name, equals, value = item.partition("=")
+            found.append((name, [value] if equals else []))
+        elif found:
+            found[-1][1].append(item)
+        else:
+            raise RecipeError(f"command line: expected --field value, found `{item}`")
+    for name, words in found:
+        if not words:
+            raise RecipeError(f"command line: expected --field value, found `{name}`")
+    return found
 
 
 def quiet_libraries() -> None:

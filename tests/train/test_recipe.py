@@ -250,6 +250,15 @@ def test_a_recipe_written_out_is_read_back_the_same(tmp_path: Path) -> None:
     assert load(tmp_path / "r.yaml") == recipe
 
 
+def test_several_words_are_a_list_as_with_trl() -> None:
+    words = ["--lora_target_modules", "q_proj", "v_proj", "--beta", "0.2", "--loss_type=sigmoid"]
+    assert overrides([*words, "sft"]) == {
+        "lora_target_modules": ["q_proj", "v_proj"],
+        "beta": 0.2,
+        "loss_type": ["sigmoid", "sft"],
+    }
+
+
 def test_overrides() -> None:
     given = [
         "--beta",
