@@ -20,6 +20,7 @@ from train.trainer.config import compute_dtype
 
 RECORDED = 1.5  # recorded CUDA graphs hold memory beside the passes they were recorded from
 USABLE = 0.85  # share of the free memory that the estimate may fill
+DENSE_MASK = 8  # bytes for each pair of tokens, where FlexAttention cannot be had
 CPU_MICRO = 8  # pairs; more only makes the dense attention mask larger
 
 
@@ -40,9 +41,26 @@ def micro_batch(recipe: Recipe, rows: Sequence[TokenPair]) -> int:
         )
     sizes = divisors(share)
     if not torch.cuda.is_available():
-        return next(n for n in sizes if n <= CPU_MICRO)
+        return fitting_on_cpu(recipe, rows, [n for n in sizes if n <= CPU_MICRO])
     free = USABLE * torch.cuda.mem_get_info()[0]
     return next((n for n in sizes if memory(recipe, rows, n) <= free), 1)
+
+
+def fitting_on_cpu(recipe: Recipe, rows: Sequence[TokenPair], sizes: Sequence[int]) -> int:
+    """The first of the sizes whose estimate the machine's memory holds, whatever else it holds now.
+
+    Raises RecipeError where none does: the system would end the run without a word.
+    """
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for micro in sizes:
+        needed = memory(recipe, rows, micro)
+        if needed <= total:
+            return micro
+    longest = max(row.length for row in rows)
+    raise RecipeError(
+        f"memory: about {needed / 2**30:.0f} GiB are needed for a pair of {longest:,} tokens, the "
+        f"machine has {total / 2**30:.0f}; set max_length"
+    )
 
 
 def divisors(share: int) -> list[int]:
@@ -90,7 +108,9 @@ def memory(recipe: Recipe, rows: Sequence[TokenPair], micro: int) -> float:
     )
     recorded = recipe.share_prefixes and recipe.memory == "fast" and torch.cuda.is_available()
     activations = tokens * (kept + layer) * (RECORDED if recorded else 1)
-    return float(weights + 16 * trained + activations)
+    masked = recipe.share_prefixes and not torch.cuda.is_available()
+    dense = DENSE_MASK * tokens**2 if masked else 0
+    return float(weights + 16 * trained + activations + dense)
 
 
 def micro_batches(

@@ -46,7 +46,7 @@ EQUAL = (
     "olmo3",
     "smollm3", "granite", "cohere2", "starcoder2", "gpt_neox", "stablelm", "glm4", "exaone4",
     "helium",
-    "gpt2", "mixtral", "qwen3_moe", "gpt_oss",
+    "gpt2", "mixtral", "qwen3_moe", "gpt_oss", "deepseek_v3", "nemotron", "ministral",
 )  # fmt: skip
 REFUSED = ("mamba", "qwen3_next", "bert", "bloom", "bart", "phimoe", "megatron-bert")
 
@@ -65,18 +65,15 @@ def tiny_config(model_type: str) -> Any:
     """
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    kind = CONFIG_MAPPING[model_type]
-    defaults = kind()
-    fields: dict[str, Any] = {}
-    for name, size in SIZES.items():
-        value = getattr(defaults, name, None)
-        if value is not None and not isinstance(value, (list, tuple)):
-            fields[name] = size
-    for name in vars(defaults):
-        if re.search("drop", name) and isinstance(getattr(defaults, name), float):
-            fields[name] = 0.0
-    if "qk_rope_head_dim" in fields:  # the head's size follows from its parts
-        fields.pop("head_dim", None)
+    return shrunk(CONFIG_MAPPING[model_type])
+
+
+UNSET = ("num_key_value_heads", "head_dim", "num_experts_per_tok")  # None, and needed by some
+
+
+def shrunk(kind: Any) -> Any:
+    """A small configuration of a class, with small ones of its parts."""
+    fields = small_fields(kind)
     for _ in range(6):
         try:
             return kind(**fields)
@@ -86,7 +83,29 @@ def tiny_config(model_type: str) -> Any:
                 raise
             for name in rejected:
                 del fields[name]
-    raise ValueError(f"{model_type}: no small configuration")
+    raise ValueError(f"{kind.__name__}: no small configuration")
+
+
+def small_fields(kind: Any) -> dict[str, Any]:
+    """The sizes that a class has among its fields, small, and its dropout, off."""
+    defaults = kind()
+    fields: dict[str, Any] = {}
+    for name, size in SIZES.items():
+        value = getattr(defaults, name, None)
+        unset = value is None and name in UNSET and hasattr(defaults, name)
+        if unset or (value is not None and not isinstance(value, (list, tuple))):
+            fields[name] = size
+    for name in vars(defaults):
+        if re.search("drop", name) and isinstance(getattr(defaults, name), float):
+            fields[name] = 0.0
+    for name in kind.sub_configs:
+        part = getattr(defaults, name, None)
+        if part is not None:
+            fields[name] = shrunk(type(part))
+    if "qk_rope_head_dim" in fields:  # latent attention: a head's size follows from its parts
+        fields.pop("head_dim", None)
+        fields["num_key_value_heads"] = fields["num_attention_heads"]
+    return fields
 
 
 def tiny_model(model_type: str) -> Any:

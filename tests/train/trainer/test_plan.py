@@ -1,11 +1,14 @@
 """What a run is said to take: the tokens that sharing saves, by hand."""
 
+import os
 from pathlib import Path
+
+import pytest
 
 from train.pairs.pair import Pair
 from train.pairs.tokens import TokenPair
-from train.recipe import Recipe
-from train.trainer.plan import computed_tokens, sharing
+from train.recipe import Recipe, RecipeError
+from train.trainer.plan import computed_tokens, memory, micro_batch, sharing
 
 
 def row(context: str, prompt: list[int], chosen: list[int], rejected: list[int]) -> TokenPair:
@@ -31,3 +34,20 @@ def test_sharing_is_told_in_tokens_of_an_epoch(mini: Path) -> None:
     assert sharing(recipe, ROWS, 4) == "28 with every prompt twice, 14 computed (2.0 to 1)"
     apart = recipe.model_copy(update={"share_prefixes": False})
     assert sharing(apart, ROWS, 4) == "28 with every prompt twice, 36 computed (0.8 to 1)"
+
+
+def test_a_prompt_too_long_for_the_machine_is_refused(
+    mini: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """45,000 tokens took 20 GiB of a dense mask, until the system ended the run."""
+    recipe = Recipe(model_name_or_path=str(mini), effective_batch_size=4)
+    rows = [row("a", [n] * 20_000, [5], [6]) for n in range(4)]
+    needed = memory(recipe, rows, 1)
+    pages = needed / os.sysconf("SC_PAGE_SIZE")
+    own = os.sysconf
+    monkeypatch.setattr(os, "sysconf", lambda name: pages if name == "SC_PHYS_PAGES" else own(name))
+    assert micro_batch(recipe, rows[:1] * 4) == 4
+    assert micro_batch(recipe, rows) == 1
+    pages /= 2
+    with pytest.raises(RecipeError, match=r"needed for a pair of 20,001 tokens.*set max_length"):
+        micro_batch(recipe, rows)
