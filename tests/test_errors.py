@@ -132,6 +132,7 @@ LIGHT = {
     "a batch of none": Mistake("run good.yaml --runs r --batch-size 0", 2, "--batch-size"),
     "a sweep without data": Mistake("run good.yaml --runs r", 2, "no-such-folder", NO_DATA),
     "runs into a file": Mistake("run good.yaml --runs a-file", 2, "--runs: a-file is no folder"),
+    "runs below a file": Mistake("run good.yaml --runs a-file/b/c", 2, "--runs: a-file is no f"),
     "its report into a file": Mistake("run good.yaml --runs r --report a-file", 2, "--report: a-f"),
     "a run named as the report": Mistake(
         "run tatqa-report.yaml --runs r --dry-run", 2, "'tatqa-report'", SYNTHETIC

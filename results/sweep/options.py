@@ -219,8 +219,9 @@ def check_judge_answers() -> None:
 def check_folders(args: argparse.Namespace) -> None:
     """Raise InputError if a file, or a link to nothing, lies where a folder is to be."""
     for option, folder in (("--runs", args.runs), ("--report", args.report)):
-        if folder and not folder.is_dir() and (folder.exists() or folder.is_symlink()):
-            raise InputError(f"{option}: {folder} is no folder; name another")
+        for path in [folder, *folder.parents] if folder else []:
+            if not path.is_dir() and (path.exists() or path.is_symlink()):
+                raise InputError(f"{option}: {path} is no folder; name another")
 
 
 def check_data() -> None:
