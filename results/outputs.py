@@ -411,7 +411,7 @@ def group_weights(parts: Sequence[Scores], metric: str, figures: Row) -> dict[st
     if is_close(theirs, by_question):
         return dict.fromkeys(means, 1.0)
     if is_close(theirs, sum(known) / len(known)):
-        return {name: total / size / len(sizes) for name, size in sizes.items()}
+        return {name: 1 / size for name, size in sizes.items()}
     return None
 
 
