@@ -345,6 +345,8 @@ def test_a_group_that_weighs_its_tasks_equally_and_one_inside() -> None:
     inner = rows["group", "by_task_local::inner_local"]
     assert (inner.before, inner.n) == (pytest.approx(0.541667, abs=1e-6), 13)
     assert "by_task_local::inner_local" not in found
+    inside = sides[0]["by_task_local::inner_local"]
+    assert outputs.mean(inside, "acc") == pytest.approx(0.541667, abs=1e-6)
     # the group has no acc_norm: its tasks keep tables of their own
     assert {"small_local", "large_local", "third_local"} <= found.keys()
     assert sides[0]["by_task_local"].higher_is_better == {"acc": True}
