@@ -87,15 +87,7 @@ def _dataset(source: str) -> Iterator[Any]:
 
 def _pair(row: Any, n: int) -> Pair:
     """One row as a pair, whose facts it may state (uid, answer_type, kind). Raises _Unusable."""
-    if isinstance(row, list):
-        raise _Unusable("one object a line is wanted, not one array")
-    if not isinstance(row, dict):
-        raise _Unusable("not an object with prompt, chosen and rejected")
-    if row.get("chat_template_kwargs") not in (None, THINKING_OFF):
-        raise _Unusable("chat_template_kwargs other than enable_thinking: false are not supported")
-    for name in ("tools", "image", "images"):
-        if row.get(name):
-            raise _Unusable(f"{name} are not supported")
+    _refuse_other_formats(row)
     chosen, rejected = _side(row, "chosen"), _side(row, "rejected")
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise _Unusable("chosen and rejected are of two formats")
@@ -116,6 +108,25 @@ def _pair(row: Any, n: int) -> Pair:
         rejected=replies[1],
         plain_text=isinstance(prompt, str),
     )
+
+
+def _refuse_other_formats(row: Any) -> None:
+    """Raise _Unusable for what is no row, or has columns that are not supported."""
+    if isinstance(row, list):
+        raise _Unusable("one object a line is wanted, not one array")
+    if not isinstance(row, dict):
+        raise _Unusable("not an object with prompt, chosen and rejected")
+    if row.get("chat_template_kwargs") not in (None, THINKING_OFF):
+        raise _Unusable("chat_template_kwargs other than enable_thinking: false are not supported")
+    for name in ("tools", "image", "images"):
+        if row.get(name):
+            raise _Unusable(f"{name} are not supported")
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # of "\ud800" without its other half, which no tokenizer takes
+        raise _Unusable("a text has half a character (a lone surrogate)") from None
+    except TypeError:
+        pass  # a dataset's own types in columns that nobody reads
 
 
 def _side(row: dict[str, Any], name: str) -> Side:

@@ -1,9 +1,9 @@
 """Before anything is trained: one small batch, plainly and with shared prefixes, compared.
 
 Refusing by what a model says of itself (support.py) cannot know every architecture; this computes.
-The two shortest rows through a dense mask show whether a model takes positions and masks as a trie
-needs them, in two small passes that compile nothing. Windows longer than those rows, FlexAttention
-and recorded graphs are left to the tests.
+The two shortest rows, cut, through a dense mask show whether a model takes positions and masks as a
+trie needs them, in two small passes that compile nothing. Windows longer than those rows,
+FlexAttention and recorded graphs are left to the tests.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,6 +18,9 @@ from train.sharing.support import dense_kernel
 
 Batch = dict[str, Any]
 PAIRS = 2
+LONGEST = (
+    256  # tokens of a prompt or reply that are compared; plain attention grows with the square
+)
 # How far log-probabilities and gradients may be apart, as a share of their size: rounding alone.
 TOLERANCE = {torch.float32: (1e-4, 1e-3), torch.bfloat16: (0.05, 0.3), torch.float16: (0.02, 0.2)}
 
@@ -85,9 +88,15 @@ def log_probs_and_gradient(model: torch.nn.Module, batch: Batch) -> tuple[Tensor
 
 
 def small_batch(examples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The shortest pair, and the one next to it by length: the plain pass costs little."""
+    """The shortest pair, and the one next to it by length, cut: the plain pass costs little."""
 
     def length(example: dict[str, Any]) -> int:
         return len(example["prompt_ids"]) + len(example["chosen_ids"])
 
-    return sorted(examples, key=length)[:PAIRS]
+    batch = []
+    for example in sorted(examples, key=length)[:PAIRS]:
+        cut = {
+            name: example[name][:LONGEST] for name in ("prompt_ids", "chosen_ids", "rejected_ids")
+        }
+        batch.append({**example, **cut})
+    return batch

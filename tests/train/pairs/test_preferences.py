@@ -116,6 +116,7 @@ def test_a_row_that_is_read_and_written_stays_the_same(tmp_path: Path) -> None:
         ({**CHAT, "chosen": [assistant("a"), assistant("b")]}, "chosen is not one message"),
         ({"chosen": "a", "rejected": "b"}, "there is no prompt, and chosen and rejected"),
         ({**CHAT, "tools": ["t"]}, "tools are not supported"),
+        ({**EXPLICIT, "chosen": "\ud800"}, "a text has half a character"),
         ({**CHAT, "images": ["i"]}, "images are not supported"),
         ({**CHAT, "chat_template_kwargs": {"enable_thinking": True}}, "chat_template_kwargs other"),
     ],

@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from trl.trainer.dpo_trainer import DataCollatorForPreference, add_fused_lm_head
 
 from train.sharing.layout import SharingError
-from train.sharing.preflight import preflight
+from train.sharing.preflight import preflight, small_batch
 
 EXAMPLES = [
     {"prompt_ids": [5, 6, 7, i], "chosen_ids": [8, 2], "rejected_ids": [9, 3, 2]} for i in (1, 4)
@@ -84,3 +84,15 @@ def test_a_run_is_refused_before_its_first_pass(
     assert not (tmp_path / "out").exists()
     words = [str(recipe_file), "--output_dir", str(tmp_path / "out"), "--max_pairs", "8"]
     assert main([*words, "--share_prefixes", "false"]) == 0
+
+
+def test_long_rows_are_cut() -> None:
+    """Plainly, 27,000 tokens of one row took more memory than the machine had."""
+    row = {"prompt_ids": [1] * 9000, "chosen_ids": [2] * 900, "rejected_ids": [3], "beta": 0.1}
+    (short,) = small_batch([row])
+    assert [len(short[name]) for name in ("prompt_ids", "chosen_ids", "rejected_ids")] == [
+        256,
+        256,
+        1,
+    ]
+    assert short["beta"] == 0.1
