@@ -62,7 +62,7 @@ def add_recipe_options(run: argparse.ArgumentParser) -> None:
         "--rounds",
         type=positive,
         default=0,
-        help="recipes with strategy: mined and no samples of their own: sample replies, train on"
+        help="recipes with strategy: mined whose samples are not there: sample replies, train on"
         " from the adapter before, score, this many times (needs --server)",
     )
     run.add_argument(
@@ -182,7 +182,9 @@ def check_rounds(found: Sequence[recipes.Recipe], server: str | None) -> None:
     if not server:
         raise InputError("--rounds samples replies through a server: give --server vllm or a URL")
     if not any(recipe.samples_itself for recipe in found):
-        raise InputError("--rounds: no recipe here has strategy: mined without samples")
+        raise InputError(
+            "--rounds: no recipe here has strategy: mined and samples that are not there"
+        )
 
 
 def check_judge(args: argparse.Namespace) -> None:

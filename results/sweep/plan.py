@@ -12,6 +12,8 @@ from results.sweep.commands import Scored, Settings
 from results.sweep.recipes import Recipe
 from results.sweep.stages import Stage
 
+ADAPTER = "adapter_model.safetensors"
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -50,7 +52,7 @@ class Plan:
     @property
     def adapter(self) -> str:
         """The file of its adapter."""
-        return str(self.folder / "adapter_model.safetensors")
+        return str(self.folder / ADAPTER)
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ def sweep(
     rounds: Rounds | None = None,
 ) -> list[Plan]:
     """Plans in the order of work, each base before its first run. Raises InputError."""
+    recipes = [beside(recipe, recipes, runs) for recipe in recipes]
     plans: dict[Path, Plan] = {}
     for recipe in recipes:
         base = base_plan(recipe, settings, runs)
@@ -85,12 +88,28 @@ def sweep(
     return list(plans.values())
 
 
+def beside(recipe: Recipe, recipes: Sequence[Recipe], runs: Path) -> Recipe:
+    """The recipe, training on from the run of that name in `runs` if its init_adapter is nowhere.
+
+    The shipped recipes name a run of the project's own folder, which another sweep has elsewhere.
+    """
+    if recipe.init_adapter is None or (Path(recipe.init_adapter) / ADAPTER).is_file():
+        return recipe
+    here = runs / Path(recipe.init_adapter).name
+    if here == Path(recipe.init_adapter):
+        return recipe
+    made = any(runs / other.name == here for other in recipes)
+    if not made and not (here / ADAPTER).is_file():
+        return recipe
+    return replace(recipe, found_adapter=str(here))
+
+
 def check_adapters(recipes: Sequence[Recipe], made: Sequence[str]) -> None:
     """Raise InputError if a recipe trains on from an adapter that is not there nor will be made."""
     for recipe in recipes:
         if recipe.init_adapter is None:
             continue
-        weights = Path(recipe.init_adapter) / "adapter_model.safetensors"
+        weights = Path(recipe.init_adapter) / ADAPTER
         if str(weights) not in made and not weights.is_file():
             raise InputError(
                 f"{recipe.path}: init_adapter: no adapter in {recipe.init_adapter}, and no run"
@@ -171,9 +190,9 @@ def round_plan(
     more = ["--samples", json.dumps(files)]
     if init:
         more += ["--init_adapter", str(init)]
-    train = commands.training(recipe, folder, memory, more)
+    train = commands.training(replace(recipe, found_adapter=None), folder, memory, more)
     reads = [*train.inputs, *(str(stage.output) for stage in samples)]
-    if init:
-        reads.append(str(init / "adapter_model.safetensors"))
+    if init and str(init / ADAPTER) not in reads:
+        reads.append(str(init / ADAPTER))
     plan = run_plan(folder, recipe, base, settings, memory)
     return replace(plan, sampled=sampled, samples=samples, train=replace(train, inputs=reads))

@@ -3,6 +3,7 @@
 """
 
 import difflib
+import glob
 import json
 import re
 from collections.abc import Iterable
@@ -29,6 +30,7 @@ class Recipe:
     path: Path
     changes: tuple[str, ...]  # "field=value"
     fields: dict[str, Any]
+    found_adapter: str | None = None  # where init_adapter is, if not where the file says
 
     @property
     def name(self) -> str:
@@ -59,12 +61,15 @@ class Recipe:
     @property
     def init_adapter(self) -> str | None:
         """The adapter that it trains on from, if any."""
-        return self.fields.get("init_adapter")
+        return self.found_adapter or self.fields.get("init_adapter")
 
     @property
     def samples_itself(self) -> bool:
-        """Whether it learns from sampled replies that it does not name: those of its rounds."""
-        return self.fields.get("strategy") == "mined" and not self.fields.get("samples")
+        """Whether it learns from sampled replies that are not there: those of its rounds."""
+        if self.fields.get("strategy") != "mined":
+            return False
+        patterns = self.fields.get("samples") or []
+        return not any(glob.glob(str(pattern), recursive=True) for pattern in patterns)
 
     def arguments(self) -> list[str]:
         """The recipe for `python -m train`: the file and what was changed."""
@@ -72,6 +77,8 @@ class Recipe:
         for change in self.changes:
             name, _, value = change.partition("=")
             words += [f"--{name}", value]
+        if self.found_adapter:
+            words += ["--init_adapter", self.found_adapter]
         return words
 
 

@@ -156,6 +156,32 @@ def test_rounds_sample_train_on_and_score(recipes: list[Path]) -> None:
     assert first.adapter in second.reads
 
 
+def test_an_adapter_of_the_projects_folder_is_found_among_these_runs(recipes: list[Path]) -> None:
+    """As the shipped recipes name it, with and without rounds, and where samples are not there."""
+    named = "init_adapter: results/runs/beta_0.02\nsamples: ['results/samples/**/*.jsonl']\n"
+    Path("mined.yaml").write_text(f"model_name_or_path: {BASE}\nstrategy: mined\n{named}")
+    there = Path("results/runs/beta_0.02")  # a committed record, without weights
+    there.mkdir(parents=True)
+    (there / "record.json").write_text("{}")
+    read = [recipe_files.read(path) for path in (recipes[0], Path("mined.yaml"))]
+    assert read[1].samples_itself
+    for rounds, name in ((Rounds(0), "mined"), (Rounds(1), "mined-round1")):
+        plan = sweep(read, Settings(backend="served"), Path("r"), rounds=rounds)[-1]
+        assert plan.folder == Path("r") / name
+        assert plan.train is not None
+        words = plan.train.arguments
+        assert words.count("--init_adapter") == 1
+        assert words[words.index("--init_adapter") + 1] == "r/beta_0.02"
+        assert plan.reads >= {"r/beta_0.02/adapter_model.safetensors"}
+    (there / "adapter_model.safetensors").write_bytes(b"w")
+    Path("results/samples").mkdir()
+    Path("results/samples/some.jsonl").write_text("")
+    plan = sweep(read, Settings(backend="served"), Path("r"))[-1]
+    assert plan.train is not None
+    assert "--init_adapter" not in plan.train.arguments
+    assert not read[1].samples_itself
+
+
 def test_what_is_used_is_made_first(recipes: list[Path]) -> None:
     """Whoever makes it: a task that another worker holds stays on the list."""
     recipes[0].write_text(recipes[0].read_text() + "load_in_4bit: true\n")
