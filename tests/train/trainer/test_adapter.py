@@ -74,6 +74,7 @@ def test_a_supervised_run_and_dpo_on_from_it(
         "imports",
         "pairs",
         "tokenize",
+        "plan",
         "load",
         "reference",
         "compile",
