@@ -1,7 +1,11 @@
 """The sections of the report, from collected runs: what a reader needs first, then everything."""
 
 import math
+import multiprocessing
+import os
+import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 from results.compare import HEADER, MEASURES, Row, p_value
@@ -34,6 +38,8 @@ FIELDS = {
 }
 FORMAT = ("em_strict", "parsed")  # shown beside exact match
 MOST_FIELDS = 8  # recipe fields in a sentence
+FEW_RUNS = 4  # drawn one after the other
+MOST_DRAWERS = 4  # processes, each with the records in memory
 MOST_NAMES = 6  # runs in a sentence
 
 
@@ -46,7 +52,7 @@ def blocks(found: list[Run], problems: list[str], own: bool) -> Iterator[Block]:
         "between": between(found),
         "beta": beta_section(found) if own else [],
         "log": log_section() if own else [],
-        "runs": [block for run in found for block in section(run)],
+        "runs": run_sections(found),
     }
     facts = {
         "level": f"{100 * (1 - ALPHA):.0f} %",
@@ -352,7 +358,22 @@ def between_table(field: str, pairs: Sequence[Between]) -> list[list[str]]:
     return lines
 
 
-def section(run: Run) -> Iterator[Block]:
+def run_sections(found: list[Run]) -> Iterator[Block]:
+    """Every run's own section."""
+    for run, figures_of_run in zip(found, drawn(found), strict=True):
+        yield from section(run, figures_of_run)
+
+
+def drawn(found: list[Run]) -> list[list[Block]]:
+    """Every run's figures, drawn on several cores: that is most of a report's time."""
+    if len(found) < FEW_RUNS or sys.platform != "linux":
+        return [drawings(run) for run in found]
+    workers = min(MOST_DRAWERS, os.cpu_count() or 1)
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
+        return list(pool.map(drawings, found))
+
+
+def section(run: Run, figures_of_run: list[Block]) -> Iterator[Block]:
     """A run's own section: verdict, origin, replies, figures, tables, commands."""
     yield "h3", run.name
     for bench in run.rows:
@@ -360,7 +381,7 @@ def section(run: Run) -> Iterator[Block]:
     for sentence in cautions(run):
         yield "li", sentence
     yield "p", origin(run)
-    yield from drawings(run)
+    yield from figures_of_run
     for rows in run.rows.values():
         yield from bench_tables(rows)
     examples = [example_cells(e) for record in run.records[:1] for e in record.examples]
@@ -411,21 +432,25 @@ def origin(run: Run) -> str:
     )
 
 
-def drawings(run: Run) -> Iterator[Block]:
+def drawings(run: Run) -> list[Block]:
     """The run's figures."""
+    found: list[Block] = []
     name = file_name(run.name)
     for bench in run.tatqa:
         by_type = run.groups(bench, "answer_type")
         if by_type:
             drawing = figures.by_group(by_type, f"{run.name}, {by_type[0].title}")
             file = f"{name}-types.svg" if bench == "tatqa" else f"{name}-{bench}-types.svg"
-            yield "figure", (file, "exact match by answer type, before and after", drawing)
+            title = "exact match by answer type, before and after"
+            found.append(("figure", (file, title, drawing)))
     drawing = figures.training(run.training.history, run.name)
-    yield "figure", (f"{name}-training.svg", "loss and rewards by step", drawing)
+    found.append(("figure", (f"{name}-training.svg", "loss and rewards by step", drawing)))
     rows = run.groups("mtbench", "category")
     if len(rows) > 2:
         drawing = figures.radar(rows, rows[0].bench)
-        yield "figure", (f"{name}-radar.svg", "rating by category, before and after", drawing)
+        title = "rating by category, before and after"
+        found.append(("figure", (f"{name}-radar.svg", title, drawing)))
+    return found
 
 
 def log_section() -> Iterator[Block]:
