@@ -88,10 +88,9 @@ def test_ctrl_c_stops_in_one_line_and_the_next_call_goes_on(
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 1, errors
-    assert (
-        errors.splitlines()[-1]
-        == "error: stopped; what is done is kept, the same command goes on from there"
-    )
+    last = errors.splitlines()[-1]
+    stopped = "error: stopped; what is done is kept, the same command goes on from there"
+    assert last == stopped, errors
     assert "results/" not in errors.partition("error:")[2]
     done = subprocess.run(
         sweep_command(recipes[:1], "r"), env=stand_ins, capture_output=True, text=True
