@@ -15,6 +15,7 @@ CONCURRENT = 512  # requests in flight; vLLM runs at most 1024 on one H100 at on
 RETRIES = 3
 REQUEST_SECONDS = 600
 FIRST_SEED = 1
+ADAPTER = "adapter_model.safetensors"  # an adapter's weights, in its run's folder
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Scored:
         """What its scores depend on."""
         if self.adapter is None:
             return [self.base]
-        return [self.base, str(self.adapter / "adapter_model.safetensors")]
+        return [self.base, str(self.adapter / ADAPTER)]
 
 
 def scoring(model: Scored, settings: Settings) -> list[Stage]:
@@ -153,7 +154,7 @@ def training(recipe: Recipe, folder: Path, memory: str | None, more: list[str]) 
     arguments += ["--output_dir", str(folder)]
     inputs = [str(recipe.path), recipe.base]
     if recipe.init_adapter and "--init_adapter" not in more:
-        inputs.append(str(Path(recipe.init_adapter) / "adapter_model.safetensors"))
+        inputs.append(str(Path(recipe.init_adapter) / ADAPTER))
     return Stage(folder, "train", arguments, inputs, folder / "train.json")
 
 

@@ -8,11 +8,9 @@ from typing import Any
 
 from results import InputError
 from results.sweep import commands, stages
-from results.sweep.commands import Scored, Settings
+from results.sweep.commands import ADAPTER, Scored, Settings
 from results.sweep.recipes import Recipe
 from results.sweep.stages import Stage
-
-ADAPTER = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
