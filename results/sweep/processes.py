@@ -66,8 +66,7 @@ def call(commands: Sequence[tuple[list[str], Path | None]], bars: bool = True) -
 def load_ahead(number: int) -> None:
     """Let so many programs of training load their libraries and wait for their options.
 
-    They end when the thread that calls this does (`MODULE`), or with `stop_all`. In a session of
-    their own: a Ctrl-C in the terminal is told to them by this program.
+    They end when the thread that calls this does (`MODULE`), or with `stop_all`.
     """
     while len(SPARE) < number:
         command = [*OURS, str(os.getpid()), str(ROOT), "train", "-"]
@@ -102,11 +101,13 @@ def stop_all() -> None:
 def start(arguments: list[str], log: Path | None, bars: bool = True) -> "subprocess.Popen[bytes]":
     """Start `python -m ARGUMENTS`, which ends at the latest when this program does.
 
-    What a scorer prints beside its bars goes to the log.
+    What a scorer prints beside its bars goes to the log. In a session of its own: a Ctrl-C in the
+    terminal is for this program, which tells its commands to stop. A Python that is hit by one
+    while it starts dies with words of its own in the middle of ours.
     """
     command = [*OURS, str(os.getpid()), str(ROOT), *arguments]
     if log is None or not is_logged(arguments):
-        return subprocess.Popen(command, env=environment())
+        return subprocess.Popen(command, env=environment(), start_new_session=True)
     return LoggedProcess(command, environment(), log, bars)
 
 

@@ -42,7 +42,13 @@ class LoggedProcess(subprocess.Popen[bytes]):
         self.file = log.open("ab")
         self.begin = self.file.tell()
         output = subprocess.PIPE
-        super().__init__(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        super().__init__(
+            command,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
         self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
 

@@ -1,10 +1,13 @@
 """Commands of a sweep: training's program is loaded ahead and does just what it is told."""
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from results.sweep import processes
+from results.sweep.terminal import LoggedProcess
 
 
 @pytest.fixture(autouse=True)
@@ -51,3 +54,19 @@ def test_a_program_that_is_told_nothing_ends_without_a_word(
     waiting.communicate()  # closes its standard input, as the end of the sweep does
     assert waiting.returncode == 0
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_ctrl_c_in_the_terminal_does_not_reach_the_commands(tmp_path: Path) -> None:
+    """They are told to stop by this program; see `processes.start`."""
+    plain = processes.start(["train", "-"], None)
+    logged = processes.start(["tatqa_task", "include-path"], tmp_path / "log")
+    assert isinstance(logged, LoggedProcess)
+    processes.load_ahead(1)
+    started = [plain, logged, *processes.SPARE]
+    try:
+        groups = [os.getpgid(process.pid) for process in started]
+        assert groups == [process.pid for process in started]
+        assert os.getpgid(0) not in groups
+    finally:
+        for process in started:
+            processes.stop(process)
