@@ -358,27 +358,46 @@ def add_group(
     known = {metric: found for metric, found in weights.items() if found is not None}
     if len(task_of) != len(pooled.item) or not known:
         return [f"{group}: its figure is no mean over its tasks' questions, no row for the group"]
-    labels = {"task": [task_of[item] for item in pooled.item]}
-    if any(found != [name] for name, found in children.items()):
-        child_of = {task: name for name, found in children.items() for task in found}
-        labels = {"group": [child_of[task] for task in labels["task"]], **labels}
     tables[group] = pooled.model_copy(
         update={
-            "groups": labels,
+            "groups": group_labels(pooled, task_of, children),
             "metrics": {metric: pooled.metrics[metric] for metric in known},
-            "weights": {
-                metric: [found[task] for task in labels["task"]]
-                for metric, found in known.items()
-                if len(set(found.values())) > 1
-            },
-            "higher_is_better": {
-                metric: better
-                for metric, better in parts[0].higher_is_better.items()
-                if metric in known and all(p.higher_is_better.get(metric) == better for p in parts)
-            },
+            "weights": unequal([task_of[item] for item in pooled.item], known),
+            "higher_is_better": agreed(parts, known),
         }
     )
     return []
+
+
+def group_labels(
+    pooled: Scores, task_of: dict[str, str], children: dict[str, list[str]]
+) -> dict[str, list[str]]:
+    """The task of every question of a group, and before it its group where some are in one."""
+    labels = [task_of[item] for item in pooled.item]
+    if all(found == [name] for name, found in children.items()):
+        return {"task": labels}
+    child_of = {task: name for name, found in children.items() for task in found}
+    return {"group": [child_of[task] for task in labels], "task": labels}
+
+
+def unequal(labels: list[str], known: dict[str, dict[str, float]]) -> dict[str, list[float]]:
+    """The weights of a group's questions, by metric, where they differ from task to task."""
+    found = {}
+    for metric, of_task in known.items():
+        if len(set(of_task.values())) > 1:
+            found[metric] = [of_task[task] for task in labels]
+    return found
+
+
+def agreed(parts: Sequence[Scores], metrics: Iterable[str]) -> dict[str, bool]:
+    """The directions of these metrics, as far as all tasks of a group say the same."""
+    found = {}
+    for metric in metrics:
+        said = {part.higher_is_better.get(metric) for part in parts}
+        direction = said.pop() if len(said) == 1 else None
+        if direction is not None:
+            found[metric] = direction
+    return found
 
 
 def subtasks(group: str, results: dict[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from results import InputError, compare, outputs
+from results import InputError, compare, outputs, record
 from results.__main__ import main
 
 CORPUS = Path(__file__).parent / "lm_eval_outputs"
@@ -667,3 +667,12 @@ def test_lm_evals_own_seeds_are_read() -> None:
         "random_seed": 0,
         "torch_seed": 1234,
     }
+
+
+def test_a_group_has_a_direction_only_where_all_its_tasks_say_the_same() -> None:
+    def part(**directions: bool) -> record.Scores:
+        return record.Scores.model_construct(higher_is_better=directions)
+
+    parts = [part(acc=True, loss=False, odd=True), part(acc=True, loss=False, odd=False)]
+    assert outputs.agreed(parts, ["acc", "loss", "odd", "unknown"]) == {"acc": True, "loss": False}
+    assert outputs.agreed([part(acc=True), part()], ["acc"]) == {}
