@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
@@ -53,6 +54,53 @@ def test_what_is_not_plain_greedy_decoding_is_left_to_hf(
 ) -> None:
     monkeypatch.setattr(HFLM, "generate_until", lambda self, asked, quiet=False: ["hf"])
     assert models[1].generate_until(requests(**settings)) == ["hf"]
+
+
+class TooLarge:
+    """`_generated` on a device with memory for so many padded tokens."""
+
+    def __init__(self, model: short_first.ShortFirst, memory: int) -> None:
+        self.generated, self.memory = model._generated, memory
+        self.sizes: list[int] = []
+
+    def __call__(self, rows: list[list[int]], tokens: int) -> list[list[int]]:
+        if len(rows) * (max(map(len, rows)) + tokens) > self.memory:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.sizes.append(len(rows))
+        return self.generated(rows, tokens)
+
+
+@pytest.mark.parametrize("size", ["auto", 5])
+def test_a_batch_that_is_too_large_is_made_in_parts(
+    models: tuple[HFLM, short_first.ShortFirst], monkeypatch: pytest.MonkeyPatch, size: str | int
+) -> None:
+    plain, ours = models
+    device = TooLarge(ours, memory=150)
+    monkeypatch.setattr(ours, "_generated", device)
+    monkeypatch.setattr(ours, "batch_size_per_gpu", size)
+    monkeypatch.setattr(ours, "room", None)
+    wanted = plain.generate_until(requests(), disable_tqdm=True)
+    assert ours.generate_until(requests(), disable_tqdm=True) == wanted
+    assert max(device.sizes) > 1
+
+
+def test_memory_too_short_for_one_prompt_is_an_error(
+    models: tuple[HFLM, short_first.ShortFirst], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models[1], "_generated", TooLarge(models[1], memory=10))
+    monkeypatch.setattr(models[1], "room", None)
+    with pytest.raises(torch.OutOfMemoryError):
+        models[1].generate_until(requests(), disable_tqdm=True)
+
+
+def test_auto_is_one_batch_where_there_is_memory(
+    models: tuple[HFLM, short_first.ShortFirst], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = TooLarge(models[1], memory=10**9)
+    monkeypatch.setattr(models[1], "_generated", device)
+    monkeypatch.setattr(models[1], "batch_size_per_gpu", "auto")
+    models[1].generate_until(requests(max_gen_toks=3), disable_tqdm=True)
+    assert device.sizes == [len(PROMPTS)]
 
 
 def test_no_request_gets_no_reply(models: tuple[HFLM, short_first.ShortFirst]) -> None:
