@@ -6,7 +6,7 @@ go on together, from the tokens that they have, and twice as far each time. What
 of decoding steps: batches times tokens. Greedy decoding gives the same reply each time. Stop
 strings are looked for once, in the text, not after each token.
 
-With `--batch_size auto` a batch is as large as is of use: 256 prompts on a GPU, 32 on a CPU. Where
+With `--batch_size auto` a batch is as large as is of use: 256 prompts on a GPU, 16 on a CPU. Where
 the memory is too short for a batch, given or chosen, smaller ones are made.
 
 `python -m tatqa_task evaluate --model hf-short-first --model_args pretrained=BASE ...`
@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 FIRST_TOKENS = 32  # most replies of TAT-QA have ended by then
 TIMES = 2  # as many tokens at the end of each further try
-AUTO = {"cuda": 256, "cpu": 32}  # prompts in a batch of `--batch_size auto`
+AUTO = {"cuda": 256, "cpu": 16}  # prompts in a batch of `--batch_size auto`
 ENCODED = 512  # prompts that are tokenized at once
 
 LOG = logging.getLogger("lm-eval")

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from results.sweep import processes
 from results.sweep.recipes import Recipe
@@ -15,7 +16,11 @@ CONCURRENT = 512  # requests in flight; vLLM runs at most 1024 on one H100 at on
 RETRIES = 3
 REQUEST_SECONDS = 600
 FIRST_SEED = 1
+FIXED_BATCH = 16  # where "auto" of lm-eval's own `hf` would be 1: a batch of the longest prompts
 ADAPTER = "adapter_model.safetensors"  # an adapter's weights, in its run's folder
+
+
+Auto = Literal["auto"]  # as many prompts at once as are of use and fit into memory
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Settings:
     limit: int | None = None
     max_new_tokens: int = 1024
     backend: str = "hf"
-    batch_size: int = 16
+    batch_size: int | Auto = "auto"  # of lm-eval without a server
     ifeval: bool = False
     instruct: bool = False
 
@@ -84,10 +89,10 @@ def generating(model: Scored, settings: Settings, program: list[str]) -> list[st
     short_first = settings.backend == "hf" and program == EVALUATE
     backend = "hf-short-first" if short_first else settings.backend
     given = f"pretrained={model.base},enable_thinking=False{adapter}"
-    return [
-        "--model", backend, "--model_args", given,
-        "--batch_size", str(settings.batch_size),
-    ]  # fmt: skip
+    size = settings.batch_size
+    if size == "auto" and backend == "hf":
+        size = FIXED_BATCH
+    return ["--model", backend, "--model_args", given, "--batch_size", str(size)]
 
 
 def served(seed: int | None = None) -> list[str]:

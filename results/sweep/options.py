@@ -91,7 +91,12 @@ def add_scoring_options(run: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--max-new-tokens", type=positive, default=1024, help="of an answer that is judged"
     )
-    run.add_argument("--batch-size", type=positive, default=16, help="of lm_eval without a server")
+    run.add_argument(
+        "--batch-size",
+        type=batch_size,
+        default="auto",
+        help="of lm_eval without a server: a number, or auto, as many prompts at once as fit",
+    )
 
 
 def add_serving_options(run: argparse.ArgumentParser) -> None:
@@ -126,6 +131,11 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1 up, found {text}")
     return number
+
+
+def batch_size(text: str) -> int | str:
+    """A whole number from 1 up, or "auto"."""
+    return text if text == "auto" else positive(text)
 
 
 def share(text: str) -> float:

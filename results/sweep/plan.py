@@ -135,10 +135,14 @@ def base_plan(recipe: Recipe, settings: Settings, runs: Path) -> Plan:
 
 
 def told_settings(settings: Settings) -> list[object]:
-    """The settings in an order that never changes: names of base folders are made of them."""
+    """The settings in an order that never changes: names of base folders are made of them.
+
+    A batch size that is not set stands as the 16 that it was when the first were named.
+    """
+    batch_size = 16 if settings.batch_size == "auto" else settings.batch_size
     return [
         settings.judge_model, settings.bench, settings.limit, settings.max_new_tokens,
-        settings.backend, settings.batch_size, settings.ifeval, settings.instruct,
+        settings.backend, batch_size, settings.ifeval, settings.instruct,
     ]  # fmt: skip
 
 

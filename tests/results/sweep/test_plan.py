@@ -21,7 +21,7 @@ from results.sweep import recipes as recipe_files
 from results.sweep import records
 from results.sweep.commands import Settings
 from results.sweep.execute import Serving, Sweep, Task
-from results.sweep.plan import Plan, Rounds, sweep
+from results.sweep.plan import Plan, Rounds, sweep, told_settings
 
 ROOT = Path(__file__).resolve().parents[3]
 BASE = "train/bases/tiny-tatqa"
@@ -63,6 +63,20 @@ def test_settings_reach_the_commands(recipes: list[Path]) -> None:
     assert found.count("--max-new-tokens 9") == 4
     assert found.count("--judge-model gpt-4") == 4
     assert found.count("enable_thinking=False") == 4
+
+
+def test_unless_it_is_given_the_batch_size_is_chosen_by_the_model(recipes: list[Path]) -> None:
+    """But lm-eval's own `hf` would choose 1: it tries the longest prompt that the model reads."""
+    tatqa, ifeval = commands(recipes[:1], ifeval=True)[:2]
+    assert "--model hf-short-first" in tatqa
+    assert "--batch_size auto" in tatqa
+    assert "--model hf " in ifeval
+    assert "--batch_size 16" in ifeval
+
+
+def test_an_unset_batch_size_keeps_the_names_of_base_folders() -> None:
+    """They are made of the settings, in which it was 16."""
+    assert told_settings(Settings()) == told_settings(Settings(batch_size=16))
 
 
 def test_vllm_gets_the_adapter_and_its_rank(recipes: list[Path]) -> None:
