@@ -228,7 +228,7 @@ def make(bench: whole.Bench, out: str) -> Any:
     kept: list[int] = []
     for first in range(0, len(order) - size + 1, size):
         batch = order[first : first + size]
-        if distinct_tokens(sequences(bench.rows[i] for i in batch)) <= LENGTH:
+        if distinct_tokens(row for i in batch for row in sequences(bench.rows[i])) <= LENGTH:
             kept += batch
     trainer.order = FixedOrder(kept)
     for name in ("ref_chosen_logps", "ref_rejected_logps"):

@@ -4,6 +4,7 @@ Each length is compiled and recorded once, each token of padding computed like a
 lengths of a run's batches are known before it starts, so the cheapest choice is too.
 """
 
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -11,21 +12,28 @@ from itertools import pairwise
 # About as many tokens are trained on while one length is compiled and recorded: on an H100 50,000
 # where the compiler's results are kept from a run before, 400,000 where they are not.
 RECORDING = 200_000
+TOKEN_BYTES = 8
 
 
-def distinct_tokens(sequences: Iterable[list[int]]) -> int:
+def as_bytes(tokens: Iterable[int]) -> bytes:
+    """Token ids at TOKEN_BYTES each: rows are sorted and compared ten times as fast as lists."""
+    return array("q", tokens).tobytes()
+
+
+def distinct_tokens(rows: Iterable[bytes]) -> int:
     """How many nodes the trie of these rows has: tokens that one pass over them computes."""
-    ordered = sorted(sequences)
+    ordered = sorted(rows)  # in any order that puts equal beginnings side by side
     shared = sum(common_tokens(row, following) for row, following in pairwise(ordered))
-    return sum(map(len, ordered)) - shared
+    return sum(map(len, ordered)) // TOKEN_BYTES - shared
 
 
-def common_tokens(a: list[int], b: list[int]) -> int:
-    """The length of the longest common prefix, by bisection."""
-    agreed, end = 0, min(len(a), len(b))
+def common_tokens(a: bytes, b: bytes) -> int:
+    """How many tokens two rows begin with in common, by bisection."""
+    agreed, end = 0, min(len(a), len(b)) // TOKEN_BYTES
     while agreed < end:
         middle = (agreed + end + 1) // 2
-        if a[agreed:middle] == b[agreed:middle]:
+        part = slice(agreed * TOKEN_BYTES, middle * TOKEN_BYTES)
+        if a[part] == b[part]:
             agreed = middle
         else:
             end = middle - 1

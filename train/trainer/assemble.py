@@ -97,10 +97,12 @@ def packed_lengths(
     )
     epochs = trainer.recipe.num_train_epochs
     looked_at = min(epochs, EPOCHS)
+    of_pair = [sequences(row) for row in rows]
     totals = []
     for epoch in range(looked_at):
         order.set_epoch(epoch)
-        totals += [distinct_tokens(sequences(rows[i] for i in batch)) for batch in batches]
+        for batch in batches:
+            totals.append(distinct_tokens(row for i in batch for row in of_pair[i]))
     order.set_epoch(0)
     return cheapest_lengths(totals, FLEX_BLOCK, recording * looked_at / epochs)
 

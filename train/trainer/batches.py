@@ -8,7 +8,7 @@ of (seed, epoch), so a resumed run and any number of processes see the same one.
 import math
 import random
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import Sampler
 
 from train.pairs.tokens import TokenPair
+from train.sharing.lengths import as_bytes
 
 # batches whose contexts are dealt together: long ones spread out, and the order stays random
 WINDOW = 32
@@ -123,11 +124,10 @@ class StepBatches(Sampler[list[int]]):
         )
 
 
-def sequences(rows: Iterable[TokenPair]) -> Iterator[list[int]]:
-    """What a pass over these pairs computes: each prompt with its chosen and its rejected reply."""
-    for row in rows:
-        yield row.prompt_ids + row.chosen_ids
-        yield row.prompt_ids + row.rejected_ids
+def sequences(pair: TokenPair) -> tuple[bytes, bytes]:
+    """What a pass computes of a pair: the prompt with the chosen and with the rejected reply."""
+    prompt = as_bytes(pair.prompt_ids)
+    return prompt + as_bytes(pair.chosen_ids), prompt + as_bytes(pair.rejected_ids)
 
 
 def collator(pad_token_id: int) -> Callable[[Sequence[dict[str, Any]]], dict[str, torch.Tensor]]:

@@ -146,7 +146,7 @@ def computed_tokens(rows: Sequence[TokenPair], share: bool) -> int:
     """
     if not share:
         return 2 * len(rows) * max(row.length for row in rows)
-    return distinct_tokens(sequences(rows))
+    return distinct_tokens(row for pair in rows for row in sequences(pair))
 
 
 def describe(recipe: Recipe, rows: Sequence[TokenPair], counts: Counts, micro: int) -> str:

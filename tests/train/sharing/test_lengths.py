@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.sharing.lengths import cheapest_lengths, distinct_tokens, rounded_up
+from train.sharing.lengths import as_bytes, cheapest_lengths, distinct_tokens, rounded_up
 
 
 def test_distinct_tokens_of_the_drawn_example() -> None:
     """The twelve nodes of README.md's trie."""
     rows = ["TUpa.", "TUpb.", "TUqa.", "TUqcd"]
-    assert distinct_tokens([[ord(letter) for letter in row] for row in rows]) == 12
+    assert distinct_tokens([as_bytes(map(ord, row)) for row in rows]) == 12
 
 
 @pytest.mark.parametrize(
