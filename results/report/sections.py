@@ -26,6 +26,7 @@ from results.report.collect import (
     displacement,
     runs_by_bench,
 )
+from results.report.costs import stage_seconds, training_cost
 from results.report.page import Block
 from results.statistics import ALPHA, POWER
 
@@ -80,7 +81,7 @@ def opening(found: list[Run]) -> Iterator[Block]:
         yield "li", bench_sentence(run, bench)
     for sentence in [*cautions(run), *choice_words(choice)]:
         yield "li", sentence
-    yield "li", cost(run)
+    yield "li", training_cost(run)
     shown = opening_examples(run)
     if shown:
         yield "examples", [example_cells(example) for example in shown]
@@ -235,20 +236,6 @@ def displacement_words(moved: Displacement) -> str:
     return f"{fallen}{both_fell}."
 
 
-def cost(run: Run) -> str:
-    """Minutes, GiB and machine of training."""
-    memory = f", {run.gib:.1f} GiB at most" if run.gib is not None else ""
-    seeds = " a seed" if len(run.records) > 1 else ""
-    kept = [record.training.pairs.get("kept") for record in run.records if record.training]
-    known = sorted({number for number in kept if isinstance(number, int)})
-    least_and_most = [f"{number:,}" for number in known[:1] + known[1:][-1:]]
-    pairs = " to ".join(least_and_most) or "an unknown number of"
-    return (
-        f"Trained on {pairs} pairs in {run.minutes:.1f} minutes{seeds}{memory}, on "
-        f"{run.training.device}."
-    )
-
-
 def unread(problems: list[str]) -> Iterator[Block]:
     """What the report has to do without."""
     if problems:
@@ -381,6 +368,8 @@ def section(run: Run, figures_of_run: list[Block]) -> Iterator[Block]:
     for sentence in cautions(run):
         yield "li", sentence
     yield "p", origin(run)
+    if where := stage_seconds(run):
+        yield "p", where
     yield from figures_of_run
     for rows in run.rows.values():
         yield from bench_tables(rows)
@@ -425,7 +414,7 @@ def origin(run: Run) -> str:
     named = f" at revision {str(revision)[:12]}" if revision else ""
     seeds = ", ".join(str(record.provenance.seeds.get("train")) for record in run.records)
     return (
-        f"{cost(run)} {training_end(run)} Scored on {source.device}; base "
+        f"{training_cost(run)} {training_end(run)} Scored on {source.device}; base "
         f"{run.record.model.get('base')}{named} (hash {weights}, scores in {run.base.name}), data "
         f"{source.data.get('source', 'unknown')} (hash {str(source.data.get('sha256', ''))[:12]})"
         f"{only}, training seed {seeds}, code {commit}{changes}, {versions}."

@@ -42,6 +42,7 @@ class Serving:
     rank: int = 16  # the largest adapter it must hold
     log_folder: Path = Path()
     overlap: bool = False  # without a server: score beside training all the same
+    seconds: float = 0.0  # that starting servers took, all of them together
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _base: str | None = None
     _server: Server | None = None
@@ -64,7 +65,9 @@ class Serving:
         shared = self.memory <= KEPT_WHILE_TRAINING
         started = server.start_vllm(base, self.rank, self.memory, log, shared)
         found = self._stack.enter_context(started)
-        processes.say(f"vLLM answers after {time.monotonic() - since:.0f} s")
+        waited = time.monotonic() - since
+        self.seconds += waited
+        processes.say(f"vLLM answers after {waited:.0f} s")
         return found
 
     @property
@@ -258,13 +261,22 @@ class Sweep:
         if plan.quantize:
             stages.perform(plan.quantize)
         if plan.sampled and not all_done(plan.samples):
-            with self.serving.names(plan.sampled) as names:
+            with self.served(plan, plan.sampled, "sampling") as names:
                 stages.perform_together(plan.samples, names)
         if plan.train and not plan.train.done():
             self.serving.make_room()
             self.load_ahead()
         if plan.train:
             stages.perform(plan.train)
+
+    @contextlib.contextmanager
+    def served(self, plan: Plan, model: Scored, purpose: str) -> Iterator[Names]:
+        """How a model can be asked for; what starting its server took is noted in the run."""
+        before = self.serving.seconds
+        with self.serving.names(model) as names:
+            if self.serving.where == VLLM:
+                stages.note_server(plan.folder, purpose, self.serving.seconds - before)
+            yield names
 
     def load_ahead(self) -> None:
         """Where training has a lane of its own: load its program for this run and the next one."""
@@ -280,7 +292,7 @@ class Sweep:
             for stage in plan.scoring:
                 stages.perform(stage)  # says that it is done
         else:
-            with self.serving.names(plan.scored) as names:
+            with self.served(plan, plan.scored, "scoring") as names:
                 self.score_stages(plan, names)
         if self.settings.backend == SERVED:
             refuse_base_replies(plan)

@@ -45,13 +45,16 @@ def make_record(plan: Plan, settings: Settings) -> Record:
     model = {**plan.identity, **hub_revision(plan.identity["base"])}
     measured = {stage.name: scores(stage, model) for stage in plan.scoring}
     notes = {stage.name: stage.note() for stage in plan.stages}
+    seconds = {name: note["seconds"] for name, note in notes.items()}
+    if waited := sum(stages.server_seconds(plan.folder).values()):
+        seconds["server"] = round(waited, 1)
     return Record(
         name=plan.folder.name,
         base=plan.base.name if plan.base else None,
         model=model,
         training=training,
         scores=measured,
-        seconds={name: note["seconds"] for name, note in notes.items()},
+        seconds=seconds,
         provenance=Provenance(
             commands=[note["command"] for note in notes.values()],
             settings=asdict(settings),

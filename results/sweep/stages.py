@@ -40,6 +40,7 @@ PACKAGES = (
 )
 # In a served stage's arguments, until it is known which server answers and under what name.
 SERVER, MODEL = "SERVER_URL", "SERVED_MODEL"
+SERVER_NOTE = "server.json"  # in a run's folder: how long it waited for its servers
 Names = Mapping[str, str]  # SERVER and MODEL, where a stage is served
 
 
@@ -232,6 +233,24 @@ def end(stage: Stage, note: dict[str, Any], seconds: float) -> None:
     done = note | {"done": True, "seconds": spent, "files": stage.files()}
     write_whole(stage.file, json.dumps(done, indent=1))
     say(f"{stage.title}: done in {spent:.0f} s")
+
+
+def note_server(folder: Path, purpose: str, seconds: float) -> None:
+    """Note how long a run waited for the server that now does this for it.
+
+    0 where the server had been started for another run.
+    """
+    known = server_seconds(folder) | {purpose: round(seconds, 1)}
+    write_whole(folder / SERVER_NOTE, json.dumps(known))
+
+
+def server_seconds(folder: Path) -> dict[str, float]:
+    """Seconds of starting servers for a run, by what it wanted one for."""
+    try:
+        known = json.loads((folder / SERVER_NOTE).read_text(encoding="utf-8"))
+        return {str(purpose): float(seconds) for purpose, seconds in known.items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
 
 
 def set_aside(path: Path) -> Path:

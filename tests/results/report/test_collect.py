@@ -12,7 +12,7 @@ import pytest
 
 from results import record, statistics
 from results.record import Record, Training
-from results.report import collect, sections
+from results.report import collect, costs, sections
 
 
 def change(file: Path, **recipe: Any) -> None:
@@ -353,7 +353,9 @@ def test_pairs_of_several_seeds_are_the_least_and_the_most(three_seeds: Path) ->
         content["training"]["pairs"]["kept"] = kept
         file.write_text(json.dumps(content))
     (run,), _ = collect.collect(three_seeds)
-    assert sections.cost(run).startswith("Trained on 1,069 to 1,282 pairs in 0.2 minutes a seed")
+    assert costs.training_cost(run).startswith(
+        "Trained on 1,069 to 1,282 pairs in 0.2 minutes a seed"
+    )
 
 
 def test_costs_are_minutes_and_gib(results_folder: Path) -> None:
@@ -363,7 +365,9 @@ def test_costs_are_minutes_and_gib(results_folder: Path) -> None:
     file.write_text(json.dumps(content))
     low = next(run for run in collect.collect(results_folder / "runs")[0] if run.name == "low")
     assert (low.minutes, low.gib) == (1.5, 3)
-    assert sections.cost(low) == "Trained on 96 pairs in 1.5 minutes, 3.0 GiB at most, on A GPU."
+    assert (
+        costs.training_cost(low) == "Trained on 96 pairs in 1.5 minutes, 3.0 GiB at most, on A GPU."
+    )
 
 
 def test_examples_of_the_record_stand_in_the_opening(results_folder: Path) -> None:

@@ -162,6 +162,11 @@ def replies(folder: Path) -> set[str]:
     return {json.loads(line)["resps"][0][0] for line in file.read_text().splitlines()}
 
 
+def served(one: record.Record) -> bool:
+    """Whether a record has seconds of starting a server."""
+    return one.seconds.get("server", 0.0) > 0
+
+
 def test_a_served_sweep_asks_the_base_and_each_adapter(
     recipes: list[Path], stand_ins: dict[str, str], vllm: Path, sweep_command: Command
 ) -> None:
@@ -173,7 +178,11 @@ def test_a_served_sweep_asks_the_base_and_each_adapter(
     for name, answered in runs.items():
         wanted = "base" if name.startswith("base-") else rf"{re.escape(name)}-[0-9a-f]{{12}}"
         assert re.fullmatch(wanted, next(iter(answered)))
+    waited = [name for name, one in record.load_all(Path("r/runs"))[0].items() if served(one)]
+    assert len(waited) == 1  # the one for which the server was started
+    assert waited[0].startswith("base-")
     again = finish(sweep_command(recipes, "r", "--server", "vllm", judged=False), stand_ins)
+    assert record.load_all(Path("r/runs"))[0][waited[0]].seconds["server"] > 0
     assert again.stderr.count("done before") == 1 + 3 * 2
     assert "starting vLLM" not in again.stderr
 

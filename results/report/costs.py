@@ -1,0 +1,76 @@
+"""What a recipe cost: pairs, minutes and memory of training, and the seconds of every stage."""
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from results.record import Record
+from results.report.collect import Run
+
+LEAST = 0.5  # seconds of a part of training that is worth naming
+NAMES = {"train": "training", "server": "starting the server"}
+LOOP = "train"  # what the program calls its loop
+
+
+def training_cost(run: Run) -> str:
+    """Pairs, minutes, GiB and machine of training."""
+    memory = f", {run.gib:.1f} GiB at most" if run.gib is not None else ""
+    seeds = " a seed" if len(run.records) > 1 else ""
+    kept = [record.training.pairs.get("kept") for record in run.records if record.training]
+    known = sorted({number for number in kept if isinstance(number, int)})
+    least_and_most = [f"{number:,}" for number in known[:1] + known[1:][-1:]]
+    pairs = " to ".join(least_and_most) or "an unknown number of"
+    return (
+        f"Trained on {pairs} pairs in {run.minutes:.1f} minutes{seeds}{memory}, on "
+        f"{run.training.device}."
+    )
+
+
+def stage_seconds(run: Run) -> str:
+    """Where a recipe's minutes went: the commands of the run, and those of its base.
+
+    Means over training seeds. Commands may have been at work side by side.
+    """
+    of_run = spent(run.records)
+    of_base = spent([run.base])
+    if not of_run:
+        return ""
+    base = f"; for its base, once: {of_base}" if of_base else ""
+    return f"Seconds by command: {of_run}{base}."
+
+
+def spent(records: Sequence[Record]) -> str:
+    """Seconds of each stage in the order of work, with the parts of training in brackets."""
+    by_stage: dict[str, list[float]] = {}
+    for record in records:
+        for name, seconds in record.seconds.items():
+            by_stage.setdefault(name, []).append(seconds)
+    parts = training_parts(records)
+    words = []
+    for name, each in by_stage.items():
+        inside = f" ({parts})" if name == "train" and parts else ""
+        words.append(f"{NAMES.get(name, name)} {fmean(each):.0f}{inside}")
+    return ", ".join(words)
+
+
+def training_parts(records: Sequence[Record]) -> str:
+    """Of the seconds of training, what each part of the program took, the longest first."""
+    by_part: dict[str, list[float]] = {}
+    for record in records:
+        for name, seconds in parts_of(record).items():
+            by_part.setdefault(name, []).append(seconds)
+    means = {name: fmean(seconds) for name, seconds in by_part.items()}
+    longest_first = sorted(means, key=lambda name: -means[name])
+    words = []
+    for name in longest_first:
+        if means[name] >= LEAST:
+            words.append(f"{'loop' if name == LOOP else name} {means[name]:.0f}")
+    return ", ".join(words)
+
+
+def parts_of(record: Record) -> dict[str, float]:
+    """Seconds of the parts of one training; {} where its program did not note them."""
+    facts = record.training.model_extra if record.training else None
+    noted = (facts or {}).get("stages_seconds")
+    if not isinstance(noted, dict):
+        return {}
+    return {name: took for name, took in noted.items() if isinstance(took, int | float)}
