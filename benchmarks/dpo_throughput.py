@@ -1,5 +1,4 @@
-"""Pairs per second of shared-prefix DPO against stock TRL, side by side in one run, on one CUDA
-GPU.
+"""Pairs per second of shared-prefix DPO against stock TRL, side by side on one CUDA GPU.
 
     python benchmarks/dpo_throughput.py --shape SHAPE --data FOLDER --json out.json
 
@@ -51,9 +50,7 @@ class Bench:
 
 
 def random_base(shape: str, folder: str) -> tuple[str, Any]:
-    """Write a model of the given shape with random bf16 weights, once;
-    returns its folder and tokenizer.
-    """
+    """Folder and tokenizer of a model of the given shape with random bf16 weights, written once."""
     import torch
     from accelerate import PartialState
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -97,9 +94,7 @@ class Clock:
         trainer.add_callback(Callback())
 
     def mean(self, warm: int) -> float:
-        """Mean seconds of the steps after the first `warm`,
-        in which every shape was met and compiled.
-        """
+        """Mean seconds of the steps after the first `warm`, which compile every shape."""
         return (self.ends[-1] - self.ends[warm - 1]) / (len(self.ends) - warm)
 
 
@@ -125,7 +120,8 @@ def measured_memory() -> Iterator[dict[str, float]]:
 
 
 def ours(bench: Bench, name: str, steps: int, warm: int, **fields: Any) -> dict[str, Any]:
-    """Train with the product's own trainer;
+    """Train with the product's own trainer.
+
     `pairs_per_second` is of a run whose reference was cached.
     """
     from train.recipe import Recipe
@@ -177,8 +173,9 @@ def as_in_a_whole_epoch(trainer: Any, rows: list[Any]) -> None:
 
 
 def reference_seconds(trainer: Any, warm: int = 4) -> float:
-    """Seconds a pair of a second reference pass, in which nothing is compiled,
-    after its first `warm` batches.
+    """Seconds a pair of a second reference pass, after its first `warm` batches.
+
+    Nothing is compiled in it.
     """
     from train.trainer.reference import compute_reference
 
@@ -272,9 +269,7 @@ def stock(
 
 
 def equality(bench: Bench, pairs: int = 8) -> dict[str, float]:
-    """How far one batch's loss and LoRA gradients in bf16 are from fp32:
-    plain TRL, and shared prefixes.
-    """
+    """How far one batch's loss and LoRA gradients in bf16 are from fp32: plain, and shared."""
     plain, shared, exact = (
         gradients(bench, pairs, *how)
         for how in ((False, "bfloat16"), (True, "bfloat16"), (False, "float32"))
@@ -315,9 +310,7 @@ def gradients(bench: Bench, pairs: int, share: bool, dtype: str) -> Any:
 
 
 def repeated(rows: Sequence[Any], length: int, questions: int, pairs: int) -> list[Any]:
-    """Pairs with prompts of `length` tokens of which all but the last 40 are shared by `questions`
-    neighbours.
-    """
+    """Pairs whose prompts of `length` tokens are shared, but for 40, by `questions` neighbours."""
     from dataclasses import replace
 
     made = []

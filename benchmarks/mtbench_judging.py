@@ -1,5 +1,6 @@
-"""How fast 160 turns are judged by a judge that takes a second: at 16 in parallel the limit is 10
-seconds.
+"""How fast 160 turns are judged by a judge that takes a second.
+
+At 16 in parallel the limit is 10 seconds:
 
     python benchmarks/mtbench_judging.py --json judging.json
 

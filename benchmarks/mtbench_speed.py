@@ -103,9 +103,7 @@ class Bench:
         return time.perf_counter() - started
 
     def per_step(self, turn: int, rows: int = 80, **how: Any) -> tuple[float, float]:
-        """(seconds of prefill, seconds of a step) of `generate`,
-        by a long and a short run at the end.
-        """
+        """(seconds of prefill, seconds of a step) of `generate`, by a long and a short run."""
         ids, mask = self.prompts(turn, rows)
 
         def run(steps: int) -> float:
@@ -145,9 +143,7 @@ def graphs(bench: Bench) -> dict[str, Any]:
 
 
 def same_as_generate(device: str) -> bool:
-    """Greedy tokens of a small fp32 model, 600 of them over several windows:
-    this loop's are generate's.
-    """
+    """Whether this loop's 600 greedy tokens of a small fp32 model are those of `generate`."""
     from mtbench_runner.decode import Batch, decode, plain
 
     small = Bench(device, tiny=True)

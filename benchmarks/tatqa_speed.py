@@ -1,5 +1,6 @@
-"""How fast the TAT-QA task is: scoring, building requests, reading hostile replies; printed as
-ratios to their bounds.
+"""How fast the TAT-QA task is: scoring, building requests, reading hostile replies.
+
+Printed as ratios to their bounds:
 
     python benchmarks/tatqa_speed.py --data FOLDER [--official CHECKOUT] [--json OUT]
 
@@ -73,9 +74,7 @@ def scoring(folder: Path, official: Path | None) -> dict[str, float]:
 
 
 def building(folder: Path) -> dict[str, Any]:
-    """The validation split's requests, as lm-eval builds them,
-    and whether indexing imports torch.
-    """
+    """The validation split's requests, as lm-eval builds them, and if indexing imports torch."""
     import os
 
     import tatqa_task
@@ -98,8 +97,9 @@ def building(folder: Path) -> dict[str, Any]:
 
 
 def parsing() -> dict[str, float]:
-    """How much longer ten times the text takes, for the slowest of some hostile replies; linear is
-    10.
+    """How much longer ten times the text takes, for the slowest of some hostile replies.
+
+    Linear is 10.
     """
     growth = {}
     for unit in ('{"a":{"a":', '{"answer": [', "{'answer': ['", "answer: ", "\n ", '{"', "9 "):

@@ -87,26 +87,38 @@ def compare(bench: Bench, first: str, second: str, model_id: str | None = None) 
 
 def opinions(bench: Bench, judge: str, model_id: str | None = None) -> Opinions:
     """All that a judge said of the bench's answers. Raises InputError if it said nothing."""
+    name, rows = said_by(bench, judge)
+    paired = [row for row in rows if "model_1" in row]
+    of_people = [row for row in rows if "model_a" in row]
+    ratings = ratings_by_model(bench, single_ratings(rows, model_id))
+    votes = votes_from_ratings(ratings)
+    add_votes(votes, votes_from_pairs(bench, cast(list[AnyJudgment], paired)))
+    add_votes(votes, votes_from_people(of_people))
+    return Opinions(name, ratings, votes)
+
+
+def single_ratings(rows: Iterable[dict[str, Any]], model_id: str | None) -> list[AnyJudgment]:
+    """The rows that rate one answer, of one model or (None) of all."""
+    found = []
+    for row in rows:
+        if "score" in row and "model" in row and model_id in (None, row["model"]):
+            found.append(row)
+    return cast(list[AnyJudgment], found)
+
+
+def said_by(bench: Bench, judge: str) -> tuple[str, list[dict[str, Any]]]:
+    """The name of a judge and its judgments, of a file or of the bench. Raises InputError."""
+    name, rows = judge, []
     if store.is_there(judge) and Path(judge).is_file():
-        rows = read_any(Path(judge))
-        name = Path(judge).name
+        name, rows = Path(judge).name, read_any(Path(judge))
     else:
-        name, rows = judge, []
         for mode, paired in (("single", False), ("pair", True)):
             path = bench.judgments_file(judge, mode)
             rows += cast(list[dict[str, Any]], ledger.read_with_votes(path, paired))
     if not rows:
         where = bench.judgments_file(judge)
         raise InputError(f"no judgments of {judge}: no file of that name, and none at {where}")
-    single = [row for row in rows if "score" in row and "model" in row]
-    if model_id is not None:
-        single = [row for row in single if row["model"] == model_id]
-    ratings = ratings_by_model(bench, cast(list[AnyJudgment], single))
-    votes = votes_from_ratings(ratings)
-    paired_rows = cast(list[AnyJudgment], [row for row in rows if "model_1" in row])
-    add_votes(votes, votes_from_pairs(bench, paired_rows))
-    add_votes(votes, votes_from_people([row for row in rows if "model_a" in row]))
-    return Opinions(name, ratings, votes)
+    return name, rows
 
 
 def read_any(path: Path) -> list[dict[str, Any]]:
@@ -212,9 +224,8 @@ def compare_ratings(bench: Bench, a: Opinions, b: Opinions) -> Compared | None:
         places = common_places(bench, a.ratings[model], b.ratings[model])
         ours = [average(a.ratings[model][place]) for place in places]
         theirs = [average(b.ratings[model][place]) for place in places]
-        if not places:
-            continue
-        models[model] = (average(ours), average(theirs))
+        if places:
+            models[model] = (average(ours), average(theirs))
         first += ours
         second += theirs
         for place, x, y in zip(places, ours, theirs, strict=True):
@@ -224,8 +235,8 @@ def compare_ratings(bench: Bench, a: Opinions, b: Opinions) -> Compared | None:
     absolute = [abs(item.value) for item in differences]
     return Compared(
         n=len(differences),
-        n_first=sum(len(a.ratings[model]) for model in models),
-        n_second=sum(len(b.ratings[model]) for model in models),
+        n_first=number_of_ratings(a, models),
+        n_second=number_of_ratings(b, models),
         spearman=spearman(first, second),
         mean_first=average(first),
         mean_second=average(second),
@@ -235,6 +246,11 @@ def compare_ratings(bench: Bench, a: Opinions, b: Opinions) -> Compared | None:
         near=sum(value <= CLOSE for value in absolute) / len(absolute),
         models=models,
     )
+
+
+def number_of_ratings(judge: Opinions, models: Iterable[str]) -> int:
+    """How many turns of these models a judge rated."""
+    return sum(len(judge.ratings[model]) for model in models)
 
 
 def common_places(bench: Bench, a: Ratings, b: Ratings) -> list[Place]:

@@ -127,24 +127,31 @@ def load(
     `references` and `judge_file` replace the bench's own reference answers and judge prompts,
     `select` leaves some of its questions (`choose`). Raises InputError.
     """
-    folder = Path(data or "data/mt_bench")
-    if data is None:
-        download(folder)
-    elif not store.is_there(data) and store.is_there(str(SHIPPED / data)):
-        out, folder = out or str(Path("data") / data), SHIPPED / data
-    asked = folder / "question.jsonl"
-    questions = read_questions(asked)
+    folder, written_to = _folders(data, out)
+    questions = read_questions(folder / "question.jsonl")
     answered = Path(references) if references else _reference_file(folder)
+    prompts = Path(judge_file) if judge_file else _prompt_file(folder)
     return Bench(
         name=folder.resolve().name,
         questions=choose(questions, select) if select else questions,
         all_ids=frozenset(question["question_id"] for question in questions),
-        prompts=read_prompts(Path(judge_file) if judge_file else _prompt_file(folder)),
+        prompts=read_prompts(prompts),
         references=_read_references(answered, questions) if answered else {},
         known_wrong=KNOWN_WRONG if answered and _is_gpt_4s(answered) else (),
-        out=Path(out) if out else folder,
+        out=written_to,
         rating_pattern=_compile(rating_pattern) if rating_pattern else None,
     )
+
+
+def _folders(data: str | None, out: str | None) -> tuple[Path, Path]:
+    """Where a bench is read, and where its answers and judgments go: beside it if not given."""
+    folder = Path(data or "data/mt_bench")
+    written_to = folder
+    if data is None:
+        download(folder)
+    elif not store.is_there(data) and store.is_there(str(SHIPPED / data)):
+        folder, written_to = SHIPPED / data, Path("data") / data
+    return folder, Path(out) if out else written_to
 
 
 def read_questions(path: Path) -> list[Question]:

@@ -64,14 +64,19 @@ def check_places(args: argparse.Namespace) -> None:
     """A file that is to be written is no folder and none of the user's, a folder no file."""
     figure = getattr(args, "figure", None)
     for name, path in (("--json", args.json), ("--figure", figure)):
-        if path and is_there(path) and Path(path).is_dir():
+        if _is_taken(path) and Path(str(path)).is_dir():
             raise InputError(f"{name} {path} is a folder; name a file")
-    if figure and is_there(figure):
+    if _is_taken(figure):
         raise InputError(f"{figure} is there already; name another file")
-    if args.json and is_there(args.json) and not is_result(Path(args.json)):
+    if _is_taken(args.json) and not is_result(Path(args.json)):
         raise InputError(f"{args.json} is there, and no result of this program; name another file")
-    if args.out and is_there(args.out) and not Path(args.out).is_dir():
+    if _is_taken(args.out) and not Path(args.out).is_dir():
         raise InputError(f"--out {args.out} is a file; name a folder")
+
+
+def _is_taken(path: str | None) -> bool:
+    """Whether a path was given and something is there."""
+    return bool(path) and is_there(str(path))
 
 
 def is_result(path: Path) -> bool:
@@ -101,12 +106,7 @@ def judge_names(args: argparse.Namespace) -> list[str]:
 def check_judges(args: argparse.Namespace) -> None:
     """Each judge once, none that shares a file with another or fits no batch, local ones there."""
     args.judge_model = list(dict.fromkeys(args.judge_model))
-    names = judge_names(args)
-    if not all(name.removeprefix(LOCAL).strip() for name in names):
-        raise InputError("--judge-model: a judge without a name")
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise InputError(f"two judges are called {twice[0]}; rename one of the folders")
+    check_judge_names(judge_names(args))
     local = [name for name in args.judge_model if name.startswith(LOCAL)]
     if args.batch and local:
         raise InputError("--batch is for judges at an endpoint; leave it out for local: ones")
@@ -115,6 +115,15 @@ def check_judges(args: argparse.Namespace) -> None:
     if args.stage in JUDGING:
         for name in local:
             check_folder(Path(name.removeprefix(LOCAL)), "the judge's model")
+
+
+def check_judge_names(names: list[str]) -> None:
+    """Every judge has a name, and none that of another."""
+    for name in names:
+        if not name.removeprefix(LOCAL).strip():
+            raise InputError("--judge-model: a judge without a name")
+        if names.count(name) > 1:
+            raise InputError(f"two judges are called {name}; rename one of the folders")
 
 
 def check_keys(args: argparse.Namespace) -> None:

@@ -46,7 +46,7 @@ class Batch(NamedTuple):
     seed: int = 0
 
 
-@torch.inference_mode()
+@torch.inference_mode()  # type: ignore[untyped-decorator]
 def plain(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     """New tokens [rows, max_new_tokens] by `generate`, one call for each temperature.
 
@@ -90,7 +90,7 @@ def supports(model: PreTrainedModel) -> bool:
     )
 
 
-@torch.inference_mode()
+@torch.inference_mode()  # type: ignore[untyped-decorator]
 def decode(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     """New tokens [rows, at most max_new_tokens], as `plain` gives them where greedy.
 
@@ -154,7 +154,7 @@ def fused_norm(module: Module, hidden: torch.Tensor) -> torch.Tensor:
     return rms_norm(hidden, weight.shape, weight, epsilon)
 
 
-class WindowedLayer(StaticLayer):
+class WindowedLayer(StaticLayer):  # type: ignore[misc]
     """A preallocated layer of the cache of which attention sees the first `window` positions.
 
     `position` [1] is where the next token goes, one tensor for all layers.

@@ -273,16 +273,21 @@ class Caller:
     def _accepted(self, call: Call) -> dict[str, Any]:
         """The settings of a call without those that the model refused."""
         settings = dict(call.settings)
-        if "max_tokens" in settings and self.cap_raised:
-            settings["max_tokens"] *= CAP_FACTOR
-        if "max_tokens" in settings and "max_tokens" in self.refused:
-            settings["max_completion_tokens"] = settings.pop("max_tokens")  # newer models' name
-        extra = settings.pop("extra_body", {})
-        kept_extra = {name: value for name, value in extra.items() if name not in self.refused}
-        kept = {name: value for name, value in settings.items() if name not in self.refused}
+        if "max_tokens" in settings:
+            if self.cap_raised:
+                settings["max_tokens"] *= CAP_FACTOR
+            if "max_tokens" in self.refused:
+                settings["max_completion_tokens"] = settings.pop("max_tokens")  # newer models' name
+        extra = self._not_refused(settings.pop("extra_body", {}))
+        kept = self._not_refused(settings)
         if not call.limited:
             kept = {name: value for name, value in kept.items() if name not in LIMITS}
-        return kept | ({"extra_body": kept_extra} if kept_extra else {})
+        if extra:
+            kept["extra_body"] = extra
+        return kept
+
+    def _not_refused(self, settings: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in settings.items() if name not in self.refused}
 
     def _too_late(self, seen: list[Outcome]) -> Outcome:
         seconds = f"{self.endpoint.deadline:g}"

@@ -184,21 +184,30 @@ def choose(
     bench: Bench,
 ) -> Current:
     """Of several judgments of the same vote the newest one that saw the present answers."""
-    newest: dict[tuple[Place, int], AnyJudgment] = {}
+    newest: dict[Place, dict[int, AnyJudgment]] = {}
     for row in rows:
-        question = row["question_id"]
-        given = [answer[question] for answer in answers if question in answer]
-        if failed(row) or (len(given) == len(answers) and not saw(row, given)):
+        if failed(row) or not _saw_present(row, answers):
             continue
-        key = ((question, row["turn"]), vote_of(row))
-        if key not in newest or row.get("tstamp", 0.0) >= newest[key].get("tstamp", 0.0):
-            newest[key] = row
+        votes = newest.setdefault((row["question_id"], row["turn"]), {})
+        vote = vote_of(row)
+        if vote not in votes or row.get("tstamp", 0.0) >= votes[vote].get("tstamp", 0.0):
+            votes[vote] = row
     judged: dict[Place, Votes] = {}
     for place in bench.places():
-        votes = [newest[key] for key in sorted(k for k in newest if k[0] == place)]
-        if votes:
-            judged[place] = votes
-    return Current(judged, superseded=len(rows) - len(newest))
+        if place in newest:
+            judged[place] = [row for _, row in sorted(newest[place].items())]
+    counted = sum(len(votes) for votes in newest.values())
+    return Current(judged, superseded=len(rows) - counted)
+
+
+def _saw_present(row: AnyJudgment, answers: Sequence[dict[QuestionId, Answer]]) -> bool:
+    """Whether a judgment is of the answers that are there now, or of one that is there no more."""
+    given = []
+    for answer in answers:
+        if row["question_id"] not in answer:
+            return True
+        given.append(answer[row["question_id"]])
+    return saw(row, given)
 
 
 # --- what is still to be done
@@ -291,8 +300,11 @@ class Settled:
 
     def write(self) -> None:
         """Retire what no longer counts, then bring back what counts again."""
-        kept = [row for row in self.present if self.counts(row) or not self.concerned(row)]
-        retired = [row for row in self.present if self.concerned(row) and not self.counts(row)]
+        kept: list[AnyJudgment] = []
+        retired: list[AnyJudgment] = []
+        for row in self.present:
+            stays = self.counts(row) or not self.concerned(row)
+            (kept if stays else retired).append(row)
         back = [row for row in self.past if self.counts(row)]
         for row in retired:
             if row not in self.past:

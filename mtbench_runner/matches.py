@@ -9,7 +9,7 @@ import contextlib
 import copy
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 from unittest import mock
 
@@ -58,26 +58,55 @@ def make_matches(
     One model: each answer alone; two: the first against the second. Raises InputError where a judge
     prompt or a reference answer lacks.
     """
-    questions = [q for q in bench.questions if all(answered(q, a, 1) for a in answers)]
-    judges = make_judges(bench, judge, paired=len(models) == 2)
+    questions = answered_by_all(bench.questions, answers, turn=1)
     with_reference = [q for q in questions if q["category"] in common.NEED_REF_CATS]
+    plain = [q for q in questions if q["category"] not in common.NEED_REF_CATS]
+    judges = make_judges(bench, judge, paired=len(models) == 2)
     check_references(bench, with_reference)
-    plain = [q for q in questions if q not in with_reference]
-    turns = max((len(q["turns"]) for q in questions), default=0)
+    turns = max((len(question["turns"]) for question in questions), default=0)
     matches = []
     for turn in range(1, turns + 1):
-        suffix = "" if turn == 1 else "-mt"
         for name, asked in (("default", plain), ("math", with_reference)):
-            at_turn = [q for q in asked if all(answered(q, a, turn) for a in answers)]
-            if not at_turn:
-                continue
-            template = judges[name + suffix]
-            if isinstance(template.prompt_template, Lacking):
-                raise InputError(str(template.prompt_template))
-            made = _make(bench, models, template, at_turn, answers, turn)
-            for question, match in zip(at_turn, made, strict=True):
-                given = [answer[question["question_id"]] for answer in answers]
-                matches.append(Match(match, turn, given))
+            at_turn = answered_by_all(asked, answers, turn)
+            if at_turn:
+                one = judge_for(judges, name, turn)
+                matches += matches_of_turn(bench, models, one, at_turn, answers, turn)
+    return matches
+
+
+def answered_by_all(
+    questions: Iterable[Question], answers: Sequence[Answers], turn: int
+) -> list[Question]:
+    """The questions to which every model has an answer at this turn."""
+    found = []
+    for question in questions:
+        if all(answered(question, given, turn) for given in answers):
+            found.append(question)
+    return found
+
+
+def judge_for(judges: dict[str, Any], kind: str, turn: int) -> Any:
+    """One of FastChat's four judges. Raises InputError where the bench lacks its prompt."""
+    judge = judges[kind if turn == 1 else f"{kind}-mt"]
+    if isinstance(judge.prompt_template, Lacking):
+        raise InputError(str(judge.prompt_template))
+    return judge
+
+
+def matches_of_turn(
+    bench: Bench,
+    models: Sequence[str],
+    judge: Any,
+    questions: Sequence[Question],
+    answers: Sequence[Answers],
+    turn: int,
+) -> list[Match]:
+    """The matches of one turn by one judge, each with the answers of the answer files."""
+    made = _make(bench, models, judge, questions, answers, turn)
+    matches = []
+    for question, match in zip(questions, made, strict=True):
+        given = [answer[question["question_id"]] for answer in answers]
+        matches.append(Match(match, turn, given))
     return matches
 
 

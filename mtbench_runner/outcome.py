@@ -170,14 +170,10 @@ def of_response(text: str, key: str = "") -> Outcome:
     """The outcome of a response body that came with status 200, the key cut out. Never raises."""
     text = without_key(text, key)
     try:
-        body = json.loads(text.removeprefix("\ufeff"), parse_int=_whole, strict=False)
-        spelled_out = json.dumps(body, ensure_ascii=False)
+        body, text = _read_body(text, key)
     except (ValueError, RecursionError):
         what = "an event stream" if STREAM.match(text) else "not JSON"
         return _wrong_shape(text, f"{what}: {_clean(text, limit=80)}")
-    if without_key(spelled_out, key) != spelled_out:  # it stood there in escapes
-        text = without_key(spelled_out, key)
-        body = json.loads(text)
     if not isinstance(body, dict):
         return _wrong_shape(text, "not a JSON object")
     choices = body.get("choices")
@@ -193,6 +189,16 @@ def of_response(text: str, key: str = "") -> Outcome:
         return _wrong_shape(text, "no message")
     ignored = len(body["choices"]) - 1
     return _of_choice(found, message, usage_of(body.get("usage")), text, ignored)
+
+
+def _read_body(text: str, key: str) -> tuple[Any, str]:
+    """A response's JSON, and its text; without the key also where that stood there in escapes."""
+    body = json.loads(text.removeprefix("\ufeff"), parse_int=_whole, strict=False)
+    spelled_out = json.dumps(body, ensure_ascii=False)
+    if without_key(spelled_out, key) == spelled_out:
+        return body, text
+    text = without_key(spelled_out, key)
+    return json.loads(text), text
 
 
 def _whole(digits: str) -> int | float:
@@ -295,12 +301,17 @@ def _name(found: Outcome, refusal: str, calls_tool: bool) -> tuple[Kind, str, st
         return "broken off", "the reply was broken off by an error", "finish_reason error"
     if said == ERROR_TEXT:
         return "wrong shape", f"{ERROR_TEXT} in place of text", ""
+    if not said:
+        return _name_without_text(found, calls_tool)
     if found.finish == "length":
-        if said:
-            return "truncated", "truncated at the token limit", ""
+        return "truncated", "truncated at the token limit", ""
+    return "text", "", ""
+
+
+def _name_without_text(found: Outcome, calls_tool: bool) -> tuple[Kind, str, str]:
+    """The same of a choice that says nothing."""
+    if found.finish == "length":
         return "thinking", "no text within the token limit", _thinking_detail(found)
-    if said:
-        return "text", "", ""
     if calls_tool or found.finish in ("tool_calls", "function_call"):
         return "tool call", "tool call in place of text", ""
     why = f"finish_reason {found.finish}" if found.finish not in (None, "", "stop") else ""
@@ -327,25 +338,33 @@ class Content:
     def read(cls, message: dict[str, Any]) -> "Content | None":
         """From a message whose content is text, a list of parts or nothing; None: it is neither."""
         content = message.get("content")
-        parts = [content] if isinstance(content, str) else content
-        if parts is not None and not isinstance(parts, list):
-            return None
-        texts, thoughts, refusals = [], [], []
-        for part in parts or []:
+        said = cls()
+        if content not in (None, "", []):
+            said = cls._of_parts([content] if isinstance(content, str) else content)
+            if said == cls():
+                return None
+        apart = message.get("reasoning_content") or message.get("reasoning")
+        thoughts = said.thoughts + (apart if isinstance(apart, str) else "")
+        refusal = said.refusal + _refusal(message.get("refusal"))
+        return cls(
+            replace_surrogates(said.text),
+            replace_surrogates(thoughts),
+            replace_surrogates(refusal),
+        )
+
+    @classmethod
+    def _of_parts(cls, parts: object) -> "Content":
+        """From the parts of a content, which is empty if these are no list."""
+        texts, thoughts, refusals = "", "", ""
+        for part in parts if isinstance(parts, list) else []:
             kind, text = _part(part)
             if kind in THINKING_PARTS:
-                thoughts.append(text)
+                thoughts += text
             elif kind == "refusal":
-                refusals.append(text)
+                refusals += text
             else:
-                texts.append(text)
-        if parts and not any([*texts, *thoughts, *refusals]) and content != "":
-            return None
-        apart = message.get("reasoning_content") or message.get("reasoning")
-        thoughts.append(apart if isinstance(apart, str) else "")
-        refusals.append(_refusal(message.get("refusal")))
-        joined = ("".join(part) for part in (texts, thoughts, refusals))
-        return cls(*map(replace_surrogates, joined))
+                texts += text
+        return cls(texts, thoughts, refusals)
 
 
 def _part(part: object) -> tuple[str, str]:
@@ -461,24 +480,39 @@ class ErrorFacts:
         outer = body if isinstance(body, dict) else {}
         inner = outer.get("error", outer)
         error = inner if isinstance(inner, dict) else {}
-        details = _details(outer.get("detail"))
-        codes = [error.get("code"), error.get("type"), *(d.get("type") for d in details)]
-        codes += [d.get("reason") for d in _details(error.get("details"))]
-        innermost = error.get("innererror")
-        if isinstance(innermost, dict):
-            codes.append(innermost.get("code"))
-        metadata = error.get("metadata")
-        flagged = isinstance(metadata, dict) and bool(
-            metadata.get("flagged_input") or metadata.get("reasons")
-        )
-        params = [error.get("param"), *(_last(d.get("loc")) for d in details)]
         return cls(
             message=_clean(_error_message(body), key),
-            codes=frozenset(code.lower() for code in codes if isinstance(code, str)),
-            params=tuple(param for param in params if isinstance(param, str)),
-            flagged=flagged,
+            codes=_codes(outer, error),
+            params=_params(outer, error),
+            flagged=_is_flagged(error),
             raw=_clean(body if isinstance(body, str) else json.dumps(body), key, RAW_KEPT),
         )
+
+
+def _codes(outer: dict[str, Any], error: dict[str, Any]) -> frozenset[str]:
+    """Every code and type in an error body, in lower case."""
+    found = [error.get("code"), error.get("type")]
+    found += [detail.get("type") for detail in _details(outer.get("detail"))]
+    found += [detail.get("reason") for detail in _details(error.get("details"))]
+    innermost = error.get("innererror")
+    if isinstance(innermost, dict):
+        found.append(innermost.get("code"))
+    return frozenset(code.lower() for code in found if isinstance(code, str))
+
+
+def _params(outer: dict[str, Any], error: dict[str, Any]) -> tuple[str, ...]:
+    """Every setting that an error body names in a field."""
+    found = [error.get("param")]
+    found += [_last(detail.get("loc")) for detail in _details(outer.get("detail"))]
+    return tuple(param for param in found if isinstance(param, str))
+
+
+def _is_flagged(error: dict[str, Any]) -> bool:
+    """Whether a moderation's findings are in the error."""
+    metadata = error.get("metadata")
+    if not isinstance(metadata, dict):
+        return False
+    return bool(metadata.get("flagged_input") or metadata.get("reasons"))
 
 
 def _details(detail: object) -> list[dict[str, Any]]:

@@ -18,7 +18,9 @@ Page = dict[str, Any]
 
 
 def of_scores(bench: Bench, model_id: str, judged: Mapping[str, Current]) -> Page:
-    """{version, questions: [{id, category, turns: [{turn, question, answer, thinking, finish,
+    """Every turn of every question with the model's answer and all judgments of it.
+
+    {version, questions: [{id, category, turns: [{turn, question, answer, thinking, finish,
     characters, judgments: [{judge, vote, score, text, flags}]}]}]}
     """
     answers = bench.answers(model_id)
@@ -40,8 +42,10 @@ def of_scores(bench: Bench, model_id: str, judged: Mapping[str, Current]) -> Pag
 
 
 def of_pairs(bench: Bench, models: Sequence[str], judged: Mapping[str, Current]) -> Page:
-    """{version, questions: [{id, category, turns: [{turn, question, answers, verdicts: [{judge,
-    vote, outcome, orders: [{first, winner, text}]}]}]}]}
+    """Every turn of every question with both models' answers and all verdicts on them.
+
+    {version, questions: [{id, category, turns: [{turn, question, answers, verdicts: [{judge, vote,
+    outcome, orders: [{first, winner, text}]}]}]}]}
     """
     answers = [bench.answers(model) for model in models]
     questions = []

@@ -39,15 +39,21 @@ def strict_rating(judgment: str) -> tuple[float | None, list[str]]:
     """
     ratings = [float(number) for number in RATING.findall(CODE.sub("", judgment))]
     valid = [rating for rating in ratings if not out_of_range(rating)]
-    in_code = len(RATING.findall(judgment)) > len(ratings)
     flags = []
-    if in_code or MATRIX.search(judgment) or (not ratings and SINGLE_BRACKETS.search(judgment)):
+    if _is_quoted(judgment, len(ratings)):
         flags.append("quoted")
     if len(valid) < len(ratings):
         flags.append("range")
     if ratings and ratings[0] != ratings[-1]:
         flags.append("disagree")
     return (valid[-1] if valid else None), flags
+
+
+def _is_quoted(judgment: str, outside_code: int) -> bool:
+    """Whether brackets may stand for something else, `outside_code` ratings being there."""
+    in_code = len(RATING.findall(judgment)) > outside_code
+    alone = outside_code == 0 and SINGLE_BRACKETS.search(judgment) is not None
+    return in_code or alone or MATRIX.search(judgment) is not None
 
 
 def strict_summary(rows: dict[Place, Judgment], categories: dict[Place, str]) -> Strict:

@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -122,14 +122,18 @@ def report_command(args: argparse.Namespace) -> int:
     out = args.results or publish.folder_for(runs, args.out)
     if args.check:
         stale = publish.stale(runs, out)
-        sys.stderr.write(
-            "".join(f"error: {on_one_line(line)}; report again without --check\n" for line in stale)
-        )
+        say([f"{line}; report again without --check" for line in stale])
         return 1 if stale else 0
     problems = publish.write(runs, out)
-    sys.stderr.write("".join(f"error: {on_one_line(line)}\n" for line in problems))
+    say(problems)
     print(f"\nreport: {out / 'README.md'} and {out / publish.PAGE}")
     return 1 if problems else 0
+
+
+def say(problems: Iterable[str]) -> None:
+    """Problems on standard error, a line each."""
+    for problem in problems:
+        sys.stderr.write(f"error: {on_one_line(problem)}\n")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -140,7 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
         message, code = str(error), error.exit_code
     except KeyboardInterrupt:
         message, code = "stopped; what is done is kept, the same command goes on from there", 1
-    sys.stderr.write(f"error: {on_one_line(message)}\n")
+    say([message])
     return code
 
 

@@ -139,18 +139,29 @@ class Manifest:
         """
         changed = {name: text for name, text in files.items() if not self.holds(name, text)}
         self.refuse(changed)
-        gone = [name for name in self.hashes if name not in files and self.owns(name)]
+        gone = self._left_over(files)
         new = {name: [text_hash(text)] for name, text in files.items()}
-        if changed or gone or new != self.hashes:
-            both = {
-                name: [*self.hashes.get(name, []), *new.get(name, [])] for name in [*new, *gone]
-            }
-            self._save(both)
-            for name, text in changed.items():
-                write_whole(self.folder / name, text)
-            for name in gone:
-                (self.folder / name).unlink()
-            self._save(new)
+        if not changed and not gone and new == self.hashes:
+            return
+        self._save(self._with_old_hashes(new, gone))
+        for name, text in changed.items():
+            write_whole(self.folder / name, text)
+        for name in gone:
+            (self.folder / name).unlink()
+        self._save(new)
+
+    def _left_over(self, files: Mapping[str, str]) -> list[str]:
+        """Names of files that are ours and not among these."""
+        return [name for name in self.hashes if name not in files and self.owns(name)]
+
+    def _with_old_hashes(
+        self, new: Mapping[str, list[str]], gone: Iterable[str]
+    ) -> dict[str, list[str]]:
+        """What may be there while the folder is rewritten: old contents and new ones."""
+        both = {name: list(self.hashes[name]) for name in gone}
+        for name, hashes in new.items():
+            both[name] = [*self.hashes.get(name, []), *hashes]
+        return both
 
     def holds(self, name: str, text: str) -> bool:
         return self._is_plain_file(name) and (self.folder / name).read_bytes() == text.encode()

@@ -3,8 +3,9 @@
 import argparse
 import json
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from results import InputError, compare, on_one_line, outputs
 from results.compare import Row
@@ -55,16 +56,35 @@ def flips_of_bench(before: Path, after: Path, bench: str, rows: Sequence[Row]) -
     """The lines of one bench, both replies of each question. Raises InputError."""
     metric = rows[0].metric
     tasks = {row.group for row in rows if row.column == "task"}
-    sides = [replies(path, bench, metric, tasks) for path in (before, after)]
-    pairs = [(one, sides[1][name]) for name, one in sides[0].items() if name in sides[1]]
-    known = [(a, b) for a, b in pairs if a.score is not None and b.score is not None]
-    lost = [(a, b) for a, b in known if (a.score or 0) > (b.score or 0)]
-    gained = [(a, b) for a, b in known if (a.score or 0) < (b.score or 0)]
+    pairs = scored_pairs(
+        replies(before, bench, metric, tasks), replies(after, bench, metric, tasks)
+    )
+    lost = [pair for pair in pairs if moved(*pair) < 0]
+    gained = [pair for pair in pairs if moved(*pair) > 0]
     for words, changed in (("lower", lost), ("higher", gained)):
-        counted = f"{len(changed)} of {len(known)} have {words} {metric} after"
+        counted = f"{len(changed)} of {len(pairs)} have {words} {metric} after"
         yield f"\n{on_one_line(f'{bench}: {counted}')}"
         for one, other in changed:
             yield flip(one, other)
+
+
+def scored_pairs(
+    before: Mapping[str, Reply], after: Mapping[str, Reply]
+) -> list[tuple[Reply, Reply]]:
+    """Both replies to each question that has a score on both sides."""
+    pairs = []
+    for name, one in before.items():
+        other = after.get(name)
+        if other is not None and one.score is not None and other.score is not None:
+            pairs.append((one, other))
+    return pairs
+
+
+def moved(before: Reply, after: Reply) -> float:
+    """By how much the score of a question rose; both replies have one."""
+    assert before.score is not None
+    assert after.score is not None
+    return after.score - before.score
 
 
 def flip(before: Reply, after: Reply) -> str:
@@ -86,17 +106,22 @@ def replies(path: Path, bench: str, metric: str, tasks: Collection[str] = ()) ->
     if (folder / "record.json").is_file():
         path = folder / bench
     name, _, filter_name = metric.partition(",")
-    rows = [
-        row
-        for file in outputs.results_files(path)
-        for row in outputs.samples(file)
-        if outputs.bench_of(row, file) in (tasks or {bench})
-        and row.get("filter", outputs.NO_FILTER) == (filter_name or outputs.NO_FILTER)
-    ]
+    rows = samples_of(path, tasks or {bench}, filter_name or outputs.NO_FILTER)
     if not rows:
         raise InputError(f"{path}: no samples of {bench} for --flips")
     with outputs.readable(path, bench):
         return {reply.item: reply for reply in outputs.replies(rows, name)}
+
+
+def samples_of(path: Path, benches: Collection[str], filter_name: str) -> list[dict[str, Any]]:
+    """The sample rows of some benches in an lm-eval output, those that one filter left."""
+    found = []
+    for file in outputs.results_files(path):
+        for row in outputs.samples(file):
+            its_filter = row.get("filter", outputs.NO_FILTER)
+            if outputs.bench_of(row, file) in benches and its_filter == filter_name:
+                found.append(row)
+    return found
 
 
 def headlines(pairs: Sequence[tuple[Path, Path]]) -> str:
@@ -104,6 +129,8 @@ def headlines(pairs: Sequence[tuple[Path, Path]]) -> str:
     lines = []
     for base, run_folder in pairs:
         found, _ = compare.compare(compare.load(base)[0], compare.load(run_folder)[0])
-        rows = [row for rows in found.values() for row in rows if row.metric == rows[0].metric]
+        rows: list[Row] = []
+        for of_bench in found.values():
+            rows += [row for row in of_bench if row.metric == of_bench[0].metric]
         lines.append(f"\n=== {run_folder.name}, before: {base.name} ===\n{compare.text(rows)}")
     return "\n".join(lines)

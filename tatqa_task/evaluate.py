@@ -19,7 +19,7 @@ from tatqa_task import task_files
 SHORT_FIRST = "tatqa_task.short_first:ShortFirst"  # read only if asked for: a server needs no torch
 
 
-class OurTasks(lm_eval.tasks.TaskManager):
+class OurTasks(lm_eval.tasks.TaskManager):  # type: ignore[misc]
     """lm-eval's tasks without those that it ships."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:

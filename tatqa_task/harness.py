@@ -174,7 +174,7 @@ def process_results(doc: Doc, results: list[str]) -> dict[str, float]:
     return found
 
 
-class Examples(ContextSampler):
+class Examples(ContextSampler):  # type: ignore[misc]
     """Few-shot examples from the training split, of all answer types, never from the context that
     is asked about.
 

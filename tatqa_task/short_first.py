@@ -51,7 +51,7 @@ class Limits:
     ends: set[int]  # token ids
 
 
-class ShortFirst(HFLM):
+class ShortFirst(HFLM):  # type: ignore[misc]
     """`hf` with replies in several tries; what is not plain greedy generation goes to `hf` itself.
 
     Takes the options of `hf`.

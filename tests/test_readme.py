@@ -1,5 +1,8 @@
-"""The READMEs tell the truth: their commands are read by the programs' own parsers, their links
-lead somewhere, and the first real command of README.md is run, on the base that ships here."""
+"""The READMEs tell the truth.
+
+Their commands are read by the programs' own parsers, their links lead somewhere, and the first real
+command of README.md is run, on the base that ships here.
+"""
 
 import argparse
 import importlib

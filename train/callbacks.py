@@ -20,7 +20,7 @@ BETWEEN_LINES = 10.0  # seconds between two states of the bar in a file or a pip
 TOKENS = ("presented", "real", "computed")  # padded, without padding, run through the backbone
 
 
-class EpochOrder(TrainerCallback):
+class EpochOrder(TrainerCallback):  # type: ignore[misc]
     """Tells the sampler which epoch begins, also in a resumed run: its order depends on it."""
 
     def __init__(self, trainer: PairTrainer) -> None:
@@ -39,7 +39,7 @@ def of_any_process(trainer: PairTrainer, flag: bool) -> bool:
     return bool(trainer.accelerator.reduce(told, "sum").item())
 
 
-class StopOnSignal(TrainerCallback):
+class StopOnSignal(TrainerCallback):  # type: ignore[misc]
     """On SIGTERM or Ctrl-C: a checkpoint after the step under way, then the end."""
 
     def __init__(self, trainer: PairTrainer) -> None:
@@ -72,7 +72,7 @@ class StopOnSignal(TrainerCallback):
             signal.signal(*self.handlers.popitem())
 
 
-class SaveByTime(TrainerCallback):
+class SaveByTime(TrainerCallback):  # type: ignore[misc]
     """A checkpoint every SAVE_SECONDS: on a slow machine `save_steps` may take hours."""
 
     def __init__(self, trainer: PairTrainer) -> None:
@@ -93,7 +93,7 @@ class SaveByTime(TrainerCallback):
         self.saved = time.monotonic()
 
 
-class Accounts(TrainerCallback):
+class Accounts(TrainerCallback):  # type: ignore[misc]
     """Adds tokens and seconds so far to every log entry, so that they survive an interruption."""
 
     def __init__(self, trainer: PairTrainer) -> None:
@@ -129,7 +129,7 @@ class Accounts(TrainerCallback):
         state.log_history[-1].update({**self.tokens, "seconds": self.seconds})
 
 
-class Seal(TrainerCallback):
+class Seal(TrainerCallback):  # type: ignore[misc]
     """Writes down checksums of each checkpoint, once all processes have written theirs."""
 
     def __init__(self, trainer: PairTrainer) -> None:
@@ -142,7 +142,7 @@ class Seal(TrainerCallback):
             seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
-class Progress(TrainerCallback):
+class Progress(TrainerCallback):  # type: ignore[misc]
     """One bar: loss, rewards, how far log-probabilities moved, pairs a second."""
 
     def __init__(self, trainer: PairTrainer, show: bool) -> None:

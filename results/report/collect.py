@@ -282,12 +282,11 @@ def between_runs(found: Sequence[Run]) -> list[Between]:
 
 def repeats(found: Sequence[Run]) -> Iterator[Between]:
     """Runs whose recipe and seed were trained before: what no seed is the reason of."""
+    by_record = {record.name: (run, record) for run in found for record in run.records}
     for run in found:
-        for other in found if run.again else ():
-            for record in other.records:
-                if record.name == run.again:
-                    one = replace(other, name=record.name, records=[record])
-                    yield from pair(AGAIN, run, one)
+        if run.again in by_record:
+            other, record = by_record[run.again]
+            yield from pair(AGAIN, run, replace(other, name=record.name, records=[record]))
 
 
 def steps(found: Sequence[Run]) -> Iterator[Between]:
@@ -295,13 +294,27 @@ def steps(found: Sequence[Run]) -> Iterator[Between]:
     owner = {record.name: run for run in found for record in run.records}
     records = {record.name: record for run in found for record in run.records}
     for run in found:
-        starts = [started_from(record, records) for record in run.records]
-        known = [start for start in starts if start is not None]
-        names = [start.name for start in known]
-        if len(known) < len(starts) or len({id(owner[name]) for name in names}) > 1:
-            continue
-        name = common_name(known) if len({*names}) > 1 else names[0]
-        yield from pair(STEP, run, replace(owner[names[0]], name=name, records=known))
+        starts = starts_of(run, records)
+        owners = {id(owner[start.name]) for start in starts}
+        if len(owners) == 1 and len(starts) == len(run.records):
+            trained_from = replace(owner[starts[0].name], name=step_name(starts), records=starts)
+            yield from pair(STEP, run, trained_from)
+
+
+def step_name(starts: Sequence[Record]) -> str:
+    """The name of what the seeds of a run were trained on from: one record for all, or several."""
+    same = len({start.name for start in starts}) == 1
+    return starts[0].name if same else common_name(starts)
+
+
+def starts_of(run: Run, records: Mapping[str, Record]) -> list[Record]:
+    """The records here that the seeds of a run were trained on from, of those that have one."""
+    starts = []
+    for record in run.records:
+        start = started_from(record, records)
+        if start is not None:
+            starts.append(start)
+    return starts
 
 
 def single_fields(found: Sequence[Run]) -> Iterator[Between]:
@@ -330,17 +343,27 @@ def pair(field: str, run: Run, reference: Run) -> Iterator[Between]:
 
 def against(run: Run, reference: Run, bench: str, stepwise: bool = False) -> Row | None:
     """The headline of a bench, from the reference to the run; None where no question has both."""
-    pairs = zip(reference.records, run.records, strict=stepwise)
+    before, after = reference.records, run.records
     if stepwise:
-        both = [pair for pair in pairs if all(bench in record.by_bench for record in pair)]
-        before, after = [one for one, _ in both], [other for _, other in both]
-    else:
-        before, after = reference.having(bench), run.having(bench)
-    if not before or not after:
+        before, after = with_both(before, after, bench)
+    earlier = [record.by_bench[bench] for record in before if bench in record.by_bench]
+    later = [record.by_bench[bench] for record in after if bench in record.by_bench]
+    if not earlier or not later:
         return None
-    sides = [[record.by_bench[bench] for record in side] for side in (before, after)]
     metric = run.rows[bench][0].metric
-    return next(compare_metric(sides[0], sides[1], metric, stepwise=stepwise), None)
+    return next(compare_metric(earlier, later, metric, stepwise=stepwise), None)
+
+
+def with_both(
+    before: Sequence[Record], after: Sequence[Record], bench: str
+) -> tuple[list[Record], list[Record]]:
+    """Of pairs of records those of which both have a bench."""
+    earlier, later = [], []
+    for one, other in zip(before, after, strict=True):
+        if bench in one.by_bench and bench in other.by_bench:
+            earlier.append(one)
+            later.append(other)
+    return earlier, later
 
 
 @dataclass(frozen=True)

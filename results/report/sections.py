@@ -70,8 +70,7 @@ def opening(found: list[Run]) -> Iterator[Block]:
     if not found:
         yield "p", "No run is recorded yet: `make demo`, or `tatqa-bench run RECIPE --runs RUNS`."
         return
-    recipes = [run for run in found if not run.again]
-    real = [run for run in recipes if run.stands_for_itself] or recipes
+    real = real_recipes(found)
     choice = chosen(real)
     run = choice.run
     if len(real) > 1:
@@ -85,6 +84,12 @@ def opening(found: list[Run]) -> Iterator[Block]:
     shown = opening_examples(run)
     if shown:
         yield "examples", [example_cells(example) for example in shown]
+
+
+def real_recipes(found: Sequence[Run]) -> list[Run]:
+    """Every recipe once: those on real questions, or all if there are none."""
+    recipes = [run for run in found if not run.again]
+    return [run for run in recipes if run.stands_for_itself] or recipes
 
 
 def opening_words(choice: Choice, recipes: int) -> str:

@@ -179,7 +179,7 @@ def test_padding_that_all_remaining_rows_share_leaves_the_cache(model: Any) -> N
 
 
 def test_norms_are_fused_while_decoding_and_only_plain_ones(model: Any) -> None:
-    class ShiftedRMSNorm(torch.nn.Module):  # Gemma's
+    class ShiftedRMSNorm(torch.nn.Module):  # type: ignore[misc]  # Gemma's
         def __init__(self) -> None:
             super().__init__()
             self.weight = torch.nn.Parameter(torch.full((8,), 0.5))

@@ -18,7 +18,8 @@ Output = Callable[..., Path]
 
 @pytest.fixture
 def lm_eval_output(tmp_path: Path) -> Output:
-    """Writes an lm-eval output folder of 80 questions in 16 contexts;
+    """Writes an lm-eval output folder of 80 questions in 16 contexts.
+
     `skill` is the chance of a right answer.
     """
 
@@ -89,8 +90,9 @@ def sample(uid: str, context: str, kind: str, right: bool, reply: str | None) ->
 
 @pytest.fixture
 def mtbench_output(tmp_path: Path) -> Output:
-    """Writes the folder of a judged model:
-    question.jsonl, model_answer/, model_judgment/, score.json.
+    """Writes the folder of a judged model.
+
+    In it: question.jsonl, model_answer/, model_judgment/, score.json.
     """
 
     return lambda name, *args, **changes: write_mtbench(tmp_path / name, *args, **changes)
@@ -144,9 +146,7 @@ def write_mtbench(
 
 @pytest.fixture(scope="session")
 def built_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A results folder with a base and three runs that differ in beta alone,
-    with raw files and the report.
-    """
+    """A results folder of a base and three runs that differ in beta: raw files and the report."""
     root = tmp_path_factory.mktemp("built")
     runs = {
         "base-tiny": (0.3, None),

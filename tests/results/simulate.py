@@ -1,7 +1,7 @@
-"""Coverage and false verdicts where the truth is known: `python tests/results/simulate.py
-[SWEEPS]`.
+"""Coverage and false verdicts where the truth is known.
 
-Prints the table of docs/STATISTICS.md, which test_simulations.py (slow) makes again.
+`python tests/results/simulate.py [SWEEPS]` prints the table of docs/STATISTICS.md, which
+test_simulations.py (slow) makes again.
 """
 
 import sys

@@ -1,6 +1,4 @@
-"""Reading outputs and comparing them:
-what is read, what is refused, what is warned of, what is printed.
-"""
+"""Comparing outputs: what is read, what is refused, what is warned of, what is printed."""
 
 import json
 import math

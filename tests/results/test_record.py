@@ -1,6 +1,4 @@
-"""Records: what is saved is read back, what is broken is refused in one line,
-old versions are upgraded.
-"""
+"""Records: saved ones are read back, broken ones refused in one line, old ones upgraded."""
 
 import json
 import shutil

@@ -556,7 +556,8 @@ def test_steps_vary_by_their_differences() -> None:
     names = list("abcd")
     d = s.over_runs(before, after, names, stepwise=True)
     assert (d.before, d.after, d.delta, d.runs) == (0.75, 0.875, 0.125, 2)
-    assert [(part.se, part.df) for part in d.seeds] == [(pytest.approx(0.125), 1)]  # .25 and 0
+    [seeds] = d.seeds
+    assert (seeds.se, seeds.df) == pytest.approx((0.125, 1))  # .25 and 0
     one = s.over_runs(before[:1], after[:1], names, stepwise=True)
     assert one.seeds == ()
 

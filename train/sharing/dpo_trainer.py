@@ -22,7 +22,7 @@ from train.sharing.preflight import preflight
 FIRST = 64  # rows among which the pre-flight looks for short ones
 
 
-class SharedPrefixDPOTrainer(DPOTrainer):
+class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
     """TRL's DPOTrainer over models that share prefixes.
 
     sharing_options: of `share_prefixes`, such as {"compile_layers": True, "graphs": True} on a GPU.

@@ -86,7 +86,7 @@ class Recorded:
         return Replay.apply(self, *self.trained)
 
 
-class Replay(torch.autograd.Function):
+class Replay(torch.autograd.Function):  # type: ignore[misc]
     """Connects a Recorded to the autograd graph."""
 
     @staticmethod

@@ -59,7 +59,7 @@ def _deal(groups: list[list[int]], costs: list[int], hands: int) -> list[list[li
     return dealt
 
 
-class ContextSampler(Sampler[int]):
+class ContextSampler(Sampler[int]):  # type: ignore[misc]
     """Yields pair indices batch after batch;
     the trainer cuts them and deals the batches to its processes.
     """
@@ -91,7 +91,7 @@ class ContextSampler(Sampler[int]):
         return iter(order)
 
 
-class StepBatches(Sampler[list[int]]):
+class StepBatches(Sampler[list[int]]):  # type: ignore[misc]
     """This process's micro-batches: every step's pairs in `order`, an equal share for each process,
     `micro` at a time.
 

@@ -24,7 +24,7 @@ from train.trainer.pair_trainer import PairTrainer, set_lora_dropout
 from train.trainer.reference import as_reference
 
 
-class HeldOut(TrainerCallback):
+class HeldOut(TrainerCallback):  # type: ignore[misc]
     """Measures the held-out pairs when it is made and after every epoch, without a gradient."""
 
     def __init__(self, trainer: PairTrainer, rows: Sequence[TokenPair]) -> None:

@@ -91,7 +91,7 @@ class StepTotals:
         }
 
 
-class PairTrainer(DPOTrainer):
+class PairTrainer(DPOTrainer):  # type: ignore[misc]
     """TRL's DPOTrainer on ready token ids:
     whole optimizer steps of equally weighted pairs, and beta pair by pair.
     """

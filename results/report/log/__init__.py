@@ -6,11 +6,12 @@ pairing, before and after are independent.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from math import sqrt
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import optimize, stats
@@ -23,28 +24,90 @@ from results.statistics import ALPHA, GRID, holm
 LOG: dict[str, Any] = json.loads((Path(__file__).parent / "runs.json").read_text(encoding="utf-8"))
 SIZES: dict[str, int] = LOG["questions"]
 CONTEXTS: dict[str, int] = LOG["contexts"]
-DONE = [run for run in LOG["runs"] if run["status"] == "completed"]
 TYPES = ("overall", "arithmetic", "count", "multi-span", "span")
 NAMES = {"mtbench": "MT-Bench", "instruct": "instruct", "instruct_success": "instruct success, %"}
+MEASURES = (*TYPES, *NAMES)
+RECIPE = {
+    "beta": "beta",
+    "learning_rate": "rate",
+    "num_train_epochs": "epochs",
+    "lora_r": "rank",
+    "lora_alpha": "alpha",
+}
 
 
-def delta(run: dict[str, Any], measure: str) -> float | None:
-    """The log's own delta, or after minus before where it states none."""
-    before, after, stated = run[measure] or (None, None, None)
-    return stated if stated is not None or before is None else round(after - before, 2)
+class Reading(NamedTuple):
+    """One measure of one run as the log gives it, None for what it does not give."""
+
+    before: float | None = None
+    after: float | None = None
+    stated: float | None = None  # the log's own delta
+
+    @property
+    def delta(self) -> float | None:
+        """The log's own delta, or after minus before where it states none."""
+        if self.stated is not None or self.before is None or self.after is None:
+            return self.stated
+        return round(self.after - self.before, 2)
+
+    @property
+    def shares(self) -> tuple[float, float] | None:
+        """Before and after, where the log gives both."""
+        if self.before is None or self.after is None:
+            return None
+        return self.before, self.after
+
+    @property
+    def words(self) -> str:
+        """Before and after, or the delta alone, or nothing, as the log gives it."""
+        if self.before is None:
+            return text(self.stated, "+")
+        return f"{text(self.before)} to {text(self.after)}"
 
 
-def changed(run: dict[str, Any], measure: str) -> int:
-    """The fewest questions that can have changed."""
-    return round(abs(delta(run, measure) or 0) * SIZES[measure] / 100)
+NOTHING = Reading()
 
 
-def at_best(run: dict[str, Any], measure: str) -> float:
-    """p of a sign test if every changed answer changed the same way.
+@dataclass(frozen=True)
+class LogRun:
+    """A run of the log; one that was only planned has no readings."""
 
-    No paired test of these shares can go lower.
-    """
-    return float(min(1, 2 * 0.5 ** changed(run, measure)))
+    name: str
+    recipe: dict[str, float | None]
+    readings: dict[str, Reading]
+    loss: float | None
+    seconds: float | None
+
+    def reading(self, measure: str) -> Reading:
+        return self.readings.get(measure, NOTHING)
+
+    def changed(self, measure: str) -> int:
+        """The fewest questions that can have changed."""
+        return round(abs(self.reading(measure).delta or 0) * SIZES[measure] / 100)
+
+    def at_best(self, measure: str) -> float:
+        """p of a sign test if every changed answer changed the same way.
+
+        No paired test of these shares can go lower.
+        """
+        return float(min(1, 2 * 0.5 ** self.changed(measure)))
+
+
+def read_runs() -> list[LogRun]:
+    """Every run of the log, done or planned."""
+    found = []
+    for entry in LOG["runs"]:
+        given = {name: Reading(*entry[name]) for name in MEASURES if entry[name]}
+        run = LogRun(entry["name"], entry["recipe"], given, entry["loss"], entry["seconds"])
+        found.append(run)
+    return found
+
+
+RUNS = read_runs()
+DONE = [run for run in RUNS if run.readings]
+
+
+# --- errors
 
 
 def independent_error(shares: tuple[float, float], n: int) -> float:
@@ -62,10 +125,20 @@ def context_error(shares: tuple[float, float], measure: str) -> float:
     return independent_error(shares, n) * sqrt(n / CONTEXTS[measure])
 
 
+def p_of_delta(delta: float, error: float) -> float:
+    """Two-sided p of a difference on the normal distribution."""
+    return float(2 * stats.norm.sf(abs(delta) / error))
+
+
 def rating_error() -> tuple[float, list[float]]:
     """Standard error of an MT-Bench delta from repeated readings of one base, and these."""
-    readings = [run["mtbench"][0] for run in DONE if run["mtbench"][0] is not None]
+    readings = known(run.reading("mtbench").before for run in DONE)
     return float(np.std(readings, ddof=1)) * sqrt(2), readings
+
+
+def known(values: Iterable[float | None]) -> list[float]:
+    """The values without None."""
+    return [value for value in values if value is not None]
 
 
 def largest_by_chance(error: float, runs: int, readings: int) -> float:
@@ -91,43 +164,32 @@ def largest_by_shared_chance(error: float, runs: int, readings: int) -> float:
     return float(optimize.brentq(all_within, 0, 100)) * error
 
 
+# --- tables
+
+
 def by_beta(measure: str) -> list[tuple[float, float]]:
     """(beta, delta) of every run of the log that has one."""
-    return [(run["recipe"]["beta"], d) for run in DONE if (d := delta(run, measure)) is not None]
+    found = []
+    for run in DONE:
+        beta, delta = run.recipe["beta"], run.reading(measure).delta
+        if beta is not None and delta is not None:
+            found.append((beta, delta))
+    return found
 
 
-def overview(measures: Sequence[str] = (*TYPES, *NAMES)) -> list[list[str]]:
+def overview(measures: Sequence[str] = MEASURES) -> list[list[str]]:
     """The log's figures as they stand; an empty cell means that the log gives none."""
-    fields = ("beta", "learning_rate", "num_train_epochs", "lora_r", "lora_alpha")
     titles = [NAMES.get(measure, measure) for measure in measures]
-    lines = [
-        [
-            f"run ({LOG['label']})",
-            "beta",
-            "rate",
-            "epochs",
-            "rank",
-            "alpha",
-            *titles,
-            "loss",
-            "seconds",
-        ]
-    ]
-    for run in LOG["runs"]:
-        plain = [text(run["recipe"][field]) for field in fields]
-        shown = [change(run[measure]) for measure in measures]
-        lines.append([run["name"], *plain, *shown, text(run["loss"]), text(run["seconds"])])
+    lines = [[f"run ({LOG['label']})", *RECIPE.values(), *titles, "loss", "seconds"]]
+    for run in RUNS:
+        recipe = [text(run.recipe[field]) for field in RECIPE]
+        shown = [run.reading(measure).words for measure in measures]
+        lines.append([run.name, *recipe, *shown, text(run.loss), text(run.seconds)])
     return lines
 
 
 def text(value: float | None, sign: str = "") -> str:
     return "" if value is None else f"{value:{sign}g}"
-
-
-def change(entry: list[float | None] | None) -> str:
-    """Before and after, or the delta alone, or nothing, as the log gives it."""
-    before, after, *stated = entry or (None, None, None)
-    return text(stated[0], "+") if before is None else f"{text(before)} to {text(after)}"
 
 
 def support() -> list[list[str]]:
@@ -141,89 +203,115 @@ def support() -> list[list[str]]:
 
 def support_of(measure: str) -> list[list[str]]:
     """The lines of one answer type."""
-    runs = [run for run in DONE if run[measure]]
-    known = [run for run in runs if run[measure][0] is not None]
-    bounds: dict[str, list[str]] = {run["name"]: [] for run in runs}
-    shares = [run[measure][:2] for run in known]
-    independent = [independent_error(pair, SIZES[measure]) for pair in shares]
-    together = [context_error(pair, measure) for pair in shares]
-    for errors in (independent, together):
-        p = [
-            2 * float(stats.norm.sf(abs(delta(run, measure) or 0) / e))
-            for run, e in zip(known, errors, strict=True)
-        ]
-        for run, e, adjusted in zip(known, errors, holm(p), strict=True):
-            bounds[run["name"]] += [f"{e:.1f}", p_value(adjusted)]
+    independent = error_cells(measure, lambda shares: independent_error(shares, SIZES[measure]))
+    together = error_cells(measure, lambda shares: context_error(shares, measure))
     lines = []
-    for run in runs:
-        first = [run["name"], measure, str(SIZES[measure]), text(delta(run, measure), "+")]
-        empty = ["", "", "", ""]
-        lines.append([*first, p_value(at_best(run, measure)), *(bounds[run["name"]] or empty)])
+    for run in DONE:
+        if measure in run.readings:
+            delta = text(run.reading(measure).delta, "+")
+            line = [run.name, measure, str(SIZES[measure]), delta, p_value(run.at_best(measure))]
+            lines.append([*line, *independent[run.name], *together[run.name]])
     return lines
+
+
+def error_cells(
+    measure: str, error_of: Callable[[tuple[float, float]], float]
+) -> dict[str, list[str]]:
+    """By run the standard error of its delta and the p of it, adjusted over the runs.
+
+    Two empty cells where the log gives no shares.
+    """
+    cells = {run.name: ["", ""] for run in DONE}
+    names, errors, p = [], [], []
+    for run in DONE:
+        reading = run.reading(measure)
+        if reading.shares is not None:
+            names.append(run.name)
+            errors.append(error_of(reading.shares))
+            p.append(p_of_delta(reading.delta or 0, errors[-1]))
+    for name, error, adjusted in zip(names, errors, holm(p), strict=True):
+        cells[name] = [f"{error:.1f}", p_value(adjusted)]
+    return cells
 
 
 def pairs_that_differ() -> tuple[int, int, int]:
     """Pairs of runs by their share after training: all, with p < 0.05 alone, and after Holm."""
-    after = [run["overall"][1] for run in DONE if run["overall"][1] is not None]
-    pairs = list(combinations(after, 2))
-    p = [
-        float(2 * stats.norm.sf(abs(a - b) / independent_error((a, b), SIZES["overall"])))
-        for a, b in pairs
-    ]
-    return len(pairs), sum(x < ALPHA for x in p), sum(x < ALPHA for x in holm(p))
+    after = known(run.reading("overall").after for run in DONE)
+    p = []
+    for pair in combinations(after, 2):
+        p.append(p_of_delta(pair[0] - pair[1], independent_error(pair, SIZES["overall"])))
+    return len(p), sum(x < ALPHA for x in p), sum(x < ALPHA for x in holm(p))
 
 
 def ratings() -> list[list[str]]:
     """MT-Bench deltas in units of the noise of the base's own readings."""
     error, readings = rating_error()
-    deltas = [(run["name"], delta(run, "mtbench") or 0.0) for run in DONE]
-    p = [float(2 * stats.t.sf(abs(d) / error, len(readings) - 1)) for _, d in deltas]
-    lines = [
-        [n, f"{d:+.2f}", f"{d / error:+.1f}", f"{x:.2f}"]
-        for (n, d), x in zip(deltas, p, strict=True)
-    ]
-    return [["run", "MT-Bench delta", "delta / SE", "p (t test)"], *lines]
+    lines = [["run", "MT-Bench delta", "delta / SE", "p (t test)"]]
+    for run in DONE:
+        delta = run.reading("mtbench").delta or 0.0
+        p = float(2 * stats.t.sf(abs(delta) / error, len(readings) - 1))
+        lines.append([run.name, f"{delta:+.2f}", f"{delta / error:+.1f}", f"{p:.2f}"])
+    return lines
+
+
+# --- the page
 
 
 def blocks() -> Iterator[Block]:
-    """The page published/README.md: its template, with the numbers and tables put in."""
-    error, readings = rating_error()
-    count = max(
-        (run for run in DONE if run["count"]), key=lambda run: abs(delta(run, "count") or 0)
-    )
+    """The page of the log, report/log/README.md: its template with numbers and tables put in."""
+    tables = {"overview": overview(), "support": support(), "ratings": ratings()}
     pairs, alone, corrected = pairs_that_differ()
-    deltas = [abs(d) for _, d in by_beta("mtbench")]
-    success = [run["instruct_success"] for run in DONE if run["instruct_success"]]
-    lowest, highest = min(s[0] for s in success), max(s[1] for s in success)
-    prompts = round((highest - lowest) * SIZES["instruct"] / 100)
-    base = sorted({run["instruct"][0] for run in DONE if run["instruct"][0] is not None})
     return page.from_template(
         "published.md",
-        {
-            "overview": [("table", overview())],
-            "support": [("table", support())],
-            "ratings": [("table", ratings())],
-        },
+        {name: [("table", table)] for name, table in tables.items()},
         log=LOG,
         how="\n".join(f"- {name}: {words}" for name, words in LOG["scoring"].items()),
-        count_delta=delta(count, "count"),
-        count_changed=changed(count, "count"),
-        count_p=p_value(at_best(count, "count")),
         pairs=pairs,
         alone=alone,
         corrected=corrected,
-        readings=", ".join(f"{reading:.2f}" for reading in readings),
-        error=error,
-        number=len(DONE),
-        freedom=len(readings) - 1,
-        readings_count=len(readings),
-        best=max(deltas),
-        ratio=max(deltas) / error,
-        largest=largest_by_chance(error, len(DONE), len(readings)),
-        shared=largest_by_shared_chance(error, len(DONE), len(readings)),
-        lowest=lowest,
-        highest=highest,
-        prompts=prompts,
-        prompts_p=f"{min(1.0, 2 * 0.5**prompts):g}",
-        instruct_base=" and ".join(f"{value:g}" for value in base),
+        **count_facts(),
+        **rating_facts(),
+        **instruct_facts(),
     )
+
+
+def count_facts() -> dict[str, Any]:
+    """The largest delta of the questions that ask for a count."""
+    largest = max(DONE, key=lambda run: abs(run.reading("count").delta or 0))
+    return {
+        "count_delta": largest.reading("count").delta,
+        "count_changed": largest.changed("count"),
+        "count_p": p_value(largest.at_best("count")),
+    }
+
+
+def rating_facts() -> dict[str, Any]:
+    """The largest MT-Bench delta beside what chance makes the largest of so many."""
+    error, readings = rating_error()
+    best = max(abs(delta) for _, delta in by_beta("mtbench"))
+    return {
+        "readings": ", ".join(f"{reading:.2f}" for reading in readings),
+        "readings_count": len(readings),
+        "freedom": len(readings) - 1,
+        "error": error,
+        "number": len(DONE),
+        "best": best,
+        "ratio": best / error,
+        "largest": largest_by_chance(error, len(DONE), len(readings)),
+        "shared": largest_by_shared_chance(error, len(DONE), len(readings)),
+    }
+
+
+def instruct_facts() -> dict[str, Any]:
+    """The lowest success rate before and the highest after, and the base's ratings."""
+    lowest = min(known(run.reading("instruct_success").before for run in DONE))
+    highest = max(known(run.reading("instruct_success").after for run in DONE))
+    prompts = round((highest - lowest) * SIZES["instruct"] / 100)
+    ratings_of_base = sorted({*known(run.reading("instruct").before for run in DONE)})
+    return {
+        "lowest": lowest,
+        "highest": highest,
+        "prompts": prompts,
+        "prompts_p": f"{min(1.0, 2 * 0.5**prompts):g}",
+        "instruct_base": " and ".join(f"{value:g}" for value in ratings_of_base),
+    }

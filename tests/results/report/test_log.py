@@ -50,23 +50,25 @@ def test_every_figure_stands_in_the_log(shared_data: Path) -> None:
 
 
 def test_every_stated_delta_agrees_with_before_and_after() -> None:
+    checked = 0
     for run in published.DONE:
         for measure in (*published.TYPES, "mtbench", "instruct"):
-            before, after, stated = run[measure] or (None, None, None)
-            if before is not None and after is not None and stated is not None:
-                assert after - before == pytest.approx(
-                    stated, abs=0.11
-                )  # the log rounds before it subtracts
+            reading = run.reading(measure)
+            if reading.shares is not None and reading.stated is not None:
+                before, after = reading.shares  # the log rounds before it subtracts
+                assert after - before == pytest.approx(reading.stated, abs=0.11)
+                checked += 1
+    assert checked == 30
 
 
 def test_shares_of_count_are_whole_questions_of_32() -> None:
     for run in published.DONE:
-        for share in [x for x in (run["count"] or [])[:2] if x is not None]:
+        for share in run.reading("count").shares or ():
             assert abs(share * 32 / 100 - round(share * 32 / 100)) < 0.02
 
 
 def test_count_cannot_be_significant_even_at_best() -> None:
-    p = {run["name"]: published.at_best(run, "count") for run in published.DONE if run["count"]}
+    p = {run.name: run.at_best("count") for run in published.DONE if "count" in run.readings}
     assert p["beta_003_lora_16_32_ultralow_mem"] == stats.binomtest(4, 4).pvalue == 0.125
     assert min(p.values()) > 0.05
 

@@ -1,6 +1,4 @@
-"""The report: what it says, that it follows from the records alone, that --check notices,
-and the page in a browser.
-"""
+"""The report: what it says, that records alone decide it, --check, the page in a browser."""
 
 import base64
 import html

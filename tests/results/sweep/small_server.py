@@ -1,5 +1,4 @@
-"""A small OpenAI-compatible server for tests: one base, LoRA adapters loaded and unloaded by its
-API.
+"""A small OpenAI-compatible server for tests: a base, and LoRA adapters loaded by its API.
 
     python small_server.py serve BASE --port PORT [options of `vllm serve`, some of them heeded]
 

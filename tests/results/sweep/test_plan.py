@@ -1,5 +1,4 @@
-"""Sweeps: what is planned, what is refused before any work, and that a killed sweep goes on and
-ends the same.
+"""Sweeps: what is planned, what is refused before work, and that a killed one ends the same.
 
 The sweep itself is run twice: with stand-ins for the three programs (small scripts with their
 command lines and files, no models), and, marked slow, with the programs themselves on the small

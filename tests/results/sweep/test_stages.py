@@ -1,6 +1,4 @@
-"""Stages with real processes: skipped by content, resumed after kill -9, never two at once,
-never an orphan.
-"""
+"""Stages as real processes: skipped by content, resumed after kill -9, one at a time, no orphan."""
 
 import json
 import os

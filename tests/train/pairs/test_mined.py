@@ -76,13 +76,13 @@ def test_replies_that_say_the_same_count_once() -> None:
 
 def test_a_right_number_in_place_of_an_expression_is_neither() -> None:
     judged = judge(QUESTION, replies(NUMBER), "calc")
-    assert judged.right == judged.wrong == []
+    assert (judged.right, judged.wrong) == ([], [])
     assert judge(QUESTION, replies(NUMBER), "direct").right == [NUMBER]
 
 
 def test_words_around_a_right_reply_keep_it_from_being_chosen() -> None:
     judged = judge(QUESTION, replies(f"Sure: {EXPRESSION}"), "calc")
-    assert judged.right == judged.wrong == []
+    assert (judged.right, judged.wrong) == ([], [])
 
 
 def test_reasons_for_no_pair() -> None:

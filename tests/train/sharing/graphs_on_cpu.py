@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class Recording(TorchDispatchMode):
+class Recording(TorchDispatchMode):  # type: ignore[misc]
     """A CUDAGraph that is its own `torch.cuda.graph` block."""
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Recording(TorchDispatchMode):
         self.operations.append((func, args, kwargs or {}, out))
         return out
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator]
     def replay(self) -> None:
         for func, args, kwargs, out in self.operations:
             for before, now in zip(

@@ -144,7 +144,7 @@ def test_equals_trl_with_the_same_adapter_as_reference(
     ours = make_trainer(made, rows, tokenizer, config(made, tmp_path / "a", 4, 1), init)
     attach_reference(ours, None)
 
-    class InOrder(DPOTrainer):
+    class InOrder(DPOTrainer):  # type: ignore[misc]
         """Plain TRL, shown the pairs in our order."""
 
         def _get_train_sampler(self, *args: Any) -> Any:

@@ -87,7 +87,7 @@ def assert_same_curves(ours: History, theirs: History, tolerance: float = 1e-5) 
             assert a[name] == pytest.approx(b[name], abs=tolerance), (name, a["step"])
 
 
-class InOrder(DPOTrainer):
+class InOrder(DPOTrainer):  # type: ignore[misc]
     """Plain TRL, shown the pairs in a given order."""
 
     order: Sequence[int] = ()
