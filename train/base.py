@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from train.recipe import RecipeError, one_line
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.index.json")
 ADAPTER = "adapter_config.json"  # beside it transformers would load another folder's weights
+TODAY = re.compile(r"""strftime_now\(\s*(?P<quote>['"])(?P<format>.*?)(?P=quote)\s*\)""")
 CODE = ("*.py",)  # a base that brings its own architecture
 
 
@@ -34,6 +37,19 @@ def open_base(path: str) -> tuple[Any, str]:
             reason = "it brings code of its own, which is not run"
         problem = f"cannot load {path}: {reason}"
         raise RecipeError(f"model_name_or_path: {problem}") from None
+
+
+def fix_date(tokenizer: Any, day: date) -> bool:
+    """Put a day in the place of today's, which chat templates such as Llama 3.1's write.
+
+    Else a run resumed tomorrow would be trained on other prompts. True if the template writes one.
+    """
+    template = tokenizer.chat_template
+    if not isinstance(template, str):  # none, or several
+        return False
+    fixed = TODAY.sub(lambda call: repr(day.strftime(call["format"])), template)
+    tokenizer.chat_template = fixed
+    return fixed != template
 
 
 def refuse_empty(tokenizer: Any) -> None:

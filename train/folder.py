@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import shutil
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ MAY_CHANGE = {"memory"}  # fields that decide how a run computes, not which adap
 # What torch.save says, in errors of no type of their own, when the disk takes no more.
 TORCH_SAVE = ("PytorchStreamWriter", "inline_container", "iostream error")
 MARKER = "run.json"  # of an unfinished run: what it is
+DAY = "day_of_prompts"  # there and in train.json, where the chat template writes the date
 # What a run writes into its folder, and what a folder of something else holds.
 WRITTEN = ("README.md", "curves.svg", "config.json", "*.safetensors", "*.bin", "token*", "*.jinja")
 SEAL = "checksums.json"  # written last: a checkpoint with a good one is whole
@@ -55,6 +57,19 @@ def holds(out: Path, identity: dict[str, Any]) -> bool:
                 f"{out} holds a run with other {name}; choose another --output_dir or delete it"
             )
     return marker.name == "train.json"
+
+
+def day_of_prompts(out: Path) -> date:
+    """The day that a run's prompts say, where its base's template writes one: today's in a new run.
+
+    A resumed or finished run keeps its own.
+    """
+    for marker in (out / "train.json", out / MARKER):
+        try:
+            return date.fromisoformat(json.loads(marker.read_text(encoding="utf-8"))[DAY])
+        except (OSError, ValueError, TypeError, LookupError):
+            pass
+    return date.today()
 
 
 def what_decides(facts: dict[str, Any]) -> dict[str, Any]:

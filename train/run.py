@@ -11,6 +11,7 @@ from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 
 from tatqa_task.data import write_whole
 from train import record
-from train.base import open_base, refuse_missing_weights
+from train.base import fix_date, open_base, refuse_missing_weights
 from train.callbacks import (
     TOKENS,
     Accounts,
@@ -30,7 +31,7 @@ from train.callbacks import (
 )
 from train.card import card
 from train.curves import curves
-from train.folder import checkpoints, holds, last_checkpoint, unwritable
+from train.folder import DAY, checkpoints, day_of_prompts, holds, last_checkpoint, unwritable
 from train.pairs.pair import Counts
 from train.pairs.tokens import TokenPair
 from train.prepared import prepare
@@ -62,6 +63,8 @@ def run(
     stages = stages or Stages()
     with stages("load"):
         tokenizer, base = open_base(recipe.model_name_or_path)
+        day = day_of_prompts(out)
+        dated = fix_date(tokenizer, day)
         init = read_init_adapter(recipe, base)
     rows, eval_rows, counts = prepare(recipe, tokenizer, stages)
     if not rows:
@@ -72,6 +75,9 @@ def run(
         return plan.describe(recipe, rows, counts, micro)
     with stages("plan"):
         identity = identify(recipe, rows, base, init)
+        if dated:
+            identity[DAY] = day.isoformat()
+            say_which_day(day)
     if holds(out, identity):
         return f"{out} holds this run already, finished; delete the folder to train again"
     task = Task(recipe, out, rows, eval_rows, tokenizer, init, identity, stages)
@@ -82,6 +88,15 @@ def run(
         facts |= {"pairs": pairs_facts, **spent}
         finish(out, {**facts, "command": command})
     return f"adapter in {out}"
+
+
+def say_which_day(day: date) -> None:
+    """Prompts of other days differ, and so may what is scored on them."""
+    logger.warning(
+        "the base's chat template writes the date into every prompt: this run's say %s, resumed "
+        "or not; scoring on another day writes that day",
+        day,
+    )
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,15 @@
 import json
 import shutil
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
 
-from train.base import files_of, hash_of, open_base, refuse_missing_weights
+from train.base import files_of, fix_date, hash_of, open_base, refuse_missing_weights
 from train.recipe import RecipeError
 
 
@@ -47,6 +50,23 @@ def test_which_shard_holds_what_decides(tmp_path: Path) -> None:
     before = hash_of(files_of(where))
     (where / "model.safetensors.index.json").write_text('{"weight_map": {}}')
     assert hash_of(files_of(where)) != before
+
+
+@pytest.mark.parametrize(
+    ("template", "fixed"),
+    [
+        ("{{ strftime_now('%d %b %Y') }}.", "{{ '26 Jul 2024' }}."),
+        ('{% set d = strftime_now( "%Y-%m-%d" ) %}', "{% set d = '2024-07-26' %}"),
+        ("{% if strftime_now is defined %}", "{% if strftime_now is defined %}"),
+        (None, None),
+        ({"tool_use": "{{ strftime_now('%Y') }}"}, {"tool_use": "{{ strftime_now('%Y') }}"}),
+    ],
+)
+def test_a_template_that_writes_the_date_writes_a_fixed_one(template: Any, fixed: Any) -> None:
+    """Llama 3.1's, Mistral's and gpt-oss's calls."""
+    tokenizer = SimpleNamespace(chat_template=template)
+    assert fix_date(tokenizer, date(2024, 7, 26)) == (template != fixed)
+    assert tokenizer.chat_template == fixed
 
 
 def test_an_adapter_is_no_base(tmp_path: Path) -> None:

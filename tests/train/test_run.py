@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 from safetensors.numpy import load_file
 from transformers import AutoTokenizer
 
+from train import folder
 from train.__main__ import main
 from train.folder import last_checkpoint
 
@@ -497,6 +499,42 @@ def test_another_chat_template_is_another_run(
     tokenizer.chat_template = "Answer. " + tokenizer.chat_template
     tokenizer.save_pretrained(base)
     assert "holds a run with other pairs" in refused(capsys, *words, tmp_path / "run")
+
+
+def test_a_template_that_writes_the_date_is_trained_on_that_of_the_runs_first_day(
+    recipe_file: Path,
+    mini: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Tomorrow the same command still finds its run, and a new run says tomorrow."""
+    base = shutil.copytree(mini, tmp_path / "base")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }} " + tokenizer.chat_template
+    tokenizer.save_pretrained(base)
+    words = [str(recipe_file), "--model_name_or_path", str(base), "--max_pairs", "8"]
+    for day, out in (("2026-11-26", "a"), ("2026-11-27", "a"), ("2026-11-27", "b")):
+        monkeypatch.setattr(folder, "date", at(day))
+        assert main([*words, "--output_dir", str(tmp_path / out)]) == 0
+    assert "holds this run already, finished" in capsys.readouterr().out
+    assert "writes the date into every prompt: this run's say 2026-11-26" in caplog.text
+    first, second = facts(tmp_path / "a"), facts(tmp_path / "b")
+    assert (first["day_of_prompts"], second["day_of_prompts"]) == ("2026-11-26", "2026-11-27")
+    assert first["data_sha256"] != second["data_sha256"]
+    assert "26 Nov 2026" in (tmp_path / "a" / "chat_template.jinja").read_text()
+
+
+def at(day: str) -> type[date]:
+    """The class date on another day."""
+
+    class Then(date):
+        @classmethod
+        def today(cls) -> "Then":
+            return cls.fromisoformat(day)
+
+    return Then
 
 
 def test_a_reference_of_another_model_ends_the_run_at_its_first_step(

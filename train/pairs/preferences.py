@@ -11,6 +11,7 @@ Texts are trained on without a chat template, conversations with it, thinking of
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import takewhile
@@ -24,6 +25,7 @@ from train.recipe import RecipeError, one_line
 SUFFIXES = (".jsonl", ".json")  # which no Hub id has
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 Side = str | list[Message]
+ASKING = ("user", "tool")  # roles that the assistant answers
 
 
 class _Unusable(Exception):
@@ -70,9 +72,18 @@ def _lines(path: Path) -> Iterator[Any]:
     for number, line in enumerate(lines, 1):
         try:
             if line.strip():
-                yield json.loads(line)
+                yield json.loads(line, object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:
             raise RecipeError(f"pairs: {path}:{number}: not JSON ({one_line(error)})") from None
+
+
+def _object(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of a key that stands twice nobody can say which value is meant."""
+    found = dict(items)
+    if len(found) < len(items):
+        twice = next(key for key, count in Counter(key for key, _ in items).items() if count > 1)
+        raise ValueError(f"the key {twice} stands twice")
+    return found
 
 
 def _dataset(source: str) -> Iterator[Any]:
@@ -89,16 +100,17 @@ def _pair(row: Any, n: int) -> Pair:
     """One row as a pair, whose facts it may state (uid, answer_type, kind). Raises _Unusable."""
     _refuse_other_formats(row)
     chosen, rejected = _side(row, "chosen"), _side(row, "rejected")
+    if chosen == rejected:
+        raise _Unusable("chosen equals rejected")
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise _Unusable("chosen and rejected are of two formats")
     prompt = _side(row, "prompt") if row.get("prompt") is not None else None
     if prompt is None or isinstance(prompt, str) != isinstance(chosen, str):
         prompt, chosen, rejected = _extracted(chosen, rejected)
+    _refuse_prompt(prompt)
     replies = _reply(chosen, "chosen"), _reply(rejected, "rejected")
     if not replies[0].strip():
         raise _Unusable("chosen is empty: silence would be learned")
-    if replies[0] == replies[1]:
-        raise _Unusable("chosen equals rejected")
     stated = {name: row[name] for name in FACTS if isinstance(row.get(name), str)}
     facts = {"uid": str(n), "context_uid": "", "answer_type": "any", "kind": "given", **stated}
     return Pair(
@@ -143,8 +155,23 @@ def _side(row: dict[str, Any], name: str) -> Side:
         plain = isinstance(message, dict) and isinstance(message.get("role"), str)
         if not plain or not isinstance(message.get("content"), str):
             raise _Unusable(f"{name} has a message without a role and a text as its content")
+        for key, given in message.items():
+            if key not in ("role", "content") and given:
+                raise _Unusable(f"{name} has a message with {key}, which is not supported")
         messages.append({"role": message["role"], "content": message["content"]})
     return messages
+
+
+def _refuse_prompt(prompt: Side) -> None:
+    """Raise _Unusable for a prompt that no reply of the assistant begins after."""
+    if isinstance(prompt, str):
+        if not prompt.strip():
+            raise _Unusable("prompt is empty: a reply's first token follows nothing")
+        return
+    last = prompt[-1]["role"]
+    if last not in ASKING:
+        wanted = "one of the user or a tool is wanted"
+        raise _Unusable(f"prompt ends with a message of the role {last!r}; {wanted}")
 
 
 def _extracted(chosen: Side, rejected: Side) -> tuple[Side, Side, Side]:

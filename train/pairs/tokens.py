@@ -63,11 +63,23 @@ def tokenize(
             row.chosen_ids,
             row.rejected_ids,
         )
-        if cut.length <= (max_length or cut.length):
-            kept.append(cut)
+        reason = unusable(cut, max_length)
+        if reason:
+            dropped[reason] += 1
         else:
-            dropped["longer than max_length"] += 1
+            kept.append(cut)
     return kept
+
+
+def unusable(row: TokenPair, max_length: int | None) -> str | None:
+    """Why a pair teaches nothing, or something wrong; None if it can be trained on."""
+    if max_length and row.length > max_length:
+        return "longer than max_length"
+    if row.chosen_ids == row.rejected_ids:  # texts that the tokenizer takes for one
+        return "chosen and rejected are the same tokens"
+    if not row.prompt_ids:
+        return "no token of the prompt stands before the reply"
+    return None
 
 
 def _conversations(pairs: Sequence[Pair], tokenizer: Any) -> Iterable[TokenPair]:
@@ -84,6 +96,7 @@ def _conversations(pairs: Sequence[Pair], tokenizer: Any) -> Iterable[TokenPair]
         if roles not in around:
             around[roles] = around_reply(tokenizer, pair)
         prompts.append(conversation_text(tokenizer, pair.turns))
+        refuse_left_out(pair.turns, prompts[-1])
         for side, reply in zip(sides, (pair.chosen, pair.rejected), strict=True):
             here = around[roles]
             if reply.strip() and (reply != reply.strip() or "<" in reply):
@@ -146,6 +159,20 @@ def _in_template(tokenizer: Any, turns: list[Message], **options: Any) -> str:
         problem = f"the base's chat template fails on a conversation ({roles})"
         raise RecipeError(f"{problem}: {one_line(error)}") from None
     return str(text)
+
+
+def refuse_left_out(turns: list[Message], written: str) -> None:
+    """Raise RecipeError where a template passes over a message, as of a role that it does not know.
+
+    Some leave out what was thought before an earlier reply; that is meant.
+    """
+    for turn in turns:
+        content = turn["content"].strip()
+        if content not in written and "</think>" not in content:
+            raise RecipeError(
+                f"the base's chat template leaves out, or changes, a message of the role "
+                f"{turn['role']!r}: {content[:60]!r}"
+            )
 
 
 def around_reply(tokenizer: Any, pair: Pair) -> Around:

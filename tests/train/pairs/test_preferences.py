@@ -118,6 +118,12 @@ def test_a_row_that_is_read_and_written_stays_the_same(tmp_path: Path) -> None:
         ({**CHAT, "tools": ["t"]}, "tools are not supported"),
         ({**EXPLICIT, "chosen": "\ud800"}, "a text has half a character"),
         ({**CHAT, "images": ["i"]}, "images are not supported"),
+        ({"chosen": "Blue.", "rejected": "Blue."}, "chosen equals rejected"),
+        ({**EXPLICIT, "prompt": " "}, "prompt is empty"),
+        ({**CHAT, "prompt": [assistant("Hi.")]}, "prompt ends with a message of"),
+        ({**CHAT, "prompt": [{"role": "system", "content": "Hi."}]}, "prompt ends with a message"),
+        ({**CHAT, "chosen": [{**assistant("Blue."), "tool_calls": [{}]}]}, "chosen has a message"),
+        ({**CHAT, "prompt": [{**user("Sky?"), "thinking": "Hm."}]}, "prompt has a message with th"),
         ({**CHAT, "chat_template_kwargs": {"enable_thinking": True}}, "chat_template_kwargs other"),
     ],
 )  # fmt: skip
@@ -133,6 +139,7 @@ def test_a_row_that_is_no_pair_is_named(row: Any, message: str, tmp_path: Path) 
     [
         ("p.jsonl", "", "has no row"),
         ("p.jsonl", "\n{", "p.jsonl:2: not JSON"),
+        ("p.jsonl", '{"chosen": "a", "chosen": "b"}', "p.jsonl:1: not JSON (the key chosen stands"),
         ("p.jsonl", None, "is no file, dataset folder or Hub id"),
         ("a/b/c", None, "is no file, dataset folder or Hub id"),
         ("folder", "folder", "cannot load"),
@@ -148,6 +155,15 @@ def test_unusable_sources(name: str, content: str | None, message: str, tmp_path
         preferences.read(str(path))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_tools_answer_is_replied_to_and_keys_without_a_value_are_none(tmp_path: Path) -> None:
+    """As datasets fills them in where another row has them."""
+    tool = {"role": "tool", "content": "42", "tool_calls": None, "name": ""}
+    (pair,) = preferences.read(
+        write(tmp_path / "p.jsonl", {**CHAT, "prompt": [user("Sky?"), tool]})
+    )
+    assert pair.turns == [user("Sky?"), {"role": "tool", "content": "42"}]
 
 
 def test_a_byte_order_mark_is_no_row(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import normalizers
 from transformers import AutoTokenizer
 
 from train.pairs.pair import Pair
@@ -178,3 +179,43 @@ def test_texts_and_conversations_are_not_mixed(tokenizer: Any) -> None:
     """The first row would decide for all."""
     with pytest.raises(RecipeError, match="some rows are texts and some conversations"):
         tokenize([PAIR, replace(PAIR, plain_text=True)], tokenizer, None, None, Counter())
+
+
+def test_a_message_that_the_template_passes_over_is_refused(tokenizer: Any) -> None:
+    """Such as a tool's answer, where it knows two roles alone."""
+    two_roles = PLAIN.replace(
+        "{% for m in messages %}", "{% for m in messages if m.role != 'tool' %}"
+    )
+    turns = [{"role": "user", "content": "How?"}, {"role": "tool", "content": "42"}]
+    assert one(tokenizer, PLAIN, replace(PAIR, prompt=turns))
+    with pytest.raises(
+        RecipeError, match="leaves out, or changes, a message of the role 'tool': '42'"
+    ):
+        one(tokenizer, two_roles, replace(PAIR, prompt=turns))
+
+
+def test_what_was_thought_before_an_earlier_reply_may_be_left_out(tokenizer: Any) -> None:
+    """As Qwen3's and DeepSeek's templates do."""
+    thoughtless = PLAIN.replace("m.content", "m.content.split('</think>')[-1]")
+    texts_of_turns = [("user", "How?"), ("assistant", "<think>Hm.</think>So."), ("user", "Really?")]
+    turns = [{"role": role, "content": text} for role, text in texts_of_turns]
+    row = one(tokenizer, thoughtless, replace(PAIR, prompt=turns))
+    assert "Hm." not in texts(tokenizer, row)[0]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "chosen", "rejected", "reason"),
+    [
+        ("Caf", "\u00e9", "e\u0301", "chosen and rejected are the same tokens"),
+        ("", "so", "not", "no token of the prompt stands before the reply"),
+    ],
+)
+def test_pairs_that_teach_nothing_are_counted(
+    prompt: str, chosen: str, rejected: str, reason: str, tokenizer: Any
+) -> None:
+    """Two spellings of a letter are one for a tokenizer that normalizes, such as Qwen's."""
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
+    dropped: Counter[str] = Counter()
+    pair = replace(PAIR, prompt=prompt, chosen=chosen, rejected=rejected, plain_text=True)
+    assert tokenize([pair], tokenizer, None, None, dropped) == []
+    assert dropped == {reason: 1}
