@@ -10,7 +10,7 @@ together: docs/STATISTICS.md says how, with simulations.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,10 @@ POWER = 0.80  # of the detectable difference
 EXACT = 13  # up to so many clusters that differ, all 2**13 sign patterns are tried
 SMALLEST_P = 1e-12  # no tail of a t distribution is worth more than this; p is never 0
 GRID = 1024  # quantiles of what is estimated, over which power is averaged
+EXCESS = 0.06  # of alpha, by which an interval over runs may miss more often: 0.3 points of 5 %
+MOST_EXPONENT = 32.0  # of `joined`: within 2.2 % of the largest distance
+RATIOS = np.geomspace(0.01, 1000, 21)  # of the runs' variance to the questions'
+RUN_GRID = (np.arange(128) + 0.5) / 128  # levels at which an estimated variance of runs is taken
 Array = NDArray[np.float64]
 Interval = tuple[float, float]
 
@@ -146,7 +150,7 @@ class Difference:
         return max(low, -self.span), min(high, self.span)
 
     def _limits(self, alpha: float) -> Interval:
-        """Limits from questions and runs; their distances are joined by square-and-add."""
+        """Limits from questions and runs, whose distances are `joined`."""
         part = self.questions
         below, above = t_distances(part.se, part.df, self.skewness, alpha)
         down, up = self._unseen(alpha)
@@ -155,15 +159,18 @@ class Difference:
             fewer, more = self.changes.distances(alpha)
             below, above = max(below, fewer), max(above, more)
         seeds = [t_quantile(part.df, alpha) * part.se for part in self.seeds]
-        low, high = self.delta - math.hypot(below, *seeds), self.delta + math.hypot(above, *seeds)
+        exponent = exponent_of([part.df for part in self.seeds], alpha)
+        low = self.delta - joined([below, *seeds], exponent)
+        high = self.delta + joined([above, *seeds], exponent)
         if self.unpaired == 0:
             return low, high
         paired = 1 - self.unpaired
         return paired * low - self.unpaired * self.span, paired * high + self.unpaired * self.span
 
     def _unseen(self, alpha: float) -> Interval:
-        """What changes larger than any seen could add, down and up: they can be no more frequent
-        than the rule of three says.
+        """What changes larger than any seen could add, down and up.
+
+        They can be no more frequent than the rule of three says.
         """
         share = clopper_pearson(0, self.questions.df + 1, alpha)[1]
         return share * self.beyond[0], share * self.beyond[1]
@@ -498,32 +505,86 @@ def detectable_difference(
 ) -> float:
     """The true difference that a two-sided test at alpha finds with 80 % power.
 
-    The test is that of the interval: critical distances of the parts joined by square-and-add.
-    With one part this is the noncentral t distribution's. Power is averaged over quantiles of the
-    variances that samples give, and of the skewness, which widens the interval even by chance: the
-    first part's, whose standard deviation is `skewness_error`. `unseen` is a distance that is
-    joined to theirs.
+    The test is that of the interval: critical distances of the questions' part, the first, and of
+    the runs', `joined`. With one part this is the noncentral t distribution's. Power is averaged
+    over quantiles of the variances that samples give, and of the skewness, which widens the
+    interval even by chance: the first part's, whose standard deviation is `skewness_error`.
+    `unseen` is a distance that square-and-add joins to the first.
     """
-    each = math.ceil(GRID ** (1 / (len(parts) + 1)))
-    level = (np.arange(each) + 0.5) / each
-    chance = (skewness_error * special.ndtri(level)).tolist()
-    widened = [t_distances(1, parts[0].df, skew, alpha)[0] for skew in chance]
-    quantiles = [np.array(widened), *(np.array([t_quantile(p.df, alpha)]) for p in parts[1:])]
-    squared = np.full(1, unseen**2)
-    for part, quantile in zip(parts, quantiles, strict=True):
-        variance = special.chdtri(part.df, level) / part.df * part.se**2
-        critical = np.multiply.outer(quantile**2, variance).ravel()
-        squared = np.add.outer(squared, critical).ravel()
     noise = math.hypot(*(part.se for part in parts))
     if noise == 0:
         return unseen
+    questions, runs = parts[0], parts[1:]
+    each = math.ceil(GRID ** (1 / (len(parts) + 1)))
+    level = (np.arange(each) + 0.5) / each
+    chance = (skewness_error * special.ndtri(level)).tolist()
+    widened = np.array([t_distances(1, questions.df, skew, alpha)[0] for skew in chance])
+    exponent = exponent_of([part.df for part in runs], alpha)
+    first = np.multiply.outer(widened, errors_found(questions, level)).ravel() / noise
+    powers = np.hypot(first, unseen / noise) ** exponent
+    for part in runs:
+        distance = t_quantile(part.df, alpha) * errors_found(part, level) / noise
+        powers = np.add.outer(powers, distance**exponent).ravel()
+    critical = powers ** (1 / exponent)
 
     def lacking(difference: float) -> float:
-        z = (difference - np.sqrt(squared)) / noise
-        return float(np.mean(special.ndtr(z))) - POWER
+        return float(np.mean(special.ndtr(difference - critical))) - POWER
 
-    most = float(np.sqrt(squared.max())) + 10 * noise
-    return float(optimize.brentq(lacking, 0.0, most))
+    return noise * float(optimize.brentq(lacking, 0.0, float(critical.max()) + 10))
+
+
+def errors_found(part: Part, level: Array) -> Array:
+    """The standard errors that samples give of a part, at these levels of their distribution."""
+    found: Array = np.sqrt(special.chdtri(part.df, level) / part.df) * part.se
+    return found
+
+
+def joined(distances: Sequence[float], exponent: float) -> float:
+    """One distance made of several: the root of the sum of their powers.
+
+    Square-and-add (Zou and Donner 2008) where the exponent is 2; the largest distance at infinity.
+    """
+    largest = max(distances)
+    if largest == 0 or math.isinf(largest):
+        return largest
+    powers = [(distance / largest) ** exponent for distance in distances]
+    return largest * float(math.fsum(powers) ** (1 / exponent))
+
+
+def exponent_of(df_runs: Sequence[float], alpha: float) -> float:
+    """By which the distances of questions and of runs are joined; of two sides the safer one."""
+    return join_exponent(min(df_runs), alpha) if df_runs else 2.0
+
+
+@cache
+def join_exponent(df: float, alpha: float) -> float:
+    """The largest exponent of `joined` that keeps what an interval at alpha promises.
+
+    The questions' variance is known, the runs' is estimated with df degrees of freedom. Whatever
+    their ratio, the interval may miss with probability alpha, and EXCESS of that more.
+    Square-and-add promises more than is asked for: it misses in 2.3 % where there are three runs
+    and the ratio is 1. MOST_EXPONENT where every exponent keeps it: two runs, or a small alpha.
+    """
+
+    def excess(exponent: float) -> float:
+        return most_misses(df, alpha, exponent) - alpha * (1 + EXCESS)
+
+    if alpha * (1 + EXCESS) >= 1 or excess(MOST_EXPONENT) <= 0:
+        return MOST_EXPONENT
+    if excess(2.0) >= 0:
+        return 2.0
+    return float(optimize.brentq(excess, 2.0, MOST_EXPONENT, xtol=1e-4))
+
+
+def most_misses(df: float, alpha: float, exponent: float) -> float:
+    """How often the interval misses at that ratio of the variances at which it does most often."""
+    of_questions = t_quantile(math.inf, alpha)
+    found = np.sqrt(np.multiply.outer(RATIOS, special.chdtri(df, RUN_GRID) / df))
+    of_runs = t_quantile(df, alpha) * found
+    largest = np.maximum(of_questions, of_runs)
+    powers = (of_questions / largest) ** exponent + (of_runs / largest) ** exponent
+    critical = largest * powers ** (1 / exponent) / np.sqrt(1 + RATIOS)[:, None]
+    return float(np.max(np.mean(2 * special.ndtr(-critical), axis=1)))
 
 
 def over_runs(
@@ -544,9 +605,10 @@ def over_runs(
 
     The estimate is the difference of the means over runs. Its chance comes from questions and from
     runs, each with degrees of freedom of its own (a side of k runs has k - 1), and the distances
-    to the limits are joined by square-and-add: a variance from two runs is hardly known, and one t
-    for the sum of both would take it at its word. With one run a side it is `paired`: then it
-    holds for these runs, not for their recipes.
+    to the limits are joined by the exponent that is calibrated for them: a variance from two runs
+    is hardly known, and one t for the sum of both would take it at its word. What questions and
+    runs do together is in the runs' part, and taken out of the questions'. With one run a side it
+    is `paired`: then it holds for these runs, not for their recipes.
     """
     one = paired(_mean(before), _mean(after), cluster, span, weight, rare)
     sides = [np.subtract(after, before).tolist()] if stepwise else [before, after]
@@ -554,7 +616,14 @@ def over_runs(
     if not sides or one.clusters < 2:
         return one
     seeds = tuple(spread_of_runs(side, weight) for side in sides)
-    return replace(one, runs=max(len(before), len(after)), seeds=seeds)
+    twice = sum(together(side, cluster, weight) for side in sides)
+    alone = math.sqrt(max(one.questions.se**2 - twice, 0.0))
+    return replace(
+        one,
+        runs=max(len(before), len(after)),
+        questions=replace(one.questions, se=alone),
+        seeds=seeds,
+    )
 
 
 def _mean(runs: Sequence[Sequence[float]]) -> list[float]:
@@ -565,11 +634,26 @@ def _mean(runs: Sequence[Sequence[float]]) -> list[float]:
 def spread_of_runs(runs: Sequence[Sequence[float]], weight: Sequence[float] | None) -> Part:
     """Standard error of the mean over runs from how far their own means lie apart.
 
-    What questions and runs do together (a question that one run happens to answer) is in this and
-    in the questions' part: that errs on the side of the wider interval.
+    What questions and runs do together (a question that one run happens to answer) is in it.
     """
     means = np.average(np.asarray(runs, float), axis=1, weights=weight)
     return Part(float(np.std(means, ddof=1)) / math.sqrt(len(means)), len(means) - 1)
+
+
+def together(
+    runs: Sequence[Sequence[float]], cluster: Sequence[str], weight: Sequence[float] | None
+) -> float:
+    """The variance of the mean over runs that questions and runs have together.
+
+    The interaction of a two-way layout (clusters times runs): how far clusters move apart from one
+    run to another. It is both in the variance of the clusters' means and in that of the runs'.
+    """
+    scores = np.asarray(runs, float)
+    deviations = scores - scores.mean(axis=0)
+    w = None if weight is None else np.asarray(weight, float)
+    squared = [standard_error(*cluster_sums(row, cluster, w)) ** 2 for row in deviations]
+    count = len(scores)
+    return math.fsum(squared) / (count * (count - 1))
 
 
 def in_family(differences: Sequence[Difference]) -> list[Difference]:

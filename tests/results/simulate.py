@@ -119,6 +119,59 @@ def seeds(count: int, spread: float, recipes: int = 1) -> Draw:
     return draw
 
 
+def trained(count: int, points: float, before: int = 1) -> Draw:
+    """TAT-QA with as many seeds after, whose true exact match has a deviation of `points`.
+
+    Before is one base, which has no seed, or several seeds of another recipe. 278 contexts of six
+    questions, two thirds of which fall alike in all runs of a recipe.
+    """
+
+    def draw(rng: np.random.Generator) -> list[s.Difference]:
+        cluster = np.arange(278).repeat(6)
+        shared = rng.normal(0, 0.08, 278)[cluster]
+        return [
+            s.over_runs(
+                readings(rng, 0.3 + shared, before, points if before > 1 else 0.0),
+                readings(rng, 0.6 + shared, count, points),
+                cluster.astype(str).tolist(),
+            )
+        ]
+
+    return draw
+
+
+def readings(
+    rng: np.random.Generator, chance: Array, count: int, points: float
+) -> list[list[float]]:
+    """Right and wrong of runs, [runs][questions]: two thirds of the questions fall alike in all."""
+    n = len(chance)
+    alike, common = rng.random(n) < 2 / 3, rng.random(n)
+    found = []
+    for shift in rng.normal(0, points / 100, count):
+        drawn = np.where(alike, common, rng.random(n))
+        found.append((drawn < chance + shift).astype(float).tolist())
+    return found
+
+
+def votes(count: int, noise: float, mood: float = 0.0) -> Draw:
+    """Ratings of 80 questions, as the mean of several votes on the replies after.
+
+    A vote has an error of `noise` points on each question, and of `mood` points on all of them.
+    """
+
+    def draw(rng: np.random.Generator) -> list[s.Difference]:
+        question = rng.normal(0, 1.5, 80)
+        before = rng.normal(0, noise, 80).tolist()
+        after = [
+            (question + rng.normal(0, noise, 80) + rng.normal(0, mood)).tolist()
+            for _ in range(count)
+        ]
+        names = np.arange(80).astype(str).tolist()
+        return [s.over_runs([before], after, names, 9, rare=True)]
+
+    return draw
+
+
 def unequal(count: int, spread: float) -> Draw:
     """Clusters of lognormal size, whose scores share a fifth of their variance."""
 
@@ -212,6 +265,17 @@ SCENARIOS = [
     Scenario("5 seeds, as large as the questions' error", seeds(5, 1), (0.0,)),
     Scenario("10 recipes of 2 seeds, twice the error", seeds(2, 2, 10), (0.0,) * 10),
     Scenario("10 recipes of 2 seeds, five times the error", seeds(2, 5, 10), (0.0,) * 10),
+    *(
+        Scenario(f"{count} seeds, {points:g} points apart, TAT-QA", trained(count, points), (0.3,))
+        for count in (2, 3, 5)
+        for points in (0.3, 1.0, 3.0)
+    ),
+    Scenario("3 against 3 seeds, 1 point apart, TAT-QA", trained(3, 1.0, 3), (0.3,)),
+    Scenario("2 against 5 seeds, 3 points apart, TAT-QA", trained(5, 3.0, 2), (0.3,)),
+    Scenario("3 votes of a judge, error 1 point", votes(3, 1.0), (0.0,)),
+    Scenario("3 votes of a judge, error 2 points", votes(3, 2.0), (0.0,)),
+    Scenario("5 votes of a judge, error 2 points", votes(5, 2.0), (0.0,)),
+    Scenario("3 votes of a judge, error 1 point, mood 0.2", votes(3, 1.0, 0.2), (0.0,)),
     Scenario("5 clusters of very unequal size", unequal(5, 1.5), (0.0,)),
     Scenario("8 clusters of very unequal size", unequal(8, 1.5), (0.0,)),
     Scenario("20 clusters of very unequal size", unequal(20, 1.5), (0.0,)),

@@ -482,8 +482,9 @@ def test_a_table_says_what_its_intervals_hold_for() -> None:
     before, one, other = (scores([float(i % k == 0) for i in range(20)]) for k in (2, 3, 5))
     rows, _ = compare.compare({"b": before}, [{"b": one}, {"b": other}])
     assert compare.notes(rows["b"]) == [
-        # shares .35 and .2 after: half their distance is 7.5 points
-        "mean of 2 runs: standard error 13.3 from questions (19 degrees of freedom), 7.5 from "
+        # shares .35 and .2 after: half their distance is 7.5 points. Questions: 13.3, less what
+        # they and runs do together: 5 differ upward, 2 down; (7 / 4 - 20 * .075^2) / 19 / 20
+        "mean of 2 runs: standard error 11.6 from questions (19 degrees of freedom), 7.5 from "
         "runs (1)"
     ]
     two = {"b": before, "c": before}

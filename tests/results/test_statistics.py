@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import integrate, stats
 
 from results import statistics as s
 
@@ -161,7 +161,9 @@ def test_detectable_difference_of_seeds_has_eighty_percent_power(se: float, df: 
     effect = s.detectable_difference([s.Part(1.0, 200), s.Part(se, df)])
     found = rng.normal(effect, math.hypot(1, se), 40_000)
     seeds = se * np.sqrt(rng.chisquare(df, 40_000) / df)  # what runs say of their spread
-    critical = np.hypot(stats.t.ppf(0.975, 200), stats.t.ppf(0.975, df) * seeds)
+    exponent = s.join_exponent(df, 0.05)
+    pairs = np.stack([np.full(40_000, stats.t.ppf(0.975, 200)), stats.t.ppf(0.975, df) * seeds])
+    critical = np.sum(pairs**exponent, axis=0) ** (1 / exponent)
     assert np.mean(found > critical) == pytest.approx(0.80, abs=0.01)
 
 
@@ -528,16 +530,82 @@ def test_several_runs_by_hand() -> None:
     assert (one.questions.se, one.df) == pytest.approx((0.5, 1))
     assert (one.se_runs, one.df_runs) == pytest.approx((1, 1))
     assert one.se == pytest.approx(1.25**0.5)
-    # t table: 12.70620 at 1 degree of freedom; square-and-add of 0.5 and 1 of it
-    half = 12.70620 * 1.25**0.5
-    assert (one.low, one.high) == pytest.approx((1.5 - half, 1.5 + half), abs=1e-4)
-    # each part has the t of its own degrees of freedom: 2.228139 at 10
-    half = math.hypot(2.228139 * 0.5, 12.70620)
-    mixed = known(delta=1.0, se=0.5, df=10, seeds=(s.Part(1.0, 1),))
-    assert (mixed.low, mixed.high) == pytest.approx((1 - half, 1 + half), abs=1e-4)
+    # t table: 12.70620 at 1 degree of freedom; of 0.5 and 1 of it the larger decides
+    assert (one.low, one.high) == pytest.approx((1.5 - 12.70620, 1.5 + 12.70620), abs=1e-4)
+    # each part has the t of its own degrees of freedom: 2.228139 at 10, 4.302653 at 2
+    half = ((2.228139 * 0.5) ** 5.32 + (4.302653 * 0.2) ** 5.32) ** (1 / 5.32)
+    mixed = known(delta=1.0, se=0.5, df=10, seeds=(s.Part(0.2, 2),))
+    assert (mixed.low, mixed.high) == pytest.approx((1 - half, 1 + half), abs=1e-3)
     # before and after trade places: only the sign changes
     other = s.over_runs([[1, 0], [3, 2]], [[0, 0]], ["a", "b"], 100)
     assert (other.delta, other.se, other.p) == (-1.5, one.se, one.p)
+
+
+def test_what_questions_and_runs_do_together_is_counted_once() -> None:
+    # run means 2 and 2; cluster means 1, 0 and 5: squares about 2 are 14, 7 / 3 is the variance.
+    # Deviations of a run -1, 0 and 1: variance 1, squared error 1 / 3; both runs over 2 * 1
+    runs = [[0.0, 0, 6], [2.0, 0, 4]]
+    assert s.together(runs, ["a", "b", "c"], None) == pytest.approx(1 / 3)
+    one = s.over_runs([[0.0] * 3], runs, ["a", "b", "c"], 100)
+    assert one.questions.se == pytest.approx(2**0.5)
+    assert one.seeds == (s.Part(0.0, 1),)
+    # all that clusters differ by may be this: then nothing is left for them alone
+    crossed = s.over_runs([[0.0] * 2], [[0.0, 2], [2.0, 0]], ["a", "b"], 100)
+    assert (crossed.questions.se, crossed.se_runs) == (0, 0)
+    # both sides: 1 / 3 each; cluster means 0, so that nothing is left
+    both = s.over_runs(runs, runs, ["a", "b", "c"], 100)
+    assert both.questions.se == 0
+    # weights 1, 1 and 2: deviations -1, 0 and 2 of 4; means without each 2/3, 1/3 and -1/2
+    weighted = s.together(runs, ["a", "b", "c"], [1, 1, 2])
+    moved = [2 / 3 - 1 / 4, 1 / 3 - 1 / 4, -1 / 2 - 1 / 4]
+    assert weighted == pytest.approx(2 / 3 * sum(m * m for m in moved) * 2 / 2)
+
+
+def test_joined_distances_by_hand() -> None:
+    assert s.joined([3.0, 4.0], 2) == pytest.approx(5)
+    assert s.joined([1.0, 2.0], 3) == pytest.approx(9 ** (1 / 3))
+    assert s.joined([1.0, 1.0], s.MOST_EXPONENT) == pytest.approx(2 ** (1 / 32))
+    assert s.joined([2.0], 7) == 2
+    assert s.joined([0.0, 0.0], 2) == 0
+    assert s.joined([math.inf, 1.0], 2) == math.inf
+    assert s.joined([1e-200, 1e200], 32) == pytest.approx(1e200)
+
+
+def misses(df: int, ratio: float, exponent: float) -> float:
+    """How often the joined interval at 5 % misses, by integrating over the runs' variance."""
+    z, t = stats.norm.ppf(0.975), stats.t.ppf(0.975, df)
+
+    def at(chi2: float) -> float:
+        seeds = t * math.sqrt(ratio * chi2 / df)
+        half = float(np.linalg.norm([z, seeds], exponent))
+        return float(2 * stats.norm.sf(half / math.sqrt(1 + ratio)) * stats.chi2.pdf(chi2, df))
+
+    return float(integrate.quad(at, 0, 60, limit=200)[0])
+
+
+@pytest.mark.parametrize("df", [2, 4, 9])
+def test_exponent_keeps_the_level_at_the_worst_ratio(df: int) -> None:
+    exponent = s.join_exponent(df, 0.05)
+    worst = max(misses(df, ratio, exponent) for ratio in np.geomspace(0.01, 100, 40))
+    assert worst == pytest.approx(0.053, abs=1e-4)  # 6 % more often than 5 %
+    assert misses(df, 0.0, exponent) == pytest.approx(0.05)
+
+
+def test_exponents_of_two_three_and_five_runs() -> None:
+    # worked out on a grid of 41 ratios and 512 quantiles of the variance of runs
+    found = [s.join_exponent(df, 0.05) for df in (2, 4, 9)]
+    assert found == pytest.approx([5.33, 2.86, 2.35], abs=0.02)
+    assert s.join_exponent(2, 0.1) == pytest.approx(4.22, abs=0.02)
+    assert s.join_exponent(1, 0.05) == s.join_exponent(2, 0.01) == s.MOST_EXPONENT == 32
+    assert s.exponent_of([], 0.05) == 2
+    assert s.exponent_of([4, 2], 0.05) == s.join_exponent(2, 0.05)
+
+
+@pytest.mark.parametrize("ratio", [0.2, 0.35, 1.0])
+def test_two_seeds_must_err_on_the_wide_side(ratio: float) -> None:
+    # no interval that holds both the questions' and the runs' own covers less than these
+    least = {0.2: 0.976, 0.35: 0.9767, 1.0: 0.973}[ratio]
+    assert 1 - misses(1, ratio, math.inf) == pytest.approx(least, abs=5e-4)
 
 
 def test_both_sides_of_runs_by_hand() -> None:
