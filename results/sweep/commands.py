@@ -17,6 +17,7 @@ RETRIES = 3
 REQUEST_SECONDS = 600
 FIRST_SEED = 1
 FIXED_BATCH = 16  # where "auto" of lm-eval's own `hf` would be 1: a batch of the longest prompts
+CONFIG = "adapter_config.json"  # beside it
 ADAPTER = "adapter_model.safetensors"  # an adapter's weights, in its run's folder
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from results import InputError
-from results.sweep import commands, stages
-from results.sweep.commands import ADAPTER, Scored, Settings
+from results.sweep import commands, shipped, stages
+from results.sweep.commands import ADAPTER, CONFIG, Scored, Settings
 from results.sweep.recipes import Recipe
 from results.sweep.stages import Stage
 
@@ -71,11 +71,13 @@ def sweep(
 ) -> list[Plan]:
     """Plans in the order of work, each base before its first run. Raises InputError."""
     recipes = [beside(recipe, recipes, runs) for recipe in recipes]
+    rounds = rounds or Rounds()
+    check_samples(recipes, rounds)
     plans: dict[Path, Plan] = {}
     for recipe in recipes:
         base = base_plan(recipe, settings, runs)
         plans.setdefault(base.folder, base)
-        for run in run_plans(recipe, base, settings, runs, memory, rounds or Rounds()):
+        for run in run_plans(recipe, base, settings, runs, memory, rounds):
             if run.folder in plans:
                 raise InputError(
                     f"two recipes have the same file name, {run.folder.name}; a run is named after"
@@ -102,17 +104,37 @@ def beside(recipe: Recipe, recipes: Sequence[Recipe], runs: Path) -> Recipe:
     return replace(recipe, found_adapter=str(here))
 
 
+def check_samples(recipes: Sequence[Recipe], rounds: Rounds) -> None:
+    """Raise InputError if a recipe learns from replies that are nowhere nor will be made."""
+    for recipe in recipes:
+        if recipe.samples_itself and not rounds.number:
+            patterns = ", ".join(recipe.samples)
+            missing = f"nothing matches {patterns}" if patterns else "none are named"
+            raise InputError(
+                f"{recipe.path}: samples: {missing}; --rounds 1 with --server samples them, or"
+                f" python -m tatqa_task evaluate --tasks {recipe.task}_train --log_samples"
+            )
+
+
 def check_adapters(recipes: Sequence[Recipe], made: Sequence[str]) -> None:
     """Raise InputError if a recipe trains on from an adapter that is not there nor will be made."""
     for recipe in recipes:
         if recipe.init_adapter is None:
             continue
-        weights = Path(recipe.init_adapter) / ADAPTER
-        if str(weights) not in made and not weights.is_file():
+        folder = Path(recipe.init_adapter)
+        missing = [name for name in (ADAPTER, CONFIG) if not (folder / name).is_file()]
+        if missing and str(folder / ADAPTER) not in made:
             raise InputError(
-                f"{recipe.path}: init_adapter: no adapter in {recipe.init_adapter}, and no run"
-                " here makes it"
+                f"{recipe.path}: init_adapter: no {missing[0]} in {folder}, and no run here makes"
+                f" it; run the recipe that makes it in the same command, before this one"
+                f"{shipped_words(folder.name)}, or name another folder"
             )
+
+
+def shipped_words(name: str) -> str:
+    """How to say that the recipe of a run is among those that ship; "" if it is not."""
+    ships = shipped.recipe_file(Path(name)).is_file()
+    return f" (tatqa-bench run {name} ...)" if ships else ""
 
 
 def base_plan(recipe: Recipe, settings: Settings, runs: Path) -> Plan:

@@ -68,8 +68,13 @@ class Recipe:
         """Whether it learns from sampled replies that are not there: those of its rounds."""
         if self.fields.get("strategy") != "mined":
             return False
-        patterns = self.fields.get("samples") or []
-        return not any(glob.glob(str(pattern), recursive=True) for pattern in patterns)
+        return not any(glob.glob(pattern, recursive=True) for pattern in self.samples)
+
+    @property
+    def samples(self) -> list[str]:
+        """Files of sampled replies that it learns from, as patterns."""
+        given = self.fields.get("samples") or []
+        return [given] if isinstance(given, str) else [str(pattern) for pattern in given]
 
     def arguments(self) -> list[str]:
         """The recipe for `python -m train`: the file and what was changed."""

@@ -178,7 +178,11 @@ def test_an_adapter_of_the_projects_folder_is_found_among_these_runs(recipes: li
     (there / "record.json").write_text("{}")
     read = [recipe_files.read(path) for path in (recipes[0], Path("mined.yaml"))]
     assert read[1].samples_itself
-    for rounds, name in ((Rounds(0), "mined"), (Rounds(1), "mined-round1")):
+    samples = Path("results/samples/some.jsonl")
+    for rounds, name in ((Rounds(1), "mined-round1"), (Rounds(0), "mined")):
+        if not rounds.number:
+            samples.parent.mkdir()
+            samples.write_text("")
         plan = sweep(read, Settings(backend="served"), Path("r"), rounds=rounds)[-1]
         assert plan.folder == Path("r") / name
         assert plan.train is not None
@@ -187,8 +191,7 @@ def test_an_adapter_of_the_projects_folder_is_found_among_these_runs(recipes: li
         assert words[words.index("--init_adapter") + 1] == "r/beta_0.02"
         assert plan.reads >= {"r/beta_0.02/adapter_model.safetensors"}
     (there / "adapter_model.safetensors").write_bytes(b"w")
-    Path("results/samples").mkdir()
-    Path("results/samples/some.jsonl").write_text("")
+    (there / "adapter_config.json").write_text("{}")
     plan = sweep(read, Settings(backend="served"), Path("r"))[-1]
     assert plan.train is not None
     assert "--init_adapter" not in plan.train.arguments
@@ -248,6 +251,36 @@ def test_another_base_or_other_settings_get_another_base_folder(
     assert folder() == names[-1]
 
 
+@pytest.mark.parametrize("present", [None, "adapter_config.json", "adapter_model.safetensors"])
+def test_an_adapter_that_is_not_whole_is_told_with_what_makes_it(
+    recipes: list[Path], capsys: pytest.CaptureFixture[str], present: str | None
+) -> None:
+    """A checkout has records of its runs, and no weights."""
+    there = Path("results/runs/calc_sft")
+    there.mkdir(parents=True)
+    for name in filter(None, ("record.json", present)):
+        (there / name).write_text("{}")
+    recipes[0].write_text(recipes[0].read_text() + f"init_adapter: {there}\n")
+    assert main(["run", str(recipes[0]), "--runs", "r"]) == 2
+    said = capsys.readouterr().err
+    assert "in results/runs/calc_sft, and no run here makes it; run the recipe that" in said
+    assert "(tatqa-bench run calc_sft ...)" in said
+    assert said.count("\n") == 1
+
+
+def test_samples_that_are_nowhere_are_told_before_any_work(
+    recipes: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("mined.yaml").write_text(
+        f"model_name_or_path: {BASE}\nform: calc\nstrategy: mined\nsamples: 'gone/*.jsonl'\n"
+    )
+    assert main(["run", str(recipes[0]), "mined.yaml", "--runs", "r"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: mined.yaml: samples: nothing matches gone/*.jsonl; --rounds 1")
+    assert "--tasks tatqa_calc_train" in said
+    assert not Path("r").exists()
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
@@ -260,7 +293,11 @@ def test_another_base_or_other_settings_get_another_base_folder(
         ("model_name_or_path: a/b\nbetta: 1", "unknown key `betta`; did you mean `beta`?"),
         ("model_name_or_path: a/b\nform: prose", "form: expected direct or calc"),
         ("model_name_or_path: a/b\nlora_r: many", "lora_r: expected a whole number"),
-        ("model_name_or_path: a/b\ninit_adapter: gone", "init_adapter: no adapter in gone"),
+        (
+            "model_name_or_path: a/b\ninit_adapter: gone",
+            "init_adapter: no adapter_model.safetensors in gone",
+        ),
+        ("model_name_or_path: a/b\nstrategy: mined", "samples: none are named; --rounds 1 with"),
     ],
 )
 def test_bad_recipes_are_refused_before_any_work(
