@@ -1,5 +1,6 @@
 """The folder of a run: which run it holds, and which of its checkpoints are whole."""
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -57,6 +58,18 @@ def holds(out: Path, identity: dict[str, Any]) -> bool:
                 f"{out} holds a run with other {name}; choose another --output_dir or delete it"
             )
     return marker.name == "train.json"
+
+
+def forget_without_checkpoint(out: Path) -> None:
+    """Take the marker of a failed run away where nothing of it is kept: a mended recipe may follow.
+
+    The folder goes too if it is empty then.
+    """
+    if checkpoints(out) or (out / "adapter_config.json").exists():
+        return
+    (out / MARKER).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # it holds something else
+        out.rmdir()
 
 
 def day_of_prompts(out: Path) -> date:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import transformers
 
 import tatqa_task
 from tatqa_task import download
@@ -84,7 +85,8 @@ def cache_file(recipe: Recipe, tokenizer: Any) -> Path | None:
     backend.no_padding()  # both are state of the last call, and set anew by the next one
     backend.no_truncation()
     key.update(backend.to_str().encode())
-    key.update(json.dumps([tokenizer.chat_template, tokenizer.eos_token]).encode())
+    in_python = [tokenizer.chat_template, tokenizer.special_tokens_map, transformers.__version__]
+    key.update(json.dumps(in_python, default=str).encode())
     return cache_folder() / "pairs" / f"{key.hexdigest()}.npz"
 
 

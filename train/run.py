@@ -31,7 +31,15 @@ from train.callbacks import (
 )
 from train.card import card
 from train.curves import curves
-from train.folder import DAY, checkpoints, day_of_prompts, holds, last_checkpoint, unwritable
+from train.folder import (
+    DAY,
+    checkpoints,
+    day_of_prompts,
+    forget_without_checkpoint,
+    holds,
+    last_checkpoint,
+    unwritable,
+)
 from train.pairs.pair import Counts
 from train.pairs.tokens import TokenPair
 from train.prepared import prepare
@@ -177,6 +185,8 @@ def train_once(task: Task, micro: int) -> dict[str, Any]:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # the Rust libraries raise types of their own
+        if trainer.accelerator.is_main_process:
+            forget_without_checkpoint(task.out)
         raise TrainError(unwritable(error, task.out)) from error
     return spent if trainer.accelerator.is_main_process else {}
 
@@ -228,6 +238,7 @@ def train(trainer: PairTrainer, task: Task) -> dict[str, Any]:
         progress.close()
         stop.give_back()
     stages.move("train", "compile", trainer.seconds_of_recording - compiled)
+    refuse_untrained(trainer, task.out)
     if stop.stopped_by:
         where = f"step {trainer.state.global_step} of {trainer.state.max_steps}"
         raise TrainError(
@@ -250,6 +261,19 @@ def train(trainer: PairTrainer, task: Task) -> dict[str, Any]:
         "micro_batch": trainer.args.per_device_train_batch_size,
         "processes": trainer.args.world_size,
     }
+
+
+def refuse_untrained(trainer: PairTrainer, out: Path) -> None:
+    """Raise TrainError for a fresh adapter that is still the base: LoRA's B starts at zero."""
+    if trainer.recipe.init_adapter is not None or trainer.is_fsdp_enabled:
+        return
+    for name, parameter in trainer.model.named_parameters():
+        if "lora_B" in name and parameter.any():
+            return
+    raise TrainError(
+        "training changed nothing: the learning_rate was 0 in every step (warmup_ratio), or it, "
+        f"beta or max_grad_norm is too small; mend that and delete {out}"
+    )
 
 
 def reference_facts(

@@ -294,6 +294,25 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_run_that_fails_at_its_first_step_leaves_its_folder_to_a_mended_recipe(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (recipe_file, "--output_dir", tmp_path / "out", "--max_pairs", 8, "--beta")
+    assert "look at beta" in refused(capsys, *words, "1.0e+308", code=1)
+    assert not (tmp_path / "out").exists()
+    assert main([*map(str, words), "0.3"]) == 0
+
+
+def test_training_that_changed_nothing_is_no_result(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One step, all of it warm-up: the adapter would be the base, and be scored as a result."""
+    words = (recipe_file, "--output_dir", tmp_path / "out", "--max_pairs", 8)
+    said = refused(capsys, *words, "--warmup_ratio", 0.1, code=1)
+    assert "training changed nothing: the learning_rate was 0 in every step" in said
+    assert not (tmp_path / "out" / "train.json").exists()
+
+
 def test_dry_run_prints_the_plan_and_writes_nothing(
     recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

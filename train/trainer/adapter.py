@@ -24,7 +24,13 @@ from train.recipe import Recipe, RecipeError, one_line
 
 WEIGHTS = "adapter_model.safetensors"
 SHAPE_FIELDS = ("lora_r", "lora_alpha", "use_rslora", "use_dora")  # as recipes name them
-UNSUPPORTED = ("rank_pattern", "alpha_pattern", "modules_to_save", "trainable_token_indices")
+# Fields of adapter_config.json that do not decide what its weights mean, or that weights show.
+DECIDE_NOTHING = {
+    "auto_mapping", "base_model_name_or_path", "exclude_modules", "fan_in_fan_out",
+    "inference_mode", "layers_pattern", "layers_to_transform", "lora_dropout", "peft_version",
+    "revision", "target_modules", "task_type",
+}  # fmt: skip
+PLAIN_STARTS = (True, False, "gaussian", "orthogonal")  # which leave the base's weights alone
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,8 @@ def read_init_adapter(recipe: Recipe, base_sha256: str) -> InitAdapter | None:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         with (folder / WEIGHTS).open("rb") as weights:
             digest = hashlib.file_digest(weights, "sha256")
+        if not isinstance(config, dict):
+            raise ValueError("adapter_config.json is no JSON object")
     except (OSError, ValueError) as error:
         raise RecipeError(
             f"init_adapter: {folder} holds no adapter in PEFT's layout: {one_line(error)}"
@@ -83,16 +91,22 @@ def refuse_other_shape(recipe: Recipe, folder: Path, config: dict[str, Any]) -> 
     """Raise RecipeError unless the adapter is plain LoRA of the recipe's rank, scale and kind."""
     if config.get("peft_type") != "LORA":
         raise RecipeError(f"init_adapter: {folder} is {config.get('peft_type')}, not LORA")
-    for name in UNSUPPORTED:
-        if config.get(name):
-            raise RecipeError(f"init_adapter: {folder} has {name}, which no recipe can describe")
     for name in SHAPE_FIELDS:
         found = config.get("r" if name == "lora_r" else name)
         wanted = getattr(recipe, name)
         if found != wanted:
             raise RecipeError(
-                f"init_adapter: {folder} has {name} {found}, the recipe {wanted}; "
+                f"init_adapter: {folder} has {name} {found!r}, the recipe {wanted}; "
                 "set it as the adapter has it"
+            )
+    plain = lora(recipe).to_dict()
+    if config.get("init_lora_weights") in PLAIN_STARTS:
+        plain["init_lora_weights"] = config["init_lora_weights"]
+    for name in sorted(config.keys() - DECIDE_NOTHING):
+        value = config[name]
+        if value != plain.get(name) and (value or plain.get(name)):
+            raise RecipeError(
+                f"init_adapter: {folder} has {name} {value}, which no recipe can describe"
             )
 
 
@@ -120,9 +134,14 @@ def refuse_other_base(
 def start_from(model: Any, adapter: InitAdapter) -> None:
     """Put the adapter's weights in the place of the model's fresh ones.
 
-    Raises RecipeError if it covers other layers than the recipe's lora_target_modules.
+    Raises RecipeError if it is damaged, or covers other layers than the recipe's
+    lora_target_modules.
     """
-    weights = load_peft_weights(str(adapter.folder), device="cpu")
+    try:
+        weights = load_peft_weights(str(adapter.folder), device="cpu")
+    except Exception as error:  # safetensors' own
+        problem = f"{adapter.folder / WEIGHTS} is damaged: {one_line(error)}"
+        raise RecipeError(f"init_adapter: {problem}") from None
     wanted = {name: w.shape for name, w in get_peft_model_state_dict(model).items()}
     found = {name: w.shape for name, w in weights.items()}
     differing = sorted(name for name, _ in wanted.items() ^ found.items())

@@ -12,6 +12,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from train.__main__ import main
+from train.recipe import RecipeError, load
+from train.trainer.adapter import refuse_other_shape
 
 pytestmark = pytest.mark.usefixtures("small_data")
 ALL = ["--lora_target_modules", "all-linear"]
@@ -130,7 +132,6 @@ def test_equals_trl_with_the_same_adapter_as_reference(
     from train.pairs.build import build, stratified
     from train.pairs.pair import Counts
     from train.pairs.tokens import tokenize
-    from train.recipe import load
     from train.trainer.adapter import read_init_adapter
     from train.trainer.assemble import make_trainer
     from train.trainer.config import config
@@ -210,6 +211,41 @@ def test_an_adapter_that_does_not_fit_is_one_line(
     save_file(weights, broken / "adapter_model.safetensors")
     assert "no numbers" in refused(capsys, *words, "--init_adapter", broken)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("init_lora_weights", "pissa"),  # which took a part out of the base's weights
+        ("layer_replication", [[0, 2], [1, 2]]),
+        ("rank_pattern", {"v_proj": 2}),
+        ("use_qalora", True),
+        ("something_new", 7),
+    ],
+)
+def test_an_adapter_that_a_recipe_cannot_describe_is_refused(
+    field: str, value: Any, supervised: Path, recipe: Path
+) -> None:
+    """What its weights mean is more than rank and scale."""
+    made = load(recipe)
+    config = json.loads((supervised / "adapter_config.json").read_text())
+    refuse_other_shape(made, supervised, {**config, "peft_version": "0.1", "fan_in_fan_out": True})
+    with pytest.raises(RecipeError, match=f"has {field} .*, which no recipe can describe"):
+        refuse_other_shape(made, supervised, {**config, field: value})
+
+
+def test_a_damaged_adapter_is_named(
+    supervised: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not the base, and no traceback."""
+    words = (recipe, "--output_dir", tmp_path / "out", "--init_adapter")
+    broken = shutil.copytree(supervised, tmp_path / "broken")
+    weights = (broken / "adapter_model.safetensors").read_bytes()
+    (broken / "adapter_model.safetensors").write_bytes(weights[:-8])
+    message = f"init_adapter: {broken / 'adapter_model.safetensors'} is damaged"
+    assert message in refused(capsys, *words, broken)
+    (broken / "adapter_config.json").write_text("[]")
+    assert "holds no adapter in PEFT's layout" in refused(capsys, *words, broken)
 
 
 def test_another_adapter_is_another_run(
