@@ -6,9 +6,10 @@ verdict is about their mean.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -192,26 +193,48 @@ def compare(
     if margin is not None and not 0 <= margin < math.inf:
         raise InputError(f"a margin of {margin} is no size; give one from 0 up")
     given = [after] if isinstance(after, Mapping) else list(after)
-    runs = [run for place, run in enumerate(given) if run not in given[:place]]
-    benches = apart(before, [name for name in before if all(name in run for run in runs)])
-    if not benches:
-        there = ", ".join(dict.fromkeys(bench for run in runs for bench in run))
-        raise InputError(f"not comparable: before has {', '.join(before)}, after has {there}")
-    everything = {*before, *(bench for run in runs for bench in run)}
-    one_sided = [b for b in everything if any(b not in side for side in (before, *runs))]
-    warnings = [f"{bench}: only on one side" for bench in sorted(one_sided)]
+    runs = without_copies(given)
+    benches = benches_of_all(before, runs)
+    warnings = one_sided_warnings([before, *runs])
     if len(runs) < len(given):
         copies = len(given) - len(runs)
         warnings.append(f"{copies} of the runs after are copies of others and are left out")
     rows: dict[str, list[Row]] = {}
     for bench in benches:
-        sides = [before[bench]], [run[bench] for run in runs]
-        for other in sides[1]:
+        others = [run[bench] for run in runs]
+        for other in others:
             warnings += check(before[bench], other)
-        found, unscored = compare_bench(*sides, margin)
-        rows[bench] = found
+        rows[bench], unscored = compare_bench([before[bench]], others, margin)
         warnings += unscored
     return in_families(rows), list(dict.fromkeys(warnings))
+
+
+def without_copies(tables: Sequence[Table]) -> list[Table]:
+    """The tables, each once."""
+    found: list[Table] = []
+    for one in tables:
+        if one not in found:
+            found.append(one)
+    return found
+
+
+def benches_of_all(before: Table, runs: Sequence[Table]) -> list[str]:
+    """The benches that all sides have. Raises InputError if there is none."""
+    shared = [name for name in before if all(name in run for run in runs)]
+    benches = apart(before, shared)
+    if not benches:
+        there = ", ".join(dict.fromkeys(chain(*runs)))
+        raise InputError(f"not comparable: before has {', '.join(before)}, after has {there}")
+    return benches
+
+
+def one_sided_warnings(sides: Sequence[Table]) -> list[str]:
+    """A warning for each bench that not all sides have."""
+    found = []
+    for bench in sorted(set(chain(*sides))):
+        if not all(bench in side for side in sides):
+            found.append(f"{bench}: only on one side")
+    return found
 
 
 def apart(tables: Table, benches: Sequence[str]) -> list[str]:
@@ -332,22 +355,26 @@ def compare_metric(
     weights = first.weights.get(metric) or [1.0] * len(first.item)
     weight = dict(zip(first.item, weights, strict=True))
     for column, labels in labels_by_column(runs).items():
+        unpaired = Counter(labels[item] for item in lost)
         for group, names in members(shared, first.item, labels).items():
-            unpaired = sum(labels[item] == group for item in lost)
-            scores = [[found[name] for name in names] for found in scored]
+            scores = [in_order(found, names) for found in scored]
             difference = over_runs(
                 scores[: len(before)],
                 scores[len(before) :],
-                [cluster[name] for name in names],
+                in_order(cluster, names),
                 measure.span,
-                [weight[name] for name in names],
+                in_order(weight, names),
                 measure.rare,
                 stepwise,
             )
-            share = unpaired / (unpaired + len(names))
-            yield Row(
-                first.title, metric, measure, column, group, replace(difference, unpaired=share)
-            )
+            share = unpaired[group] / (unpaired[group] + len(names))
+            with_share = replace(difference, unpaired=share)
+            yield Row(first.title, metric, measure, column, group, with_share)
+
+
+def in_order(known: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
+    """What is known of each of these items."""
+    return [known[name] for name in names]
 
 
 def members(
@@ -401,20 +428,16 @@ def is_ours(scores: Scores, metric: str) -> bool:
 
 def unknown_measure(runs: Sequence[Scores], metric: str) -> Measure:
     """A metric known by its scores and its direction alone; nothing is called no difference."""
-    values = [score for run in runs for score in scores_by_item(run, metric).values()]
+    scored = [scores_by_item(run, metric) for run in runs]
+    values = list(chain(*(found.values() for found in scored)))
     name = metric.split(",")[0]
-    share = all(0 <= x <= 1 for x in values) and not name.endswith(LOGARITHMS)
-    scored = [set(scores_by_item(run, metric)) for run in runs]
-    complete = all(items == scored[0] for items in scored)
+    toward = direction(runs, metric)
+    if all(0 <= x <= 1 for x in values) and not name.endswith(LOGARITHMS):
+        return Measure(f"{metric}, %", margin=0, higher_is_better=toward)
+    complete = all(found.keys() == scored[0].keys() for found in scored)
     seen = (max(values) - min(values)) if complete else math.inf  # -inf is left out, say
     label = f"log of {metric}" if name.endswith("perplexity") else metric
-    return Measure(
-        label=f"{label}, %" if share else label,
-        factor=100 if share else 1,
-        span=1 if share else seen or math.inf,
-        margin=0,
-        higher_is_better=direction(runs, metric),
-    )
+    return Measure(label, factor=1, span=seen or math.inf, margin=0, higher_is_better=toward)
 
 
 def direction(runs: Sequence[Scores], metric: str) -> bool | None:

@@ -17,9 +17,6 @@ CEILING = 10
 # still denser, until their rooms are done; this list only shrinks
 DENSE = {
     "benchmarks/dpo_throughput.py": {"main"},
-    "results/compare.py": {"compare", "compare_metric", "unknown_measure"},
-    "results/outputs.py": {"add_group", "group_weights", "table", "columns", "score"}
-    | {"_mtbench_scores"},
     "results/sweep/execute.py": {"waits_for"},
     "tatqa_task/__main__.py": {"_table"},
     "tatqa_task/amounts.py": {"settled"},

@@ -11,6 +11,8 @@ import pytest
 
 from results import InputError, compare, outputs, record
 from results.__main__ import main
+from results.outputs import figures, folders, groups, identity, scores
+from results.outputs.tables import cluster_warnings
 
 CORPUS = Path(__file__).parent / "lm_eval_outputs"
 Output = Callable[..., Path]
@@ -69,30 +71,30 @@ def test_figures_are_lm_evals_own() -> None:
 
 def test_perplexities_by_hand() -> None:
     # log-likelihoods -10 and -20 of 4 and 6 words: 30 / 10 nats a word
-    assert outputs.score("word_perplexity", [-10.0, 4]) == (2.5, 4)
-    assert outputs.score("word_perplexity", [-20.0, 6]) == pytest.approx((20 / 6, 6))
-    assert outputs.score("bits_per_byte", [-10.0, 4]) == pytest.approx((2.5 / math.log(2), 4))
-    assert outputs.score("perplexity", -9.0) == (9, 1)
-    assert outputs.score("acc", -9.0) == (-9, 1)
+    assert scores.score("word_perplexity", [-10.0, 4]) == (2.5, 4)
+    assert scores.score("word_perplexity", [-20.0, 6]) == pytest.approx((20 / 6, 6))
+    assert scores.score("bits_per_byte", [-10.0, 4]) == pytest.approx((2.5 / math.log(2), 4))
+    assert scores.score("perplexity", -9.0) == (9, 1)
+    assert scores.score("acc", -9.0) == (-9, 1)
 
 
 def test_scores_that_are_none_or_no_number() -> None:
-    assert outputs.score("acc", None) == (None, 1)
-    assert outputs.score("acc", math.nan) == (None, 1)
-    assert outputs.score("acc", math.inf) == (None, 1)
-    assert outputs.score("acc", True) == (1, 1)
-    assert outputs.score("inst_level", [True, False, False]) == pytest.approx((1 / 3, 3))
-    assert outputs.score("bleu", ["a", "b"])[0] is NotImplemented
-    assert outputs.score("f1", [1, 0])[0] is NotImplemented
-    assert outputs.score("word_perplexity", [-1.0, 0]) == (None, 0)
+    assert scores.score("acc", None) == (None, 1)
+    assert scores.score("acc", math.nan) == (None, 1)
+    assert scores.score("acc", math.inf) == (None, 1)
+    assert scores.score("acc", True) == (1, 1)
+    assert scores.score("inst_level", [True, False, False]) == pytest.approx((1 / 3, 3))
+    assert scores.score("bleu", ["a", "b"])[0] is NotImplemented
+    assert scores.score("f1", [1, 0])[0] is NotImplemented
+    assert scores.score("word_perplexity", [-1.0, 0]) == (None, 0)
 
 
 @pytest.mark.parametrize("value", [1e101, -1e101, 10**400])
 def test_a_score_beyond_all_statistics_is_none(value: float) -> None:
-    assert outputs.score("acc", value) == (None, 1)
-    assert outputs.score("perplexity", value) == (None, 1)
-    assert outputs.score("word_perplexity", [value, 4]) == (None, 1)
-    assert outputs.score("acc", 1e100) == (1e100, 1)
+    assert scores.score("acc", value) == (None, 1)
+    assert scores.score("perplexity", value) == (None, 1)
+    assert scores.score("word_perplexity", [value, 4]) == (None, 1)
+    assert scores.score("acc", 1e100) == (1e100, 1)
 
 
 def test_choices_of_another_shape_are_shown_as_they_are() -> None:
@@ -137,7 +139,7 @@ def test_questions_that_share_a_passage_are_kept_together_if_asked() -> None:
     ]
     assert not any("gsm8k" in line for line in warnings)
     docs = [{"passage": "one"}, {"passage": "two"}]
-    assert outputs.cluster_warnings("squad", docs, None) == []
+    assert cluster_warnings("squad", docs, None) == []
     tables, warnings = compare.load(CORPUS / "before", "passage")
     assert len(set(tables["drop_local"].cluster)) == 4
     assert len(set(tables["mrpc_local"].cluster)) == 9
@@ -233,14 +235,14 @@ def test_a_sample_that_names_nothing_takes_the_results_names() -> None:
         "f1,loose": 1,
     }
     rows = [{"doc_id": 0, "acc": 0, "f1": 1}, {"doc_id": 1, "acc": 1, "f1": 1}]
-    found = outputs.completed(rows * 2, scored)
+    found = folders.completed(rows * 2, scored)
     assert [(row["filter"], row["metrics"]) for row in found] == [
         ("strict", ["acc"]),
         ("strict", ["acc"]),
         ("loose", ["acc", "f1"]),
         ("loose", ["acc", "f1"]),
     ]
-    assert outputs.completed([{"doc_id": 0}], {})[0]["metrics"] == []
+    assert folders.completed([{"doc_id": 0}], {})[0]["metrics"] == []
 
 
 def test_repeated_questions_are_kept_apart_in_one_cluster(corpus: Path) -> None:
@@ -266,11 +268,11 @@ def test_copies_of_a_question_are_one_cluster() -> None:
         asked({"q": 2, "id": 7}, ["two"]),  # the same request
         asked({"q": 3}, ["three"]),
     ]
-    assert outputs.with_copies(list("abcde"), rows) == ["a", "b", "a", "b", "e"]
+    assert identity.with_copies(list("abcde"), rows) == ["a", "b", "a", "b", "e"]
     # a row that two clusters share joins them
-    assert outputs.with_copies(list("abbde"), rows) == ["a", "a", "a", "a", "e"]
+    assert identity.with_copies(list("abbde"), rows) == ["a", "a", "a", "a", "e"]
     empty = [asked({"q": i}, {}) for i in range(2)]
-    assert outputs.with_copies(["a", "b"], empty) == ["a", "b"]
+    assert identity.with_copies(["a", "b"], empty) == ["a", "b"]
 
 
 def test_copies_under_other_numbers_are_said(corpus: Path) -> None:
@@ -346,7 +348,7 @@ def test_a_group_that_weighs_its_tasks_equally_and_one_inside() -> None:
     assert inner.n == 13
     assert "by_task_local::inner_local" not in found
     inside = sides[0]["by_task_local::inner_local"]
-    assert outputs.mean(inside, "acc") == pytest.approx(0.541667, abs=1e-6)
+    assert figures.mean(inside, "acc") == pytest.approx(0.541667, abs=1e-6)
     # the group has no acc_norm: its tasks keep tables of their own
     assert {"small_local", "large_local", "third_local"} <= found.keys()
     assert sides[0]["by_task_local"].higher_is_better == {"acc": True}
@@ -674,5 +676,5 @@ def test_a_group_has_a_direction_only_where_all_its_tasks_say_the_same() -> None
         return record.Scores.model_construct(higher_is_better=directions)
 
     parts = [part(acc=True, loss=False, odd=True), part(acc=True, loss=False, odd=False)]
-    assert outputs.agreed(parts, ["acc", "loss", "odd", "unknown"]) == {"acc": True, "loss": False}
-    assert outputs.agreed([part(acc=True), part()], ["acc"]) == {}
+    assert groups.agreed(parts, ["acc", "loss", "odd", "unknown"]) == {"acc": True, "loss": False}
+    assert groups.agreed([part(acc=True), part()], ["acc"]) == {}

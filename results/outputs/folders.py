@@ -1,0 +1,195 @@
+"""Which files an lm-eval output consists of, and the rows that they hold.
+
+A results file is dated, and so are the samples beside it; lm-eval up to 0.4.2 named them by the
+model, and up to 0.4.5 said less in each row. Whatever cannot be read is one line that names it.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from results import InputError
+
+Row = dict[str, Any]
+ENCODING = "utf-8-sig"  # some editors begin a file with a mark, which no JSON allows
+# lm-eval's, at the end of the names of results (results_<date>, or as --output_path says)
+DATE = re.compile(r"(?<=_)\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(\.\d+)?$")
+NO_FILTER = "none"  # lm-eval's name for replies taken as they are
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file. Raises InputError."""
+    if path.suffix == ".jsonl":
+        raise InputError(f"{path}: samples alone; give the results file beside it, or the folder")
+    try:
+        return json.loads(path.read_text(encoding=ENCODING))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file or folder") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error})") from None
+
+
+def read_lines(path: Path) -> list[Row]:
+    """The rows of a JSON-lines file, or of one JSON list. Raises InputError that names the line."""
+    try:
+        text = path.read_text(encoding=ENCODING)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+    if text.startswith("["):
+        return _listed(path, text)
+    return [_read_line(path, i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
+def _listed(path: Path, text: str) -> list[Row]:
+    try:
+        rows = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error})") from None
+    if all(isinstance(row, dict) for row in rows):
+        return list(rows)
+    raise InputError(f"{path}: a list, but not of JSON objects")
+
+
+def _read_line(path: Path, number: int, line: str) -> Row:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict):
+        raise InputError(f"{path}, line {number}: not a JSON object; is the file torn?")
+    return row
+
+
+def results_files(path: Path) -> list[Path]:
+    """The file itself, or every results file in an lm-eval output folder. Raises InputError."""
+    if path.is_file():
+        return [path]
+    files = dated_results(path) or below(path, "results_*.json") or below(path, "results.json")
+    if not files:
+        refuse_packed(below(path, "results*.json.*"))
+        raise InputError(
+            f"{path}: no lm-eval results_*.json there; "
+            "run lm_eval with --output_path and --log_samples"
+        )
+    return files
+
+
+def dated_results(path: Path) -> list[Path]:
+    """Results files by their date: --output_path may have given them another name than results."""
+    return [
+        file
+        for file in below(path, "*.json")
+        if (date := DATE.search(file.stem))
+        and (file.name.startswith("results_") or dated_files(file.parent, date[0]))
+    ]
+
+
+def below(path: Path, pattern: str) -> list[Path]:
+    """The files below a folder, and below the folders in it that are links, by their names."""
+    links = [child for child in path.glob("*") if child.is_symlink() and child.is_dir()]
+    return sorted({file for folder in (path, *links) for file in folder.rglob(pattern)})
+
+
+def refuse_packed(files: Iterable[Path]) -> None:
+    """Raise InputError that names the first of these compressed files, if there is any."""
+    for file in sorted(files):
+        raise InputError(f"{file}: is packed; unpack it and what lies beside it first")
+
+
+def results_file(path: Path) -> Path:
+    """The file itself, or the newest results file in a folder that this program wrote."""
+    return max(results_files(path), key=lambda file: file.name)
+
+
+def read_results(file: Path) -> dict[str, Any]:
+    """The content of an lm-eval results file. Raises InputError."""
+    results = read_json(file)
+    if not isinstance(results, dict) or not all(
+        isinstance(results.get(part), dict) for part in ("config", "configs", "versions")
+    ):
+        raise InputError(f"{file}: not an lm-eval results file")
+    return results
+
+
+def samples(results: Path) -> list[Row]:
+    """All samples logged with a results file, each with its task's name. Raises InputError."""
+    content = read_results(results)
+    date = DATE.search(results.stem)
+    stamp = date[0] if date else results.stem.removeprefix("results").removeprefix("_")
+    files = dated_files(results.parent, stamp) if stamp else undated_files(results.parent, content)
+    rows = []
+    for task, file in files.items():
+        found = [{**row, "task": task} for row in read_lines(file)]
+        if found and "metrics" not in found[0]:
+            found = completed(found, figures_of(content, task))
+        rows += found
+    if not rows:
+        refuse_packed(results.parent.glob("*.jsonl.*"))
+        raise InputError(
+            f"{results}: no samples_*_{stamp}.jsonl beside it; run lm_eval with --log_samples"
+        )
+    return rows
+
+
+def figures_of(results: dict[str, Any], task: str) -> Row:
+    """What a results file says of a task or group; {} where it says nothing."""
+    figures = results.get("results")
+    found = figures.get(task) if isinstance(figures, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def dated_files(folder: Path, stamp: str) -> dict[str, Path]:
+    """The samples files of one date by task."""
+    files = sorted(folder.glob(f"samples_*_{glob_safe(stamp)}.jsonl"))
+    return {file.stem.removeprefix("samples_").removesuffix(f"_{stamp}"): file for file in files}
+
+
+def undated_files(folder: Path, results: dict[str, Any]) -> dict[str, Path]:
+    """The same of lm-eval up to 0.4.2: <model args>_<task>.jsonl, by the longest name that fits.
+
+    Raises InputError where two files are of one task.
+    """
+    found: dict[str, Path] = {}
+    for file in sorted(folder.glob("*.jsonl")):
+        fitting = [task for task in results["configs"] if file.stem.endswith(f"_{task}")]
+        task = max(fitting, key=len, default=None)
+        if task in found:
+            raise InputError(
+                f"{folder}: {found[task].name} and {file.name} both end in {task}; move the one "
+                "that is not of results.json away"
+            )
+        if task is not None:
+            found[task] = file
+    return dict(sorted(found.items()))
+
+
+def completed(rows: list[Row], scored: Row) -> list[Row]:
+    """Rows of lm-eval up to 0.4.5, which names neither metrics nor filter in them.
+
+    Both are taken from the results, whose keys are "metric,filter". All questions were logged for
+    one filter, then all for the next.
+    """
+    names = [key.split(",", 1) for key in scored if "," in key and "_stderr," not in key]
+    filters = list(dict.fromkeys(name for _, name in names)) or [NO_FILTER]
+    before: dict[str, int] = {}  # how often a question was seen
+    found = []
+    for row in rows:
+        question = str(row.get("doc_id"))
+        place = min(before.get(question, 0), len(filters) - 1)
+        before[question] = before.get(question, 0) + 1
+        metrics = [metric for metric, name in names if name == filters[place] and metric in row]
+        found.append({**row, "filter": filters[place], "metrics": metrics})
+    return found
+
+
+def glob_safe(name: str) -> str:
+    """A name without a meaning in a glob pattern."""
+    return re.sub(r"([*?\[])", r"[\1]", name)
+
+
+def seeds(path: Path) -> dict[str, Any]:
+    """lm-eval's own seeds, as its results file has them; {} for an older version's."""
+    config = read_results(results_file(path))["config"]
+    return {name: config[name] for name in sorted(config) if name.endswith("_seed")}

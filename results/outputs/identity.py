@@ -1,0 +1,139 @@
+"""What was asked, and how: names, clusters and hashes of an output's questions.
+
+Two outputs of equal identity asked the same questions in the same way; where only circumstances
+differ, they can be compared, with a warning.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from results.outputs.folders import Row
+
+
+def is_tatqa(row: Row) -> bool:
+    """Is this a question of TAT-QA? Others may have an entry of one of these names."""
+    return {"uid", "context_uid", "answer_type", "answer_from", "scale"} <= {*row["doc"]}
+
+
+def item_name(row: Row) -> str:
+    """What names a question: TAT-QA's uid, else task and document."""
+    return str(row["doc"]["uid"]) if is_tatqa(row) else f"{row['task']}/{row['doc_id']}"
+
+
+def free_name(name: str, taken: dict[str, Row]) -> str:
+    """The name, numbered where a question was asked before (repeats)."""
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name} #{number}"
+    return free
+
+
+def clusters(rows: dict[str, Row], key: str | None) -> list[str]:
+    """The cluster of each row: as asked for, else TAT-QA's context, else the document."""
+    if key is None or not all(key in row["doc"] for row in rows.values()):
+        return [
+            str(row["doc"]["context_uid"]) if is_tatqa(row) else name.split(" #")[0]
+            for name, row in rows.items()
+        ]
+    return [json.dumps(row["doc"][key], sort_keys=True) for row in rows.values()]
+
+
+def with_copies(cluster: list[str], rows: list[Row]) -> list[str]:
+    """The clusters, joined where a row of one asks the same as a row of another.
+
+    Rows ask the same if they have the same document, or sent the same requests to the model.
+    """
+    joined_to = {name: name for name in cluster}
+
+    def root(name: str) -> str:
+        while joined_to[name] != name:
+            name = joined_to[name]
+        return name
+
+    first_to_ask: dict[str, str] = {}
+    for name, row in zip(cluster, rows, strict=True):
+        asked = [hash_of(row, "doc_hash", "doc")]
+        if row.get("arguments"):
+            asked.append(json.dumps(row["arguments"], sort_keys=True))
+        for key in asked:
+            joined_to[root(name)] = root(first_to_ask.setdefault(key, name))
+    return [root(name) for name in cluster]
+
+
+def identity(results: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
+    """What must be equal for two runs to have answered the same questions in the same way."""
+    tasks = sorted({row["task"] for row in rows})
+    return {
+        "docs": joint_hash(hash_of(row, "doc_hash", "doc") for row in rows),
+        "prompts": joint_hash(hash_of(row, "prompt_hash", "arguments") for row in rows),
+        "targets": joint_hash(hash_of(row, "target_hash", "target") for row in rows),
+        "task version": {task: results["versions"].get(task) for task in tasks},
+        "generation settings": {
+            task: results["configs"][task].get("generation_kwargs") for task in tasks
+        },
+        "overridden generation settings": results["config"].get("gen_kwargs"),
+        "few-shot": {task: (results.get("n-shot") or {}).get(task) for task in tasks},
+        "chat template": results.get("chat_template_sha"),
+    } | numbering(rows)
+
+
+def numbering(rows: Sequence[Row]) -> dict[str, str]:
+    """Which document has which number, where numbers name the questions."""
+    if all(is_tatqa(row) for row in rows):
+        return {}
+    named = (f"{item_name(row)} {hash_of(row, 'doc_hash', 'doc')}" for row in rows)
+    return {"numbers of the documents": joint_hash(named)}
+
+
+def joint_hash(hashes: Iterable[str]) -> str:
+    """One hash of many, in whatever order the rows were logged."""
+    return hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest()
+
+
+def hash_of(row: Row, logged: str, field: str) -> str:
+    """lm-eval's hash of a part of a sample; older versions log none, then it is made as theirs."""
+    if logged in row:
+        return str(row[logged])
+    value = row.get(field)
+    if field == "doc":
+        text = json.dumps(value, indent=2, ensure_ascii=False)
+    elif field == "arguments":
+        text = first_prompt(row)
+    else:
+        text = str(value)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def first_prompt(row: Row) -> str:
+    """The text that a sample's first request sent to the model."""
+    found = row.get("arguments")
+    while isinstance(found, dict | list) and found:
+        found = next(iter(found.values())) if isinstance(found, dict) else found[0]
+    return str(found)
+
+
+def circumstances(results: dict[str, Any]) -> dict[str, Any]:
+    """What may differ between two comparable runs, but is better the same."""
+    config = results["config"]
+    given = config.get("model_args") or {}
+    if isinstance(given, str):
+        given = dict(part.split("=", 1) for part in given.split(",") if "=" in part)
+    return {
+        "backend": config.get("model"),
+        "base": given.get("pretrained") or given.get("model"),
+        "dtype": config.get("model_dtype"),
+        "batch size": str(config.get("batch_size")),
+        "lm_eval": results.get("lm_eval_version"),
+        "transformers": results.get("transformers_version"),
+        "device": device(str(results.get("pretty_env_info"))),
+    }
+
+
+def device(environment: str) -> str:
+    """The GPU's name in PyTorch's description of a machine, else the CPU's."""
+    found = re.search(r"(?:GPU 0: |^Model name: +)(.+)$", environment, re.M)
+    return found[1] if found else "unknown"

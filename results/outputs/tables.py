@@ -1,0 +1,152 @@
+"""One task's rows as a table of scores: a row for each question, a column for each metric."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from results.outputs.folders import NO_FILTER, Row
+from results.outputs.identity import (
+    circumstances,
+    clusters,
+    free_name,
+    identity,
+    is_tatqa,
+    item_name,
+    with_copies,
+)
+from results.outputs.scores import score
+from results.record import Scores
+
+TATQA = ("em", "em_strict", "f1", "scale_em", "parsed", "lenient_em", "calc_used")
+TATQA_GROUPS = ("answer_type", "answer_from")
+SYNTHETIC = "synthetic-"  # so begin the names of generated questions
+NO_KEY = "each question stands alone, its document has no"
+SHARED_TEXT = ("passage", "context", "article", "paragraph", "document", "story")
+Column = tuple[list[float | None], list[float]]  # scores and their weights, by question
+ByFilter = dict[str, dict[str, Row]]  # rows by filter and question
+
+
+def table(
+    bench: str, rows: list[Row], results: dict[str, Any], cluster_key: str | None
+) -> tuple[Scores, list[str]]:
+    """Scores of one task, a row for each question, a column for each filter and metric."""
+    tatqa = is_tatqa(rows[0])
+    by_filter = rows_by_filter(rows)
+    first = next(iter(by_filter.values()))
+    asked = list(first.values())
+    docs = [row["doc"] for row in asked]
+    metrics, weights, left_out = columns(by_filter, list(first))
+    apart = clusters(first, cluster_key)
+    cluster = with_copies(apart, asked)
+    scores = Scores(
+        bench=bench,
+        stand_in=tatqa and any(item.startswith(SYNTHETIC) for item in first),
+        identity=identity(results, asked),
+        circumstances=circumstances(results),
+        item=list(first),
+        cluster=cluster,
+        groups=labels_of(docs, TATQA_GROUPS if tatqa else ()),
+        metrics=metrics,
+        weights=weights,
+        higher_is_better=directions(results, rows[0]["task"], metrics),
+    )
+    warnings = left_out_warnings(bench, left_out) + copies_warnings(bench, apart, cluster)
+    if not tatqa:
+        warnings += cluster_warnings(bench, docs, cluster_key)
+    return scores, warnings
+
+
+def rows_by_filter(rows: Iterable[Row]) -> ByFilter:
+    """Rows by filter and by the name of what was asked."""
+    found: ByFilter = {}
+    for row in rows:
+        named = found.setdefault(str(row.get("filter", NO_FILTER)), {})
+        named[free_name(item_name(row), named)] = row
+    return found
+
+
+def labels_of(docs: Sequence[Row], keys: Sequence[str]) -> dict[str, list[str]]:
+    """The columns to break down by: what every document says under each of the keys."""
+    return {key: [str(doc[key]) for doc in docs] for key in keys}
+
+
+def directions(results: dict[str, Any], task: str, metrics: Iterable[str]) -> dict[str, bool]:
+    """Whether higher is better, for each metric of which the results say it."""
+    said = (results.get("higher_is_better") or {}).get(task) or {}
+    found = {}
+    for name in metrics:
+        direction = said.get(name.split(",")[0])
+        if isinstance(direction, bool):
+            found[name] = direction
+    return found
+
+
+def columns(
+    by_filter: ByFilter, items: Sequence[str]
+) -> tuple[dict[str, list[float | None]], dict[str, list[float]], list[str]]:
+    """Columns of scores, their weights where these are not 1, and metrics that have none.
+
+    A column is called after its metric, and after its filter where that has a name.
+    """
+    metrics: dict[str, list[float | None]] = {}
+    weights: dict[str, list[float]] = {}
+    left_out: list[str] = []
+    for filter_name, rows in by_filter.items():
+        for metric in next(iter(rows.values())).get("metrics", ()):
+            name = metric if filter_name == NO_FILTER else f"{metric},{filter_name}"
+            found = column(metric, rows, items)
+            if found is None:
+                left_out.append(name)
+                continue
+            metrics[name], weight = found
+            if set(weight) != {1.0}:
+                weights[name] = weight
+    return shown_of_tatqa(metrics, by_filter), weights, left_out
+
+
+def column(metric: str, rows: Mapping[str, Row], items: Sequence[str]) -> Column | None:
+    """A metric's score and weight for each question; None where a row's is not of it alone."""
+    scores: list[float | None] = []
+    weights: list[float] = []
+    for item in items:
+        value, weight = score(metric, rows[item].get(metric)) if item in rows else (None, 1.0)
+        if value is NotImplemented:
+            return None
+        scores.append(value)
+        weights.append(weight)
+    return scores, weights
+
+
+def shown_of_tatqa(
+    metrics: dict[str, list[float | None]], by_filter: ByFilter
+) -> dict[str, list[float | None]]:
+    """TAT-QA's own metrics in their order, where all rows are of it; else all that there are."""
+    shown = {name: metrics[name] for name in TATQA if name in metrics}
+    if shown and all(is_tatqa(row) for rows in by_filter.values() for row in rows.values()):
+        return shown
+    return metrics
+
+
+def left_out_warnings(bench: str, metrics: Iterable[str]) -> list[str]:
+    """A warning for each metric that has no score of a single question."""
+    return [f"{bench}: {name} is not a mean over questions, left out" for name in sorted(metrics)]
+
+
+def copies_warnings(bench: str, apart: Sequence[str], joined: Sequence[str]) -> list[str]:
+    """A warning where clusters were joined because their rows ask the same."""
+    before, after = len(set(apart)), len(set(joined))
+    if after == before:
+        return []
+    return [f"{bench}: some rows ask the same as others: {before} clusters count as {after}"]
+
+
+def cluster_warnings(bench: str, docs: list[Row], cluster_key: str | None) -> list[str]:
+    """A warning where rows share a text and nobody has said so, or lack the key asked for."""
+    if cluster_key is not None:
+        missing = not all(cluster_key in doc for doc in docs)
+        return [f"{bench}: {NO_KEY} {cluster_key}"] if missing else []
+    for key in SHARED_TEXT:
+        texts = {json.dumps(doc.get(key)) for doc in docs}
+        if key in docs[0] and len(texts) < len(docs):
+            return [f"{bench}: rows share a {key}; --cluster {key} keeps its questions together"]
+    return []
