@@ -15,6 +15,7 @@ from mtbench_runner import bench as benches
 from mtbench_runner import checks, options, store
 from mtbench_runner.bench import Bench
 from mtbench_runner.checks import LOCAL, judge_names, local_name
+from mtbench_runner.command_line import exit_code
 from mtbench_runner.options import ANSWERING, JUDGING, SCORING
 from mtbench_runner.store import IncompleteError, InputError
 from mtbench_runner.terminal import printable
@@ -318,14 +319,16 @@ def main(arguments: list[str]) -> int:
         message, code = str(error), 2
     except IncompleteError as error:
         message = str(error)
+    except BrokenPipeError:
+        raise  # a reader of standard output that left early
     except OSError as error:  # a full disk, a folder that cannot be written
         message = f"{error}; {GO_ON}"
     except KeyboardInterrupt:
         message = f"interrupted; {GO_ON}"
-    sys.stderr.write(printable(f"error: {message}\n"))
+    sys.stderr.write(printable(f"error: {' '.join(message.split())}") + "\n")
     return code
 
 
 if __name__ == "__main__":
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(exit_code(lambda: main(sys.argv[1:])))

@@ -13,14 +13,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import openai
 
 from mtbench_runner import outcome as outcomes
 from mtbench_runner import store
 from mtbench_runner.bench import Bench
-from mtbench_runner.endpoint import Call, Endpoint, address
+from mtbench_runner.endpoint import Call, Endpoint, address, usable_proxies
 from mtbench_runner.judge import Request, Result, Take, Task, all_tasks, answers_of, judge, to_do
 from mtbench_runner.ledger import Replies
 from mtbench_runner.outcome import JUDGING, Failure, Outcome
@@ -95,12 +95,13 @@ def send(endpoint: Endpoint, path: Path, sent: Path) -> str | None:
 
 
 def client_of(endpoint: Endpoint) -> openai.OpenAI:
-    return openai.OpenAI(
-        api_key=endpoint.key,
-        base_url=address(endpoint.url),
-        timeout=endpoint.timeout,
-        max_retries=4,
-    )
+    with usable_proxies():
+        return openai.OpenAI(
+            api_key=endpoint.key,
+            base_url=address(endpoint.url),
+            timeout=endpoint.timeout,
+            max_retries=4,
+        )
 
 
 def _failed(endpoint: Endpoint, error: Exception) -> str:
@@ -213,7 +214,7 @@ def fetch(endpoint: Endpoint, sent: Path, out: Path) -> None:
 
 def find(client: openai.OpenAI, sent: Path) -> str:
     """The id of the batch that was sent. Raises IncompleteError if it was never begun."""
-    noted = json.loads(sent.read_text())
+    noted = read_note(sent)
     if "id" in noted:
         return str(noted["id"])
     for batch in client.batches.list():
@@ -221,6 +222,21 @@ def find(client: openai.OpenAI, sent: Path) -> str:
             return batch.id
     sent.unlink()
     raise IncompleteError("the batch was uploaded but never begun; run --batch submit again")
+
+
+def read_note(sent: Path) -> dict[str, str]:
+    """What `submit` noted of the batch that was sent. Raises InputError if that is damaged."""
+    try:
+        noted = json.loads(sent.read_bytes())
+        known = isinstance(noted, dict) and bool({"id", "file"} & noted.keys())
+    except ValueError:
+        known = False
+    if not known:
+        raise InputError(
+            f"{sent}: no note of a batch; move it away, and save the batch's output beside it as "
+            f"{sent.name.removesuffix('sent')}out"
+        )
+    return cast(dict[str, str], noted)
 
 
 def outputs(path: Path) -> list[Path]:

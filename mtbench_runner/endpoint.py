@@ -11,7 +11,8 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
@@ -112,6 +113,21 @@ def key_for(url: str | None, variable: str = "OPENAI_API_KEY") -> str:
     return key or "none"
 
 
+@contextmanager
+def usable_proxies() -> Iterator[None]:
+    """Raise InputError where a client cannot be made for the proxies that the environment names.
+
+    An address is not repeated: it may hold a password.
+    """
+    try:
+        yield
+    except Exception as error:  # httpx's types, and ImportError for a SOCKS proxy
+        raise InputError(
+            "a proxy in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY cannot be used "
+            f"({type(error).__name__}); export another address or none"
+        ) from None
+
+
 class Caller:
     """Chat completions by the openai client, which remembers what the model does not take."""
 
@@ -125,14 +141,16 @@ class Caller:
         self.folds_system = False
         self.cap_raised = False
         self.slot = 0.0
+        with usable_proxies():
+            http_client = openai.DefaultAsyncHttpxClient(
+                max_redirects=MOST_REDIRECTS, event_hooks={"response": [_note_response]}
+            )
         self.client = openai.AsyncOpenAI(
             api_key=endpoint.key,
             base_url=address(endpoint.url),
             timeout=endpoint.timeout,
             max_retries=0,
-            http_client=openai.DefaultAsyncHttpxClient(
-                max_redirects=MOST_REDIRECTS, event_hooks={"response": [_note_response]}
-            ),
+            http_client=http_client,
         )
 
     async def __aenter__(self) -> "Caller":

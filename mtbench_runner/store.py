@@ -138,11 +138,18 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def mend(path: Path) -> None:
-    """Give a last line without a newline its newline, or cut it off where it is torn."""
+    """Give a last line without a newline its newline, or cut it off where it is torn.
+
+    Raises InputError for one that no run of ours can have torn.
+    """
     content = path.read_bytes() if path.exists() else b""
     whole, newline, tail = content.rpartition(b"\n")
-    if tail and _row(tail) is None:
-        os.truncate(path, len(whole + newline))
-    elif tail:
+    if not tail:
+        return
+    if _row(tail) is not None:
         with path.open("ab") as file:
             file.write(b"\n")
+    elif tail.startswith(b"{"):
+        os.truncate(path, len(whole + newline))
+    else:
+        raise InputError(f"{path}: its last line is no JSON object; move the file away")

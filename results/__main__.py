@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from results import FailedError, InputError, on_one_line
+from results.command_line import exit_code
 from results.files import in_checkout
 from results.sweep import options
 from results.sweep.terminal import VERBOSE
@@ -149,4 +150,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

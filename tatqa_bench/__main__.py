@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from tatqa_bench.command_line import exit_code
+
 
 @dataclass(frozen=True)
 class Command:
@@ -58,6 +60,11 @@ def unknown(word: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Call the main of the room that the command belongs to; its exit code is ours."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    return exit_code(lambda: dispatch(words))
+
+
+def dispatch(words: list[str]) -> int:
+    """Do what the words say."""
     if not words or words[0] in ("-h", "--help"):
         print(usage())
         return 0 if words else 2
@@ -69,12 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(unknown(words[0]), file=sys.stderr)
         return 2
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    try:
-        module = importlib.import_module(command.module)
-        code: int = module.main([*command.first, *words[1:]])
-    except KeyboardInterrupt:
-        print("error: stopped; what is done is kept, the same command goes on", file=sys.stderr)
-        return 1
+    module = importlib.import_module(command.module)
+    code: int = module.main([*command.first, *words[1:]])
     return code
 
 

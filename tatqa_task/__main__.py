@@ -23,6 +23,7 @@ from tatqa_task import (
     task_files,
     upstream,
 )
+from tatqa_task.command_line import exit_code
 from tatqa_task.types import Question
 
 
@@ -39,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except data.DataError as error:
         print(f"error: {error}", file=sys.stderr)
+    except BrokenPipeError:
+        raise  # a reader of standard output that left early
     except OSError as error:
         print(
             f"error: {error.filename2 or error.filename or 'output'}: {error.strerror}",
@@ -273,10 +276,11 @@ def _reply(sample: dict[str, Any]) -> answer.Reply:
 
 def _generate(arguments: argparse.Namespace) -> None:
     folder = arguments.folder
-    there = [name for name, _ in data.FILES.values() if (folder / name).exists()]
-    if there:
-        raise data.DataError(f"{folder / there[0]} is there already; name a new folder")
+    if arguments.contexts < 1:
+        raise data.DataError(f"--contexts {arguments.contexts}: one or more are needed")
     folder.mkdir(parents=True, exist_ok=True)
+    for name, _ in data.FILES.values():
+        files.refuse_existing(folder / name)
     for split, (name, _) in data.FILES.items():
         contexts = synthetic.generate(split, arguments.contexts, arguments.seed)
         _write_json(folder / name, contexts, indent=1)
@@ -288,4 +292,4 @@ def _write_json(path: Path, content: Any, **options: Any) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -1,4 +1,4 @@
-"""The error contract: seventy mistakes of a new user, each answered by one line and an exit code.
+"""The error contract: a hundred mistakes of a new user, each answered by one line and an exit code.
 
 One line on standard error that says what, where and how to go on; 2 for a wrong call or input, 1
 for work that failed; no traceback; no file of the user's changed and nothing left behind.
@@ -110,6 +110,8 @@ LIGHT = {
         "mtbench score --model-id m --data bench --json good.yaml", 2, "good.yaml is there"
     ),
     "data into a file": Mistake("generate a-file", 2, "a-file", module=TASK),
+    "no data at all": Mistake("generate new-data --contexts 0", 2, "--contexts 0", module=TASK),
+    "data over a link": Mistake("generate data-link", 2, "is there already", module=TASK),
     # comparing and reporting
     "a report of no folder": Mistake("report", 2, "--runs"),
     "a report of a folder that is not there": Mistake("report --runs none", 2, "none"),
@@ -136,6 +138,27 @@ LIGHT = {
     "its report into a file": Mistake("run good.yaml --runs r --report a-file", 2, "--report: a-f"),
     "a run named as the report": Mistake(
         "run tatqa-report.yaml --runs r --dry-run", 2, "'tatqa-report'", SYNTHETIC
+    ),
+    "a run in somebody's folder": Mistake(
+        "run good.yaml --runs taken --dry-run", 2, "taken/good: holds notes.txt", SYNTHETIC
+    ),
+    "a run over somebody's record": Mistake(
+        "run good.yaml --runs recorded --dry-run", 2, "not a record of good", SYNTHETIC
+    ),
+    "a run through a link": Mistake(
+        "run good.yaml --runs linked --dry-run", 2, "linked/good: holds judge_prompts", SYNTHETIC
+    ),
+    "a name of 300 letters": Mistake(f"train {'a' * 300}", 2, "File name too long"),
+    "a sweep of 300 letters": Mistake(f"run {'a' * 300} --runs r", 2, "File name too long"),
+    # 4-bit copies
+    "a 4-bit copy over a folder": Mistake(
+        "tiny-tatqa bench", 2, "bench exists", module="train.quantize"
+    ),
+    "a 4-bit copy of nothing": Mistake(
+        "./nowhere copy", 2, "cannot load ./nowhere", module="train.quantize"
+    ),
+    "a 4-bit copy in somebody's folder": Mistake(
+        "tiny-tatqa made", 2, "made.partial is in the way", module="train.quantize"
     ),
     # MT-Bench
     "MT-Bench without a key": Mistake(f"mtbench --model {BASE}", 2, "OPENAI_API_KEY"),
@@ -192,12 +215,6 @@ HEAVIER = {
     ),
     "an adapter into a file": Mistake(
         "train good.yaml --max_pairs 8 --output_dir a-file", 2, "a-file", SYNTHETIC
-    ),
-    "a 4-bit copy over a folder": Mistake(
-        "tiny-tatqa bench", 2, "bench exists", module="train.quantize"
-    ),
-    "a 4-bit copy of nothing": Mistake(
-        "./nowhere copy", 2, "cannot load ./nowhere", module="train.quantize"
     ),
     "an adapter that is not there": Mistake(
         f"mtbench answer --model {BASE} --adapter no-adapter --data demo --out o",
@@ -263,12 +280,19 @@ def prepare(folder: Path) -> None:
             "bench/judge_prompts.jsonl": '{"name": "x"}\n',
             "bench-torn/question.jsonl": question + '{"question_id": 2, "tur',
             "data-empty/readme.txt": "nothing here",
+            "taken/good/notes.txt": "mine",
+            "recorded/good/record.json": "{}",
+            "made.partial/config.json": "{}",
             "data-torn/tatqa_dataset_train.json": json.dumps(gold)[:-30],
             "data-torn/tatqa_dataset_dev.json": json.dumps(gold)[:-30],
             "data-torn/tatqa_dataset_test_gold.json": json.dumps(gold)[:-30],
         },
     )
     (folder / "binary.yaml").write_bytes(b"\xff\xfe\x00beta")
+    (folder / "linked").mkdir()
+    (folder / "linked" / "good").symlink_to(folder / "bench")
+    (folder / "data-link").mkdir()
+    (folder / "data-link" / "tatqa_dataset_dev.json").symlink_to("nowhere")
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from tatqa_task.data import DataError
+from train.command_line import exit_code
 from train.pairs.preferences import check_file
 from train.recipe import Recipe, RecipeError, load, one_line, read_yaml
 from train.shipped import recipe_file
@@ -166,6 +167,6 @@ def quiet_libraries() -> None:
 
 
 if __name__ == "__main__":
-    exit_code = main()
+    code = exit_code(main)
     gc.freeze()  # the interpreter's end would look through all that is left for garbage: seconds
-    sys.exit(exit_code)
+    sys.exit(code)

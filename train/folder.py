@@ -164,6 +164,15 @@ def damage(checkpoint: Path) -> str | None:
     return None
 
 
+def remove(checkpoint: Path) -> None:
+    """Remove a checkpoint, unless it is of another run or somebody put a file into it."""
+    problem = damage(checkpoint)
+    if problem and problem.startswith(("is of another run", "holds ")):
+        logger.warning("%s %s: it stays", checkpoint, problem)
+        return
+    shutil.rmtree(checkpoint)
+
+
 def last_checkpoint(out: Path) -> Path | None:
     """The newest whole checkpoint; what is wrong with newer ones is said."""
     for path in checkpoints(out):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from train.card import card, read
+from train.command_line import exit_code
 from train.recipe import one_line
 from train.sources import HUB_ID
 
@@ -91,4 +92,4 @@ def upload(files: dict[str, bytes], repo: str, private: bool) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

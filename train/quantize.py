@@ -5,11 +5,15 @@ lm_eval --model hf --model_args pretrained=bases/qwen3-1.7b-nf4,peft=runs/...
 """
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from train.recipe import one_line
+from train.command_line import exit_code
+from train.recipe import RecipeError, one_line
+
+MARKER = ".tatqa-bench-partial"  # in the folder of a copy that is not whole yet
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,14 +24,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("base", help="a folder or a Hugging Face id")
     parser.add_argument("out", type=Path, help="new folder for the 4-bit checkpoint")
     args = parser.parse_args(argv)
-    if args.out.exists():
-        print(f"error: {args.out} exists; name a new folder", file=sys.stderr)
+    partial = args.out.with_name(args.out.name + ".partial")
+    try:
+        refuse(args.base, args.out)
+        begin(partial)
+    except RecipeError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from train.trainer.config import nf4
 
-    partial = args.out.with_name(args.out.name + ".partial")
     try:
         model = AutoModelForCausalLM.from_pretrained(
             args.base, quantization_config=nf4("bfloat16"), dtype="bfloat16", device_map="auto"
@@ -35,12 +42,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         AutoTokenizer.from_pretrained(args.base).save_pretrained(partial)
     except (OSError, ValueError) as error:
         print(f"error: cannot load {args.base}: {one_line(error)}", file=sys.stderr)
+        shutil.rmtree(partial)
         return 2
     model.save_pretrained(partial)
     partial.rename(args.out)
+    (args.out / MARKER).unlink()
     print(f"4-bit checkpoint in {args.out}")
     return 0
 
 
+def refuse(base: str, out: Path) -> None:
+    """Raise RecipeError for a copy over something, and for a base folder that is not there."""
+    if out.exists() or out.is_symlink():
+        raise RecipeError(f"{out} exists; name a new folder")
+    is_path = base.startswith((".", "/", "~")) or base.count("/") > 1
+    if is_path and not Path(base).is_dir():
+        raise RecipeError(f"cannot load {base}: no such folder")
+
+
+def begin(partial: Path) -> None:
+    """A folder that is known as ours by what it holds, and is emptied of what a kill left.
+
+    Raises RecipeError if it is somebody else's.
+    """
+    if partial.is_symlink() or (partial.exists() and not (partial / MARKER).is_file()):
+        raise RecipeError(f"{partial} is in the way; move it, or name another folder")
+    if partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True)
+    (partial / MARKER).touch()
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

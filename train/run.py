@@ -6,7 +6,6 @@ An interrupted run goes on where its last checkpoint stands.
 import gc
 import hashlib
 import logging
-import shutil
 from array import array
 from collections import Counter
 from collections.abc import Sequence
@@ -38,6 +37,7 @@ from train.folder import (
     forget_without_checkpoint,
     holds,
     last_checkpoint,
+    remove,
     unwritable,
 )
 from train.pairs.pair import Counts
@@ -338,6 +338,6 @@ def finish(out: Path, facts: dict[str, Any]) -> None:
     write_whole(out / "README.md", card(facts, out.name).encode())
     record.write_json(out / "train.json", facts)
     for checkpoint in checkpoints(out):
-        shutil.rmtree(checkpoint)
+        remove(checkpoint)
     for name in ("run.json", "training_args.bin"):
         (out / name).unlink(missing_ok=True)

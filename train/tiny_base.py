@@ -25,6 +25,7 @@ import numpy as np
 from tatqa_task import answer, synthetic
 from tatqa_task.data import ANSWER_TYPES, Context, parse_contexts
 from tatqa_task.prompt import user_message
+from train.command_line import exit_code
 from train.pairs.strategies import exact_match
 from train.pairs.tokens import prompt_text
 
@@ -356,4 +357,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

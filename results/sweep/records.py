@@ -16,6 +16,7 @@ from results.sweep.stages import Stage
 COURSES = ("history", "logps")  # of train.json: an entry for every step
 KEPT_STEPS = 200
 DIGITS = 5
+OURS = ("run.lock", "record.json", "run.json", "train.json")
 WRITTEN = ("README.md", "figures", "runs")  # under results/, by this program
 
 
@@ -25,6 +26,27 @@ def write_record(plan: Plan, settings: Settings) -> None:
     if path.is_file():
         replaceable(path, plan.folder.name)
     record.save(make_record(plan, settings), path)
+
+
+def check_folder(folder: Path) -> None:
+    """Before any work: raise InputError if somebody else's files are where a run is to be."""
+    if not folder.is_dir():
+        if folder.exists() or folder.is_symlink():
+            raise InputError(f"{folder} is no folder; rename the recipe or give other --runs")
+        return
+    names = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+    if names and not any(is_of_a_run(name) for name in names):
+        raise InputError(
+            f"{folder}: holds {min(names)}, which no run wrote; rename the recipe or give other"
+            " --runs"
+        )
+    if "record.json" in names:
+        replaceable(folder / "record.json", folder.name)
+
+
+def is_of_a_run(name: str) -> bool:
+    """Is this one of the files that a run, or a training without a sweep, writes first or last?"""
+    return name in OURS or name.endswith(".stage.json")
 
 
 def replaceable(path: Path, name: str) -> None:

@@ -4,6 +4,7 @@
 any working folder. A file or folder of the user's with that name comes first.
 """
 
+import os
 from pathlib import Path
 
 SHIPPED = Path(__file__).resolve().parents[2] / "train"
@@ -13,7 +14,7 @@ def recipe_file(recipe: Path) -> Path:
     """The file that is meant: the path itself, or else the shipped recipe of that name."""
     shipped = SHIPPED / "recipes" / f"{recipe}.yaml"
     is_name = len(recipe.parts) == 1
-    if is_name and not recipe.is_file() and shipped.is_file():
+    if is_name and not os.path.isfile(recipe) and os.path.isfile(shipped):  # also if too long
         return nearby(shipped)
     return recipe
 
@@ -22,7 +23,7 @@ def base_model(model: str) -> str:
     """What is to be loaded: a folder or Hub id as it is, or else the shipped base of that name."""
     shipped = SHIPPED / "bases" / model
     is_name = len(Path(model).parts) == 1
-    if is_name and not Path(model).is_dir() and shipped.is_dir():
+    if is_name and not os.path.isdir(model) and os.path.isdir(shipped):
         return str(nearby(shipped))
     return model
 

@@ -237,3 +237,17 @@ def test_what_a_batch_cannot_do_is_a_wrong_call(
 ) -> None:
     assert run(bench, "submit", *options) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("note", ['{"id', "{}", "[1]", "my notes", "\udcff"])
+def test_a_damaged_note_of_a_batch_is_one_line_and_stays(
+    note: str, batches: Batches, bench: Path, capsys: Any
+) -> None:
+    sent = store.beside(bench / "model_judgment" / "j_single.jsonl", "batch.sent")
+    store.write_whole(sent, note.encode("utf-8", "surrogateescape"))
+    before = sent.read_bytes()
+    assert run(bench, "collect") == 2
+    said = capsys.readouterr().err
+    assert "batch.sent: no note of a batch" in said
+    assert said.count("\n") == 1
+    assert sent.read_bytes() == before

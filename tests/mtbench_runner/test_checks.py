@@ -114,3 +114,20 @@ def test_a_dry_run_needs_no_key_and_no_server(
 
 def test_abbreviated_options_stay_allowed(bench: Path) -> None:
     assert main(["judge", "--data", str(bench), *M, "--dry", "--judge-mo=j"]) == 0
+
+
+def test_a_name_of_two_lines_is_told_in_one(bench: Path, capsys: Any) -> None:
+    assert main(["score", "--data", str(bench), "--model-id", "a\nb"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("batch", [[], ["--batch", "submit"]])
+def test_a_proxy_that_is_none_is_one_line_without_its_password(
+    batch: list[str], bench: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://me:secret@::::")
+    assert main(["judge", "--data", str(bench), *M, "--judge-url", DEAD, *batch]) == 2
+    said = capsys.readouterr().err
+    assert "a proxy in HTTP_PROXY" in said
+    assert "secret" not in said
+    assert said.count("\n") == 1

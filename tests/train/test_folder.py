@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from train.folder import SEAL, checkpoints, damage, holds, last_checkpoint, seal, unwritable
+from train.folder import SEAL, checkpoints, damage, holds, last_checkpoint, remove, seal, unwritable
 from train.recipe import RecipeError
 
 FILES = ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth")
@@ -158,3 +158,22 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
     with pytest.raises(RecipeError, match="run is a file; choose another --output_dir"):
         holds(tmp_path / "run", IDENTITY)
+
+
+def test_a_finished_run_removes_its_checkpoints_and_no_file_of_a_users(
+    out: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (out / "checkpoint-10" / "notes.txt").write_text("mine")
+    for checkpoint in checkpoints(out):
+        remove(checkpoint)
+    assert checkpoints(out) == [out / "checkpoint-10"]
+    assert (out / "checkpoint-10" / "notes.txt").read_text() == "mine"
+    assert "holds notes.txt, which is no part of it: it stays" in caplog.text
+
+
+def test_a_checkpoint_that_was_cut_short_is_removed(out: Path) -> None:
+    (out / "checkpoint-8" / SEAL).unlink()
+    (out / "checkpoint-10" / "optimizer.pt").unlink()
+    for checkpoint in checkpoints(out):
+        remove(checkpoint)
+    assert checkpoints(out) == []

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tatqa_task import data
 from tatqa_task.files import refuse_existing
+from train.command_line import exit_code
 from train.pairs.build import EVALUATED, build
 from train.pairs.pair import Counts
 from train.recipe import Recipe, RecipeError, parse
@@ -81,4 +82,4 @@ def write(recipe: Recipe, counts: Counts, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -1,0 +1,89 @@
+"""How commands end: Ctrl-C, a reader that left early, a full disk, a terminal that is not UTF-8."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("tatqa_task", "mtbench_runner", "train", "results", "tatqa_bench")
+CALL = "import sys; from results.command_line import exit_code; sys.exit(exit_code(lambda: {}))"
+needs_dev_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+
+
+def test_every_room_has_the_same_file() -> None:
+    contents = {(ROOT / room / "command_line.py").read_text(encoding="utf-8") for room in ROOMS}
+    assert len(contents) == 1
+
+
+@pytest.mark.parametrize(
+    "main",
+    [
+        "tatqa_task/__main__.py", "mtbench_runner/__main__.py", "results/__main__.py",
+        "train/__main__.py", "train/pairs/__main__.py", "train/quantize.py", "train/push.py",
+        "train/tiny_base.py", "tatqa_bench/__main__.py",
+    ],
+)  # fmt: skip
+def test_every_main_ends_by_it(main: str) -> None:
+    assert "exit_code(" in (ROOT / main).read_text(encoding="utf-8")
+
+
+def ended(call: str, stdout: int, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """A main that does what `call` does, its output going to `stdout`."""
+    return subprocess.run(
+        [sys.executable, "-c", CALL.format(call)],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        env={"PATH": "", **environment},
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_left_is_told_nothing(unbuffered: str) -> None:
+    program = "print('word\\n' * 50_000) or 0"
+    command = [sys.executable, "-c", CALL.format(program)]
+    environment = {"PATH": "", "PYTHONUNBUFFERED": unbuffered}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) as process:  # type: ignore[call-overload]
+        process.stdout.read(1)
+        process.stdout.close()
+        said = process.stderr.read()
+    assert (process.returncode, said) == (1, b"")
+
+
+@needs_dev_full
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_is_one_line(unbuffered: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = ended("print('word') or 0", full.fileno(), PYTHONUNBUFFERED=unbuffered)
+    assert done.returncode == 1
+    assert done.stderr == b"error: standard output: No space left on device\n"
+
+
+def test_letters_that_a_terminal_cannot_show_are_escapes() -> None:
+    done = ended("print('r\\u00e9') or 0", subprocess.PIPE, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"r\\xe9\n", b"")
+
+
+@pytest.mark.parametrize(
+    ("raised", "line"),
+    [
+        ("KeyboardInterrupt", b"error: stopped; what is done is kept, the same command goes on"),
+        ("FileNotFoundError(2, 'No such file', 'x/y')", b"error: x/y: No such file"),
+    ],
+)
+def test_what_a_main_lets_through_is_one_line(raised: str, line: bytes) -> None:
+    done = ended(f"(_ for _ in ()).throw({raised})", subprocess.PIPE)
+    assert done.returncode == 1
+    assert done.stderr.startswith(line)
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_a_list_of_recipes_may_be_cut_short() -> None:
+    command = f"{sys.executable} -m tatqa_bench recipes ls | head -1"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.count(b"\n") == 1
