@@ -3,20 +3,31 @@
 lm-eval reads all the task files that it ships, some 14,000, before it looks for a name: 12 s of one
 CPU core, more than 1,668 questions take on a server. Here it reads ours alone. Options, output and
 numbers are those of `lm_eval run`; `--model hf-short-first` is there as well.
+
+One thing differs: lm-eval takes a server's answer without any text (an error with status 200, an
+empty body) for an empty reply, with a warning, and scores it. Here it is a failed request like any
+other: tried again and, if that fails too, the end of the run.
 """
 
+import json
+import logging
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import lm_eval.models  # fills the registry, which is left as it is once a model is in it
 import lm_eval.tasks
+from aiohttp import ClientError
 from lm_eval.__main__ import cli_evaluate
 from lm_eval.api.registry import model_registry
+from lm_eval.models.openai_completions import LocalChatCompletion
 
 from tatqa_task import task_files
 
 SHORT_FIRST = "tatqa_task.short_first:ShortFirst"  # read only if asked for: a server needs no torch
+ENDED = ("stop", "length")  # why a model ends a reply, which then may be empty
+LONGEST = 300  # characters of an answer in a message
+parse_answers = LocalChatCompletion.parse_generations
 
 
 class OurTasks(lm_eval.tasks.TaskManager):  # type: ignore[misc]
@@ -26,11 +37,52 @@ class OurTasks(lm_eval.tasks.TaskManager):  # type: ignore[misc]
         super().__init__(*arguments, **named | {"include_defaults": False})
 
 
+class NoTextError(ClientError):
+    """A server's answer in which there is no text."""
+
+
+def parse_text(self: LocalChatCompletion, outputs: Any, **named: Any) -> list[str]:
+    """What lm-eval's chat client reads in a server's answers, each of which must have one text.
+
+    Raises NoTextError, which the client treats as it treats a request that failed.
+    """
+    for answer in outputs if isinstance(outputs, list) and outputs else [outputs]:
+        if not has_text(answer):
+            raise NoTextError(f"no text in {json.dumps(answer)[:LONGEST]}")
+    replies: list[str] = parse_answers(self, outputs, **named)
+    return replies
+
+
+def has_text(answer: Any) -> bool:
+    """Whether an answer has one text, or says that the model has ended without one."""
+    try:
+        (choice,) = answer["choices"]
+        text = choice["message"]["content"]
+        first = choice["index"] == 0
+    except (LookupError, TypeError, ValueError):
+        return False
+    ended = text is None and choice.get("finish_reason") in ENDED
+    return first and (isinstance(text, str) or ended)
+
+
 def main(options: Sequence[str]) -> int:
-    """Run lm-eval with these options. Its errors and exit codes are its own."""
+    """Run lm-eval with these options. Its errors and exit codes are its own, but for a server's
+    faults, which are one line on stderr and exit code 1.
+    """
     model_registry.register("hf-short-first", target=SHORT_FIRST)
     lm_eval.tasks.TaskManager = OurTasks
+    LocalChatCompletion.parse_generations = parse_text
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # the other requests, after one failed
     ours = ["--include_path", str(task_files.FOLDER)]
     sys.argv = ["lm_eval", "run", *options, *([] if "--include_path" in options else ours)]
-    cli_evaluate()
+    try:
+        cli_evaluate()
+    except (ClientError, ConnectionError, TimeoutError, json.JSONDecodeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        print(  # noqa: T201
+            f"error: no answer as it should be from the server ({reason}); the same command asks"
+            " again",
+            file=sys.stderr,
+        )
+        return 1
     return 0

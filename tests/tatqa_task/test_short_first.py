@@ -1,7 +1,5 @@
 """The model that gives short replies first: its replies are those of lm-eval's `hf`."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,7 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from tatqa_task import evaluate, short_first, task_files
+from tatqa_task import short_first
 
 BASE = Path(__file__).resolve().parents[2] / "train" / "bases" / "tiny-tatqa"
 PROMPTS = ["Count to ten: one", "The revenue of 2019 was 12 and of 2018", "A", "B" * 40, "A"]
@@ -105,26 +103,3 @@ def test_auto_is_one_batch_where_there_is_memory(
 
 def test_no_request_gets_no_reply(models: tuple[HFLM, short_first.ShortFirst]) -> None:
     assert models[1].generate_until([], disable_tqdm=True) == []
-
-
-CLIENT = """
-import sys
-from tatqa_task import evaluate
-evaluate.cli_evaluate = lambda: None
-evaluate.main([])
-from lm_eval.api.registry import get_model
-get_model("local-chat-completions")
-assert not {"torch", "transformers"} & sys.modules.keys()
-assert issubclass(get_model("hf-short-first"), get_model("hf"))
-"""
-
-
-def test_lm_evals_own_models_are_there_and_a_server_needs_no_torch() -> None:
-    done = subprocess.run([sys.executable, "-c", CLIENT], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
-def test_only_this_packages_tasks_are_read() -> None:
-    tasks = evaluate.OurTasks(include_path=str(task_files.FOLDER)).all_tasks
-    assert "tatqa_calc_test" in tasks
-    assert all(name.startswith("tatqa") for name in tasks)

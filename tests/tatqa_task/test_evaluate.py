@@ -1,0 +1,145 @@
+"""`tatqa_task evaluate`: lm-eval with our tasks alone, and what it makes of a server's faults."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tatqa_task import evaluate, task_files
+
+REPLY = '{"answer": ["1"], "scale": ""}'
+
+
+def answer(content: Any, **more: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "message": {"content": content}} | more]}
+
+
+@pytest.mark.parametrize(
+    "found",
+    [answer("a"), answer(""), answer(None, finish_reason="stop"), answer("a", finish_reason="x")],
+)
+def test_answers_with_a_text(found: Any) -> None:
+    assert evaluate.has_text(found)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        None,
+        [],
+        "text",
+        {},
+        {"error": {"message": "overloaded"}},
+        {"choices": []},
+        {"choices": None},
+        {"choices": [{"index": 0}]},
+        {"choices": [{"message": {"content": "a"}}]},
+        {"choices": 2 * answer("a")["choices"]},
+        answer(None),
+        answer(None, finish_reason="content_filter"),
+        answer(5),
+        answer("a", index=1),
+    ],
+)
+def test_answers_without_one(found: Any) -> None:
+    """Of these lm-eval's client makes an empty reply, or a fault far from its cause."""
+    assert not evaluate.has_text(found)
+
+
+class Server(ThreadingHTTPServer):
+    """Gives `bodies` one after the other, then the last again and again."""
+
+    bodies: list[bytes]
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        bodies = self.server.bodies
+        body = bodies.pop(0) if len(bodies) > 1 else bodies[0]
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server(("127.0.0.1", 0), Handler) as found:
+        threading.Thread(target=found.serve_forever, daemon=True).start()
+        yield found
+        found.shutdown()
+
+
+def run(server: Server, out: Path) -> "subprocess.CompletedProcess[str]":
+    url = f"http://127.0.0.1:{server.server_address[1]}/v1/chat/completions"
+    given = f"model=m,base_url={url},num_concurrent=1,max_retries=2,timeout=60"
+    options = ["--tasks", "tatqa_span", "--model", "local-chat-completions", "--model_args", given]
+    options += ["--apply_chat_template", "--limit", "2", "--log_samples", "--output_path", str(out)]
+    return subprocess.run(
+        [sys.executable, "-m", "tatqa_task", "evaluate", *options],
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_an_answer_without_text_is_asked_for_again(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TATQA_DATA", "synthetic")
+    server.bodies = [b"", json.dumps(answer(REPLY)).encode()]
+    done = run(server, tmp_path)
+    assert done.returncode == 0, done.stderr
+    (samples,) = tmp_path.rglob("samples_*.jsonl")
+    replies = [json.loads(line)["resps"] for line in samples.read_text().splitlines()]
+    assert replies == [[[REPLY]], [[REPLY]]]
+
+
+@pytest.mark.parametrize("body", [b'{"error": {"message": "overloaded"}}', b"<html>"])
+def test_a_server_that_never_gives_a_text_is_one_line_and_no_scores(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    monkeypatch.setenv("TATQA_DATA", "synthetic")
+    server.bodies = [body]
+    done = run(server, tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "the same command asks again" in errors[0]
+    assert not list(tmp_path.rglob("*.json*"))
+
+
+CLIENT = """
+import sys
+from tatqa_task import evaluate
+evaluate.cli_evaluate = lambda: None
+evaluate.main([])
+from lm_eval.api.registry import get_model
+get_model("local-chat-completions")
+assert not {"torch", "transformers"} & sys.modules.keys()
+assert issubclass(get_model("hf-short-first"), get_model("hf"))
+"""
+
+
+def test_lm_evals_own_models_are_there_and_a_server_needs_no_torch() -> None:
+    done = subprocess.run([sys.executable, "-c", CLIENT], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_only_this_packages_tasks_are_read() -> None:
+    tasks = evaluate.OurTasks(include_path=str(task_files.FOLDER)).all_tasks
+    assert "tatqa_calc_test" in tasks
+    assert all(name.startswith("tatqa") for name in tasks)
