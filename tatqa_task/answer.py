@@ -62,7 +62,7 @@ _THINK_FENCE = re.compile(
     rf"```{_THINK}[ \t]*\n(?:[^`]|`(?!``))*+(?:```)?", re.IGNORECASE | re.VERBOSE
 )
 _THINK_HEADING = re.compile(
-    rf"""\s*[*\#_ ]*{_THINK}[*_ ]*[:：][*_ ]*(?:.|\n)*?
+    rf"""\s*+[*\#_ ]*{_THINK}[*_ ]*[:：](?:.|\n)*?
     \n(?P<answer>[ \t*\#_]{{0,20}}(?:final[ ]|the[ ])?(?:answer|response)[*_ ]*[:：]
     \s{{0,20}}\S)""",
     re.IGNORECASE | re.VERBOSE,
@@ -71,7 +71,7 @@ _NEXT_TURN = re.compile(
     r"""
     <\|?(?:im_start|im_end|endoftext|eot_id|end_of_turn|start_of_turn|user|end|/s)\|?> | \[/?INST\]
   | \n[ \t]*(?:[#*_>]+[ \t]*)?(?:Next\s+|New\s+)?(?:Question|Q|User|Human)\b
-    [ \t]*\d*[ \t]*[*_]*(?:[:：]|[*_]*[ \t]*(?=\n))
+    [ \t]*+\d*+[ \t]*+[*_]*+(?:[:：]|[ \t]*+(?=\n))
   | \n[ \t]*(?=Read\ the\ table\ and\ the\ text)
     """,
     re.VERBOSE,

@@ -71,7 +71,7 @@ _WORDED = re.compile(r"(?:the\s+)?(sum|average|mean)\s+of\s+(.*)", re.IGNORECASE
 _LIST = re.compile(
     r"(\b(?:sum|average|avg|mean|max|min)\s*\(\s*)\[([^\[\]()]*)\](?=\s*\))", re.IGNORECASE
 )
-_AND = re.compile(r"\s*,?\s+and\s+", re.IGNORECASE)
+_AND = re.compile(r"(?<!\s)(?:\s*+,)?\s++and\s+", re.IGNORECASE)
 _YEAR_NOTE = re.compile(r"(?<=[\d%])\s{0,3}[(\[](?:FY\s?|in\s)?(?:19|20)\d\d[)\]]", re.IGNORECASE)
 _OPERATIONS: dict[str, Callable[[float, float], float]] = {
     "+": operator.add,
@@ -95,7 +95,7 @@ _NO_EXPRESSION = re.compile(
     """,
     re.VERBOSE,
 )
-_RANGE = re.compile(r"(\d[\d.]*)\s*%?\s*-\s*(\d[\d.]*)\s*%")  # 1.74% - 1.94%, 5-10%
+_RANGE = re.compile(r"(\d[\d.]*)\s*+%?\s*-\s*(\d[\d.]*)\s*%")  # 1.74% - 1.94%, 5-10%
 
 Token = tuple[str, str]  # kind, text
 

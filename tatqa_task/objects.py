@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-WORK = 8  # characters that the JSON decoder may look at in vain, for each character of the text
+WORK = 8  # characters that may be looked at in vain, for each character of the text
 LEAST_WORK = 20_000  # and for a short text
 LONGEST_UNNAMED = 2_000  # characters in which an object that names no answer is looked for
 PIECE = 512  # characters that it is given first
@@ -44,7 +44,10 @@ def _number(text: str) -> _Number:
 _JSON = json.JSONDecoder(parse_float=_number, parse_int=_Number, parse_constant=_Number)
 _ESCAPED = re.compile(r"""\{\s{0,20}\\["']""")
 _JSON_START = re.compile(r"\{(?=\s{0,20}\")")
-_START = re.compile(r"""[{｛]|(?:^|\n)\s*(?=["'“„«]?answer["'”“»]\s*[:：])""")
+_START = re.compile(
+    r"""[{｛] | (?:^\s*+ | (?<!\s)[^\S\n]*+(?P<line>\n)\s*+)(?=["'“„«]?answer["'”“»]\s*[:：])""",
+    re.VERBOSE,
+)
 _QUOTE = r"""["'“”„‘’`«»]"""
 _KEY = re.compile(
     rf"""\s*(?:{_QUOTE}\s*)?([A-Za-z][A-Za-z_ -]{{0,30}}?[0-9]{{0,2}})\s*
@@ -276,13 +279,18 @@ def _grouped_numbers(text: str) -> list[str]:
 def broken(text: str) -> Iterator[Stated]:
     """What looks like an object with an answer, first to last."""
     reader = _Reader(text)
+    work = WORK * len(text) + LEAST_WORK
     for found in _START.finditer(text):
+        start = max(found.start(), found.start("line"))
+        if start < reader.at or work <= 0:
+            continue
         first_key = _SKIPPED.match(text, found.end())
         at = first_key.end() if first_key else found.end()
-        if found.start() < reader.at or _KEY.match(text, at) is None:
+        if _KEY.match(text, at) is None:
+            work -= at - start
             continue
         reader.at = at
-        stated = reader.read(found.start())
+        stated = reader.read(start)
         if stated is not None:
             yield stated
 

@@ -22,7 +22,9 @@ _WAYS = [
     re.compile(rf"\bfinal\s+answer\b[*_]*{_IS}(?=\S)", re.IGNORECASE),
     re.compile(r"[<\[]\|?(?:final[_ ]?)?ans(?:wer)?\|?[>\]]\s*", re.IGNORECASE),
     re.compile(r"\\(?:f|frame)?box(?:ed)?\s*\{\s*"),
-    re.compile(r"(?:^|\n)\s*\**(?:A\**\s*[:：]|Ans\**\s*[.:：])\s*(?=\S)"),
+    re.compile(
+        r"(?:^\s*+|(?<!\s)[^\S\n]*+(?P<line>\n)\s*+)\**(?:A\**\s*[:：]|Ans\**\s*[.:：])\s*(?=\S)"
+    ),
     re.compile(r"(?:^|\n)[ \t*_#]*answer[ \t*_]+[-–—][ \t*_]+(?=\S)", re.IGNORECASE),
     re.compile(
         r"""\banswers?\b[ \t*_]*(?:is\b|was\b|are\b|would\s+be\b|:|=|：)
@@ -130,7 +132,8 @@ def _behind(text: str, introduction: re.Match[str]) -> Said | None:
     said = _said(body)
     if said is None or said.scale:
         return said
-    before = _SCALE.search(text[max(0, introduction.start() - NEAR) : introduction.start()])
+    start = max(introduction.start(group) for group in (0, *introduction.re.groupindex))
+    before = _SCALE.search(text[max(0, start - NEAR) : start])
     scale = scale_of(before.group(1).strip()) if before else None
     return said._replace(scale=scale or "")
 

@@ -557,6 +557,32 @@ def test_characters_that_the_decoder_looks_at_are_linear(
     assert looked_at <= (objects.WORK + 2) * len(text) + 2 * objects.LEAST_WORK
 
 
+RUNS = [
+    ("", "\n", "!"),
+    ("", " ", ""),
+    ("Thinking:", " ", "answer"),
+    ("Thinking: ", "\n\n", "}"),
+    ("\n# User", " ", "x"),
+    ("\nQ", "*", "!"),
+    ("answer:", "\n ", "x"),
+    ("A", "\r\n", "!"),
+    ("", "{//", "5"),
+    ("x", "{\n#", "5"),
+    ('{"answer": ["5', " ", '+ 6%"]}'),
+    ('{"answer": ["5% -', " ", '6%"]}'),
+]
+
+
+@pytest.mark.parametrize(("before", "unit", "behind"), RUNS)
+def test_long_runs_come_to_an_end(before: str, unit: str, behind: str) -> None:
+    """What the regular expressions do is not counted above.
+
+    One that tried a run again from each of its characters would take minutes or hours here.
+    """
+    text = before + unit * (100_000 // len(unit)) + behind
+    assert parse(text, "calc").scale == ""
+
+
 # --- real gold answers ---
 
 EXCEPTIONS = re.compile(r".*\d (thousand|million|billion)|[−–].*")

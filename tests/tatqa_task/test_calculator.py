@@ -157,6 +157,13 @@ def test_python_agrees(text: str) -> None:
         assert found == pytest.approx(expected, rel=1e-9)
 
 
+def test_a_long_run_between_terms_comes_to_an_end() -> None:
+    spaces = " " * (calculator.LONGEST - 20)
+    assert calculator.evaluate(f"average of 5{spaces}and 7") == 6
+    assert calculator.evaluate(f"average of 5{spaces}7") is None
+    assert calculator.worked_out(f"5%{50 * spaces}-{50 * spaces}x") is None
+
+
 def test_cost_is_linear(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every token is taken once, and every operator applied once, whatever the nesting."""
     steps = 0
