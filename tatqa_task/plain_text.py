@@ -132,7 +132,7 @@ def _behind(text: str, introduction: re.Match[str]) -> Said | None:
     said = _said(body)
     if said is None or said.scale:
         return said
-    start = max(introduction.start(group) for group in (0, *introduction.re.groupindex))
+    start = max(introduction.start(group) for group in range(introduction.re.groups + 1))
     before = _SCALE.search(text[max(0, start - NEAR) : start])
     scale = scale_of(before.group(1).strip()) if before else None
     return said._replace(scale=scale or "")

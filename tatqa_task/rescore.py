@@ -65,8 +65,8 @@ def stamp(results: Path) -> str:
 
 def scored(file: Path) -> list[Row]:
     """The rows of a samples file with new scores. Raises DataError."""
-    lines = file.read_text(encoding="utf-8").split("\n")
     try:
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
         rows: list[Row] = [json.loads(line) for line in lines if line]
         return [row | new_scores(row) for row in rows]
     except (ValueError, LookupError, TypeError) as error:

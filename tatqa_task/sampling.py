@@ -21,8 +21,10 @@ def typical(contexts: Sequence[Context], n: int, seed: int) -> list[Context]:
     The distance is Pearson's chi-squared of the counts of answer types. Raises DataError for an
     impossible n.
     """
-    if not isinstance(n, int) or isinstance(n, bool) or not 0 < n <= len(contexts):
+    if type(n) is not int or not 0 < n <= len(contexts):
         raise DataError(f"contexts must be a number from 1 to {len(contexts)}, found {n!r}")
+    if type(seed) is not int:
+        raise DataError(f"seed must be a whole number, found {seed!r}")
     counts = [type_counts([context]) for context in contexts]
     total = type_counts(contexts)
     rng = Random(seed)

@@ -179,6 +179,9 @@ def test_rescoring_overwrites_nothing_and_needs_every_sample(
     assert "no samples of tatqa_span beside it" in capsys.readouterr().err
     assert main(["rescore", str(tmp_path / "mine"), str(tmp_path / "new")]) == 2
     assert "there are: none" in capsys.readouterr().err
+    next(torn.rglob("samples_tatqa_count_*.jsonl")).write_bytes(b"\xff\xfe{")
+    assert main(["rescore", str(torn), str(tmp_path / "new")]) == 2
+    assert "is no lm-eval samples file" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 

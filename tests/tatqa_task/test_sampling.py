@@ -39,3 +39,10 @@ def test_an_impossible_number(n: object) -> None:
     contexts = data.load("validation", "synthetic")
     with pytest.raises(data.DataError, match=r"contexts must be a number from 1 to 100, found "):
         typical(contexts, n, seed=0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", ["one", [1], None, 1.5, True])
+def test_an_impossible_seed(seed: object) -> None:
+    contexts = data.load("validation", "synthetic")
+    with pytest.raises(data.DataError, match=r"seed must be a whole number, found "):
+        typical(contexts, 3, seed)  # type: ignore[arg-type]
