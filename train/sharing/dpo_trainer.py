@@ -12,11 +12,13 @@ batch holds several pairs of one prompt or context.
 """
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from trl import DPOTrainer
 
 from train.sharing.forward import PrefixSharing, share_prefixes
+from train.sharing.layout import Packed, SharingError
 from train.sharing.preflight import preflight
 
 FIRST = 64  # rows among which the pre-flight looks for short ones
@@ -38,6 +40,8 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        if self.args.neftune_noise_alpha:
+            raise SharingError("NEFTune draws noise for whole rows: set no neftune_noise_alpha")
         collator: Any = self.data_collator
         if check:
             self._compare(collator)
@@ -52,12 +56,19 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         self._plain_collator = collator
 
     def _compare(self, collator: Any) -> None:
-        rows = self.train_dataset
-        examples = [rows[i] for i in range(min(FIRST, len(rows)))]
         sides = ("prompt_ids", "chosen_ids", "rejected_ids")
-        bare = [{name: example[name] for name in sides} for example in examples]
+        first = islice(self.train_dataset, FIRST)  # it may be a stream
+        bare = [{name: example[name] for name in sides} for example in first]
         with self.compute_loss_context_manager():
             preflight(self.model, bare, collator, self._prepare_inputs)
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """TRL's, with the tokens in its count that were cut from the batch."""
+        if "packed" in inputs and self.model.training:
+            whole = Packed(*inputs["packed"]).sizes[1]
+            cut = whole - inputs["attention_mask"].sum()
+            self._total_train_tokens += self.accelerator.gather_for_metrics(cut).sum().item()
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
     def stop_sharing(self) -> None:
         """Give model and reference their own forward back."""

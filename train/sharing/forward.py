@@ -11,7 +11,7 @@ above the backbone and cannot tell the difference. `remove` leaves no trace.
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,13 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, MoeModelOutpu
 from train.sharing.graphs import Recorded
 from train.sharing.layout import Packed, SharingError, pack_prefixes, trim
 from train.sharing.mask import FLEX_BLOCK, KERNELS, trie_mask
-from train.sharing.support import choose_kernel, decoder_layers, refuse_unsupported, windows
+from train.sharing.support import (
+    choose_kernel,
+    decoder_layers,
+    refuse_learned_prompts,
+    refuse_unsupported,
+    windows,
+)
 
 logger = logging.getLogger(__name__)
 Collator = Callable[[list[Any]], dict[str, Any]]
@@ -110,9 +116,8 @@ class PrefixSharing:
             packed = self._pack(args, kwargs)
             if packed is None:
                 return self._forward(*args, **kwargs)
-        for name in set(ASKS_FOR_MORE) - {"position_ids"}:
-            if kwargs.get(name) not in (None, False):
-                raise SharingError(f"a packed batch has no {name}: call the model without `packed`")
+        for name in asked_for(kwargs, set(ASKS_FOR_MORE) - {"position_ids"}):
+            raise SharingError(f"a packed batch has no {name}: call the model without `packed`")
         input_ids = kwargs.pop("input_ids")
         for name in ("attention_mask", "position_ids"):  # the trie has its own
             kwargs.pop(name, None)
@@ -128,7 +133,7 @@ class PrefixSharing:
         ids, mask = kwargs.get("input_ids"), kwargs.get("attention_mask")
         if args or ids is None or kwargs.get("use_cache") is not False:
             return None
-        if any(kwargs.get(name) not in (None, False) for name in ASKS_FOR_MORE):
+        if asked_for(kwargs, ASKS_FOR_MORE):
             return None
         if mask is None:
             mask = torch.ones_like(ids)
@@ -195,6 +200,11 @@ class PrefixSharing:
             logger.info("prefix sharing: %d packed lengths so far, newest %d", count, length)
 
 
+def asked_for(kwargs: dict[str, Any], names: Iterable[str]) -> list[str]:
+    """Those of the names that a call gives a value, be it a tensor."""
+    return [name for name in names if kwargs.get(name) is not None and kwargs[name] is not False]
+
+
 def put_back(values: Tensor, trie: Packed, input_ids: Tensor) -> Tensor:
     """Values [N, H] of the trie's slots in the padded layout [B, L, H], 0 where not wanted."""
     padded = values.new_zeros(input_ids.numel(), values.shape[-1])
@@ -225,6 +235,7 @@ def share_prefixes(
     """
     base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
     backbone = getattr(base, base.base_model_prefix, base)
+    refuse_learned_prompts(model)
     refuse_unsupported(base, backbone)
     if kernel == "auto":
         kernel = choose_kernel(base)

@@ -69,6 +69,14 @@ def unsupported(model: Any, backbone: Any) -> str | None:
     return None
 
 
+def refuse_learned_prompts(model: Any) -> None:
+    """Raise SharingError for PEFT's prompt tuning and the like: vectors stand before each row."""
+    config: Any = getattr(model, "active_peft_config", None)
+    if getattr(config, "is_prompt_learning", False):
+        kind = config.peft_type.value
+        raise SharingError(f"{kind} cannot share prefixes: what it learns stands before every row")
+
+
 def bidirectional(config: Any, backbone: torch.nn.Module) -> bool:
     """Whether a token may see later ones: an encoder, or a decoder that was switched to one."""
     if getattr(config, "is_causal", True) is False:
