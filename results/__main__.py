@@ -33,7 +33,8 @@ def add_compare(compare: argparse.ArgumentParser) -> None:
     compare.add_argument(
         "after", type=Path, nargs="+", help="several: runs of one recipe with other seeds"
     )
-    compare.add_argument("--json", action="store_true", help="print JSON")
+    shown = compare.add_mutually_exclusive_group()
+    shown.add_argument("--json", action="store_true", help="print JSON")
     compare.add_argument(
         "--cluster",
         metavar="KEY",
@@ -45,7 +46,7 @@ def add_compare(compare: argparse.ArgumentParser) -> None:
     compare.add_argument(
         "--fail-if-worse", action="store_true", help="exit code 1 if a bench got worse"
     )
-    compare.add_argument(
+    shown.add_argument(
         "--flips", action="store_true", help="list the questions that changed, with both replies"
     )
 

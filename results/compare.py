@@ -30,6 +30,7 @@ class Measure:
             rating about what 80 judged questions can. 0: nothing is called none.
         higher_is_better: None where the output does not say.
         rare: Whether losses larger than any seen are allowed for.
+        lowest: The lowest score there can be; the highest is `span` above it.
     """
 
     label: str
@@ -38,6 +39,7 @@ class Measure:
     margin: float = 0.03
     higher_is_better: bool | None = True
     rare: bool = False
+    lowest: float = 0
 
 
 MEASURES = {
@@ -49,12 +51,13 @@ MEASURES = {
     "lenient_em": Measure("right by the experiment log's lenient rule, %"),
     "calc_used": Measure("replies with an expression worked out, %", higher_is_better=None),
     "prompt_level_strict_acc": Measure("prompts followed, strict, %"),
-    "score": Measure("rating from 1 to 10", factor=1, span=9, margin=0.5, rare=True),
+    "score": Measure("rating from 1 to 10", factor=1, span=9, margin=0.5, rare=True, lowest=1),
     "success": Measure("rated 7 or more, %", margin=0.1),
 }
 OTHER_UNITS = 50  # times as large as the other mean: percent against a share, most likely
 LOGARITHMS = ("perplexity", "bits_per_byte")  # no shares, even where all lie between 0 and 1
 LACK = "lack {} on one side or both and are left out; the interval allows for them"
+NO_DOCUMENTS = "its clusters stay as they are, --cluster is for the documents of lm-eval outputs"
 HEADLINE = ("em", "score", "prompt_level_strict_acc")  # first metric of a bench, where it has one
 HEADER = [
     "",
@@ -173,13 +176,19 @@ def load(path: Path, cluster: str | None = None) -> tuple[dict[str, Scores], lis
     content = {} if file.is_dir() else outputs.read_json(file)
     if not isinstance(content, dict):
         raise InputError(f"{file}: neither a record nor an lm-eval output nor MT-Bench scores")
+    ignored = [] if cluster is None else [f"{file}: {NO_DOCUMENTS}"]
     if "scores" in content:
-        return record.load(file).by_bench, []
+        return record.load(file).by_bench, ignored
     if "per_question" in content:
-        questions = file.parent / "question.jsonl"
-        scores = outputs.mtbench_scores(file, questions if questions.is_file() else None)
-        return {"instruct" if scores.bench == "instruct" else "mtbench": scores}, []
+        return ratings(file), ignored
     return outputs.lm_eval_tables(file, cluster)
+
+
+def ratings(file: Path) -> dict[str, Scores]:
+    """Scores of an MT-Bench score file, by category where the questions lie beside it."""
+    questions = file.parent / "question.jsonl"
+    scores = outputs.mtbench_scores(file, questions if questions.is_file() else None)
+    return {"instruct" if scores.bench == "instruct" else "mtbench": scores}
 
 
 def compare(
@@ -298,7 +307,7 @@ def compare_bench(
             warnings.append(f"{bench}: {len(unscored)} items {LACK.format(metric)}")
     if not rows:
         raise InputError(f"{bench}: no metric has a score of the same question on both sides")
-    return rows, warnings + uneven_clusters(rows[0]) + other_units(rows)
+    return rows, warnings + outside(runs) + uneven_clusters(rows[0]) + other_units(rows)
 
 
 def shared_metrics(runs: Sequence[Scores]) -> list[str]:
@@ -317,6 +326,20 @@ def uneven_clusters(row: Row) -> list[str]:
         f"{row.bench}: {clusters} clusters of very unequal size say no more than {effective:.1f} "
         "equal ones; the intervals are as wide as that"
     ]
+
+
+def outside(runs: Sequence[Scores]) -> list[str]:
+    """A warning for each of our metrics that has scores which it cannot have."""
+    found = []
+    for metric in shared_metrics(runs):
+        if not is_ours(runs[0], metric) or within(runs, metric, MEASURES[metric]):
+            continue
+        lowest, span = MEASURES[metric].lowest, MEASURES[metric].span
+        found.append(
+            f"{runs[0].bench}: {metric} has scores outside {lowest:g} to {lowest + span:g}; it is "
+            "shown as it stands"
+        )
+    return found
 
 
 def other_units(rows: Sequence[Row]) -> list[str]:
@@ -414,7 +437,8 @@ def labels_by_column(runs: Sequence[Scores]) -> dict[str, dict[str, str]]:
 
 def measure_of(runs: Sequence[Scores], metric: str, margin: float | None) -> Measure:
     """How a metric is shown: as MEASURES says of our own, else by the range of its scores."""
-    known = MEASURES[metric] if is_ours(runs[0], metric) else unknown_measure(runs, metric)
+    ours = is_ours(runs[0], metric) and within(runs, metric, MEASURES[metric])
+    known = MEASURES[metric] if ours else unknown_measure(runs, metric)
     return known if margin is None else replace(known, margin=margin / known.factor)
 
 
@@ -424,6 +448,12 @@ def is_ours(scores: Scores, metric: str) -> bool:
         return "judge" in scores.identity
     is_tatqa = "answer_type" in scores.groups
     return metric in MEASURES and (is_tatqa or metric == "prompt_level_strict_acc")
+
+
+def within(runs: Sequence[Scores], metric: str, measure: Measure) -> bool:
+    """Whether all scores are such as this measure has: others are in other units."""
+    scores = chain(*(scores_by_item(run, metric).values() for run in runs))
+    return all(0 <= score - measure.lowest <= measure.span for score in scores)
 
 
 def unknown_measure(runs: Sequence[Scores], metric: str) -> Measure:

@@ -6,7 +6,7 @@ them; nobody edits them.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from results import InputError
 from results.files import write_whole
 
 VERSION = 1
+LARGEST = 1e100  # of a score: its square, summed, is a number still
 UPGRADES: dict[
     int, Callable[[dict[str, Any]], dict[str, Any]]
 ] = {}  # version -> the same record one version later
@@ -72,7 +73,20 @@ class Scores(BaseModel, extra="forbid"):
         }
         if lengths != {len(self.item)} or len(set(self.item)) != len(self.item):
             raise ValueError(f"{self.bench}: columns of unequal length, or an item twice")
+        for metric, scores in self.metrics.items():
+            refuse_no_number(metric, scores, self.weights.get(metric) or [1.0] * len(scores))
         return self
+
+
+def refuse_no_number(metric: str, scores: Sequence[float | None], weights: Sequence[float]) -> None:
+    """Raise ValueError for a score that statistics cannot use, or that counts for nothing."""
+    for score, weight in zip(scores, weights, strict=True):
+        if score is None:
+            continue
+        if not -LARGEST <= score <= LARGEST:
+            raise ValueError(f"{metric}: a score of {score}, which is no number or too large a one")
+        if not 0 < weight <= LARGEST:
+            raise ValueError(f"{metric}: a score that counts for {weight}")
 
 
 class Training(BaseModel, extra="allow"):

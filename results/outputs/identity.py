@@ -33,13 +33,20 @@ def free_name(name: str, taken: dict[str, Row]) -> str:
 
 
 def clusters(rows: dict[str, Row], key: str | None) -> list[str]:
-    """The cluster of each row: as asked for, else TAT-QA's context, else the document."""
-    if key is None or not all(key in row["doc"] for row in rows.values()):
-        return [
-            str(row["doc"]["context_uid"]) if is_tatqa(row) else name.split(" #")[0]
-            for name, row in rows.items()
-        ]
-    return [json.dumps(row["doc"][key], sort_keys=True) for row in rows.values()]
+    """The cluster of each row: what its document has under the key, if there is one and it does.
+
+    Else it is TAT-QA's context, or the document.
+    """
+    found = []
+    for name, row in rows.items():
+        value = None if key is None else row["doc"].get(key)
+        found.append(own_cluster(name, row) if value is None else json.dumps(value, sort_keys=True))
+    return found
+
+
+def own_cluster(name: str, row: Row) -> str:
+    """What a question shares with others where nobody has said it: TAT-QA's context, or itself."""
+    return str(row["doc"]["context_uid"]) if is_tatqa(row) else name.split(" #")[0]
 
 
 def with_copies(cluster: list[str], rows: list[Row]) -> list[str]:
@@ -91,12 +98,12 @@ def numbering(rows: Sequence[Row]) -> dict[str, str]:
 
 def joint_hash(hashes: Iterable[str]) -> str:
     """One hash of many, in whatever order the rows were logged."""
-    return hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest()
+    return text_hash("".join(sorted(hashes)))
 
 
 def hash_of(row: Row, logged: str, field: str) -> str:
     """lm-eval's hash of a part of a sample; older versions log none, then it is made as theirs."""
-    if logged in row:
+    if row.get(logged):
         return str(row[logged])
     value = row.get(field)
     if field == "doc":
@@ -105,7 +112,12 @@ def hash_of(row: Row, logged: str, field: str) -> str:
         text = first_prompt(row)
     else:
         text = str(value)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return text_hash(text)
+
+
+def text_hash(text: str) -> str:
+    """SHA-256 of any text, of one with half of a surrogate pair too."""
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def first_prompt(row: Row) -> str:

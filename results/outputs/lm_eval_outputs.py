@@ -48,7 +48,8 @@ def lm_eval_tables(
                 raise InputError(f"{path}: {name} stands in {one} and in {other}; give one of them")
             tables[name], origin[name] = scores, file
         warnings += warned
-    if cluster_key and all(f"{name}: {NO_KEY} {cluster_key}" in warnings for name in tables):
+    without = [f"{name}: {NO_KEY} {cluster_key}" for name in tables]
+    if cluster_key is not None and set(without) <= set(warnings):
         raise InputError(f"{path}: no document has {cluster_key}, which --cluster asks for")
     return tables, warnings
 
@@ -58,6 +59,11 @@ def read_tables(file: Path, cluster_key: str | None = None) -> tuple[dict[str, S
     results = read_results(file)
     benches: dict[str, list[Row]] = {}
     for row in samples(file):
+        if row["task"] not in results["configs"]:
+            raise InputError(
+                f"{file}: says nothing of {row['task']}, whose samples lie beside it; "
+                "move them away"
+            )
         benches.setdefault(bench_of(row, file), []).append(row)
     tables = {}
     warnings: list[str] = []

@@ -3,10 +3,11 @@
 import math
 from typing import Any
 
+from results.record import LARGEST
+
 # metrics of (log-likelihood, units): the mean log-perplexity per unit, in nats or bits
 PER_UNIT = {"word_perplexity": 1.0, "byte_perplexity": 1.0, "bits_per_byte": 1 / math.log(2)}
 LOG_LIKELIHOODS = ("perplexity",)  # of one log-likelihood a row: exp of minus its mean
-LARGEST = 1e100  # of a score
 
 
 def score(metric: str, value: Any) -> tuple[Any, float]:

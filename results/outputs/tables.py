@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from results.outputs.folders import NO_FILTER, Row
@@ -92,7 +93,7 @@ def columns(
     weights: dict[str, list[float]] = {}
     left_out: list[str] = []
     for filter_name, rows in by_filter.items():
-        for metric in next(iter(rows.values())).get("metrics", ()):
+        for metric in metrics_of(rows.values()):
             name = metric if filter_name == NO_FILTER else f"{metric},{filter_name}"
             found = column(metric, rows, items)
             if found is None:
@@ -102,6 +103,11 @@ def columns(
             if set(weight) != {1.0}:
                 weights[name] = weight
     return shown_of_tatqa(metrics, by_filter), weights, left_out
+
+
+def metrics_of(rows: Iterable[Row]) -> list[str]:
+    """The metrics that any row has: a task may score some of its questions otherwise."""
+    return list(dict.fromkeys(chain(*(row.get("metrics") or () for row in rows))))
 
 
 def column(metric: str, rows: Mapping[str, Row], items: Sequence[str]) -> Column | None:
@@ -143,10 +149,21 @@ def copies_warnings(bench: str, apart: Sequence[str], joined: Sequence[str]) -> 
 def cluster_warnings(bench: str, docs: list[Row], cluster_key: str | None) -> list[str]:
     """A warning where rows share a text and nobody has said so, or lack the key asked for."""
     if cluster_key is not None:
-        missing = not all(cluster_key in doc for doc in docs)
-        return [f"{bench}: {NO_KEY} {cluster_key}"] if missing else []
+        return key_warnings(bench, docs, cluster_key)
     for key in SHARED_TEXT:
+        if key not in docs[0]:
+            continue
         texts = {json.dumps(doc.get(key)) for doc in docs}
-        if key in docs[0] and len(texts) < len(docs):
+        if len(texts) < len(docs):
             return [f"{bench}: rows share a {key}; --cluster {key} keeps its questions together"]
+    return []
+
+
+def key_warnings(bench: str, docs: Sequence[Row], key: str) -> list[str]:
+    """A warning where documents lack the key that makes clusters."""
+    missing = sum(doc.get(key) is None for doc in docs)
+    if missing == len(docs):
+        return [f"{bench}: {NO_KEY} {key}"]
+    if missing:
+        return [f"{bench}: {missing} of {len(docs)} documents have no {key}, each stands alone"]
     return []

@@ -402,6 +402,26 @@ def scores(values: Sequence[float | None], metric: str = "m", **known: Any) -> S
     return Scores(circumstances={}, item=names, metrics={metric: list(values)}, **fields)
 
 
+@pytest.mark.parametrize(
+    ("metric", "values"), [("score", [0.9, 5.0]), ("score", [5.0, 10.1]), ("success", [0.0, 100.0])]
+)
+def test_scores_in_other_units_are_no_metric_of_ours(metric: str, values: list[float]) -> None:
+    judged = scores(values, metric, identity={"judge": "j"})
+    measure = compare.measure_of([judged], metric, None)
+    assert (measure.label, measure.factor, measure.margin) == (metric, 1, 0)
+    assert measure.span == pytest.approx(values[1] - values[0])
+    _, warnings = compare.compare({"b": judged}, {"b": judged})
+    expected = {"score": "1 to 10", "success": "0 to 1"}[metric]
+    assert f"b: {metric} has scores outside {expected}; it is shown as it stands" in warnings
+
+
+def test_cluster_does_nothing_for_records_and_says_so(results_folder: Path) -> None:
+    folder = results_folder / "runs/low"
+    _, warnings = compare.load(folder, "passage")
+    assert warnings == [f"{folder / 'record.json'}: {compare.NO_DOCUMENTS}"]
+    assert compare.load(folder)[1] == []
+
+
 def test_spans_of_unknown_metrics_are_those_of_their_scores() -> None:
     far = compare.measure_of([scores([2.0, None]), scores([7.0, None])], "m", None)
     assert (far.span, far.factor, far.margin, far.label) == (5, 1, 0, "m")
@@ -415,9 +435,9 @@ def test_spans_of_unknown_metrics_are_those_of_their_scores() -> None:
     assert constant.span == math.inf  # how far it can change is not known
 
 
-@pytest.mark.parametrize("metric", ["score", "success"])
-def test_a_metric_is_a_judges_only_where_a_judge_gave_it(metric: str) -> None:
-    judged = scores([3.0, 9.0], metric, identity={"judge": "j"})
+@pytest.mark.parametrize(("metric", "rated"), [("score", [1.0, 10.0]), ("success", [0.0, 1.0])])
+def test_a_metric_is_a_judges_only_where_a_judge_gave_it(metric: str, rated: list[float]) -> None:
+    judged = scores(rated, metric, identity={"judge": "j"})
     assert compare.measure_of([judged], metric, None) == compare.MEASURES[metric]
     toxicity = scores([0.7, 0.9], metric, higher_is_better={metric: False})
     other = compare.measure_of([toxicity], metric, None)

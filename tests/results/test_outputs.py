@@ -148,6 +148,76 @@ def test_questions_that_share_a_passage_are_kept_together_if_asked() -> None:
         compare.load(CORPUS / "before", "chapter")
 
 
+def change_rows(corpus: Path, task: str, change: Callable[[int, dict[str, Any]], None]) -> None:
+    """Change the rows of a task on both sides of a corpus."""
+    for side in ("before", "after"):
+        (file,) = corpus.glob(f"{side}/model/samples_{task}_*")
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        for place, row in enumerate(rows):
+            change(place, row)
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_documents_without_the_key_stand_alone_among_others(corpus: Path) -> None:
+    def key(place: int, row: dict[str, Any]) -> None:
+        row["doc"] |= [{"key": "a"}, {"key": "a"}, {"key": None}, {}][place % 4]
+        del row["doc_hash"]
+
+    change_rows(corpus, "lambada_local", key)
+    tables, warnings = compare.load(corpus / "before", "key")
+    assert len(set(tables["lambada_local"].cluster)) == 5  # of eight, four are of "a"
+    assert "lambada_local: 4 of 8 documents have no key, each stands alone" in warnings
+    with pytest.raises(InputError, match="no document has , which"):
+        compare.load(corpus / "before", "")
+
+
+def test_hashes_that_were_logged_as_null_are_made(corpus: Path) -> None:
+    def without(place: int, row: dict[str, Any]) -> None:
+        row |= {"doc_hash": None, "prompt_hash": None, "target_hash": None}
+
+    logged = compare.load(corpus / "before")[0]["lambada_local"]
+    change_rows(corpus, "lambada_local", without)
+    made = compare.load(corpus / "before")[0]["lambada_local"]
+    assert len(set(made.cluster)) == 8
+    assert made.identity == logged.identity
+
+
+def test_half_of_a_surrogate_pair_is_text_like_other(corpus: Path) -> None:
+    def odd(place: int, row: dict[str, Any]) -> None:
+        row["doc"]["text"] = row["target"] = f"\ud800 {place}"
+        for name in ("doc_hash", "prompt_hash", "target_hash"):
+            del row[name]
+
+    change_rows(corpus, "lambada_local", odd)
+    assert len(set(compare.load(corpus / "after")[0]["lambada_local"].cluster)) == 8
+
+
+def test_a_metric_of_some_questions_is_compared_on_these(corpus: Path) -> None:
+    def some(place: int, row: dict[str, Any]) -> None:
+        row["metrics"] = ["acc"] if place < 3 else ["perplexity"]
+        del row["perplexity" if place < 3 else "acc"]
+
+    change_rows(corpus, "lambada_local", some)
+    before, after = (compare.load(corpus / side)[0] for side in ("before", "after"))
+    rows = compare.compare(before, after)[0]["lambada_local"]
+    assert {row.metric: row.difference.n for row in rows} == {"acc": 3, "perplexity": 5}
+    assert {row.difference.unpaired for row in rows} == {0}
+
+
+def test_samples_of_a_task_that_the_results_do_not_know_are_named(corpus: Path) -> None:
+    (file,) = corpus.glob("after/model/samples_drop_local_*")
+    file.rename(file.with_name(file.name.replace("drop_local", "other")))
+    with pytest.raises(InputError, match="says nothing of other, whose samples lie beside it"):
+        compare.load(corpus / "after")
+
+
+def test_json_is_json_alone() -> None:
+    folders = [str(CORPUS / "before"), str(CORPUS / "after")]
+    with pytest.raises(SystemExit) as stopped:
+        main(["compare", *folders, "--json", "--flips"])
+    assert stopped.value.code == 2
+
+
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
     return Path(shutil.copytree(CORPUS, tmp_path / "corpus"))

@@ -1,6 +1,7 @@
 """Records: saved ones are read back, broken ones refused in one line, old ones upgraded."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,22 @@ def test_a_record_is_read_back_as_saved(results_folder: Path, tmp_path: Path) ->
         (
             lambda r: r["scores"]["tatqa"]["metrics"]["em"].__setitem__(0, "right"),
             "scores.tatqa.metrics.em.0",
+        ),
+        *(
+            (
+                lambda r, x=score: r["scores"]["tatqa"]["metrics"]["em"].__setitem__(0, x),
+                f"em: a score of {score}, which is no number or too large a one",
+            )
+            for score in (math.nan, math.inf, -math.inf, 1e101)
+        ),
+        *(
+            (
+                lambda r, x=weight: r["scores"]["tatqa"].update(
+                    weights={"em": [x] * len(r["scores"]["tatqa"]["item"])}
+                ),
+                f"em: a score that counts for {weight}",
+            )
+            for weight in (0.0, -1.0, math.nan, 1e101)
         ),
         (lambda r: r.update(version=99), "version 99, this program reads [1]"),
         (lambda r: r.pop("version"), "KeyError: 'version'"),

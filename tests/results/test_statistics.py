@@ -552,9 +552,10 @@ def test_what_questions_and_runs_do_together_is_counted_once() -> None:
     # all that clusters differ by may be this: then nothing is left for them alone
     crossed = s.over_runs([[0.0] * 2], [[0.0, 2], [2.0, 0]], ["a", "b"], 100)
     assert (crossed.questions.se, crossed.se_runs) == (0, 0)
-    # both sides: 1 / 3 each; cluster means 0, so that nothing is left
-    both = s.over_runs(runs, runs, ["a", "b", "c"], 100)
-    assert both.questions.se == 0
+    # both sides, 1 / 3 and 4 / 3: of the differences' 7 / 3 there is 2 / 3 left
+    twice = [[2 * score for score in run] for run in runs]
+    both = s.over_runs(runs, twice, ["a", "b", "c"], 100)
+    assert both.questions.se == pytest.approx((2 / 3) ** 0.5)
     # weights 1, 1 and 2: deviations -1, 0 and 2 of 4; means without each 2/3, 1/3 and -1/2
     weighted = s.together(runs, ["a", "b", "c"], [1, 1, 2])
     moved = [2 / 3 - 1 / 4, 1 / 3 - 1 / 4, -1 / 2 - 1 / 4]
