@@ -28,11 +28,18 @@ def exit_code(main: Callable[[], int]) -> int:
     except BrokenPipeError:
         message = ""
     except OSError as error:
-        message = f"{error.filename or 'standard output'}: {error.strerror or error}"
+        message = in_words(error)
     leave_output()
     if message:
         sys.stderr.write(f"error: {message}\n")
     return 1
+
+
+def in_words(error: OSError) -> str:
+    """One line: libraries raise errors of this type too, with a text of their own."""
+    if error.errno is None:
+        return " ".join(str(error).split())
+    return f"{error.filename or 'standard output'}: {error.strerror}"
 
 
 def leave_output() -> None:

@@ -11,7 +11,6 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 
 from tatqa_bench.command_line import exit_code
 
@@ -69,6 +68,8 @@ def dispatch(words: list[str]) -> int:
         print(usage())
         return 0 if words else 2
     if words[0] == "--version":
+        from importlib.metadata import version
+
         print(f"tatqa-bench {version('tatqa-bench')}")
         return 0
     command = COMMANDS.get(words[0])

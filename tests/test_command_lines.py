@@ -73,6 +73,7 @@ def test_letters_that_a_terminal_cannot_show_are_escapes() -> None:
     [
         ("KeyboardInterrupt", b"error: stopped; what is done is kept, the same command goes on"),
         ("FileNotFoundError(2, 'No such file', 'x/y')", b"error: x/y: No such file"),
+        ("OSError('no such\\nmodel')", b"error: no such model"),
     ],
 )
 def test_what_a_main_lets_through_is_one_line(raised: str, line: bytes) -> None:
