@@ -190,8 +190,8 @@ class Sweep:
         try:
             with stages.locked(task.plan.folder):
                 self.do(task)
-        except LockedError:
-            self.tell_once(task.plan.folder)
+        except LockedError as error:
+            self.tell_once(task.plan.folder, str(error))
             return False
         except FailedError as error:
             self.failed[task.plan.folder] = error
@@ -214,13 +214,11 @@ class Sweep:
                 return maker
         return None
 
-    def tell_once(self, folder: Path) -> None:
+    def tell_once(self, folder: Path, line: str) -> None:
         """Say that a run is held by another program."""
         if folder not in self.told:
             self.told.add(folder)
-            processes.say(
-                f"{folder.name}: another run is at work there; it is looked at again later"
-            )
+            processes.say(line)
 
     def unscored_base(self, plan: Plan) -> Path | None:
         """The base of a served run that is not scored yet: its replies are compared with those."""

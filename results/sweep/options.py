@@ -17,6 +17,7 @@ from results.sweep.plan import Plan, Rounds, sweep
 
 JUDGE_URL = "https://api.openai.com/v1"
 REACH_SECONDS = 10
+DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
@@ -182,11 +183,19 @@ def serving_of(args: argparse.Namespace, found: Sequence[recipes.Recipe]) -> Ser
     if args.server == VLLM and not args.dry_run:
         server.vllm_program()
         server.served_rank(rank)
-    elif (
-        args.server and not args.server.startswith(("http://", "https://")) and args.server != VLLM
-    ):
+    elif args.server not in (None, VLLM) and address(args.server) is None:
         raise InputError(f"--server {args.server}: expected vllm or the URL of a server")
     return Serving(args.server, args.server_memory, rank, args.runs, args.overlap)
+
+
+def address(url: str) -> tuple[str, int] | None:
+    """Host and port of an http(s) URL; None if it is none."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port or DEFAULT_PORTS[parts.scheme]
+    except (ValueError, KeyError):
+        return None
+    return (parts.hostname, port) if parts.hostname else None
 
 
 def check_rounds(found: Sequence[recipes.Recipe], server: str | None) -> None:
@@ -220,14 +229,14 @@ def check_judge_answers() -> None:
     if os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
         return
     url = os.environ.get("OPENAI_BASE_URL") or JUDGE_URL
-    parts = urllib.parse.urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
+    place = address(url)
+    if place is None:
+        raise InputError(f"OPENAI_BASE_URL: {url} is no URL of a server")
     try:
-        socket.create_connection((parts.hostname or "", port), REACH_SECONDS).close()
+        socket.create_connection(place, REACH_SECONDS).close()
     except OSError as error:
-        raise InputError(
-            f"the judge at {parts.hostname}:{port} cannot be reached ({error})"
-        ) from None
+        host, port = place
+        raise InputError(f"the judge at {host}:{port} cannot be reached ({error})") from None
 
 
 def check_folders(args: argparse.Namespace) -> None:

@@ -6,6 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from results import InputError, examples, outputs, record
 from results.record import Provenance, Record, Scores, Training
 from results.sweep import processes, stages
@@ -63,7 +65,7 @@ def make_record(plan: Plan, settings: Settings) -> Record:
     """The record of a plan whose stages are done."""
     training = None
     if plan.train:
-        training = Training(**shortened(outputs.read_json(plan.folder / "train.json")))
+        training = read_training(plan.folder / "train.json")
     model = {**plan.identity, **hub_revision(plan.identity["base"])}
     measured = {stage.name: scores(stage, model) for stage in plan.scoring}
     notes = {stage.name: stage.note() for stage in plan.stages}
@@ -91,6 +93,17 @@ def make_record(plan: Plan, settings: Settings) -> Record:
         ),
         examples=changed_replies(plan),
     )
+
+
+def read_training(path: Path) -> Training:
+    """What a training left about itself. Raises InputError if it is that no more."""
+    facts = outputs.read_json(path)
+    try:
+        return Training(**shortened(facts))
+    except (ValidationError, AttributeError, TypeError):
+        raise InputError(
+            f"{path}: not what a training leaves; move it away, and the same command trains again"
+        ) from None
 
 
 def shortened(facts: dict[str, Any]) -> dict[str, Any]:

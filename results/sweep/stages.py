@@ -40,6 +40,7 @@ PACKAGES = (
 )
 # In a served stage's arguments, until it is known which server answers and under what name.
 SERVER, MODEL = "SERVER_URL", "SERVED_MODEL"
+LOCK = "run.lock"  # in a run's folder, while somebody is at work there
 SERVER_NOTE = "server.json"  # in a run's folder: how long it waited for its servers
 Names = Mapping[str, str]  # SERVER and MODEL, where a stage is served
 
@@ -278,11 +279,35 @@ def judge(title: str, code: int) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Hold a run folder; the system lets go of it after a kill.
 
-    Raises LockedError if another program holds it.
+    Raises LockedError if another program holds it, FailedError if the place has no locks.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / LOCK, timeout=0)
     try:
-        with filelock.FileLock(folder / "run.lock", timeout=0):
-            yield
+        lock.acquire()
     except filelock.Timeout:
-        raise LockedError(f"another run is at work in {folder}; wait for it or stop it") from None
+        said = f"another run is at work there{holder(folder)}"
+        raise LockedError(f"{folder.name}: {said}; it is looked at again later") from None
+    except OSError as error:
+        raise FailedError(
+            f"{folder / LOCK}: cannot be locked ({error.strerror}), so several runs could meet"
+            " there; give --runs on a file system with flock (NFS 4, Lustre mounted with -o flock)"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def holder(folder: Path) -> str:
+    """Who holds a folder where the file system has no flock and the lock is a file with a name.
+
+    Such a lock stays after the death of another host, and only a person knows of that.
+    """
+    try:
+        lines = (folder / LOCK).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    if len(lines) < 2:
+        return ""
+    return f" (process {lines[0]} of {lines[1]}; if that is gone, delete {folder / LOCK})"

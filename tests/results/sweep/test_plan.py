@@ -16,8 +16,8 @@ import pytest
 
 from results import FailedError, InputError
 from results.__main__ import main
+from results.sweep import options, records
 from results.sweep import recipes as recipe_files
-from results.sweep import records
 from results.sweep.commands import Settings
 from results.sweep.execute import Serving, Sweep, Task
 from results.sweep.plan import Plan, Rounds, sweep, told_settings
@@ -312,6 +312,24 @@ def test_bad_recipes_are_refused_before_any_work(
     assert error.count("\n") == 1
     assert named in error
     assert not Path("results").exists()
+
+
+@pytest.mark.parametrize(
+    "url", ["", "vlm", "ftp://host/v1", "http://", "http://[::1", "http://host:port", "host:8000"]
+)
+def test_what_is_no_url_of_a_server_is_refused(
+    recipes: list[Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    url: str,
+) -> None:
+    assert main(["run", str(recipes[0]), "--server", url, "--runs", "r"]) == 2
+    said = f"error: --server {url}: expected vllm or the URL of a server\n"
+    assert capsys.readouterr().err == said
+    monkeypatch.setenv("OPENAI_API_KEY", "x")
+    monkeypatch.setenv("OPENAI_BASE_URL", url or "http://")
+    with pytest.raises(InputError, match="OPENAI_BASE_URL: .* is no URL of a server"):
+        options.check_judge_answers()
 
 
 def test_a_judge_without_a_key_is_refused(

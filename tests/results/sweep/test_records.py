@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from results import InputError
 from results.sweep import records
 from results.sweep.stages import Stage
 
@@ -58,6 +59,13 @@ def test_a_record_shows_no_path_of_the_machine(
     command = ["python -m train", f"{tmp_path}/r.yaml", "--output_dir", f"{tmp_path}/runs/r"]
     kept = records.shortened({"command": command})
     assert kept["command"] == ["python -m train", "r.yaml", "--output_dir", "runs/r"]
+
+
+@pytest.mark.parametrize("facts", ["{}", '{"history": 5}', "[]", '{"history": [1]}', '"x"'])
+def test_a_training_of_another_shape_is_one_line(tmp_path: Path, facts: str) -> None:
+    (tmp_path / "train.json").write_text(facts)
+    with pytest.raises(InputError, match=r"train.json: not what a training leaves; move it away"):
+        records.read_training(tmp_path / "train.json")
 
 
 def test_a_long_training_is_kept_with_few_of_its_steps() -> None:

@@ -1,5 +1,7 @@
 """Stages as real processes: skipped by content, resumed after kill -9, one at a time, no orphan."""
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -12,7 +14,7 @@ import pytest
 
 from results import FailedError, InputError
 from results.sweep import processes, stages
-from results.sweep.stages import Stage
+from results.sweep.stages import LockedError, Stage
 
 ROOT = Path(__file__).resolve().parents[3]
 # counts its runs, writes rows one at a time, goes on where it stopped, fails if told so
@@ -225,6 +227,52 @@ def test_a_second_run_is_refused_while_the_first_is_at_work(stage: Stage, tmp_pa
     process.communicate()
     with stages.locked(stage.folder):
         pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOTSUP, errno.ENOLCK, errno.EIO])
+def test_a_file_system_without_locks_is_one_line(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(file: int, how: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(FailedError, match=r"cannot be locked.*flock"), stages.locked(stage.folder):
+        pass
+
+
+def test_a_folder_in_place_of_the_lock_is_one_line(stage: Stage) -> None:
+    (stage.folder / stages.LOCK).mkdir(parents=True)
+    with (
+        pytest.raises(FailedError, match=r"run.lock: cannot be locked"),
+        stages.locked(stage.folder),
+    ):
+        pass
+
+
+def test_who_holds_a_folder_is_told_where_the_lock_is_a_file_with_a_name(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As filelock writes it where the system has no flock: another host's stays after its end."""
+
+    def missing(file: int, how: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", missing)
+    stage.folder.mkdir(exist_ok=True)
+    (stage.folder / stages.LOCK).write_text("123\nnode-7\n")
+    with (
+        pytest.raises(LockedError, match=r"process 123 of node-7; if that is gone, delete .*lock"),
+        stages.locked(stage.folder),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("text", ["", "123", "\xff"])
+def test_a_lock_file_that_names_nobody_names_nobody(stage: Stage, text: str) -> None:
+    stage.folder.mkdir(exist_ok=True)
+    (stage.folder / stages.LOCK).write_text(text, encoding="latin-1")
+    assert stages.holder(stage.folder) == ""
 
 
 def test_commands_can_be_pasted(
