@@ -20,9 +20,7 @@ CODE = ("*.py",)  # a base that brings its own architecture
 
 
 def open_base(path: str) -> tuple[Any, str]:
-    """The base's tokenizer, and a sha256 of its files or of the Hub's commit.
-    Raises RecipeError.
-    """
+    """The base's tokenizer, and a sha256 of its files or the Hub's commit. Raises RecipeError."""
     try:
         # a base's own code is never run, nor asked about
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)

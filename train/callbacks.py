@@ -1,6 +1,4 @@
-"""What happens beside the optimizer steps of a run:
-order, signals, tokens and seconds, progress.
-"""
+"""Beside the optimizer steps of a run: order, signals, tokens and seconds, progress."""
 
 import signal
 import sys

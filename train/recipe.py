@@ -336,8 +336,10 @@ def parse(mapping: Mapping[str, Any], where: str) -> Recipe:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML without its silent surprises: a key may stand once, where plain YAML lets the last of
-    several win; and 010 (read as 8), 1:30 (as 90) and 1_0 (as 10) are no numbers.
+    """YAML without its silent surprises.
+
+    A key may stand once, where plain YAML lets the last of several win; and 010 (read as 8), 1:30
+    (as 90) and 1_0 (as 10) are no numbers.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:

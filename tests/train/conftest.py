@@ -1,6 +1,4 @@
-"""A model small enough to train in a second,
-and a few synthetic contexts in the official file format.
-"""
+"""A model that trains in a second, and synthetic contexts in the official file format."""
 
 import contextlib
 import json

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, GPT2Config
 
 from train import folder
 from train.__main__ import main
@@ -124,9 +125,7 @@ def test_what_a_run_leaves(whole: Path, mini: Path, capsys: pytest.CaptureFixtur
 def test_killed_at_any_step_it_ends_with_the_same_adapter_to_the_bit(
     whole: Path, recipe_file: Path, tmp_path: Path
 ) -> None:
-    """kill -9 in the second epoch, also with a checkpoint cut short:
-    order, dropout, optimizer and clock go on.
-    """
+    """Order, dropout, optimizer and clock go on after kill -9, also past a checkpoint cut short."""
     out = tmp_path / "run"
     process = start(recipe_file, "--output_dir", out, *DROPOUT)
     wait_for(out / "checkpoint-8" / "checksums.json", process)
@@ -301,6 +300,45 @@ def test_a_run_that_fails_at_its_first_step_leaves_its_folder_to_a_mended_recipe
     assert "look at beta" in refused(capsys, *words, "1.0e+308", code=1)
     assert not (tmp_path / "out").exists()
     assert main([*map(str, words), "0.3"]) == 0
+
+
+def of_kind(config: Any, mini: Path, folder: Path) -> Path:
+    """A random tiny model with the small model's tokenizer."""
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(mini)
+    config.vocab_size = len(tokenizer)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_models_whose_configuration_names_no_feed_forward_width_are_trained(
+    recipe_file: Path, mini: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """GPT-2's does not; its table of positions is learned, and ends."""
+    shape = GPT2Config(n_embd=32, n_layer=1, n_head=4, n_positions=400)
+    gpt2 = of_kind(shape, mini, tmp_path / "gpt2")
+    fields = (recipe_file, "--max_pairs", 8, "--lora_target_modules", "all-linear")
+    words = (*fields, "--model_name_or_path", gpt2, "--output_dir", tmp_path / "out")
+    assert main([str(word) for word in words]) == 0
+    shape.n_positions = 64
+    of_kind(shape, mini, gpt2)
+    shutil.rmtree(tmp_path / "out")
+    assert "the model has 64 positions; set it to 64" in refused(capsys, *words)
+
+
+def test_an_encoder_is_refused_without_sharing_too(
+    recipe_file: Path, mini: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would see the reply that it is to predict."""
+    shape = BertConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4
+    )
+    bert = of_kind(shape, mini, tmp_path / "bert")
+    fields = (recipe_file, "--max_pairs", 8, "--lora_target_modules", "query")
+    words = (*fields, "--model_name_or_path", bert, "--output_dir", tmp_path / "out")
+    assert "its attention is bidirectional" in refused(capsys, *words)
+    assert "no causal language model" in refused(capsys, *words, "--share_prefixes", "false")
 
 
 def test_training_that_changed_nothing_is_no_result(

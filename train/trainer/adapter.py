@@ -1,5 +1,4 @@
-"""The LoRA adapter that a recipe trains: fresh, or another run's that is trained on
-(`init_adapter`).
+"""The LoRA adapter that a recipe trains: fresh, or another run's (`init_adapter`).
 
 Training on keeps one plain LoRA adapter: a fresh one of the recipe's shape gets the other's
 weights. The adapter as it starts is the reference model of DPO; it is needed only while reference
@@ -62,8 +61,7 @@ def is_target(module: str, target: str) -> bool:
 
 
 def read_init_adapter(recipe: Recipe, base_sha256: str) -> InitAdapter | None:
-    """The adapter that `init_adapter` names, checked against the recipe and its base; None without
-    one.
+    """The adapter that `init_adapter` names, checked against recipe and base; None without one.
 
     Raises RecipeError if it cannot be read, or is of another base, rank or kind.
     """

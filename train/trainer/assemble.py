@@ -17,13 +17,14 @@ from train.recipe import Recipe, RecipeError
 from train.sharing import share_prefixes
 from train.sharing.lengths import RECORDING, cheapest_lengths, distinct_tokens
 from train.sharing.mask import FLEX_BLOCK
-from train.sharing.preflight import preflight
+from train.sharing.preflight import preflight, tolerance
 from train.trainer.adapter import InitAdapter, lora, start_from
 from train.trainer.batches import ContextSampler, StepBatches, sequences
 from train.trainer.config import compute_dtype, nf4
 from train.trainer.pair_trainer import PairTrainer, set_lora_dropout
 
 logger = logging.getLogger(__name__)
+AHEAD = 16  # tokens in which a model that looks ahead shows it
 EPOCHS = 4  # whose batches are counted before packed lengths are chosen; later ones are alike
 
 
@@ -47,6 +48,7 @@ def make_trainer(
         peft_config=lora(recipe),
     )
     refuse_unknown_tokens(trainer, rows)
+    refuse_beyond_positions(trainer.model, rows)
     say_what_is_left_out(trainer)
     if init:
         start_from(trainer.model, init)
@@ -55,6 +57,8 @@ def make_trainer(
         keep_dequantized(trainer.model)
     if recipe.share_prefixes:
         share(trainer, packed_lengths(trainer, rows) if cuda else [])
+    elif not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        refuse_looking_ahead(trainer, rows[0])
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -67,6 +71,41 @@ def refuse_unknown_tokens(trainer: PairTrainer, rows: Sequence[TokenPair]) -> No
         raise RecipeError(
             f"model_name_or_path: the tokenizer gives token {largest}, the model knows {known}: "
             "they do not belong together"
+        )
+
+
+def refuse_beyond_positions(model: Any, rows: Sequence[TokenPair]) -> None:
+    """Raise RecipeError for pairs longer than a learned table of positions, such as GPT-2's."""
+    tables = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Embedding) and ("wpe" in name or "position" in name)
+    ]
+    longest = max(row.length for row in rows)
+    known = model.config.get_text_config().max_position_embeddings if tables else longest
+    if longest > known:
+        raise RecipeError(
+            f"max_length: the longest pair has {longest:,} tokens, the model has {known:,} "
+            f"positions; set it to {known}"
+        )
+
+
+def refuse_looking_ahead(trainer: PairTrainer, row: TokenPair) -> None:
+    """Raise RecipeError for a model whose predictions depend on later tokens, such as an encoder.
+
+    One that shares prefixes is asked more by the pre-flight.
+    """
+    start = (row.prompt_ids + row.chosen_ids)[:AHEAD]
+    other = [*start[:-1], start[0]]
+    ids = torch.tensor([start, other], device=trainer.args.device)
+    trainer.model.train()
+    with torch.no_grad(), trainer.compute_loss_context_manager():
+        logits = trainer.model(input_ids=ids, use_cache=False).logits[:, :-1].float()
+        limit, _ = tolerance(trainer.model)
+    if (logits[0] - logits[1]).norm() > limit * logits[0].norm():
+        raise RecipeError(
+            "model_name_or_path: what it predicts depends on later tokens: it is no causal "
+            "language model"
         )
 
 
@@ -172,10 +211,10 @@ def pair_order(recipe: Recipe, rows: Sequence[TokenPair]) -> ContextSampler:
 
 
 def keep_dequantized(model: torch.nn.Module) -> None:
-    """Put each 4-bit linear layer's dequantized weight in its place: the same numbers, without
-    unpacking every pass.
+    """Put each 4-bit linear layer's dequantized weight in its place.
 
-    It costs 2 bytes a weight instead of half a byte: 2.6 GiB for 1.7 B parameters.
+    The numbers are the same, and no pass unpacks them. It costs 2 bytes a weight instead of half a
+    byte: 2.6 GiB for 1.7 B parameters.
     """
     for name, module in list(model.named_modules()):
         if isinstance(module, Linear4bit):

@@ -1,8 +1,8 @@
-"""Form batches by context, so that the pairs of one table and text meet in one step and their
-prefix is computed once.
+"""Batches by context: the pairs of one table and text meet in one step.
 
-Which pairs share an optimizer step changes; no pair's gradient does. The order is a pure function
-of (seed, epoch), so a resumed run and any number of processes see the same one.
+So their prefix is computed once. Which pairs share an optimizer step changes; no pair's gradient
+does. The order is a pure function of (seed, epoch), so a resumed run and any number of processes
+see the same one.
 """
 
 import math
@@ -30,8 +30,7 @@ def context_order(
     seed: int,
     epoch: int,
 ) -> list[int]:
-    """A permutation of the pair indices in which a context's pairs are adjacent and batches cost
-    about the same.
+    """A permutation of the pairs: a context's are adjacent, and batches cost about the same.
 
     tokens_of_pair: length of each pair's prompt, the cost of the context that its neighbours share.
     """
@@ -60,9 +59,7 @@ def _deal(groups: list[list[int]], costs: list[int], hands: int) -> list[list[li
 
 
 class ContextSampler(Sampler[int]):  # type: ignore[misc]
-    """Yields pair indices batch after batch;
-    the trainer cuts them and deals the batches to its processes.
-    """
+    """Yields pair indices in one epoch's order; StepBatches cuts and deals them."""
 
     def __init__(
         self,
@@ -92,8 +89,7 @@ class ContextSampler(Sampler[int]):  # type: ignore[misc]
 
 
 class StepBatches(Sampler[list[int]]):  # type: ignore[misc]
-    """This process's micro-batches: every step's pairs in `order`, an equal share for each process,
-    `micro` at a time.
+    """This process's micro-batches: its equal share of every step's pairs, `micro` at a time.
 
     All processes together see the same pairs in the same step however many they are. What the last
     step holds beyond equal shares, fewer pairs than there are processes, is left out.
@@ -131,8 +127,7 @@ def sequences(pair: TokenPair) -> tuple[bytes, bytes]:
 
 
 def collator(pad_token_id: int) -> Callable[[Sequence[dict[str, Any]]], dict[str, torch.Tensor]]:
-    """TRL's DataCollatorForPreference, laid out at one stroke (a fifth of its time), for pairs that
-    carry a beta.
+    """TRL's DataCollatorForPreference for pairs that carry a beta, in a fifth of its time.
 
     A batch of B pairs has int64 [2 B, L] `input_ids`, `attention_mask` and `completion_mask`,
     chosen rows first and padded on the right, and [B] `beta` and, where the pairs have them,

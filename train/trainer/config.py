@@ -20,9 +20,7 @@ def compute_dtype(recipe: Recipe) -> str:
 
 
 def config(recipe: Recipe, out: Path, micro: int, processes: int) -> DPOConfig:
-    """TRL's configuration for a recipe with micro-batches of `micro` pairs on each of the
-    processes.
-    """
+    """TRL's configuration: micro-batches of `micro` pairs on each of the processes."""
     cuda, dtype = torch.cuda.is_available(), compute_dtype(recipe)
     schedule = recipe.lr_scheduler_type
     return DPOConfig(
@@ -71,9 +69,7 @@ def fsdp_policy(bf16: bool) -> MixedPrecisionPolicy:
 
 
 def nf4(dtype: str) -> BitsAndBytesConfig:
-    """QLoRA's 4-bit NormalFloat with double quantisation (Dettmers et al. 2023);
-    FSDP can shard this storage.
-    """
+    """QLoRA's NF4, double quantisation (Dettmers et al. 2023), in storage that FSDP can shard."""
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -83,9 +83,7 @@ def as_policy(trainer: PairTrainer) -> Iterator[None]:
 def figures(
     now: torch.Tensor, start: torch.Tensor, chosen_tokens: int, beta: float
 ) -> dict[str, float]:
-    """What is told of log-probabilities [pairs, 2] now and at the start;
-    the latter may be empty.
-    """
+    """What is told of log-probabilities [pairs, 2] now and, unless empty, at the start."""
     chosen, rejected = now.mean(0).tolist()
     found = {
         "held_out/nll": -float(now[:, 0].sum()) / chosen_tokens,

@@ -92,9 +92,7 @@ class StepTotals:
 
 
 class PairTrainer(DPOTrainer):  # type: ignore[misc]
-    """TRL's DPOTrainer on ready token ids:
-    whole optimizer steps of equally weighted pairs, and beta pair by pair.
-    """
+    """TRL's DPOTrainer on ready token ids: equally weighted pairs, and beta pair by pair."""
 
     loss_is_scaled_for_ga = True  # compute_loss does it
     sharing: PrefixSharing | None = None
@@ -321,8 +319,9 @@ def set_lora_dropout(model: torch.nn.Module, rate: float) -> None:
 
 
 def undisturbed(worker: int) -> None:
-    """Leave SIGTERM and Ctrl-C, which reach every process of a job, to the trainer:
-    it goes on to its checkpoint.
+    """Leave SIGTERM and Ctrl-C, which reach every process of a job, to the trainer.
+
+    It goes on to its checkpoint, and needs batches until then.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)

@@ -1,9 +1,8 @@
-"""What a run will take, before it starts: micro-batch, steps, tokens, memory.
-`--dry-run` shows it.
-"""
+"""What a run will take: micro-batch, steps, tokens, memory. `--dry-run` shows it."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 import yaml
@@ -21,6 +20,10 @@ from train.trainer.config import compute_dtype
 RECORDED = 1.5  # recorded CUDA graphs hold memory beside the passes they were recorded from
 USABLE = 0.85  # share of the free memory that the estimate may fill
 DENSE_MASK = 8  # bytes for each pair of tokens, where FlexAttention cannot be had
+NF4 = 0.52  # bytes of a 4-bit weight, with its block's scale
+TRAINED = 16  # bytes of a trained parameter: itself, its gradient and Adam's two moments in fp32
+HIDDEN_KEPT, WIDE_KEPT = 18, 4  # vectors a token that a layer keeps for its backward pass
+HEAD = "lm_head"
 CPU_MICRO = 8  # pairs; more only makes the dense attention mask larger
 
 
@@ -30,9 +33,7 @@ def processes() -> int:
 
 
 def micro_batch(recipe: Recipe, rows: Sequence[TokenPair]) -> int:
-    """Pairs per forward pass: the largest divisor of a process's share of a step that the memory
-    should hold.
-    """
+    """Pairs per forward pass: the largest divisor of a process's share that memory should hold."""
     share, rest = divmod(recipe.effective_batch_size, processes())
     if rest or not share:
         batch = f"effective_batch_size {recipe.effective_batch_size}"
@@ -75,42 +76,63 @@ def smaller(recipe: Recipe, micro: int) -> int | None:
 
 
 def memory(recipe: Recipe, rows: Sequence[TokenPair], micro: int) -> float:
-    """Estimated peak bytes of one process: weights, trained parameters with gradient and Adam's
-    moments, activations.
+    """Estimated peak bytes of one process: weights, trained parameters, activations."""
+    model = empty_model(recipe)
+    batches = micro_batches(recipe, computed_rows(recipe, rows), micro)
+    tokens = max((computed_tokens(batch, recipe.share_prefixes) for batch in batches), default=0)
+    shape = model.config.get_text_config()
+    return parameter_bytes(recipe, model) + activation_bytes(recipe, shape, tokens)
 
-    Activations are those of the micro-batch with the most tokens in the first epoch, counting what
-    a Llama-like layer keeps for its backward pass (18 hidden and 4 intermediate vectors a token,
-    uncompiled).
-    """
-    size = 2 if compute_dtype(recipe) == "bfloat16" else 4
+
+def empty_model(recipe: Recipe) -> Any:
+    """The base without its weights. Raises RecipeError where its config makes none."""
     shape = AutoConfig.from_pretrained(recipe.model_name_or_path).get_text_config()
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(shape)
+            return AutoModelForCausalLM.from_config(shape)
     except Exception as error:  # a damaged config.json
         problem = f"no model can be made of its config: {type(error).__name__}: {one_line(error)}"
         raise RecipeError(f"model_name_or_path: {problem}") from None
+
+
+def parameter_bytes(recipe: Recipe, model: torch.nn.Module) -> float:
+    """Bytes of the base's weights, and of the adapter with its gradient and Adam's moments."""
     linear = {
         name: module
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear)
     }
-    targets = [linear[name] for name in adapted(recipe, linear)]
-    trained = recipe.lora_r * sum(module.in_features + module.out_features for module in targets)
-    packed = sum(module.weight.numel() for name, module in linear.items() if "lm_head" not in name)
-    packed *= recipe.load_in_4bit and recipe.memory == "small"  # fast keeps them dequantized
-    weights = size * (model.num_parameters() - packed) + 0.52 * packed
-    batches = micro_batches(recipe, computed_rows(recipe, rows), micro)
-    tokens = max((computed_tokens(batch, recipe.share_prefixes) for batch in batches), default=0)
-    layer = size * (18 * shape.hidden_size + 4 * shape.intermediate_size)
-    kept = shape.num_hidden_layers * (
-        size * shape.hidden_size if recipe.memory == "small" else layer
-    )
-    recorded = recipe.share_prefixes and recipe.memory == "fast" and torch.cuda.is_available()
-    activations = tokens * (kept + layer) * (RECORDED if recorded else 1)
-    masked = recipe.share_prefixes and not torch.cuda.is_available()
-    dense = DENSE_MASK * tokens**2 if masked else 0
-    return float(weights + 16 * trained + activations + dense)
+    trained = 0
+    for name in adapted(recipe, linear):
+        trained += recipe.lora_r * (linear[name].in_features + linear[name].out_features)
+    packed: int = 0
+    if recipe.load_in_4bit and recipe.memory == "small":  # fast keeps them dequantized
+        packed = sum(layer.weight.numel() for name, layer in linear.items() if HEAD not in name)
+    whole: int = sum(parameter.numel() for parameter in model.parameters()) - packed
+    return value_bytes(recipe) * whole + NF4 * packed + TRAINED * trained
+
+
+def activation_bytes(recipe: Recipe, shape: Any, tokens: int) -> float:
+    """Bytes that a pass over so many tokens keeps, counting what a Llama-like layer does.
+
+    shape: the base's text config. Models that do not name their feed-forward width have 4 times the
+    hidden one.
+    """
+    hidden = value_bytes(recipe) * shape.hidden_size
+    width = getattr(shape, "intermediate_size", None) or 4 * shape.hidden_size
+    wide = value_bytes(recipe) * (max(width) if isinstance(width, Sequence) else width)
+    layer = HIDDEN_KEPT * hidden + WIDE_KEPT * wide
+    kept = hidden if recipe.memory == "small" else layer
+    activations: float = tokens * (shape.num_hidden_layers * kept + layer)
+    if not torch.cuda.is_available():
+        return activations + (DENSE_MASK * tokens**2 if recipe.share_prefixes else 0)
+    recorded = recipe.share_prefixes and recipe.memory == "fast"
+    return activations * (RECORDED if recorded else 1)
+
+
+def value_bytes(recipe: Recipe) -> int:
+    """Of one weight or activation."""
+    return 2 if compute_dtype(recipe) == "bfloat16" else 4
 
 
 def micro_batches(
@@ -136,14 +158,12 @@ def adapted(recipe: Recipe, linear: Iterable[str]) -> list[str]:
     """Those of the model's linear layers, by name, that get an adapter."""
     targets = recipe.lora_target_modules
     if isinstance(targets, str):  # all-linear: PEFT leaves out the head
-        return [name for name in linear if "lm_head" not in name]
+        return [name for name in linear if HEAD not in name]
     return [name for name in linear if any(is_target(name, target) for target in targets)]
 
 
 def computed_tokens(rows: Sequence[TokenPair], share: bool) -> int:
-    """Tokens that one forward pass over these pairs computes:
-    distinct prefixes, or all with padding.
-    """
+    """Tokens that one pass over these pairs computes: distinct prefixes, or all with padding."""
     if not share:
         return 2 * len(rows) * max(row.length for row in rows)
     return distinct_tokens(row for pair in rows for row in sequences(pair))

@@ -1,5 +1,4 @@
-"""Reference log-probabilities: computed once for all pairs, and kept for every run that shares
-them.
+"""Reference log-probabilities: computed once, and kept for every run that shares them.
 
 They depend on the base model, its quantization and the token ids; not on beta, learning rate, rank
 or seed. So a sweep over those computes them once, in its first run, and epochs after the first do
@@ -103,9 +102,7 @@ def write(cache: Path, values: np.ndarray) -> None:
 
 
 def compute_reference(trainer: Any) -> np.ndarray:
-    """Log-probabilities [pairs, 2] of chosen and rejected by TRL's own reference pass,
-    over this and all processes.
-    """
+    """Log-probabilities [pairs, 2] by TRL's own reference pass, over all processes."""
     order = list(trainer.order)
     size = trainer.args.per_device_train_batch_size
     batches = [order[i : i + size] for i in range(0, len(order), size)]

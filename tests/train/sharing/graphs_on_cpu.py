@@ -1,5 +1,4 @@
-"""A stand-in for CUDA graphs where there is no GPU, and `python -m train` with it:
-`graphs_on_cpu.py RECIPE ...`.
+"""`python -m train` with a stand-in for CUDA graphs: `graphs_on_cpu.py RECIPE ...`.
 
 It keeps what a CUDA graph promises: recorded operations run again, in order, on the same memory.
 """

@@ -60,9 +60,7 @@ class Outcome:
 
 
 def tiny_config(model_type: str) -> Any:
-    """A small configuration of the architecture, no dropout;
-    fields that it rejects are left out.
-    """
+    """A small configuration without dropout; fields that it rejects are left out."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     return shrunk(CONFIG_MAPPING[model_type])
@@ -152,9 +150,7 @@ def batch() -> dict[str, Any]:
 
 
 def log_probs_and_gradient(model: Any, collate: Any = None) -> tuple[Any, Any]:
-    """Sums of log-probabilities [2 B] by TRL's fused head,
-    and the gradient of their weighted sum.
-    """
+    """Log-probabilities [2 B] by TRL's fused head, and the gradient of their weighted sum."""
     import torch
 
     inputs = collate([]) if collate else batch()

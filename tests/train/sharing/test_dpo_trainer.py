@@ -1,6 +1,4 @@
-"""The drop-in against plain TRL, on data that is not TAT-QA:
-the same curves, the same evaluation.
-"""
+"""The drop-in against plain TRL, on data that is not TAT-QA: the same curves."""
 
 import contextlib
 from collections.abc import Iterator

@@ -95,9 +95,7 @@ def test_a_supervised_run_and_dpo_on_from_it(
 def test_stopped_it_goes_on_from_the_same_reference(
     recipe: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The cached reference is gone too:
-    it is computed from the adapter, not from the checkpoint.
-    """
+    """The cached reference is gone too: it is computed from the adapter, not the checkpoint."""
     from train.callbacks import EpochOrder
 
     words = [str(recipe), "--num_train_epochs", "2", "--output_dir"]

@@ -1,6 +1,4 @@
-"""Order by context: a permutation, contexts together, batches of even cost,
-another order every epoch.
-"""
+"""Order by context: a permutation, batches of even cost, another one every epoch."""
 
 from collections.abc import Sequence
 from typing import Any

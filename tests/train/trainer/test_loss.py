@@ -30,9 +30,7 @@ def test_worked_by_hand() -> None:
 
 @pytest.fixture
 def scene(mini: Path, small_data: Path, tmp_path: Path) -> tuple[Any, dict[str, Any], LogProbs]:
-    """A trainer of four pairs whose policy is not its reference, their batch, and both models'
-    log-probabilities.
-    """
+    """A trainer of four pairs, their batch, and the log-probabilities of policy and reference."""
     from transformers import AutoTokenizer
 
     from train.pairs.build import build

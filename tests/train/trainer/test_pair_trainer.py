@@ -245,9 +245,7 @@ def test_weights_that_are_no_numbers_are_not_saved(
 def test_lora_weights_train_in_fp32_on_a_4bit_base_and_move(
     mini: Path, tokenizer: Any, tmp_path: Path
 ) -> None:
-    """QLoRA on the CPU at the log's rate;
-    in bf16, as TRL leaves the adapter, most entries would stay.
-    """
+    """QLoRA at the log's rate; in bf16, as TRL leaves the adapter, most entries would stay."""
     recipe = small(mini, load_in_4bit=True, dtype="bfloat16", learning_rate=5e-6, lora_r=16)
     trainer = trainer_for(recipe, tokenizer, tmp_path)
     assert trainer.model.get_base_model().is_loaded_in_4bit
@@ -319,9 +317,7 @@ def test_beta_schedule_reaches_the_loss_and_is_logged(
 
 
 def test_beta_by_type_reaches_each_pair(mini: Path, tokenizer: Any, tmp_path: Path) -> None:
-    """Rewards are beta times log ratios:
-    with one answer type's beta at 10 times, only its rewards grow.
-    """
+    """Rewards are beta times log ratios: one type's beta at 10 times lets only its own grow."""
     by_type = {"arithmetic": 1.0}
     recipe = small(
         mini, beta=0.1, beta_by_type=by_type, learning_rate=1e-2, effective_batch_size=20

@@ -1,6 +1,4 @@
-"""Reference log-probabilities are computed once,
-and again only when something they depend on changes.
-"""
+"""Reference log-probabilities are computed again only when what they depend on changes."""
 
 import shutil
 from collections import Counter
