@@ -1,7 +1,8 @@
 """Commands around the TAT-QA task.
 
-python -m tatqa_task include-path | evaluate | score | rescore | export | errata | download |
-generate | upstream
+    python -m tatqa_task COMMAND
+
+include-path | evaluate | score | rescore | export | errata | download | generate | upstream
 """
 
 import argparse
@@ -216,12 +217,19 @@ def _table(title: str, questions: Sequence[Question], values: Sequence[float]) -
         cells[question.answer_type, question.answer_from or "unknown"].append(value)
     rows = sorted({row for row, _ in cells})
     columns = sorted({column for _, column in cells})
-    lines = [f"{title:<12}" + "".join(f"{column:>22}" for column in columns)]
+    lines = [_table_line(title, columns)]
     for row in rows:
-        found = [cells.get((row, column)) for column in columns]
-        shown = [f"{sum(cell) / len(cell):.6f} (n={len(cell)})" if cell else "-" for cell in found]
-        lines.append(f"{row:<12}" + "".join(f"{text:>22}" for text in shown))
+        shown = [_mean_and_n(cells.get((row, column), [])) for column in columns]
+        lines.append(_table_line(row, shown))
     return "\n".join(lines)
+
+
+def _table_line(name: str, texts: Sequence[str]) -> str:
+    return f"{name:<12}" + "".join(f"{text:>22}" for text in texts)
+
+
+def _mean_and_n(values: Sequence[float]) -> str:
+    return f"{sum(values) / len(values):.6f} (n={len(values)})" if values else "-"
 
 
 def _rescore(arguments: argparse.Namespace) -> None:

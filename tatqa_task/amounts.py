@@ -78,10 +78,7 @@ def hundredfold(item: str) -> str:
 
 
 def amount(text: str) -> tuple[str, Scale] | None:
-    """A text that is one number, and the scale in it:
-
-    `$1,496.5 million`, `12.6%`, `$1.5bn`, `(in thousands)`.
-    """
+    """A text that is one number, and the scale in it: `$1,496.5 million`, `12.6%`, `$1.5bn`."""
     if len(text) > LONGEST:
         return None
     text = _without_marks(plain(html.unescape(text)))
@@ -140,17 +137,20 @@ def settled(item: str, scale: Scale) -> str:
     if found is None:
         return item
     number, inside = found
-    if inside and inside == scale and "%" not in number:
+    if inside == scale != "" and "%" not in number:
         return item if _is_percent_sign(item) else number
     if metric.to_number(item) is not None:
         return item
     if inside:
         readable = plain(item)
         return item if metric.to_number(readable) is None else readable
-    if not scale and _ABOUT_IN_WORDS.match(item):
-        return item
+    return item if not scale and _is_as_golds_are(item) else number
+
+
+def _is_as_golds_are(item: str) -> bool:
+    """Whether a number is written as gold spans are: `about 100`, `US$261,518`."""
     joined_code = _CODES.search(_SPACED_CODE.sub("", item))
-    return item if joined_code and not scale else number
+    return bool(joined_code or _ABOUT_IN_WORDS.match(item))
 
 
 def _is_percent_sign(item: str) -> bool:

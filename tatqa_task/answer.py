@@ -1,5 +1,6 @@
-"""The reply: one line of JSON, `{"answer": ["..."], "scale": ""}`, rendered from gold answers and
-read from replies.
+"""The reply: one line of JSON, written from gold answers and read from replies.
+
+    {"answer": ["1,496.5"], "scale": "million"}
 
 `parse` reads the reply alone, in time linear in its length, and never raises. What counts, in this
 order:
@@ -20,7 +21,7 @@ from typing import NamedTuple
 
 from tatqa_task import amounts, calculator, metric, objects, plain_text
 from tatqa_task.objects import Stated
-from tatqa_task.types import SCALES, Form, Question
+from tatqa_task.types import SCALES, Form, Question, Scale
 from tatqa_task.typography import plain
 
 
@@ -145,9 +146,7 @@ def _after_thinking(reply: str, thinking: bool) -> str:
 
 
 def _read(text: str, last: bool) -> Reply:
-    """The reply of the first part that holds an object with an answer, else of what is said in
-    words.
-    """
+    """The reply of the first part that holds an object with an answer, else of words."""
     parts = [part for part in _NEXT_TURN.split(text) if part.strip()]
     if is_object(text):
         parts = [text]
@@ -165,9 +164,7 @@ def _read(text: str, last: bool) -> Reply:
 
 
 def _chosen(found: list[Stated], part: str, last: bool) -> Stated | None:
-    """The object that counts: the first that says something, or the last where reasoning came
-    first.
-    """
+    """The object that counts: the first that says something, the last behind reasoning."""
     found = [stated for stated in found if says_something(stated)]
     if not found:
         return None
@@ -229,16 +226,21 @@ def _decimals(number: str) -> int:
 def _settled(stated: Stated) -> Reply:
     """The reply of an object: its scale as one of the five, its numbers readable."""
     wording = (stated.scale or "").strip()
-    scale = amounts.scale_of(wording)
-    items = stated.items
-    if _is_pair(items) and scale in (None, "", amounts.scale_of(items[1].strip().lower())):
-        scale = amounts.scale_of(items[1].strip().lower())
-        items = items[:1]
+    items, scale = _apart(stated.items, amounts.scale_of(wording))
     if scale is None and amounts.is_hundred(wording):
         items = [amounts.hundredfold(item) for item in items]
     settled = [amounts.settled(item, scale or "") for item in items]
     as_asked = stated.as_asked and settled == stated.items and stated.scale in SCALES
     return Reply(settled, scale or "", parsed=as_asked)
+
+
+def _apart(items: list[str], scale: Scale | None) -> tuple[list[str], Scale | None]:
+    """A number and its scale in one list taken apart, unless another scale stands beside them."""
+    if _is_pair(items):
+        inside = amounts.scale_of(items[1].strip().lower())
+        if scale in (None, "", inside):
+            return items[:1], inside
+    return items, scale
 
 
 def _is_pair(items: list[str]) -> bool:
@@ -249,9 +251,7 @@ def _is_pair(items: list[str]) -> bool:
 
 
 def _in_words(parts: list[str], placeholders: list[Stated], last: bool) -> Reply:
-    """The reply of what is said without an object; placeholders at their word, if nothing else is
-    said.
-    """
+    """The reply of what is said without an object; else placeholders, at their word."""
     for part in parts:
         said = (plain_text.introduced if placeholders else plain_text.stated)(part, last)
         if said is not None:

@@ -1,5 +1,4 @@
-"""Prompts and the length of a model's context: paragraphs dropped to fit, and a refusal where
-prompts are longer.
+"""Prompts and the length of a model's context: fitted to it, or refused.
 
 lm-eval cuts a prompt that is too long from the left, so that the instruction goes first: such
 a score measures the cut, not the model.

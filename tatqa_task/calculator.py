@@ -116,8 +116,7 @@ def evaluate(text: str) -> float | None:
 
 
 def worked_out(text: str) -> float | None:
-    """The value of an answer that is an expression; None for other answers, a bare number among
-    them.
+    """The value of an answer that is an expression; None for others, such as a bare number.
 
     Spans of time, dates and ranges of percentages are answers as they stand: `2018/2019`, `5-10%`.
     """
@@ -157,8 +156,9 @@ def is_percentage(text: str) -> bool:
 
 
 def balanced(text: str) -> str:
-    """A text with the round brackets that it leaves open closed at its end, and without those at
-    its end that nothing opened.
+    """A text with round brackets that match: closed at its end, or left out there.
+
+    A bracket that is never closed is closed at the end; one at the end that nothing opened goes.
     """
     if len(text) > LONGEST:
         return text
@@ -212,9 +212,7 @@ def _plainly(kind: str, text: str) -> str:
 
 
 def _without_one(tokens: list[Token]) -> Iterator[Token]:
-    """The tokens without the percent sign of `* 100%` and of `100% *`, which would multiply by
-    one.
-    """
+    """The tokens without the percent sign of `* 100%` and `100% *`: that would be times one."""
     times, hundred = ("operator", "*"), ("number", "100")
     for i, token in enumerate(tokens):
         if token[0] == "percent" and i and tokens[i - 1] == hundred:
@@ -224,9 +222,7 @@ def _without_one(tokens: list[Token]) -> Iterator[Token]:
 
 
 class _Stacks:
-    """Dijkstra's shunting yard: values that are known, and operators that wait for their right
-    side.
-    """
+    """Dijkstra's shunting yard: known values, and operators that wait for their right side."""
 
     def __init__(self) -> None:
         self.values: list[float] = []

@@ -1,5 +1,4 @@
-"""Gold answers that do not stand: rules that find them, and the list that was made of what they
-found.
+"""Gold answers that do not stand: rules that find them, and the list made of what they found.
 
     python -m tatqa_task errata --gold tatqa_dataset_dev.json
 
@@ -33,8 +32,9 @@ class Finding(NamedTuple):
 
 
 class Erratum(NamedTuple):
-    """A gold answer that does not stand; `answer` and `scale` are right where that is certain, else
-    None.
+    """A gold answer that does not stand.
+
+    `answer` and `scale` are the right ones where these are certain, else None.
     """
 
     uid: str
@@ -167,8 +167,7 @@ def unit_not_stated(context: Context, question: Question) -> str:
     marker = _MARKERS.get(question.scale)
     if marker is None:
         return ""
-    cells = [cell for row in context.table for cell in row]
-    texts = cells + context.paragraphs
+    texts = _texts(context)
     if any(marker.search(text) for text in texts):
         return ""
     others = [scale for scale in _MARKERS if any(f"in {scale}s" in text for text in texts)]
@@ -180,12 +179,11 @@ def unit_left_out(context: Context, question: Question) -> str:
     """A number of a table without the scale that the report gives for that table."""
     if question.scale or not _is_amount(question):
         return ""
-    texts = [cell for row in context.table for cell in row] + context.paragraphs
-    units = {found.lower() for text in texts for found in _UNIT.findall(text)}
-    labels = [question.question]
+    units = _units(context)
+    rows = []
     for number in _numbers(question):
-        labels += _labels(context, number)
-    if len(units) != 1 or len(labels) == 1 or any(map(_OTHER_UNIT.search, labels)):
+        rows += _labels(context, number)
+    if len(units) != 1 or not rows or any(map(_OTHER_UNIT.search, [question.question, *rows])):
         return ""
     return f"no scale for `{'`, `'.join(_numbers(question))}` of a table in {units.pop()}s"
 
@@ -241,6 +239,19 @@ def _labels(context: Context, number: str) -> list[str]:
         if any(number in _NUMBER.findall(cell) for cell in row[1:]):
             rows.append(row[0])
     return rows
+
+
+def _units(context: Context) -> set[str]:
+    """The scales that a report says it counts in: `in thousands`."""
+    units: set[str] = set()
+    for text in _texts(context):
+        units.update(found.lower() for found in _UNIT.findall(text))
+    return units
+
+
+def _texts(context: Context) -> list[str]:
+    """All cells and paragraphs of a report."""
+    return [cell for row in context.table for cell in row] + context.paragraphs
 
 
 def _scores(question: Question, value: float) -> bool:

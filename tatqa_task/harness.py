@@ -1,5 +1,4 @@
-"""What the task files in `tasks/` name: documents, prompts, few-shot examples and results for lm-
-eval.
+"""What the task files in `tasks/` name: documents, prompts, examples and results for lm-eval.
 
 A thin edge over the pure core; the only module here that imports lm_eval. Unusable data or settings
 end the program with one line and exit code 2, since lm-eval would show a traceback.
@@ -26,8 +25,7 @@ LOG = logging.getLogger("lm-eval")
 
 
 def dataset(split: str, answer_type: str, form: Form = "direct", **settings: Any) -> dict[str, Any]:
-    """The `datasets.Dataset` of one answer type's questions, one document each, under the split's
-    name.
+    """The `datasets.Dataset` of one answer type's questions, under the split's name.
 
     Of the settings, which lm-eval gathers from task file, `--metadata` and `--model_args`, these
     count: `verified` (leave out questions whose gold does not stand), `contexts` and `seed` (so
@@ -175,11 +173,10 @@ def process_results(doc: Doc, results: list[str]) -> dict[str, float]:
 
 
 class Examples(ContextSampler):  # type: ignore[misc]
-    """Few-shot examples from the training split, of all answer types, never from the context that
-    is asked about.
+    """Few-shot examples from the training split, of all answer types.
 
-    They depend on the few-shot seed and the question alone, so that runs of one and of several
-    processes see the same.
+    None is from the context that is asked about. They depend on the few-shot seed and the question
+    alone, so that runs of one and of several processes see the same.
     """
 
     seed: int | None = None

@@ -1,5 +1,6 @@
-"""The experiment log's own rule of what is right, to relate older numbers to these; never the
-headline.
+"""The experiment log's own rule of what is right, to relate older numbers to these.
+
+It is never the headline.
 """
 
 import re

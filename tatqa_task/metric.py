@@ -49,19 +49,16 @@ def score(question: Question, answer: Any, scale: Any) -> Score:
     """
     try:
         return _score(question, answer, scale) if answer else ZERO
-    except (
-        Exception
-    ):  # what stops the official script: mixed types, scale None with a number, 10^4 digits
+    except Exception:
+        # what stops the official script: mixed types, scale None with a number, 10^4 digits
         return ZERO
 
 
 def mean(scores: Sequence[Score]) -> Score:
     """The mean over questions; zeros for no questions."""
-    return (
-        Score(*(sum(column) / len(scores) for column in zip(*scores, strict=True)))
-        if scores
-        else ZERO
-    )
+    if not scores:
+        return ZERO
+    return Score(*(sum(column) / len(scores) for column in zip(*scores, strict=True)))
 
 
 def _score(question: Question, answer: Any, scale: Any) -> Score:
@@ -79,8 +76,9 @@ def _score(question: Question, answer: Any, scale: Any) -> Score:
 
 
 def _readings(items: list[Any], scale: Any) -> Iterable[str]:
-    """The answer as text, and, for one bare number without scale, its unrounded value (0.1234 for
-    12.34 percent).
+    """The answer as text, and, for one bare number without scale, its unrounded value.
+
+    So 0.1234 may stand for 12.34 percent.
     """
     yield _answer_text(items, scale)
     text = str(items[0])
@@ -121,8 +119,9 @@ def is_number(text: str) -> bool:
 
 @lru_cache(maxsize=1 << 16)
 def to_number(text: str) -> float | None:
-    """The value of a text that `is_number`, rounded to 4 places; None if it is none or starts with
-    a point (`.5`).
+    """The value of a text that `is_number`, rounded to 4 places.
+
+    None if it is none, or starts with a point (`.5`).
     """
     found = _VALUE.search(text.translate(_DROPPED_IN_NUMBERS)) if is_number(text) else None
     if found is None or found.group(1) is None:
@@ -157,6 +156,5 @@ def _compare(predicted: str, gold: str) -> tuple[float, float]:
     precision = common / len(predicted_set) if predicted_set else 1.0
     recall = common / len(gold_set) if gold_set else 1.0
     f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-    return float(predicted == gold), round(
-        f1 * 100
-    ) / 100  # as numpy rounds: half of an even hundredth goes down
+    hundredths = round(f1 * 100)  # as numpy rounds: half of an even hundredth goes down
+    return float(predicted == gold), hundredths / 100

@@ -159,31 +159,43 @@ def decoded(text: str, start: int) -> tuple[Any, int]:
 
 def _stated(content: Any, text: str, start: int, end: int) -> Stated | None:
     """What an object states; None if it has no answer, or one that is no text, number or list."""
-    if not isinstance(content, dict):
-        return None
-    key = _key_of(content)
+    key = _key_of(content) if isinstance(content, dict) else None
     if key is None:
         return None
-    answer = content[key]
-    if _NUMBERED_ANSWER.fullmatch(key):
-        answer = [value for name, value in content.items() if _NUMBERED_ANSWER.fullmatch(name)]
+    answer = _value_of(content, key)
     items = _scalars(answer)
     if items is None:
         return _nested(content, answer, start, end)
-    scale_key = _scale_key(content) or "scale"
-    scale = _only_item(content.get(scale_key))
-    texts_only = isinstance(answer, list) and all(type(item) is str for item in answer)
-    as_asked = key == "answer" and scale_key == "scale" and texts_only
-    as_asked = as_asked and type(content.get("scale")) is str
     numbers = all(isinstance(item, _Number) for item in items) and len(items) > 1
     grouped = _grouped_numbers(text[start:end]) if numbers else []
     return Stated(
         items=grouped or [str(item) for item in items],
-        scale=_text(scale),
-        as_asked=as_asked,
+        scale=_text(_scale_value(content)),
+        as_asked=_is_as_asked(content),
         start=start,
         end=end,
     )
+
+
+def _value_of(content: dict[str, Any], key: str) -> Any:
+    """What an object has as its answer: `answer1` and `answer2` are one."""
+    if _NUMBERED_ANSWER.fullmatch(key):
+        return [value for name, value in content.items() if _NUMBERED_ANSWER.fullmatch(name)]
+    return content[key]
+
+
+def _is_as_asked(content: dict[str, Any]) -> bool:
+    """Whether an object has a list of texts under "answer" and a text under "scale"."""
+    answer, scale = content.get("answer"), content.get("scale")
+    if not isinstance(answer, list) or type(scale) is not str:
+        return False
+    texts = all(type(item) is str for item in answer)  # a `_Number` is no such text
+    return texts and _scale_key(content) == "scale"
+
+
+def _scale_value(content: dict[str, Any], otherwise: Any = None) -> Any:
+    """What an object has as its scale, under whatever key."""
+    return _only_item(content.get(_scale_key(content) or "scale", otherwise))
 
 
 def _scale_key(content: dict[str, Any]) -> str | None:
@@ -203,20 +215,27 @@ def _nested(content: dict[str, Any], answer: Any, start: int, end: int) -> State
     """
     if isinstance(answer, dict) and "answer" in answer:
         return None  # that object is found by itself
-    scale = _only_item(content.get(_scale_key(content) or ""))
+    scale = _scale_value(content)
     items: list[str] = []
     scales = set()
-    if isinstance(answer, dict) and _key_of(answer) is None:
-        answer = [{"answer": value} for key, value in answer.items() if not _SCALE.fullmatch(key)]
-    for part in answer if isinstance(answer, list) else [answer]:
+    for part in _parts(answer):
         key = _key_of(part) if isinstance(part, dict) else None
         found = _scalars(part[key]) if key is not None else None
         if found is None:
             return None
         items += found
-        scales.add(_text(_only_item(part.get(_scale_key(part) or "", scale))))
+        scales.add(_text(_scale_value(part, scale)))
     stated = scales.pop() if len(scales) == 1 else _text(scale)
     return Stated([str(item) for item in items], stated, as_asked=False, start=start, end=end)
+
+
+def _parts(answer: Any) -> list[Any]:
+    """The objects that an answer is made of: itself, or one for each key of `{"2019": "5"}`."""
+    if isinstance(answer, list):
+        return answer
+    if isinstance(answer, dict) and _key_of(answer) is None:
+        return [{"answer": value} for key, value in answer.items() if not _SCALE.fullmatch(key)]
+    return [answer]
 
 
 def _text(value: Any) -> str | None:
@@ -227,9 +246,7 @@ def _text(value: Any) -> str | None:
 
 
 def _key_of(content: dict[str, Any]) -> str | None:
-    """The key that holds the answer, whose name says so most: `answer`, a word like it, `answer1`,
-    or another word.
-    """
+    """The key that holds the answer: `answer`, else a word like it, `answer1` or another word."""
     if "answer" in content:
         return "answer"
     for pattern in (_ANSWER, _NUMBERED_ANSWER, _OTHER_ANSWER):
@@ -240,9 +257,7 @@ def _key_of(content: dict[str, Any]) -> str | None:
 
 
 def _scalars(answer: Any) -> list[str] | None:
-    """Texts and numbers of an answer, from lists in it too; [] for null, None where it has an
-    object.
-    """
+    """Texts and numbers of an answer, from lists in it too; [] for null, None for objects."""
     if not isinstance(answer, list):
         answer = [answer]
     found: list[str] = []
@@ -264,8 +279,9 @@ _GROUPED = re.compile(rf"""["']\s*:\s*\[\s*({_ONE_NUMBER}(?:,\s+{_ONE_NUMBER})*)
 
 
 def _grouped_numbers(text: str) -> list[str]:
-    """`1,496.5` and `12` of `[1,496.5, 12]`, which JSON takes for three numbers; [] where none is
-    grouped.
+    """`1,496.5` and `12` of `[1,496.5, 12]`, which JSON takes for three numbers.
+
+    [] where no number has a comma inside.
     """
     found = _GROUPED.search(text)
     if found is None or "," not in found.group(1):
@@ -368,9 +384,7 @@ class _Reader:
         """A list, a quoted text or whatever stands up to the next key."""
         if self.takes(_LIST):
             return self.items()
-        if _OPENING.match(self.text, self.at):
-            return [self.quoted()]
-        return self.bare(_BARE_VALUE)
+        return self.quoted_or_bare(_BARE_VALUE)
 
     def items(self) -> list[str]:
         """The items of a list and of lists in it, up to its end or the end of the text."""
@@ -393,23 +407,26 @@ class _Reader:
                 continue
             if self.takes(_STRAY_QUOTE):
                 continue
-            if _OPENING.match(self.text, self.at):
-                found.append(self.quoted())
-            else:
-                found += self.bare(_BARE_ITEM)
+            found += self.quoted_or_bare(_BARE_ITEM)
             if self.at == before:
                 break
         return found
+
+    def quoted_or_bare(self, pattern: re.Pattern[str]) -> list[str]:
+        """A quoted text, else what the pattern takes; [] if that is nothing."""
+        if _OPENING.match(self.text, self.at):
+            return [self.quoted()]
+        return self.bare(pattern)
 
     def quoted(self) -> str:
         """A quoted text, to the quote after which an object can go on, or the line's end."""
         quote = self.text[self.at]
         begin = self.at + 1
-        line_end = None
+        line_end = len(self.text)
         inner = 0  # quotes in curly ones
         for special in _SPECIAL.finditer(self.text, begin):
             sign = special.group()
-            if sign == "\n" and line_end is None:
+            if sign == "\n" and line_end == len(self.text):
                 line_end = special.start()
                 if quote in self.unclosed:
                     break
@@ -422,7 +439,7 @@ class _Reader:
                     self.at = special.end()
                     return unescaped(self.text[begin : special.start()])
         self.unclosed.add(quote)
-        self.at = len(self.text) if line_end is None else line_end
+        self.at = line_end
         return unescaped(self.text[begin : self.at])
 
     def bare(self, pattern: re.Pattern[str]) -> list[str]:
@@ -457,7 +474,7 @@ def _of_pairs(found: dict[str, list[str]], start: int, end: int) -> Stated | Non
     key = _key_of(found)
     if key is None:
         return None
-    items = [item for item in found[key] if item and item != "null"]
+    items = [item for item in found[key] if item not in ("", "null")]
     if _NUMBERED_ANSWER.fullmatch(key):
         items = [x for name in found if _NUMBERED_ANSWER.fullmatch(name) for x in found[name]]
     scale_key = _scale_key(found)

@@ -105,23 +105,33 @@ def _tagged(text: str, found: list[re.Match[str]]) -> list[str]:
 
 def _tabled(text: str) -> Said | None:
     """An answer in a table whose first row, or first column, names answer and scale."""
-    rows = []
-    for line in text.splitlines():
-        cells = [without_markup(cell) for cell in re.split(r"[|\t]", line.strip("| \t"))]
-        if len(cells) > 1 and not _RULE.fullmatch(line):
-            rows.append(cells)
-    if not rows:
-        return None
-    if objects.is_answer_key(rows[0][0]) and not objects.is_scale_key(rows[0][1]):
-        pairs = [(row[0], row[1]) for row in rows]
-    else:
-        pairs = list(zip(rows[0], rows[1], strict=False)) if len(rows) > 1 else []
+    pairs = _names_and_values(_rows(text))
     answers = [value for key, value in pairs if objects.is_answer_key(key)]
     scales = [value for key, value in pairs if objects.is_scale_key(key)]
     said = _said(answers[0]) if answers else None
     if said is None or not scales:
         return said
     return said._replace(scale=scale_of(scales[0]) or said.scale)
+
+
+def _rows(text: str) -> list[list[str]]:
+    """The cells of the lines that have several, parted by `|` or tabulators."""
+    rows = []
+    for line in text.splitlines():
+        cells = [without_markup(cell) for cell in re.split(r"[|\t]", line.strip("| \t"))]
+        if len(cells) > 1 and not _RULE.fullmatch(line):
+            rows.append(cells)
+    return rows
+
+
+def _names_and_values(rows: list[list[str]]) -> list[tuple[str, str]]:
+    """What a table names in its first column, or else in its first row, with what it says there."""
+    if not rows:
+        return []
+    first = rows[0]
+    if objects.is_answer_key(first[0]) and not objects.is_scale_key(first[1]):
+        return [(row[0], row[1]) for row in rows]
+    return list(zip(first, rows[1], strict=False)) if len(rows) > 1 else []
 
 
 def _behind(text: str, introduction: re.Match[str]) -> Said | None:
@@ -151,14 +161,10 @@ def _said(text: str) -> Said | None:
     """An answer that begins here: a line, or the items of a list, with the scale behind it."""
     for mark in (_TAGS, _FENCE, _ARROW, _LEAD):
         text = _without(mark, text)
-    scale = _SCALE.search(text)
-    body = _before_scale(text[: scale.start()]) if scale and scale.start() else text
-    beside = scale_of(scale.group(1).strip()) if scale else None
+    body, beside = _scale_apart(text)
     items = _list_items(body)
-    if len(items) > 1 and items[-1] in SCALES and not beside:
-        return Said(items[:-1], items[-1])  # `[["5"], "million"]`, as the official script takes it
     if items:
-        return Said(items, beside or "")
+        return _said_list(items, beside)
     first, _, rest = _CLOSING.split(body, maxsplit=1)[0].strip().partition("\n")
     line = without_markup(first)
     found = amount(line) or amount(_EXPLAINED.split(line, maxsplit=1)[0])
@@ -166,6 +172,25 @@ def _said(text: str) -> Said | None:
         number, inside = found
         return Said([number], beside or inside or _scale_line(rest))
     return Said([line], beside or "") if line else None
+
+
+def _scale_apart(text: str) -> tuple[str, Scale | None]:
+    """A text up to the scale that is said behind it, and that scale; None if none is said."""
+    scale = _SCALE.search(text)
+    if scale is None:
+        return text, None
+    body = _before_scale(text[: scale.start()]) if scale.start() else text
+    return body, scale_of(scale.group(1).strip())
+
+
+def _said_list(items: list[str], beside: Scale | None) -> Said:
+    """Items with their scale, which may be the last of them.
+
+    `[["5"], "million"]` is how the official script takes an answer.
+    """
+    if len(items) > 1 and items[-1] in SCALES and not beside:
+        return Said(items[:-1], items[-1])
+    return Said(items, beside or "")
 
 
 def _before_scale(text: str) -> str:
@@ -190,9 +215,7 @@ def _scale_line(rest: str) -> Scale:
 
 
 def _list_items(body: str) -> list[str]:
-    """The items of a list, in brackets or with bullets, that the text begins with; [] if it does
-    not.
-    """
+    """The items of the list, in brackets or with bullets, that a text begins with; else []."""
     if body.startswith("["):
         return [item for item in objects.listed(body) if item]
     lines = [line for line in body.splitlines() if line.strip()]
@@ -215,8 +238,9 @@ def without_markup(line: str) -> str:
 
 
 def _only_number(text: str) -> Said | None:
-    """`The change was -12.6 million.`: the number at the end of a sentence, if no other is in the
-    text.
+    """The number at the end of a sentence, if the text has no other.
+
+    `The change was -12.6 million.`
     """
     text = plain(text.strip())
     if len(text) > LONGEST:

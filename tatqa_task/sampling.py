@@ -1,5 +1,4 @@
-"""A part of a split that stands for the whole: whole contexts, with the split's shares of answer
-types.
+"""A part of a split that stands for the whole: contexts with its shares of answer types.
 
 lm-eval's `--limit` takes the first questions of each subtask and weighs subtasks by what it took; a
 sample of contexts keeps the weights, and the clusters that an interval is resampled by.

@@ -84,11 +84,15 @@ class ShortFirst(HFLM):  # type: ignore[misc]
         first = settings[0]
         greedy = not first.get("do_sample") and not first.get("temperature")
         alike = all(given == first for given in settings)
-        size = str(self.batch_size)
-        sized = (size.isdigit() or size == "auto") and self.backend == "causal"
-        ends = self.eot_token_id in self._ends() and self.think_end_token is None
         stops = isinstance(first.get("until", []), list)
-        return greedy and alike and sized and ends and stops and known >= first.keys()
+        return greedy and alike and stops and known >= first.keys() and self._ends_alone()
+
+    def _ends_alone(self) -> bool:
+        """Whether replies are this model's own, up to a token with which it ends them."""
+        size = str(self.batch_size)
+        sized = size.isdigit() or size == "auto"
+        ends = self.eot_token_id in self._ends() and self.think_end_token is None
+        return sized and ends and self.backend == "causal"
 
     def _ends(self) -> set[int]:
         """The tokens with which the model ends a reply."""

@@ -1,5 +1,4 @@
-"""Synthetic TAT-QA: small company-report contexts in the official JSON schema, for tests, demos and
-small models.
+"""Synthetic TAT-QA: small company reports in the official schema, for tests and small models.
 
 Every context is a pure function of (split, seed, index), the same on every platform. Types, sources
 and scales come in about the shares of TAT-QA's dev set. The words and the shares are in
@@ -82,35 +81,47 @@ class Report:
 
     def __init__(self, draw: Random) -> None:
         self.draw = draw
-        self.theme, last = draw.choice(WORDS["themes"]), draw.randint(2015, 2020)
-        self.years = [str(last - i) for i in range(2 if draw.random() < 0.65 else 3)]
-        roll = draw.random() if self.theme.get("money", True) else 1
-        self.scale = (
-            "thousand"
-            if roll < 0.55
-            else "million"
-            if roll < 0.97
-            else "billion"
-            if roll < 1
-            else ""
-        )
+        self.theme = draw.choice(WORDS["themes"])
+        last = draw.randint(2015, 2020)
+        n_years = 2 if draw.random() < 0.65 else 3
+        self.years = [str(last - i) for i in range(n_years)]
+        self.scale = _scale(draw) if self.theme.get("money", True) else ""
         self.items = _items(draw, self.theme, len(self.years), self.scale)
-        self.half = len(self.items) // 2 if len(self.items) > 3 and draw.random() < 0.25 else 0
-        total = _sum(self.theme["total"], self.items)
-        self.sums = [_sum("Subtotal", self.items[: self.half]), total] if self.half else [total]
-        self.rates: list[Row] = []
-        if draw.random() < 0.35:
-            label = draw.choice(WORDS["rates"])
-            self.rates = [Row(label, _values(draw, len(self.years), 600, tenths=True), "percent")]
+        self.half = _subtotal_at(draw, len(self.items))
+        self.sums = [_sum(self.theme["total"], self.items)]
+        if self.half:
+            self.sums.insert(0, _sum("Subtotal", self.items[: self.half]))
+        self.rates = _rates(draw, n_years)
         n_facts = draw.randint(2, 4)
-        self.facts = [
-            (fact, _slots(draw, self.years, self.scale))
-            for fact in draw.sample(WORDS["facts"], n_facts)
-        ]
-        self.source = (
-            "table-text" if self.scale and draw.random() < 0.52 else "table"
-        )  # where the unit stands
+        self.facts = []
+        for fact in draw.sample(WORDS["facts"], n_facts):
+            self.facts.append((fact, _slots(draw, self.years, self.scale)))
+        unit_in_text = self.scale != "" and draw.random() < 0.52
+        self.source = "table-text" if unit_in_text else "table"
         self.end = draw.choice(WORDS["ends"])  # of the year
+
+
+def _scale(draw: Random) -> str:
+    """What a report counts money in."""
+    roll = draw.random()
+    if roll < 0.55:
+        return "thousand"
+    return "million" if roll < 0.97 else "billion"
+
+
+def _subtotal_at(draw: Random, n_items: int) -> int:
+    """How many items the subtotal adds up; 0 if there is none."""
+    if n_items > 3 and draw.random() < 0.25:
+        return n_items // 2
+    return 0
+
+
+def _rates(draw: Random, n_years: int) -> list[Row]:
+    """The row of percentages that some tables have."""
+    if draw.random() >= 0.35:
+        return []
+    label = draw.choice(WORDS["rates"])
+    return [Row(label, _values(draw, n_years, 600, tenths=True), "percent")]
 
 
 def _items(draw: Random, theme: dict[str, Any], n_years: int, scale: str) -> list[Row]:
@@ -142,8 +153,9 @@ def _sum(label: str, rows: list[Row]) -> Row:
 
 
 def _slots(draw: Random, years: list[str], scale: str) -> dict[str, Any]:
-    """What fills the templates of a paragraph and its questions; `*_list` has the items of a slot
-    that lists some.
+    """What fills the templates of a paragraph and its questions.
+
+    `*_list` has the items of a slot that lists some.
     """
     slots: dict[str, Any] = {name: draw.choice(words) for name, words in WORDS["words"].items()}
     for name, words in WORDS["lists"].items():
@@ -186,9 +198,8 @@ def _paragraphs(report: Report) -> list[str]:
 
 # --- questions ---
 
-Known = tuple[
-    dict[str, Any], dict[str, Any] | None
-]  # what fills a question, and what is known of its answer
+# what fills a question, and what is known of its answer
+Known = tuple[dict[str, Any], dict[str, Any] | None]
 
 
 def _question(report: Report) -> dict[str, Any] | None:
@@ -222,10 +233,8 @@ def _read_off(kind: str, report: Report) -> Known:
     """Kinds that are read off the table: cells, or the names of items or years by their values."""
     draw, most = report.draw, kind.startswith("best") and report.draw.random() < 0.6
     rates = report.rates if kind in ("value", "values", "items", "years") else []
-    row, column = (
-        draw.choice([*report.items, *report.sums, *rates]),
-        draw.randint(0, len(report.years) - 1),
-    )
+    row = draw.choice([*report.items, *report.sums, *rates])
+    column = draw.randint(0, len(report.years) - 1)
     limit = int(row.values[column]) // 10 * 10
     slots = {"row": row.label, "new": report.years[column], "old": report.years[1]}
     slots |= {"limit": f"{limit:,} {report.scale}".strip(), "best": "highest" if most else "lowest"}
@@ -233,9 +242,8 @@ def _read_off(kind: str, report: Report) -> Known:
         return slots, {"answer": [row.cell(column)], "answer_type": "span"} | _unit(report, row)
     if kind == "values":
         slots |= {"new": report.years[0]}
-        return slots, {"answer": [row.cell(0), row.cell(1)], "answer_type": "multi-span"} | _unit(
-            report, row
-        )
+        known = {"answer": [row.cell(0), row.cell(1)], "answer_type": "multi-span"}
+        return slots, known | _unit(report, row)
     by_item = {item.label: item.values[column] for item in report.items}
     by_year = dict(zip(report.years, row.values, strict=True))
     return slots, _named(kind, by_year if "year" in kind else by_item, limit, most)
@@ -245,12 +253,21 @@ def _named(kind: str, values: dict[str, float], limit: int, most: bool) -> dict[
     if kind in ("items", "years"):
         return {"answer": list(values), "answer_type": "multi-span"}
     if kind.startswith("best"):
-        ranked = sorted(values.values(), reverse=True)
-        best = [name for name, value in values.items() if value == ranked[0 if most else -1]]
-        derivation = {"derivation": " > ".join(map(str, ranked)), "req_comparison": True}
-        return {"answer": best, "answer_type": "span"} | derivation if len(best) == 1 else None
+        return _best(values, most)
     counted = [name for name, value in values.items() if kind == "how many items" or value > limit]
     return _count(counted) if counted else None
+
+
+def _best(values: dict[str, float], most: bool) -> dict[str, Any] | None:
+    """The name of the highest or lowest value, if one has it alone."""
+    ranked = sorted(values.values(), reverse=True)
+    wanted = ranked[0] if most else ranked[-1]
+    best = [name for name, value in values.items() if value == wanted]
+    if len(best) > 1:
+        return None
+    derivation = " > ".join(map(str, ranked))
+    known = {"answer": best, "answer_type": "span"}
+    return known | {"derivation": derivation, "req_comparison": True}
 
 
 def _unit(report: Report, row: Row) -> dict[str, str]:
@@ -264,27 +281,52 @@ def _count(names: list[str]) -> dict[str, Any]:
 
 def _computed(kind: str, report: Report) -> Known:
     """Kinds that are calculated from two numbers of the table."""
-    draw, years = report.draw, report.years
     if kind in ("change", "average", "percentage change"):
-        row = draw.choice(
-            [*report.items, *report.sums, *(report.rates if kind != "percentage change" else [])]
-        )
-        (a, b), slots = row.values[:2], {"row": row.label, "new": years[0], "old": years[1]}
+        row, a, b, slots = _two_years(kind, report)
     else:
-        (row, other), column = draw.sample(report.items, 2), draw.randint(0, 1)
-        other = report.sums[-1] if kind == "share" else other
-        a, b = row.values[column], other.values[column]
-        slots = {"row": row.label, "other": other.label, "new": years[column]}
+        row, a, b, slots = _two_rows(kind, report)
     in_percent = kind in ("percentage change", "share")
     if in_percent and (b <= 0 or (kind == "share" and a < 0)):
         return slots, None
     template, formula = FORMULAS[kind]
     value = round(formula(a, b), 2)
+    if not value:
+        return slots, None
     answer = {"answer": int(value) if value == int(value) else value, "answer_type": "arithmetic"}
-    answer |= _unit(report, row) | ({"scale": "percent"} if in_percent else {})
-    answer |= {
-        "derivation": template.format(
-            *(f"({number})" if number < 0 else number for number in (a, b))
-        )
-    }
-    return slots, answer if value else None
+    answer |= _unit(report, row)
+    if in_percent:
+        answer |= {"scale": "percent"}
+    derivation = template.format(_operand(a), _operand(b))
+    return slots, answer | {"derivation": derivation}
+
+
+class Operands(NamedTuple):
+    """Two numbers of the table: the row whose unit they have, and how a question calls them."""
+
+    row: Row
+    a: float
+    b: float
+    slots: dict[str, Any]
+
+
+def _two_years(kind: str, report: Report) -> Operands:
+    """A row in its first two years; there is no percentage change of a percentage."""
+    rates = [] if kind == "percentage change" else report.rates
+    row = report.draw.choice([*report.items, *report.sums, *rates])
+    slots = {"row": row.label, "new": report.years[0], "old": report.years[1]}
+    return Operands(row, row.values[0], row.values[1], slots)
+
+
+def _two_rows(kind: str, report: Report) -> Operands:
+    """Two rows, or a row and the total, in one year."""
+    row, other = report.draw.sample(report.items, 2)
+    column = report.draw.randint(0, 1)
+    if kind == "share":
+        other = report.sums[-1]
+    slots = {"row": row.label, "other": other.label, "new": report.years[column]}
+    return Operands(row, row.values[column], other.values[column], slots)
+
+
+def _operand(number: float) -> str:
+    """A number as a derivation has it: negative ones in brackets."""
+    return f"({number})" if number < 0 else str(number)

@@ -1,6 +1,8 @@
-"""The YAML files of the tasks, made from one table:
+"""The YAML files of the tasks, made from one table.
 
-`python -m tatqa_task.task_files` writes `tasks/` anew.
+    python -m tatqa_task.task_files
+
+writes `tasks/` anew.
 
 Every group has four subtasks, one an answer type. After a change, `pip install --no-deps
 --no-build-isolation -e .` places the files beside lm-eval's own tasks.
@@ -16,10 +18,8 @@ FOLDER = Path(__file__).parent / "tasks"
 METRICS = ("em", "em_strict", "f1", "scale_em", "parsed", "lenient_em")
 MAX_GEN_TOKS: dict[Form, int] = {"direct": 256, "cot": 1024, "calc": 256}
 # Where a reply ends: the model goes on with a next question or repeats the prompt. None of these
-# can
-# stand inside a reply's JSON, where a line break is written as \\n. A server takes four at most,
-# and
-# lm-eval adds the end-of-text token.
+# can stand inside a reply's JSON, where a line break is written as \\n. A server takes four at
+# most, and lm-eval adds the end-of-text token.
 UNTIL: dict[Form, tuple[str, ...]] = {
     "direct": ("\n\nQuestion:", "\n\nRead the table and"),
     "cot": ("\n\nRead the table and",),

@@ -42,9 +42,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Context:
-    """A table (rows of cells), the paragraphs around it in their order, and the questions about
-    them.
-    """
+    """A table (rows of cells), the paragraphs around it in their order, and the questions."""
 
     uid: str
     table: list[list[str]]

@@ -1,6 +1,4 @@
-"""Typographic characters that mean a plain one:
-minus signs, full-width characters, special spaces.
-"""
+"""Typographic characters that mean a plain one: minus signs, full-width, special spaces."""
 
 _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}  # U+FF01 to U+FF5E are ASCII
 _SPACES = dict.fromkeys([0xA0, 0x202F, 0x3000, *range(0x2000, 0x200B)], " ")

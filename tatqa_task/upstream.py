@@ -1,6 +1,6 @@
-"""A folder for lm-evaluation-harness itself:
+"""A folder for lm-evaluation-harness itself.
 
-`python -m tatqa_task upstream lm_eval/tasks/tatqa`.
+    python -m tatqa_task upstream lm_eval/tasks/tatqa
 
 The task files and the modules they need, which import nothing of this package: `utils.py` is
 harness.py, the others get the prefix `tatqa_` and are found beside it. The same code, so the same
@@ -60,9 +60,7 @@ def _read(name: str) -> str:
 
 
 def _functions() -> str:
-    """harness.py, with the folder it stands in on the path before the first of its modules is
-    imported.
-    """
+    """harness.py, which puts the folder it stands in on the path before it imports from there."""
     text = standing_alone(_read("harness.py"))
     before, first, after = text.partition("import tatqa_")
     return (
@@ -74,9 +72,7 @@ def _functions() -> str:
 
 
 def standing_alone(source: str) -> str:
-    """A module's source with its imports of this package turned into imports of the modules beside
-    it.
-    """
+    """A module's source that imports the modules beside it, not this package."""
 
     def modules(found: re.Match[str]) -> str:
         names = [name.strip() for name in found.group(1).split(",")]

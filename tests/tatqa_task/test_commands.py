@@ -143,7 +143,7 @@ BAD_CALLS = [
     (["generate", "{gold}"], "{gold}: File exists"),
     (
         ["generate", "{folder}"],
-        "{folder}/tatqa_dataset_dev.json is there already; name a new folder",
+        "{folder}/tatqa_dataset_dev.json is there already; name another",
     ),
     (["score", "--gold", "{folder}", "--pred", "{gold}"], "{folder} is a folder; name the file"),
     (["score", "--gold", "{empty}", "--pred", "{gold}"], "found dict (are these predictions?)"),
