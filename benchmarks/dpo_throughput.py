@@ -25,6 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 
+DISTANCE = "relative_distance_of_gradients_from_fp32"  # an entry of the report
 EPOCH = 13_176  # pairs, as in the experiment log
 COMMON: dict[str, Any] = {
     "strategy": "log",
@@ -402,71 +403,80 @@ def shared_folder() -> Iterator[str]:
         PartialState().wait_for_everyone()
 
 
-def main() -> int:
-    """Run the rows; print one table last."""
+def options() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else "")
     parser.add_argument("--shape", default="Qwen/Qwen3-1.7B")
     parser.add_argument("--data", default="synthetic")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--only", help="rows, separated by commas")
     parser.add_argument("--profile", action="store_true")
-    options = parser.parse_args()
-    os.environ["TATQA_DATA"] = options.data
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run the rows; print one table last."""
+    args = options()
+    os.environ["TATQA_DATA"] = args.data
+    from train.trainer.plan import processes
+
+    report: dict[str, Any] = {**circumstances(), "rows": [], "processes": processes()}
+    with shared_folder() as folder:
+        bench = open_bench(args, folder)
+        measure(bench, args, report)
+    if is_first():
+        print(f"relative distance of bf16 gradients from fp32: {report.get(DISTANCE)}")
+        print(report["processes"], "x", report["device"], report["versions"])
+        print(table(report["rows"]))
+    return 0
+
+
+def circumstances() -> dict[str, Any]:
+    """The GPU and the versions that the figures are of."""
     import torch
     import transformers
     import trl
 
-    from train.recipe import Recipe
-    from train.trainer.plan import processes
+    versions = {module.__name__: module.__version__ for module in (torch, transformers, trl)}
+    return {"device": torch.cuda.get_device_name(), "versions": versions}
 
-    with shared_folder() as folder:
-        base, tokenizer = random_base(options.shape, folder)
-        bench = Bench(
-            base,
-            tokenizer,
-            token_rows(Recipe(model_name_or_path=base, **COMMON), tokenizer),
-            options.profile,
-        )
-        done: list[dict[str, Any]] = []
-        versions = {
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "trl": trl.__version__,
-        }
-        report: dict[str, Any] = {
-            "device": torch.cuda.get_device_name(),
-            "versions": versions,
-            "rows": done,
-        }
-        report["processes"] = processes()
-        first = os.environ.get("RANK", "0") == "0"
-        if not options.only or "equality" in options.only.split(","):
-            report["relative_distance_of_gradients_from_fp32"] = equality(bench)
-        for name, row in plans(bench).items():
-            if options.only and name not in options.only.split(","):
-                continue
-            try:
-                done.append(row())
-            except Exception as error:  # one row's failure costs no other row
-                done.append(
-                    {
-                        "row": name,
-                        "failed": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
-                    }
-                )
-            if first:
-                print(json.dumps(done[-1]), flush=True)
-            if first and options.json:
-                options.json.write_text(json.dumps(report, indent=1))
-    if not first:
-        return 0
-    print(
-        "relative distance of bf16 gradients from fp32: "
-        f"{report.get('relative_distance_of_gradients_from_fp32')}"
-    )
-    print(report["processes"], "x", report["device"], versions)
-    print(table(done))
-    return 0
+
+def open_bench(args: argparse.Namespace, folder: str) -> Bench:
+    """A base of random weights, and the pairs that all rows train on."""
+    from train.recipe import Recipe
+
+    base, tokenizer = random_base(args.shape, folder)
+    rows = token_rows(Recipe(model_name_or_path=base, **COMMON), tokenizer)
+    return Bench(base, tokenizer, rows, args.profile)
+
+
+def is_first() -> bool:
+    """Whether this process is the only one, or the first of several."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def measure(bench: Bench, args: argparse.Namespace, report: dict[str, Any]) -> None:
+    """Run the rows that are asked for; each is shown, and kept in the file, when it is done."""
+    wanted = args.only.split(",") if args.only else None
+    if wanted is None or "equality" in wanted:
+        report[DISTANCE] = equality(bench)
+    for name, row in plans(bench).items():
+        if wanted is not None and name not in wanted:
+            continue
+        report["rows"].append(outcome(name, row))
+        if is_first():
+            print(json.dumps(report["rows"][-1]), flush=True)
+            if args.json:
+                args.json.write_text(json.dumps(report, indent=1))
+
+
+def outcome(name: str, row: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a row measured; one row's failure costs no other row."""
+    try:
+        return row()
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        return {"row": name, "failed": f"{type(error).__name__}: {reason}"}
 
 
 if __name__ == "__main__":

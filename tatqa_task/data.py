@@ -58,7 +58,11 @@ def load(split: str, source: str | None = None) -> list[Context]:
             f"TATQA_DATA={source} is no folder; name one with the official files, or 'synthetic'"
         )
     path = folder / FILES[split].name
-    if not path.is_file():
+    try:
+        is_there = path.is_file()
+    except OSError as error:  # of a folder that may not be looked into
+        raise DataError(f"{path}: {error.strerror}") from None
+    if not is_there:
         raise DataError(
             f"{path} is missing; put the official file there, or unset TATQA_DATA to download it"
         )

@@ -66,8 +66,10 @@ def has_text(answer: Any) -> bool:
 
 
 def main(options: Sequence[str]) -> int:
-    """Run lm-eval with these options. Its errors and exit codes are its own, but for a server's
-    faults, which are one line on stderr and exit code 1.
+    """Run lm-eval with these options.
+
+    Its errors and exit codes are its own, but for a server's faults, which are one line on stderr
+    and exit code 1.
     """
     model_registry.register("hf-short-first", target=SHORT_FIRST)
     lm_eval.tasks.TaskManager = OurTasks

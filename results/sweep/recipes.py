@@ -1,6 +1,4 @@
-"""What a sweep must know of a recipe: its base, form and rank.
-`python -m train` checks the rest.
-"""
+"""What a sweep must know of a recipe: base, form, rank. `python -m train` checks the rest."""
 
 import difflib
 import glob
@@ -89,6 +87,7 @@ class Recipe:
 
 def read(path: Path, changes: tuple[str, ...] = ()) -> Recipe:
     """A recipe with `field=value` changes, its base found by name if it ships.
+
     Raises InputError.
     """
     path = shipped.recipe_file(path)

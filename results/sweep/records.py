@@ -107,9 +107,7 @@ def read_training(path: Path) -> Training:
 
 
 def shortened(facts: dict[str, Any]) -> dict[str, Any]:
-    """Facts of a training with so many of its steps that a record stays small, without a path of
-    this machine.
-    """
+    """Facts of a training, with few of its steps and no path of this machine."""
     courses = {name: facts[name] for name in COURSES if isinstance(facts.get(name), list)}
     kept = facts | {name: some(course) for name, course in courses.items()}
     if isinstance(facts.get("command"), list):

@@ -1,5 +1,4 @@
-"""Stages: commands that turn files into files, run once for given inputs, safe to kill at any
-moment.
+"""Stages: commands that turn files into files, run once for given inputs, safe to kill.
 
 A stage leaves `<name>.stage.json` in its folder: a hash of its command and of all it reads, what it
 wrote, and whether it is done. The same and done: skipped. The same, not done: run again over what
@@ -51,8 +50,9 @@ class LockedError(FailedError):
 
 @dataclass(frozen=True)
 class Stage:
-    """`python -m ARGUMENTS`: reads `inputs` (files, folders, or names such as hub ids),
-    writes `output`.
+    """`python -m ARGUMENTS`, which reads `inputs` and writes `output`.
+
+    Inputs are files, folders, or names such as hub ids.
     """
 
     folder: Path

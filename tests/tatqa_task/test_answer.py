@@ -1,6 +1,4 @@
-"""The reply: rendered from gold answers, read from whatever a model writes, by the specification in
-README.md.
-"""
+"""The reply: rendered from gold answers, read from whatever a model writes, as README.md has it."""
 
 import json
 import re
@@ -529,9 +527,7 @@ def steps(run: Callable[[], object]) -> int:
 
 @pytest.mark.parametrize("unit", HOSTILE)
 def test_steps_are_linear(unit: str) -> None:
-    """Four times the text takes at most five times the calls, and a bounded number for each
-    character.
-    """
+    """Four times the text: at most five times the calls, and a bounded number a character."""
     short, long = (unit * (n // len(unit)) for n in (1_000, 4_000))
     few, many = (steps(lambda text=text: parse(text, "calc")) for text in (short, long))  # type: ignore[misc]
     assert many <= 5 * few + 500

@@ -1,6 +1,4 @@
-"""`python -m tatqa_task`: score, export, include-path, download, generate, and what they say of bad
-input.
-"""
+"""`python -m tatqa_task`: what its commands do, and what they say of bad input."""
 
 import json
 import subprocess

@@ -148,9 +148,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder served in place of the official repository, with a dev file whose blob id is the
-    expected one.
-    """
+    """A folder in place of the official repository, with a dev file of the expected blob id."""
     folder, name = tmp_path / "served", data.FILES["validation"][0]
     folder.mkdir()
     path = write(folder, synthetic.generate("validation", 5))
@@ -223,3 +221,19 @@ def test_official_files_have_their_ids_and_sizes(
     assert download.git_blob_id((shared_data / "tatqa" / name).read_bytes()) == blob_id
     loaded = data.load(split, str(shared_data / "tatqa"))
     assert (len(loaded), sum(len(context.questions) for context in loaded)) == (contexts, questions)
+
+
+def test_a_folder_that_may_not_be_looked_into_is_a_data_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may look into every folder, so the refusal is made up."""
+    real = Path.is_file
+
+    def is_file(path: Path) -> bool:
+        if path.name.startswith("tatqa_dataset"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    with pytest.raises(data.DataError, match=r"tatqa_dataset_train.json: Permission denied"):
+        data.load("train", str(tmp_path))

@@ -232,8 +232,9 @@ def shared_or_synthetic() -> list[data.Question]:
 
 
 def test_the_installed_tasks_are_these() -> None:
-    """Editable installs hold a copy: after a change of a task file, run pip install --no-deps -e .
-    again.
+    """Editable installs hold a copy of the task files.
+
+    After a change of one, run pip install --no-deps -e . again.
     """
     import lm_eval
 

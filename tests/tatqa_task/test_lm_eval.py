@@ -1,6 +1,4 @@
-"""Every task through the real `lm_eval` command, from another folder, with the small model of the
-project.
-"""
+"""Every task through the real `lm_eval` command, from another folder, on the shipped base."""
 
 import json
 import os

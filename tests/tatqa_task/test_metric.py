@@ -1,5 +1,4 @@
-"""The official metric: the 5,000 shared goldens, cases derived by hand from its rules, and
-properties.
+"""The official metric: the 5,000 shared goldens, cases by hand from its rules, properties.
 
 The rules, as they are numbered here: 1 gold, 2 falsy, 3 joining, 4 items, 5 is_number,
 6 scale factor, 7 to_number, 8 second reading, 9 normalising, 10 EM and F1, 11 means.
@@ -228,9 +227,7 @@ def test_lenient_rule(gold: Any, kind: str, reply: str, expected: float) -> None
 
 @pytest.mark.real
 def test_shared_goldens(shared_data: Path) -> None:
-    """Golden cases and the numbers the official script gave for them
-    (goldens/tatqa_metric.*.json).
-    """
+    """Golden cases and what the official script gave for them (goldens/tatqa_metric.*.json)."""
     folder = shared_data.parent / "goldens"
     predictions = json.loads((folder / "tatqa_metric.pred.json").read_text())
     expected = json.loads((folder / "tatqa_metric.expected.json").read_text())

@@ -1,6 +1,4 @@
-"""The folder for lm-evaluation-harness: complete, independent of this package, and the same
-numbers.
-"""
+"""The folder for lm-evaluation-harness: complete, of no need of this package, same numbers."""
 
 import json
 import os
