@@ -131,7 +131,7 @@ def test_the_first_table_of_results_comes_within_sixty_lines() -> None:
 def test_the_readmes_first_real_command_runs_on_the_shipped_base(tmp_path: Path) -> None:
     line = next(line for line in commands("README.md") if line.startswith("tatqa-bench run"))
     module, words = room_and_words(line)
-    small = ["model_name_or_path=tiny-tatqa", "max_pairs=8", "num_train_epochs=1"]
+    small = ["model_name_or_path=tiny-tatqa", "max_pairs=8", "effective_batch_size=4"]
     words += ["--limit", "1", "--batch-size", "4"]
     for change in small:
         words += ["--set", change]
