@@ -1,10 +1,10 @@
 """A few changed replies, kept in a run's record: a page shows some without the raw samples."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from results import InputError, outputs
+from results.files import text_hash
 from results.outputs import Reply
 from results.record import Example
 
@@ -29,7 +29,7 @@ def changed(bench: str, before: Sequence[Reply], after: Sequence[Reply]) -> list
     """Some questions whose score, or else whose form, changed: which ones, a hash decides."""
     later = {reply.item: reply for reply in after}
     pairs = [(reply, later[reply.item]) for reply in before if reply.item in later]
-    pairs.sort(key=lambda pair: hashlib.sha256(pair[0].item.encode()).digest())
+    pairs.sort(key=lambda pair: text_hash(pair[0].item))
     found: dict[str, list[Example]] = {"gained": [], "lost": [], "format": []}
     for one, other in pairs:
         kind = kind_of(one, other)

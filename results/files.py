@@ -38,7 +38,7 @@ def write_whole(path: Path, text: str) -> None:
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(encoded(text))
         temporary.replace(path)
     except OSError as error:
         with suppress(OSError):
@@ -46,9 +46,14 @@ def write_whole(path: Path, text: str) -> None:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None
 
 
+def encoded(text: str) -> bytes:
+    """A text as it is written to a file: UTF-8, with `?` for half of a surrogate pair."""
+    return text.encode(errors="replace")
+
+
 def text_hash(text: str) -> str:
     """SHA-256 of a text as it is written to a file."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(encoded(text)).hexdigest()
 
 
 def sealed(text: str) -> str:
@@ -164,7 +169,7 @@ class Manifest:
         return both
 
     def holds(self, name: str, text: str) -> bool:
-        return self._is_plain_file(name) and (self.folder / name).read_bytes() == text.encode()
+        return self._is_plain_file(name) and (self.folder / name).read_bytes() == encoded(text)
 
     def _is_plain_file(self, name: str) -> bool:
         path = self.folder / name

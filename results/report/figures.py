@@ -64,7 +64,7 @@ def by_group(rows: Sequence[Row], title: str) -> str:
     axes.scatter(
         before, places, facecolors="none", edgecolors=BEFORE, s=70, label="before", zorder=3
     )
-    axes.set_yticks(places, [f"{row.group} (n = {row.difference.n})" for row in rows])
+    axes.set_yticks(places, [f"{visible(row.group)} (n = {row.difference.n})" for row in rows])
     axes.set(ylim=(len(rows) - 0.5, -0.5))
     figure.suptitle(short(title), fontsize="medium", y=1 - 0.1 / height, va="top")
     figure.legend(*axes.get_legend_handles_labels(), loc="lower center", ncols=2)
@@ -99,6 +99,7 @@ def against_beta(
 @matplotlib.rc_context(STYLE)
 def training(history: Sequence[dict[str, Any]], title: str) -> str:
     """Loss, reward accuracy and reward margin against the optimizer step, as far as logged."""
+    history = [entry for entry in history if "step" in entry]
     keys = [
         key
         for key in ("loss", "rewards/accuracies", "rewards/margins")
@@ -131,7 +132,7 @@ def radar(rows: Sequence[Row], title: str) -> str:
     for name, color in (("before", BEFORE), ("after", AFTER)):
         values = [getattr(row.difference, name) for row in rows]
         axes.plot([*angles, angles[0]], [*values, values[0]], color=color, label=name)
-    axes.set_xticks(angles, [row.group for row in rows])
+    axes.set_xticks(angles, [visible(row.group) for row in rows])
     axes.set_ylim(0, 10)
     axes.grid(color=INK, alpha=0.3)
     figure.suptitle(short(title), fontsize="medium")

@@ -18,8 +18,11 @@ EXAMPLE_HEADER = ["", "question", "right answer", "before", "after"]
 # ("examples", rows under EXAMPLE_HEADER),
 # ("figure", (file, alt, svg))
 Block = tuple[str, Any]
-# characters that change the direction of the text after them (Unicode Standard Annex 9)
-BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# characters that change the direction of the text after them (Unicode Standard Annex 9), and such
+# as no XML may hold: control characters and halves of surrogate pairs
+ESCAPED = re.compile(
+    "[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
+)
 
 
 def from_template(name: str, parts: Mapping[str, Iterable[Block]], **facts: Any) -> Iterator[Block]:
@@ -38,8 +41,8 @@ def from_template(name: str, parts: Mapping[str, Iterable[Block]], **facts: Any)
 
 
 def visible(text: str) -> str:
-    """The text with characters that would reorder what follows shown as escapes."""
-    return BIDI.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    """The text with characters that would reorder what follows, or are none, shown as escapes."""
+    return ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def markdown(blocks: Iterable[Block]) -> str:

@@ -344,7 +344,7 @@ def between_table(field: str, pairs: Sequence[Between]) -> list[list[str]]:
                 names[1],
                 p_value(row.difference.p),
                 row.show(row.difference.detectable),
-                f"{pair.run.last('loss'):.3f}",
+                loss_words(pair.run),
             ]
         )
     return lines
@@ -399,10 +399,16 @@ def bench_tables(rows: Sequence[Row]) -> Iterator[Block]:
         yield "table", [HEADER, *([row.measure.label, *row.cells[1:]] for row in others)]
 
 
+def loss_words(run: Run) -> str:
+    """The loss at the end of training, where it was logged."""
+    loss = run.last("loss")
+    return f"{loss:.3f}" if math.isfinite(loss) else "n/a"
+
+
 def training_end(run: Run) -> str:
     """How training ended, by its last tenth: a single step may hold two pairs."""
     accuracy = run.last("rewards/accuracies")
-    words = f"Loss over the last tenth of the steps {run.last('loss'):.3f}"
+    words = f"Loss over the last tenth of the steps {loss_words(run)}"
     return words + ("." if math.isnan(accuracy) else f", reward accuracy {accuracy:.2f}.")
 
 
@@ -434,7 +440,9 @@ def drawings(run: Run) -> list[Block]:
         by_type = run.groups(bench, "answer_type")
         if by_type:
             drawing = figures.by_group(by_type, f"{run.name}, {by_type[0].title}")
-            file = f"{name}-types.svg" if bench == "tatqa" else f"{name}-{bench}-types.svg"
+            file = (
+                f"{name}-types.svg" if bench == "tatqa" else f"{name}-{file_name(bench)}-types.svg"
+            )
             title = "exact match by answer type, before and after"
             found.append(("figure", (file, title, drawing)))
     drawing = figures.training(run.training.history, run.name)

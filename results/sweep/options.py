@@ -10,7 +10,7 @@ from typing import Any
 
 from results import InputError
 from results.files import in_checkout
-from results.sweep import commands, recipes, records, server
+from results.sweep import commands, recipes, server
 from results.sweep.commands import SERVED, Settings
 from results.sweep.execute import VLLM, Serving
 from results.sweep.plan import Plan, Rounds, sweep
@@ -158,6 +158,8 @@ def planned(args: argparse.Namespace) -> tuple[list[Plan], Settings, Serving]:
     if rounds.number:
         check_rounds(found, args.server)
     plans = sweep(found, settings, args.runs, args.memory, rounds)
+    from results.sweep import records  # not for --help, which is quick without
+
     for plan in plans:
         records.check_folder(plan.folder)
     return plans, settings, serving_of(args, found)

@@ -177,3 +177,12 @@ def test_results_is_ours_in_the_checkout_alone(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results").mkdir()
     assert not files.in_checkout()
+
+
+def test_half_of_a_surrogate_pair_is_written_as_a_question_mark(tmp_path: Path) -> None:
+    files.write_whole(tmp_path / "a", "x\ud800y")
+    assert (tmp_path / "a").read_bytes() == b"x?y"
+    manifest = files.Manifest(tmp_path)
+    manifest.write({"b": "x\ud800y"})
+    assert files.Manifest(tmp_path).owns("b")
+    assert manifest.holds("b", "x\ud800y")

@@ -1,8 +1,12 @@
 """Writing a report: where it goes, whose files stay, and that what is broken costs only itself."""
 
 import json
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -123,3 +127,44 @@ def test_a_broken_record_is_named_on_the_page_and_the_rest_is_made(
     text = (results_folder / "README.md").read_text()
     assert "| middle |" in text
     assert "not a valid record" in text
+
+
+def edited(runs: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change what the records of a base and its run say."""
+    for file in runs.glob("*/record.json"):
+        content = json.loads(file.read_text())
+        change(content)
+        file.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("odd", ["\ud800", "../../x", "\x00\x1b[31m", "a/b", "$\\frac{1}{$", ""])
+def test_a_bench_and_a_group_may_be_called_anything(
+    results_folder: Path, tmp_path: Path, odd: str
+) -> None:
+    def rename(content: dict[str, Any]) -> None:
+        scores = content["scores"]["tatqa"]
+        scores["bench"] = f"tatqa_{odd}"
+        scores["groups"]["answer_type"][:2] = [odd, odd]
+        content["provenance"]["device"] = odd
+
+    edited(results_folder / "runs", rename)
+    out = tmp_path / "report"
+    assert main(["report", "--runs", str(results_folder / "runs"), "--out", str(out)]) == 0
+    assert main(["report", "--runs", str(results_folder / "runs"), "--out", str(out)]) == 0
+    assert not (tmp_path / "x").exists()
+    for drawing in (out / "figures").iterdir():
+        ElementTree.parse(drawing)
+
+
+@pytest.mark.parametrize("history", [[], [{}], [{"loss": 1.5}], [{"rewards/accuracies": 0.5}]])
+def test_a_training_that_logged_less_has_its_page(
+    results_folder: Path, history: list[dict[str, float]]
+) -> None:
+    def shorten(content: dict[str, Any]) -> None:
+        if content["training"]:
+            content["training"]["history"] = history
+
+    edited(results_folder / "runs", shorten)
+    files, problems = publish.render(results_folder / "runs", own=False)
+    assert problems == []
+    assert not re.search(r"\bnan\b", files["README.md"])
