@@ -197,20 +197,25 @@ def load_all(runs: Path) -> tuple[dict[str, Record], list[str]]:
 
 
 def unusable(found: Record, records: dict[str, Record]) -> str:
-    """Why a record cannot stand among the others; "" if it can."""
-    for other in records.values():
-        if other.name < found.name and (other.scores, other.training) == (
-            found.scores,
-            found.training,
-        ):
-            return f"a copy of {other.name}, left out"
+    """Why a record cannot stand among the others; "" if it can.
+
+    A base always can: scored with two settings it may well score the same, and has runs of each.
+    """
     if found.base is None:
         return ""
+    for other in records.values():
+        if other.name < found.name and same_run(other, found):
+            return f"a copy of {other.name}, left out"
     if found.base not in records:
         return f"its base record {found.base} is missing; run its recipe again"
     if records[found.base].base is not None:
         return f"what it names as its base, {found.base}, is a run; run its recipe again"
     return "" if found.training else "a run without training; run its recipe again"
+
+
+def same_run(one: Record, other: Record) -> bool:
+    """Whether two records hold the same training and scores."""
+    return (one.scores, one.training) == (other.scores, other.training)
 
 
 def save(record: Record, path: Path) -> None:

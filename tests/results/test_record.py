@@ -130,6 +130,18 @@ def test_the_folder_names_the_run_and_a_copy_counts_once(results_folder: Path) -
     assert problems == [f"{runs / 'low-copy'}: a copy of low, left out"]
 
 
+def test_a_base_that_scores_the_same_with_other_settings_keeps_its_runs(
+    results_folder: Path,
+) -> None:
+    runs = results_folder / "runs"
+    shutil.copytree(runs / "base-tiny", runs / "base-tiny-again")
+    file = runs / "low" / "record.json"
+    file.write_text(file.read_text().replace('"base": "base-tiny"', '"base": "base-tiny-again"'))
+    records, problems = record.load_all(runs)
+    assert problems == []
+    assert set(records) == {"base-tiny", "base-tiny-again", "low", "middle", "high"}
+
+
 def test_1668_questions_stay_compact(results_folder: Path, tmp_path: Path) -> None:
     found = record.load(results_folder / "runs/low/record.json")
     n, tatqa = 1668, found.scores["tatqa"]
