@@ -194,9 +194,11 @@ class Sweep:
             self.tell_once(task.plan.folder, str(error))
             return False
         except FailedError as error:
-            self.failed[task.plan.folder] = error
+            name = task.plan.folder.name
+            named = error if name in str(error) else type(error)(f"{name}: {error}")
+            self.failed[task.plan.folder] = named
             if len(self.left) > 1 and not self.stopped:
-                processes.say(f"{task.plan.folder.name}: failed, the others go on ({error})")
+                processes.say(f"{name}: failed, the others go on ({error})")
         return True
 
     def waits_for(self, task: Task) -> Path | None:

@@ -74,7 +74,10 @@ class Server:
             kind = RefusedError if error.code in REFUSED else FailedError
             raise kind(f"server {self.url}{path}: {error.code} {said}") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise FailedError(f"server {self.url} does not answer ({error})") from None
+            raise FailedError(
+                f"server {self.url} does not answer ({error}); once it does, the same command goes"
+                " on"
+            ) from None
         try:
             return json.loads(text)
         except ValueError:

@@ -334,6 +334,7 @@ def test_a_server_that_leaves_adapters_out_is_an_error_and_no_result(
     command = sweep_command(recipes[:1], "r", "--server", "vllm", judged=False)
     done = finish(command, stand_ins)
     assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: beta_0.02: ")
     assert "all 40 replies equal the base's" in done.stderr.splitlines()[-1]
     assert not Path("r/runs/beta_0.02/record.json").exists()
 
@@ -347,7 +348,9 @@ def test_a_server_that_dies_is_one_line_and_the_next_call_goes_on(
     died = finish(command, stand_ins)
     assert died.returncode == 1
     assert "Traceback" not in died.stderr
-    assert died.stderr.splitlines()[-1].startswith("error: ")
+    errors = [line for line in died.stderr.splitlines() if line.startswith("error: ")]
+    assert all(re.search("beta_0|base-tiny", line) for line in errors)  # whose failure it is
+    assert errors
     vllm.write_text(whole)
     done = finish(command, stand_ins)
     assert done.returncode == 0, done.stderr
