@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -208,8 +208,12 @@ class Sweep:
         uses_base = task.half == "score" or bool(plan.samples)
         if uses_base and plan.base in waiting:  # it may still have to be quantized
             return plan.base
-        if task.half == "score":
-            return plan.folder if plan.folder in waiting else self.unscored_base(plan)
+        if task.half == "prepare":
+            return self.unmade(plan, waiting)
+        return plan.folder if plan.folder in waiting else self.unscored_base(plan)
+
+    def unmade(self, plan: Plan, waiting: Collection[Path]) -> Path | None:
+        """The folder of a run that makes what this one trains on, and has not, or has failed."""
         for name in plan.reads:
             maker = self.makers.get(name)
             if maker and maker != plan.folder and (maker in waiting or maker in self.failed):
