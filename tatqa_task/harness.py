@@ -40,7 +40,10 @@ def dataset(split: str, answer_type: str, form: Form = "direct", **settings: Any
         docs = _chosen(split, settings)
         docs = [doc | {"form": form} for doc in docs if doc["answer_type"] == answer_type]
         if not docs:
-            _stop(f"the {split} data has no question of type {answer_type}; leave this subtask out")
+            drawn = settings.get("contexts")
+            where = f"{split} data has" if drawn is None else f"{drawn} {split} contexts drawn have"
+            more = "" if drawn is None else "draw more contexts or "
+            _stop(f"the {where} no question of type {answer_type}; {more}leave this subtask out")
         if settings.get("context_budget") is not None:
             docs = _within(docs, settings["context_budget"], settings)
         if not settings.get("allow_cut"):

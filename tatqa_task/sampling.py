@@ -17,8 +17,9 @@ DRAWS = 200  # samples that are drawn, of which the most typical is taken
 def typical(contexts: Sequence[Context], n: int, seed: int) -> list[Context]:
     """`n` contexts in their old order: of 200 random draws the one nearest to the shares of all.
 
-    The distance is Pearson's chi-squared of the counts of answer types. Raises DataError for an
-    impossible n.
+    A draw that has every answer type comes before one that lacks some, whatever its distance: a
+    subtask without a question cannot be scored. The distance is Pearson's chi-squared of the counts
+    of answer types. Raises DataError for an impossible n.
     """
     if type(n) is not int or not 0 < n <= len(contexts):
         raise DataError(f"contexts must be a number from 1 to {len(contexts)}, found {n!r}")
@@ -28,13 +29,24 @@ def typical(contexts: Sequence[Context], n: int, seed: int) -> list[Context]:
     total = type_counts(contexts)
     rng = Random(seed)
     draws = [rng.sample(range(len(contexts)), n) for _ in range(DRAWS)]
-    best = min(draws, key=lambda draw: chi_squared([counts[i] for i in draw], total))
+
+    def rank(draw: list[int]) -> tuple[int, float]:
+        drawn = [counts[i] for i in draw]
+        return missing_types(drawn, total), chi_squared(drawn, total)
+
+    best = min(draws, key=rank)
     return [contexts[i] for i in sorted(best)]
 
 
 def type_counts(contexts: Sequence[Context]) -> Counter[str]:
     """Questions by answer type."""
     return Counter(question.answer_type for c in contexts for question in c.questions)
+
+
+def missing_types(drawn: Sequence[Counter[str]], total: Counter[str]) -> int:
+    """How many of the answer types of all are in none of the drawn contexts."""
+    found = sum(drawn, Counter[str]())
+    return len(total.keys() - found.keys())
 
 
 def chi_squared(drawn: Sequence[Counter[str]], total: Counter[str]) -> float:

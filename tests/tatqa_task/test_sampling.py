@@ -25,6 +25,13 @@ def test_answer_types_have_the_shares_of_the_split() -> None:
         assert drawn[kind] / drawn.total() == pytest.approx(total[kind] / total.total(), abs=0.02)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_even_one_context_has_every_answer_type(seed: int) -> None:
+    """The one context nearest to the shares of all has no rare type."""
+    contexts = data.load("validation", "synthetic")
+    assert set(type_counts(typical(contexts, 1, seed))) == set(data.ANSWER_TYPES)
+
+
 def test_chi_squared() -> None:
     """5 and 5 where 7.5 and 2.5 are expected: 2.5^2 / 7.5 + 2.5^2 / 2.5."""
     total = Counter({"span": 75, "count": 25})
