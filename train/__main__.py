@@ -29,7 +29,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if words == [LATER]:
         words = told_later()
-    stages = Stages()
     args, rest = parser().parse_known_args(words)
     try:
         recipe = load(recipe_file(args.recipe), overrides(rest))
@@ -37,20 +36,31 @@ def main(argv: Sequence[str] | None = None) -> int:
             check_file(recipe.pairs)
         if args.check:
             return 0
-        out = args.output_dir or own_folder(args.recipe)
-        if out is None and not args.dry_run:
-            raise RecipeError("no folder to write to: give --output_dir FOLDER")
-        quiet_libraries()
-        base = recipe.model_name_or_path
-        print(f"loading libraries, then {base} and the pairs ...", file=sys.stderr, flush=True)
-        with stages("imports"), no_collection():
-            from train import run
-            from train.trainer.pair_trainer import TrainError
+        out = folder_of(args)
     except RecipeError as error:
         return fail(error, 2)
+    return train(recipe, out, [f"python -m {__package__}", *words], args.dry_run)
+
+
+def folder_of(args: argparse.Namespace) -> Path:
+    """Where the run goes. Raises RecipeError where that is not said, and something is written."""
+    out: Path | None = args.output_dir or own_folder(args.recipe)
+    if out is None and not args.dry_run:
+        raise RecipeError("no folder to write to: give --output_dir FOLDER")
+    return out or Path(args.recipe.stem)
+
+
+def train(recipe: Recipe, out: Path, command: list[str], dry_run: bool) -> int:
+    """Load the libraries and run; the exit code."""
+    quiet_libraries()
+    base = recipe.model_name_or_path
+    print(f"loading libraries, then {base} and the pairs ...", file=sys.stderr, flush=True)
+    stages = Stages()
+    with stages("imports"), no_collection():
+        from train import run
+        from train.trainer.pair_trainer import TrainError
     try:
-        command = [f"python -m {__package__}", *words]
-        print(run.run(recipe, out or Path(args.recipe.stem), command, args.dry_run, stages))
+        print(run.run(recipe, out, command, dry_run, stages))
     except (RecipeError, DataError) as error:
         return fail(error, 2)
     except TrainError as error:

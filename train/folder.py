@@ -30,21 +30,30 @@ def holds(out: Path, identity: dict[str, Any]) -> bool:
     """
     if out.exists() and not out.is_dir():
         raise RecipeError(f"{out} is a file; choose another --output_dir")
-    marker = next((path for path in (out / "train.json", out / MARKER) if path.exists()), None)
-    if marker is None:
-        if (out / "adapter_config.json").exists() or checkpoints(out):
+    for marker in (out / "train.json", out / MARKER):
+        if marker.exists():
+            refuse_another_run(marker, what_decides(identity))
+            return marker.name == "train.json"
+    refuse_files_of_others(out)
+    return False
+
+
+def refuse_files_of_others(out: Path) -> None:
+    """Raise RecipeError for files that a run would overwrite."""
+    if (out / "adapter_config.json").exists() or checkpoints(out):
+        raise RecipeError(
+            f"{out} holds an adapter that this program did not train; choose another --output_dir"
+        )
+    for pattern in WRITTEN:
+        for path in sorted(out.glob(pattern)):
             raise RecipeError(
-                f"{out} holds an adapter that this program did not train; "
-                "choose another --output_dir"
+                f"{out} holds {path.name}, which a run would overwrite; choose another --output_dir"
             )
-        for pattern in WRITTEN:
-            for path in sorted(out.glob(pattern)):
-                raise RecipeError(
-                    f"{out} holds {path.name}, which a run would overwrite; "
-                    "choose another --output_dir"
-                )
-        return False
-    here = what_decides(identity)
+
+
+def refuse_another_run(marker: Path, here: dict[str, Any]) -> None:
+    """Raise RecipeError unless what decides the run that a marker tells of is what decides ours."""
+    out = marker.parent
     try:
         there = what_decides(json.loads(marker.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, LookupError):
@@ -57,7 +66,6 @@ def holds(out: Path, identity: dict[str, Any]) -> bool:
             raise RecipeError(
                 f"{out} holds a run with other {name}; choose another --output_dir or delete it"
             )
-    return marker.name == "train.json"
 
 
 def forget_without_checkpoint(out: Path) -> None:

@@ -239,10 +239,7 @@ class Recipe(BaseModel):
         if len(set(names)) < len(names):
             raise ValueError("a layer is named twice")
         for name in names:
-            if not re.fullmatch(r"[\w.]+", name):
-                raise ValueError(f"{name} is no name of a layer")
-            if name.rpartition(".")[2] in EMBEDDINGS:
-                raise ValueError(f"{name} is an embedding; lm-eval cannot load an adapter of it")
+            _refuse_no_layer(name)
         return names
 
     @property
@@ -255,11 +252,15 @@ class Recipe(BaseModel):
         for loss in self.loss_type:
             if self.loss_type.count(loss) > 1:
                 raise ValueError(f"loss_type names {loss} twice; weigh it by loss_weights")
-        if self.loss_weights is not None:
-            if len(self.loss_weights) != len(self.loss_type):
-                raise ValueError("loss_weights needs one entry per loss_type")
-            if not all(self.loss_weights):
-                raise ValueError("loss_weights: a loss of weight 0 does nothing; leave it out")
+        weights = [1.0] * len(self.loss_type) if self.loss_weights is None else self.loss_weights
+        if len(weights) != len(self.loss_type):
+            raise ValueError("loss_weights needs one entry per loss_type")
+        if not all(weights):
+            raise ValueError("loss_weights: a loss of weight 0 does nothing; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _consistent_smoothing(self) -> "Recipe":
         smoothed = [loss for loss in self.loss_type if loss in SMOOTHED]
         if smoothed and not self.label_smoothing:
             raise ValueError(f"loss_type {smoothed[0]} needs a label_smoothing above 0")
@@ -279,7 +280,7 @@ class Recipe(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _consistent_pairs(self) -> "Recipe":
+    def _consistent_strategy(self) -> "Recipe":
         if (self.strategy == "mined") != bool(self.samples):
             raise ValueError("samples and strategy: mined go together")
         if self.max_pairs_per_question and self.strategy != "mined":
@@ -290,6 +291,10 @@ class Recipe(BaseModel):
             raise ValueError("corruptions are all 0")
         if self.form == "calc" and self.strategy == "log":
             raise ValueError("strategy: log has no form: calc; take corrupt or mined")
+        return self
+
+    @model_validator(mode="after")
+    def _consistent_pairs(self) -> "Recipe":
         if self.pairs:
             self._refuse_what_pairs_replace()
         if self.max_length and (self.max_prompt_length or 0) >= self.max_length:
@@ -300,6 +305,14 @@ class Recipe(BaseModel):
         for name in OF_TATQA:
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"pairs and {name} exclude each other: {name} is of TAT-QA's")
+
+
+def _refuse_no_layer(name: str) -> None:
+    """Raise ValueError for what names no layer that may get an adapter."""
+    if not re.fullmatch(r"[\w.]+", name):
+        raise ValueError(f"{name} is no name of a layer")
+    if name.rpartition(".")[2] in EMBEDDINGS:
+        raise ValueError(f"{name} is an embedding; lm-eval cannot load an adapter of it")
 
 
 def _holds_bool(value: Any) -> bool:

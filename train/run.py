@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import TrainerCallback
 
 from tatqa_task.data import write_whole
 from train import record
@@ -218,15 +219,13 @@ def refused(error: Exception, recipe: Recipe) -> str:
 
 
 def train(trainer: PairTrainer, task: Task) -> dict[str, Any]:
-    """Train from the last checkpoint on and save; returns the measured part of train.json."""
-    main = trainer.accelerator.is_main_process
-    stop, stages = StopOnSignal(trainer), task.stages
-    progress = Progress(trainer, main)
-    order, save, accounts = EpochOrder(trainer), SaveByTime(trainer), Accounts(trainer)
-    for callback in (order, stop, save, accounts, progress, Seal(trainer)):
-        trainer.add_callback(callback)
-    if task.eval_rows:
-        trainer.add_callback(HeldOut(trainer, task.eval_rows))
+    """Train from the last checkpoint on and save; returns the measured part of train.json.
+
+    Raises TrainError where a signal ended it, or nothing was learned.
+    """
+    stages = task.stages
+    stop, progress = StopOnSignal(trainer), Progress(trainer, trainer.accelerator.is_main_process)
+    add_callbacks(trainer, task, stop, progress)
     checkpoint = last_checkpoint(task.out)
     reference, logps = reference_facts(trainer, task)
     trainer.first_step_is_checked = task.recipe.needs_reference and checkpoint is None
@@ -238,25 +237,38 @@ def train(trainer: PairTrainer, task: Task) -> dict[str, Any]:
         progress.close()
         stop.give_back()
     stages.move("train", "compile", trainer.seconds_of_recording - compiled)
-    refuse_untrained(trainer, task.out)
     if stop.stopped_by:
         where = f"step {trainer.state.global_step} of {trainer.state.max_steps}"
         raise TrainError(
             f"stopped by {stop.stopped_by} at {where}, checkpoint saved; the same command goes on"
         )
+    refuse_untrained(trainer, task.out)
     with stages("save"):
         trainer.save_model(str(task.out))
+    return {**measured(trainer, logps), "reference": reference, "stages_seconds": stages.rounded()}
+
+
+def add_callbacks(trainer: PairTrainer, task: Task, *more: TrainerCallback) -> None:
+    """All that happens beside the steps, in this order."""
+    before = [EpochOrder(trainer), SaveByTime(trainer), Accounts(trainer)]
+    after = [Seal(trainer)]
+    if task.eval_rows:
+        after.append(HeldOut(trainer, task.eval_rows))
+    for callback in (*before, *more, *after):
+        trainer.add_callback(callback)
+
+
+def measured(trainer: PairTrainer, logps_at_start: list[dict[str, float]]) -> dict[str, Any]:
+    """What the trainer's history says of a run that has ended."""
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
-    seconds = history[-1]["seconds"]
+    last = history[-1]
     pairs = len(trainer.train_dataset) * trainer.recipe.num_train_epochs
     return {
         "history": history,
-        "logps": logps + [course_of_logps(entry) for entry in history],
-        "seconds": seconds,
-        "pairs_per_second": pairs / seconds,
-        "reference": reference,
-        "stages_seconds": {name: round(value, 3) for name, value in stages.seconds.items()},
-        "tokens": {name: history[-1][name] for name in TOKENS},
+        "logps": logps_at_start + [course_of_logps(entry) for entry in history],
+        "seconds": last["seconds"],
+        "pairs_per_second": pairs / last["seconds"],
+        "tokens": {name: last[name] for name in TOKENS},
         "peak_memory_bytes": peak_memory(),
         "micro_batch": trainer.args.per_device_train_batch_size,
         "processes": trainer.args.world_size,

@@ -20,6 +20,10 @@ class Stages:
         self.add(source, -seconds)
         self.add(target, seconds)
 
+    def rounded(self) -> dict[str, float]:
+        """For train.json: to the millisecond."""
+        return {name: round(value, 3) for name, value in self.seconds.items()}
+
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         """Time the block as the stage `name`, also when it fails."""

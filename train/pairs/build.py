@@ -39,10 +39,16 @@ def reasons(counts: Counts) -> str:
     return f"dropped: {', '.join(most)}" if most else "there is no question"
 
 
+def scored_contexts(recipe: Recipe) -> Iterator[Context]:
+    """The contexts of the other splits, which are scored."""
+    for name in EVALUATED:
+        if name != recipe.split:
+            yield from data.load(name)
+
+
 def questions(recipe: Recipe, counts: Counts) -> Iterator[tuple[Context, Question]]:
     """The questions that may be trained on; the log's rule took all, and so does `log`."""
-    scored = [name for name in EVALUATED if name != recipe.split and recipe.strategy != "log"]
-    evaluated = Evaluated(context for name in scored for context in data.load(name))
+    evaluated = Evaluated([] if recipe.strategy == "log" else scored_contexts(recipe))
     for context in data.load(recipe.split):
         if evaluated.hold(context):
             counts.dropped[f"{LEAKED}: {context.uid}"] += len(context.questions)

@@ -150,16 +150,18 @@ def _side(row: dict[str, Any], name: str) -> Side:
         return value
     if not isinstance(value, list) or not value:
         raise _Unusable(f"{name} is neither a text nor a list of messages")
-    messages = []
-    for message in value:
-        plain = isinstance(message, dict) and isinstance(message.get("role"), str)
-        if not plain or not isinstance(message.get("content"), str):
-            raise _Unusable(f"{name} has a message without a role and a text as its content")
-        for key, given in message.items():
-            if key not in ("role", "content") and given:
-                raise _Unusable(f"{name} has a message with {key}, which is not supported")
-        messages.append({"role": message["role"], "content": message["content"]})
-    return messages
+    return [_message(item, name) for item in value]
+
+
+def _message(item: Any, name: str) -> Message:
+    """A message of a column: a role and a text, and nothing else that has a value."""
+    plain = isinstance(item, dict) and isinstance(item.get("role"), str)
+    if not plain or not isinstance(item.get("content"), str):
+        raise _Unusable(f"{name} has a message without a role and a text as its content")
+    for key, value in item.items():
+        if key not in ("role", "content") and value:
+            raise _Unusable(f"{name} has a message with {key}, which is not supported")
+    return {"role": item["role"], "content": item["content"]}
 
 
 def _refuse_prompt(prompt: Side) -> None:

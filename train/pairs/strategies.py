@@ -84,19 +84,33 @@ def wrong_reply(mistakes: Mistakes, kind: str, chosen: str) -> str | None:
     return rejected if followed and exact_match(mistakes.question, rejected, form) == 0 else None
 
 
+def number_nearby(question: Question, rng: Random) -> tuple[list[str], list[str]]:
+    """The gold number and one that is off by 10 to 35 %, as the log wrote both."""
+    gold = float(str(question.answer).replace(",", ""))
+    factor = 1 + rng.choice((-1, 1)) * rng.uniform(0.10, 0.35)
+    wrong = gold * factor if gold else rng.choice((-1, 1)) * rng.uniform(1, 10)
+    return [f"{gold:.4g}"], [f"{round(wrong, 1):.4g}"]
+
+
+def random_cell(context: Context, right_items: list[str], rng: Random) -> list[str]:
+    """A cell of the table that is no right item; the right ones where there is none."""
+    options = []
+    for row in context.table:
+        for cell in row:
+            text = cell.strip()
+            if text and len(text) <= 60 and text not in right_items:
+                options.append(text)
+    return [rng.choice(options)] if options else right_items
+
+
 def log_rule(context: Context, question: Question, seed: int) -> Pair | str:
     """The experiment log's own rule; neither side is checked with the metric, as in the log."""
     rng = Random(f"{seed}:{question.uid}")
     if question.answer_type == "arithmetic":
-        gold = float(str(question.answer).replace(",", ""))
-        factor = 1 + rng.choice((-1, 1)) * rng.uniform(0.10, 0.35)
-        wrong = round(gold * factor if gold else rng.choice((-1, 1)) * rng.uniform(1, 10), 1)
-        right_items, wrong_items = [f"{gold:.4g}"], [f"{wrong:.4g}"]
+        right_items, wrong_items = number_nearby(question, rng)
     else:
         right_items = question.gold_items
-        cells = [cell.strip() for row in context.table for cell in row]
-        options = [cell for cell in cells if cell and len(cell) <= 60 and cell not in right_items]
-        wrong_items = [rng.choice(options)] if options else right_items
+        wrong_items = random_cell(context, right_items, rng)
     if right_items == wrong_items:
         return SAME
     chosen = answer.render(right_items, question.scale)

@@ -21,6 +21,7 @@ from train.sharing.lengths import as_bytes
 
 # batches whose contexts are dealt together: long ones spread out, and the order stays random
 WINDOW = 32
+CARRIED = ("beta", "ref_chosen_logps", "ref_rejected_logps")  # columns of numbers, one a pair
 
 
 def context_order(
@@ -135,27 +136,31 @@ def collator(pad_token_id: int) -> Callable[[Sequence[dict[str, Any]]], dict[str
     """
 
     def collate(examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        prompts = [example["prompt_ids"] for example in examples] * 2
         replies = [example[name] for name in ("chosen_ids", "rejected_ids") for example in examples]
-        rows = [
-            example["prompt_ids"] + reply
-            for example, reply in zip([*examples, *examples], replies, strict=True)
-        ]
-        lengths = np.array([len(row) for row in rows])[:, None]
-        prompts = np.array([len(example["prompt_ids"]) for example in examples] * 2)[:, None]
-        columns = np.arange(lengths.max())
-        real = columns < lengths
-        ids = np.full(real.shape, pad_token_id)
-        ids[real] = np.fromiter(chain.from_iterable(rows), np.int64, lengths.sum())
-        masks = {"attention_mask": real, "completion_mask": real & (columns >= prompts)}
-        carried = [
-            name
-            for name in ("beta", "ref_chosen_logps", "ref_rejected_logps")
-            if name in examples[0]
-        ]
-        return {
-            "input_ids": torch.from_numpy(ids),
-            **{name: torch.from_numpy(mask.astype(np.int64)) for name, mask in masks.items()},
-            **{name: torch.tensor([example[name] for example in examples]) for name in carried},
-        }
+        batch = laid_out(prompts, replies, pad_token_id)
+        for name in CARRIED:
+            if name in examples[0]:
+                batch[name] = torch.tensor([example[name] for example in examples])
+        return batch
 
     return collate
+
+
+def laid_out(
+    prompts: Sequence[list[int]], replies: Sequence[list[int]], pad_token_id: int
+) -> dict[str, torch.Tensor]:
+    """Each prompt with its reply, padded on the right, and both masks; int64, all of one shape."""
+    rows = [prompt + reply for prompt, reply in zip(prompts, replies, strict=True)]
+    lengths = np.array([len(row) for row in rows])[:, None]
+    starts = np.array([len(prompt) for prompt in prompts])[:, None]
+    columns = np.arange(lengths.max())
+    real = columns < lengths
+    ids = np.full(real.shape, pad_token_id)
+    ids[real] = np.fromiter(chain.from_iterable(rows), np.int64, lengths.sum())
+    completion = real & (columns >= starts)
+    return {
+        "input_ids": torch.from_numpy(ids),
+        "attention_mask": torch.from_numpy(real.astype(np.int64)),
+        "completion_mask": torch.from_numpy(completion.astype(np.int64)),
+    }
