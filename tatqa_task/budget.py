@@ -35,7 +35,7 @@ def fitted(
 
     Raises DataError.
     """
-    if not isinstance(budget, int) or budget < 1:
+    if type(budget) is not int or budget < 1:
         raise DataError(f"context_budget must be a number of tokens, found {budget!r}")
     if count is None:
         raise DataError(

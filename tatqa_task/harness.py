@@ -4,6 +4,7 @@ A thin edge over the pure core; the only module here that imports lm_eval. Unusa
 end the program with one line and exit code 2, since lm-eval would show a traceback.
 """
 
+import difflib
 import json
 import logging
 import os
@@ -22,6 +23,8 @@ from tatqa_task.types import Form
 
 Doc = dict[str, Any]
 LOG = logging.getLogger("lm-eval")
+SWITCHES = ("verified", "thinking", "allow_cut")
+SETTINGS = (*SWITCHES, "contexts", "seed", "context_budget")
 
 
 def dataset(split: str, answer_type: str, form: Form = "direct", **settings: Any) -> dict[str, Any]:
@@ -37,6 +40,7 @@ def dataset(split: str, answer_type: str, form: Form = "direct", **settings: Any
     from datasets import Dataset
 
     try:
+        _check_settings(settings)
         docs = _chosen(split, settings)
         docs = [doc | {"form": form} for doc in docs if doc["answer_type"] == answer_type]
         if not docs:
@@ -53,6 +57,17 @@ def dataset(split: str, answer_type: str, form: Form = "direct", **settings: Any
     if settings.get("thinking"):
         docs = [doc | {"thinking": True} for doc in docs]
     return {split: Dataset.from_list(docs)}
+
+
+def _check_settings(settings: dict[str, Any]) -> None:
+    """Refuse a misspelt setting and a switch that is neither on nor off. Raises DataError."""
+    for name in settings:
+        near = difflib.get_close_matches(name, SETTINGS, n=1, cutoff=0.85)
+        if near and name not in SETTINGS:
+            raise data.DataError(f"no setting is called {name!r}; did you mean {near[0]!r}?")
+    for name in SWITCHES:
+        if settings.get(name) not in (None, False, True):
+            raise data.DataError(f"{name} must be true or false, found {settings[name]!r}")
 
 
 def _chosen(split: str, settings: dict[str, Any]) -> list[Doc]:

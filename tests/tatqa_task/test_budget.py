@@ -52,6 +52,8 @@ def test_no_room_at_all() -> None:
 def test_a_budget_that_is_no_number_or_has_no_tokenizer() -> None:
     with pytest.raises(DataError, match="must be a number of tokens, found 0"):
         budget.fitted(CONTEXT, "?", "direct", 0, words)
+    with pytest.raises(DataError, match="must be a number of tokens, found True"):
+        budget.fitted(CONTEXT, "?", "direct", True, words)
     with pytest.raises(DataError, match="needs a tokenizer"):
         budget.fitted(CONTEXT, "?", "direct", 9, None)
     assert budget.fitted(CONTEXT, "?", "direct", 9, words).paragraphs == []

@@ -86,6 +86,34 @@ def test_context_budget_is_kept_and_logged(
     assert all(kept == [] for kept, length in pairs if length > budget)
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"context": 3}, "no setting is called 'context'; did you mean 'contexts'?"),
+        ({"context-budget": 300}, "did you mean 'context_budget'?"),
+        ({"thinking": "no"}, "thinking must be true or false, found 'no'"),
+        ({"allow_cut": "false"}, "allow_cut must be true or false, found 'false'"),
+        ({"contexts": 3, "seed": [1]}, "seed must be a whole number, found [1]"),
+    ],
+)
+def test_settings_that_are_none_are_one_line(
+    settings: dict[str, Any], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        harness.dataset("validation", "count", **settings)
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert told in line
+
+
+def test_settings_of_a_model_are_no_misspelt_ones() -> None:
+    """What `--model_args` may hold goes the same way."""
+    names = ("pretrained", "enable_thinking", "max_length", "think_end_token", "device", "model")
+    settings: dict[str, Any] = dict.fromkeys(names)
+    harness.dataset("validation", "count", "direct", version=3.0, **settings)
+
+
 def test_context_budget_needs_a_tokenizer(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         harness.dataset("validation", "span", context_budget=100)
