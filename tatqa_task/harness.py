@@ -44,10 +44,7 @@ def dataset(split: str, answer_type: str, form: Form = "direct", **settings: Any
         docs = _chosen(split, settings)
         docs = [doc | {"form": form} for doc in docs if doc["answer_type"] == answer_type]
         if not docs:
-            drawn = settings.get("contexts")
-            where = f"{split} data has" if drawn is None else f"{drawn} {split} contexts drawn have"
-            more = "" if drawn is None else "draw more contexts or "
-            _stop(f"the {where} no question of type {answer_type}; {more}leave this subtask out")
+            _stop(_none_of(answer_type, split, settings.get("contexts")))
         if settings.get("context_budget") is not None:
             docs = _within(docs, settings["context_budget"], settings)
         if not settings.get("allow_cut"):
@@ -57,6 +54,17 @@ def dataset(split: str, answer_type: str, form: Form = "direct", **settings: Any
     if settings.get("thinking"):
         docs = [doc | {"thinking": True} for doc in docs]
     return {split: Dataset.from_list(docs)}
+
+
+def _none_of(answer_type: str, split: str, drawn: int | None) -> str:
+    """That a split, or so many contexts drawn of it, has no question of a type; what to do."""
+    none = f"no question of type {answer_type}"
+    if drawn is None:
+        return f"the {split} data has {none}; leave this subtask out"
+    return (
+        f"the {drawn} {split} contexts drawn have {none}; draw more contexts or leave this subtask "
+        "out"
+    )
 
 
 def _check_settings(settings: dict[str, Any]) -> None:

@@ -14,17 +14,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("tatqa_task", "mtbench_runner", "train", "results", "tatqa_bench", "benchmarks")
 CEILING = 10
-# still denser, until their rooms are done; this list only shrinks
-DENSE = {
-    "train/__main__.py": {"main"},
-    "train/folder.py": {"holds"},
-    "train/pairs/build.py": {"questions"},
-    "train/pairs/preferences.py": {"_side"},
-    "train/pairs/strategies.py": {"log_rule"},
-    "train/recipe.py": {"_targets", "_consistent_losses", "_consistent_pairs"},
-    "train/run.py": {"train"},
-    "train/trainer/batches.py": {"collator", "collate"},
-}
 ONE_WAY_MORE = (ast.If, ast.IfExp, ast.For, ast.While, ast.ExceptHandler, ast.match_case)
 AnyFunction = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -79,9 +68,8 @@ def test_the_count(body: str, ways: int) -> None:
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_function_is_denser_than_the_ceiling(path: Path) -> None:
     dense = {}
-    known = DENSE.get(str(path.relative_to(ROOT)), set())
     for function in functions(path.read_text(encoding="utf-8")):
         ways = complexity(function)
-        if ways > CEILING and function.name not in known:
+        if ways > CEILING:
             dense[f"{function.name}, line {function.lineno}"] = ways
     assert not dense
