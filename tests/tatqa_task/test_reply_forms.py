@@ -1,11 +1,18 @@
 """Other members of the kinds of replies in README's table: none is in it, each was misread once.
 
-What a fair reader takes from them; `tests/tatqa_task/test_answer.py` holds the rules.
+What a fair reader takes from them; `tests/tatqa_task/test_answer.py` holds the rules. At the end
+the gold answers of dev in the forms of real models.
 """
+
+import json
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from tatqa_task import data, metric
 from tatqa_task.answer import NOTHING, parse, render
+from tatqa_task.types import Question
 
 GOOD = '{"answer": ["1,496.5"], "scale": "million"}'
 DRAFT = '{"answer": ["1"], "scale": ""}'
@@ -284,3 +291,136 @@ SEVERAL = [
 @pytest.mark.parametrize(("reply", "items"), SEVERAL)
 def test_an_explanation_is_cut_off_one_number_alone(reply: str, items: list[str]) -> None:
     assert parse(reply)[0] == items
+
+
+# --- real gold answers in the forms of real models ---
+
+WORDED = {"": "", "percent": "percentage"}
+BEHIND = [
+    '\n{"answer": ["..."], "scale": "..."}',
+    '\n{"answer": ["5", "6"], "scale": "million"}',
+    '\n{"answer": null}',
+    '\n\n### Question\nAnd 2018?\n{"answer": ["4"], "scale": ""}',
+    '\n\nQ: And 2018?\n{"answer": ["4"], "scale": ""}',
+    '\n\n**Question:** And 2018?\n{"answer": ["4"], "scale": ""}',
+    ' or, if you prefer the absolute value: {"answer": ["5"], "scale": ""}',
+]
+BEFORE = [f"[THINK]{DRAFT}[/THINK]", f"<thinking>{DRAFT}</thinking>"]
+
+
+def line(question: Question) -> str:
+    return render(question.answer, question.scale)
+
+
+def with_scale(question: Question, wording: str) -> str:
+    """The gold line with words around its scale."""
+    scale = WORDED.get(question.scale, wording.format(question.scale))
+    return render(question.answer, scale)
+
+
+def typographic(question: Question) -> str:
+    items = "”，“".join(question.gold_items)
+    return f"{{“answer”：[“{items}”]，“scale”：“{question.scale}”}}"
+
+
+def an_object_each(question: Question) -> str:
+    return "\n".join(render([item], question.scale) for item in question.gold_items)
+
+
+def one_text(question: Question, comma: str) -> str:
+    return json.dumps({"answer": comma.join(question.gold_items), "scale": question.scale})
+
+
+ANY_GOLD: list[tuple[str, Callable[[Question], str], float]] = [
+    ("in {}s", lambda question: with_scale(question, "in {}s"), 99.8),
+    ("USD {}", lambda question: with_scale(question, "USD {}"), 99.8),
+    ("$ {}", lambda question: with_scale(question, "$ {}"), 99.8),
+    ("other key", lambda question: line(question).replace('"answer"', '"answers"'), 99.8),
+    ("typographic", typographic, 99.5),
+    ("an object each", an_object_each, 98.9),
+    ("one text, commas", lambda question: one_text(question, ", "), 87.9),
+    ("one text, and", lambda question: one_text(question, " and "), 86.8),
+]
+
+ONE_NUMBER: list[tuple[str, float]] = [
+    ('{{"answer": [{number}], "scale": "{scale}"}}', 100),
+    ('{{"answer": ["~{number}"], "scale": "{scale}"}}', 98),
+    ('{{"answer": ["{number}."], "scale": "{scale}"}}', 98.8),
+    ("Answer: {number}\nScale: {scale}", 100),
+    ("answer: {number}, scale: {scale}", 100),
+    ("### Final Answer\n{number} {scale}", 100),
+    ("<answer>{number} {scale}</answer>", 100),
+    ("The final answer is: $\\boxed{{{number}}}$ {scale}", 100),
+    ("The change was {number} {scale}.", 99.3),
+]
+
+
+def em(replies: list[tuple[Question, str]]) -> float:
+    """Exact match of replies, in percent."""
+    right = 0.0
+    for question, reply in replies:
+        read = parse(reply)
+        right += metric.score(question, read.answer, read.scale).em
+    return 100 * right / len(replies)
+
+
+@pytest.fixture(scope="module")
+def golds(shared_data: Path) -> list[Question]:
+    contexts = data.load("validation", str(shared_data / "tatqa"))
+    return [question for context in contexts for question in context.questions]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("write", "least"), [row[1:] for row in ANY_GOLD], ids=[row[0] for row in ANY_GOLD]
+)
+def test_gold_answers_in_a_form_that_holds_any(
+    write: Callable[[Question], str], least: float, golds: list[Question]
+) -> None:
+    assert em([(question, write(question)) for question in golds]) >= least
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("text", BEHIND)
+def test_gold_answers_with_something_behind_them(text: str, golds: list[Question]) -> None:
+    assert em([(question, line(question) + text) for question in golds]) >= 99.8
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("text", BEFORE)
+def test_gold_answers_behind_reasoning(text: str, golds: list[Question]) -> None:
+    assert em([(question, text + line(question)) for question in golds]) >= 99.8
+
+
+def only_number(question: Question) -> str | None:
+    """The gold answer, if it is one number without words."""
+    number = question.gold_items[0]
+    has_words = any(character.isalpha() for character in number)
+    if len(question.gold_items) > 1 or has_words or metric.to_number(number) is None:
+        return None
+    return number
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("form", "least"), ONE_NUMBER)
+def test_gold_numbers_in_a_form_that_holds_one(
+    form: str, least: float, golds: list[Question]
+) -> None:
+    replies = []
+    for question in golds:
+        number = only_number(question)
+        if number is not None:
+            written = form.format(number=number, scale=question.scale).rstrip()
+            replies.append((question, written))
+    assert em(replies) >= least
+
+
+@pytest.mark.real
+def test_gold_numbers_whose_scale_stands_inside_and_beside(golds: list[Question]) -> None:
+    replies = []
+    for question in golds:
+        number = only_number(question)
+        if number is not None and question.scale in ("thousand", "million", "billion"):
+            inside = f"${number.lstrip('$')} {question.scale}"
+            replies.append((question, render([inside], question.scale)))
+    assert em(replies) == 100
