@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,12 +93,12 @@ class Serving:
         if self.where is None:
             yield {}
             return
-        server = self.server(model.base)
+        running = self.server(model.base)
         if model.adapter is None:
-            yield {SERVER: server.url, MODEL: server.base}
+            yield {SERVER: running.url, MODEL: running.base}
             return
-        with server.adapter(model.adapter) as name:
-            yield {SERVER: server.url, MODEL: name}
+        with running.adapter(model.adapter) as name:
+            yield {SERVER: running.url, MODEL: name}
 
 
 def alive(server: Server) -> bool:
@@ -137,7 +137,7 @@ class Sweep:
         self.stopped = False
 
     def run(self) -> None:
-        """Do all tasks. Raises FailedError or InputError for the last that failed."""
+        """Do all tasks, print what failed, and raise the last FailedError or InputError."""
         with futures.ThreadPoolExecutor() as pool:
             working = [pool.submit(self.work, lane) for lane in self.lanes]
             try:
@@ -146,10 +146,11 @@ class Sweep:
             finally:
                 self.stop(working)
                 processes.stop_all()
-        for error in list(self.failed.values())[:-1]:
+        failures = list(self.failed.values())
+        for error in failures[:-1]:
             sys.stderr.write(f"error: {error}\n")
-        for error in list(self.failed.values())[-1:]:
-            raise error
+        if failures:
+            raise failures[-1]
 
     def stop(self, working: "Sequence[futures.Future[None]]") -> None:
         """End lanes that are still at work, and their commands: after a Ctrl-C, or a fault."""
@@ -185,8 +186,14 @@ class Sweep:
         """Do a task if it can be done now; returns whether it is out of the way."""
         if task.plan.folder in self.failed:
             return True
-        if waits_for := self.waits_for(task):
-            return waits_for in self.failed and self.give_up(task, waits_for)
+        first = self.waits_for(task)
+        if first in self.failed:
+            self.give_up(task, first)
+            return True
+        return first is None and self.tried(task)
+
+    def tried(self, task: Task) -> bool:
+        """Do a task that waits for nothing here; False if another program is at work there."""
         try:
             with stages.locked(task.plan.folder):
                 self.do(task)
@@ -194,29 +201,43 @@ class Sweep:
             self.tell_once(task.plan.folder, str(error))
             return False
         except FailedError as error:
-            name = task.plan.folder.name
-            named = error if name in str(error) else type(error)(f"{name}: {error}")
-            self.failed[task.plan.folder] = named
-            if len(self.left) > 1 and not self.stopped:
-                processes.say(f"{name}: failed, the others go on ({error})")
+            self.fail(task.plan.folder, error)
         return True
 
+    def fail(self, folder: Path, error: FailedError) -> None:
+        """Note that a run failed, with its name, and say so if others go on."""
+        named = error if folder.name in str(error) else type(error)(f"{folder.name}: {error}")
+        self.failed[folder] = named
+        if len(self.left) > 1 and not self.stopped:
+            processes.say(f"{folder.name}: failed, the others go on ({error})")
+
     def waits_for(self, task: Task) -> Path | None:
-        """The folder of what must be done first, here or by another worker; None if nothing."""
+        """The folder of what must be done first, here or by another worker; None if nothing.
+
+        The base where it is used, as it may still have to be quantized. Then, to score: the run's
+        own training, and the base's scores. To prepare: the run whose adapter it trains on from.
+        """
         plan = task.plan
-        waiting = {left.plan.folder for left in self.left if left.half == "prepare"}
         uses_base = task.half == "score" or bool(plan.samples)
-        if uses_base and plan.base in waiting:  # it may still have to be quantized
+        if uses_base and self.unprepared(plan.base):
             return plan.base
         if task.half == "prepare":
-            return self.unmade(plan, waiting)
-        return plan.folder if plan.folder in waiting else self.unscored_base(plan)
+            return self.missing_maker(plan)
+        if self.unprepared(plan.folder):
+            return plan.folder
+        return self.unscored_base(plan)
 
-    def unmade(self, plan: Plan, waiting: Collection[Path]) -> Path | None:
-        """The folder of a run that makes what this one trains on, and has not, or has failed."""
+    def unprepared(self, folder: Path | None) -> bool:
+        """Whether a run is still to be prepared."""
+        return any(left.half == "prepare" and left.plan.folder == folder for left in self.left)
+
+    def missing_maker(self, plan: Plan) -> Path | None:
+        """Another run that makes what this one reads, and has not done so or has failed."""
         for name in plan.reads:
             maker = self.makers.get(name)
-            if maker and maker != plan.folder and (maker in waiting or maker in self.failed):
+            if maker is None or maker == plan.folder:
+                continue
+            if maker in self.failed or self.unprepared(maker):
                 return maker
         return None
 
@@ -246,12 +267,11 @@ class Sweep:
         for stage in plan.scoring:
             stages.perform(stage, names, bars=len(self.lanes) == 1)
 
-    def give_up(self, task: Task, first: Path) -> bool:
+    def give_up(self, task: Task, first: Path) -> None:
         """Note that a task cannot be done because another run failed."""
         self.failed[task.plan.folder] = FailedError(
             f"{task.plan.folder.name}: not done, it needs {first.name}, which failed"
         )
-        return True
 
     def do(self, task: Task) -> None:
         """Do one task, its folder being held. Raises FailedError or InputError."""

@@ -20,9 +20,9 @@ REACH_SECONDS = 10
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-def add(commands: Any) -> argparse.ArgumentParser:
+def add(subcommands: Any) -> argparse.ArgumentParser:
     """The command and its options."""
-    run: argparse.ArgumentParser = commands.add_parser(
+    run: argparse.ArgumentParser = subcommands.add_parser(
         "run", help="score the base, train and score one adapter per recipe, report"
     )
     run.add_argument("recipes", type=Path, nargs="+", metavar="RECIPE")

@@ -68,30 +68,40 @@ def make_record(plan: Plan, settings: Settings) -> Record:
         training = read_training(plan.folder / "train.json")
     model = {**plan.identity, **hub_revision(plan.identity["base"])}
     measured = {stage.name: scores(stage, model) for stage in plan.scoring}
-    notes = {stage.name: stage.note() for stage in plan.stages}
-    seconds = {name: note["seconds"] for name, note in notes.items()}
-    if waited := sum(stages.server_seconds(plan.folder).values()):
-        seconds["server"] = round(waited, 1)
     return Record(
         name=plan.folder.name,
         base=plan.base.name if plan.base else None,
         model=model,
         training=training,
         scores=measured,
-        seconds=seconds,
-        provenance=Provenance(
-            commands=[note["command"] for note in notes.values()],
-            settings=asdict(settings),
-            git=git_state(),
-            versions=stages.versions(),
-            device=device(measured),
-            data=data(),
-            seeds={
-                "train": training.recipe.get("seed") if training else None,
-                "lm_eval": lm_eval_seeds(plan),
-            },
-        ),
+        seconds=seconds(plan),
+        provenance=provenance(plan, settings, training, measured),
         examples=changed_replies(plan),
+    )
+
+
+def seconds(plan: Plan) -> dict[str, float]:
+    """Seconds of every stage, and of starting the server if the run waited for one."""
+    found = {stage.name: float(stage.note()["seconds"]) for stage in plan.stages}
+    waited = sum(stages.server_seconds(plan.folder).values())
+    if waited:
+        found["server"] = round(waited, 1)
+    return found
+
+
+def provenance(
+    plan: Plan, settings: Settings, training: Training | None, measured: dict[str, Scores]
+) -> Provenance:
+    """Where the scores come from."""
+    training_seed = training.recipe.get("seed") if training else None
+    return Provenance(
+        commands=[stage.note()["command"] for stage in plan.stages],
+        settings=asdict(settings),
+        git=git_state(),
+        versions=stages.versions(),
+        device=device(measured),
+        data=data(),
+        seeds={"train": training_seed, "lm_eval": lm_eval_seeds(plan)},
     )
 
 
