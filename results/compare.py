@@ -452,8 +452,12 @@ def is_ours(scores: Scores, metric: str) -> bool:
 
 def within(runs: Sequence[Scores], metric: str, measure: Measure) -> bool:
     """Whether all scores are such as this measure has: others are in other units."""
-    scores = chain(*(scores_by_item(run, metric).values() for run in runs))
-    return all(0 <= score - measure.lowest <= measure.span for score in scores)
+    highest = measure.lowest + measure.span
+    for run in runs:
+        scores = [score for score in run.metrics[metric] if score is not None]
+        if scores and not measure.lowest <= min(scores) <= max(scores) <= highest:
+            return False
+    return True
 
 
 def unknown_measure(runs: Sequence[Scores], metric: str) -> Measure:

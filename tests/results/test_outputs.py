@@ -748,3 +748,22 @@ def test_a_group_has_a_direction_only_where_all_its_tasks_say_the_same() -> None
     parts = [part(acc=True, loss=False, odd=True), part(acc=True, loss=False, odd=False)]
     assert groups.agreed(parts, ["acc", "loss", "odd", "unknown"]) == {"acc": True, "loss": False}
     assert groups.agreed([part(acc=True), part()], ["acc"]) == {}
+
+
+def test_a_metric_that_weighs_questions_in_a_task_has_no_group() -> None:
+    def part(weights: dict[str, list[float]], values: list[float | None]) -> record.Scores:
+        return record.Scores(
+            bench="b",
+            identity={},
+            circumstances={},
+            item=["1", "2"],
+            cluster=["1", "2"],
+            groups={},
+            metrics={"m": values},
+            weights=weights,
+        )
+
+    assert groups.plain_means([part({}, [1.0, 4.0])], "m") == {"b": 2.5}
+    assert groups.plain_means([part({"m": [1.0, 3.0]}, [1.0, 4.0])], "m") is None
+    assert groups.plain_means([part({}, [None, None])], "m") is None
+    assert groups.plain_means([part({}, [1.0, 4.0])], "other") is None
