@@ -76,6 +76,18 @@ LIGHT = {
     "training into no folder": Mistake("train good.yaml", 2, "--output_dir"),
     "a recipe too many": Mistake("train good.yaml typo.yaml", 2, "typo.yaml"),
     "no recipe": Mistake("train", 2, "required: RECIPE.yaml"),
+    "another program's adapter": Mistake(
+        "train good.yaml --output_dir adapter", 2, "adapter holds an adapter", SYNTHETIC
+    ),
+    "an adapter into a file": Mistake(
+        "train good.yaml --output_dir a-file", 2, "a-file is no folder", SYNTHETIC
+    ),
+    "an adapter below a file": Mistake(
+        "train good.yaml --output_dir a-file/b/c", 2, "a-file is no folder", SYNTHETIC
+    ),
+    "an adapter over a base": Mistake(
+        "train good.yaml --output_dir base-empty", 2, "base-empty holds config.json", SYNTHETIC
+    ),
     # pairs
     "pairs to nowhere": Mistake("pairs --out no/pairs.jsonl", 2, "no/pairs.jsonl", SYNTHETIC),
     "pairs without a file": Mistake("pairs", 2, "--out"),
@@ -209,12 +221,6 @@ HEAVIER = {
         2,
         "qproj",
         SYNTHETIC,
-    ),
-    "another program's adapter": Mistake(
-        "train good.yaml --max_pairs 8 --output_dir adapter", 2, "adapter", SYNTHETIC
-    ),
-    "an adapter into a file": Mistake(
-        "train good.yaml --max_pairs 8 --output_dir a-file", 2, "a-file", SYNTHETIC
     ),
     "an adapter that is not there": Mistake(
         f"mtbench answer --model {BASE} --adapter no-adapter --data demo --out o",

@@ -16,6 +16,7 @@ import yaml
 
 from tatqa_task.data import DataError
 from train.command_line import exit_code
+from train.folder import check_place
 from train.pairs.preferences import check_file
 from train.recipe import Recipe, RecipeError, load, one_line, read_yaml
 from train.shipped import recipe_file
@@ -43,10 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def folder_of(args: argparse.Namespace) -> Path:
-    """Where the run goes. Raises RecipeError where that is not said, and something is written."""
+    """Where the run goes. Raises RecipeError where something is written, and not said where.
+
+    Or where it cannot go.
+    """
     out: Path | None = args.output_dir or own_folder(args.recipe)
     if out is None and not args.dry_run:
         raise RecipeError("no folder to write to: give --output_dir FOLDER")
+    if out is not None and not args.dry_run:
+        check_place(out)
     return out or Path(args.recipe.stem)
 
 

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import logging
+import os
 import shutil
 from datetime import date
 from pathlib import Path
@@ -21,6 +22,17 @@ DAY = "day_of_prompts"  # there and in train.json, where the chat template write
 # What a run writes into its folder, and what a folder of something else holds.
 WRITTEN = ("README.md", "curves.svg", "config.json", "*.safetensors", "*.bin", "token*", "*.jinja")
 SEAL = "checksums.json"  # written last: a checkpoint with a good one is whole
+
+
+def check_place(out: Path) -> None:
+    """Before the libraries are loaded: raise RecipeError where no run can go."""
+    there = next(path for path in (out, *out.parents) if path.exists() or path.is_symlink())
+    if not there.is_dir():
+        raise RecipeError(f"{there} is no folder; choose another --output_dir")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise RecipeError(f"{there} may not be written to; choose another --output_dir")
+    if there == out and not any((out / name).exists() for name in ("train.json", MARKER)):
+        refuse_files_of_others(out)
 
 
 def holds(out: Path, identity: dict[str, Any]) -> bool:

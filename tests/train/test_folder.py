@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from train.folder import SEAL, checkpoints, damage, holds, last_checkpoint, remove, seal, unwritable
+from train.folder import (
+    SEAL,
+    check_place,
+    checkpoints,
+    damage,
+    holds,
+    last_checkpoint,
+    remove,
+    seal,
+    unwritable,
+)
 from train.recipe import RecipeError
 
 FILES = ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth")
@@ -177,3 +187,18 @@ def test_a_checkpoint_that_was_cut_short_is_removed(out: Path) -> None:
     for checkpoint in checkpoints(out):
         remove(checkpoint)
     assert checkpoints(out) == []
+
+
+def test_a_folder_that_may_not_be_written_to_is_told_before_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_place(tmp_path / "new" / "folder")
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
+    with pytest.raises(RecipeError, match="may not be written to; choose another"):
+        check_place(tmp_path / "new" / "folder")
+
+
+def test_a_link_to_nothing_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(RecipeError, match="link is no folder"):
+        check_place(tmp_path / "link")
