@@ -67,7 +67,10 @@ def _lines(path: Path) -> Iterator[Any]:
     """The rows of a JSON Lines file; empty lines are none."""
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:  # Parquet, say, or a packed file
+        wanted = "JSON Lines are wanted, or a folder with such files"
+        raise RecipeError(f"pairs: {path} is no text in UTF-8: {wanted}") from None
+    except OSError as error:
         raise RecipeError(f"pairs: cannot read {path} ({one_line(error)})") from None
     for number, line in enumerate(lines, 1):
         try:
@@ -88,10 +91,16 @@ def _object(items: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _dataset(source: str) -> Iterator[Any]:
     """The rows of a dataset's train split."""
-    from datasets import load_dataset
+    from datasets import load_dataset, load_from_disk
 
+    folder = Path(source)
+    if (folder / "dataset_dict.json").is_file():
+        folder = folder / "train"
     try:
-        yield from load_dataset(source, split="train")
+        if (folder / "state.json").is_file():  # written by save_to_disk
+            yield from load_from_disk(str(folder))
+        else:
+            yield from load_dataset(source, split="train")
     except Exception as error:  # the Hub's, pyarrow's and datasets' own
         raise RecipeError(f"pairs: cannot load {source}: {one_line(error)}") from None
 

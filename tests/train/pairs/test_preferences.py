@@ -178,6 +178,23 @@ def test_a_dataset_folder_is_read_by_datasets(tmp_path: Path) -> None:
     assert pair.turns == [user("Sky?")]
 
 
+def test_what_datasets_saved_is_read(tmp_path: Path) -> None:
+    """With save_to_disk, a split or all of them; as Parquet it is read by its folder alone."""
+    from datasets import Dataset, DatasetDict
+
+    rows = Dataset.from_list([EXPLICIT])
+    rows.save_to_disk(tmp_path / "one")
+    DatasetDict(train=rows, test=rows).save_to_disk(tmp_path / "splits")
+    (tmp_path / "parquet").mkdir()
+    parquet = tmp_path / "parquet" / "train.parquet"
+    rows.to_parquet(parquet)
+    for source in ("one", "splits", "parquet"):
+        (pair,) = preferences.read(str(tmp_path / source))
+        assert pair.prompt == "The sky is"
+    with pytest.raises(RecipeError, match="is no text in UTF-8: JSON Lines are wanted"):
+        preferences.read(str(parquet))
+
+
 def pair(uid: str, prompt: str, context: str = "") -> Pair:
     return Pair(uid, context, "any", "given", prompt, "a", "b", plain_text=True)
 
