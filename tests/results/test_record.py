@@ -130,6 +130,18 @@ def test_the_folder_names_the_run_and_a_copy_counts_once(results_folder: Path) -
     assert problems == [f"{runs / 'low-copy'}: a copy of low, left out"]
 
 
+def test_another_training_with_the_same_scores_is_no_copy(results_folder: Path) -> None:
+    runs = results_folder / "runs"
+    shutil.copytree(runs / "low", runs / "low-again")
+    file = runs / "low-again" / "record.json"
+    content = json.loads(file.read_text())
+    content["training"]["recipe"]["seed"] = 7
+    file.write_text(json.dumps(content))
+    records, problems = record.load_all(runs)
+    assert problems == []
+    assert "low-again" in records
+
+
 def test_a_base_that_scores_the_same_with_other_settings_keeps_its_runs(
     results_folder: Path,
 ) -> None:
