@@ -13,7 +13,7 @@ from results.sweep.stages import MODEL, SERVER, Stage
 EVALUATE = ["tatqa_task", "evaluate"]  # `lm_eval run` with the tasks of TAT-QA alone
 SERVED = "served"  # the backend's name where a server answers
 CONCURRENT = 512  # requests in flight; vLLM runs at most 1024 on one H100 at once
-RETRIES = 6  # of a request, within 16 s: a server that others use may be busy
+TRIES = 6  # of a request, within 16 s: a server that others use may be busy
 REQUEST_SECONDS = 600
 FIRST_SEED = 1
 FIXED_BATCH = 16  # where "auto" of lm-eval's own `hf` would be 1: a batch of the longest prompts
@@ -99,7 +99,7 @@ def generating(model: Scored, settings: Settings, program: list[str]) -> list[st
 def served(seed: int | None = None) -> list[str]:
     """lm-eval's options for a server: its own chat-completions client; with a seed, sampling."""
     given = f"model={MODEL},base_url={SERVER}/v1/chat/completions,num_concurrent={CONCURRENT}"
-    given += f",max_retries={RETRIES},timeout={REQUEST_SECONDS}"
+    given += f",max_retries={TRIES},timeout={REQUEST_SECONDS}"
     generation: dict[str, object] = dict(NO_THINKING)
     if seed is not None:
         given += f",seed={seed}"
