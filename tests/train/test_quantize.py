@@ -26,7 +26,8 @@ def test_what_somebody_else_put_there_stays(kind: str, tmp_path: Path) -> None:
         mine = mine.rename(partial)
     elif kind == "file":
         partial.write_text("mine")
-    else:
+    else:  # also to a folder that a kill left
+        (mine / MARKER).touch()
         partial.symlink_to(mine)
     with pytest.raises(RecipeError, match="in the way"):
         begin(partial)
