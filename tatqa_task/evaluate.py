@@ -4,15 +4,19 @@ lm-eval reads all the task files that it ships, some 14,000, before it looks for
 CPU core, more than 1,668 questions take on a server. Here it reads ours alone. Options, output and
 numbers are those of `lm_eval run`; `--model hf-short-first` is there as well.
 
-One thing differs: lm-eval takes a server's answer without any text (an error with status 200, an
+Two things differ. lm-eval takes a server's answer without any text (an error with status 200, an
 empty body) for an empty reply, with a warning, and scores it. Here it is a failed request like any
-other: tried again and, if that fails too, the end of the run.
+other: tried again and, if that fails too, the end of the run. And an output folder that cannot be
+made is told before the work: lm-eval warns after it, and the results are gone.
 """
 
+import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import lm_eval.models  # fills the registry, which is left as it is once a model is in it
@@ -65,12 +69,32 @@ def has_text(answer: Any) -> bool:
     return first and (isinstance(text, str) or ended)
 
 
+def unwritable(options: Sequence[str]) -> str | None:
+    """Why lm-eval could not write into its output folder, which is made here if it can be."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--output_path", "-o", type=Path)
+    path = parser.parse_known_args(options)[0].output_path
+    if path is None:
+        return None
+    folder = path.parent if path.suffix == ".json" else path  # as lm-eval does
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return f"--output_path {path}: {error.strerror or error}; name a folder"
+    if not os.access(folder, os.W_OK):
+        return f"--output_path {path}: no permission to write there; name another folder"
+    return None
+
+
 def main(options: Sequence[str]) -> int:
     """Run lm-eval with these options.
 
-    Its errors and exit codes are its own, but for a server's faults, which are one line on stderr
-    and exit code 1.
+    Its errors and exit codes are its own, but for an output folder that cannot be written (exit
+    code 2) and a server's faults (1), which are one line on stderr.
     """
+    if reason := unwritable(options):
+        print(f"error: {reason}", file=sys.stderr)  # noqa: T201
+        return 2
     model_registry.register("hf-short-first", target=SHORT_FIRST)
     lm_eval.tasks.TaskManager = OurTasks
     LocalChatCompletion.parse_generations = parse_text

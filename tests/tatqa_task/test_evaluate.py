@@ -20,6 +20,27 @@ def answer(content: Any, **more: Any) -> dict[str, Any]:
     return {"choices": [{"index": 0, "message": {"content": content}} | more]}
 
 
+def test_an_output_folder_that_cannot_be_is_told_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = tmp_path / "notes"
+    theirs.write_text("mine")
+    for path in (theirs, theirs / "deeper"):
+        assert evaluate.main(["--tasks", "tatqa", "--output_path", str(path)]) == 2
+        assert capsys.readouterr().err.startswith(f"error: --output_path {path}: ")
+    assert theirs.read_text() == "mine"
+
+
+def test_output_folders_as_lm_eval_takes_them(tmp_path: Path) -> None:
+    folder = tmp_path / "a b"
+    for options in (["--output_path", f"{folder}"], ["-o", f"{folder}"]):
+        assert evaluate.unwritable(options) is None
+        folder.rmdir()
+    assert evaluate.unwritable([f"--output_path={folder}/out.json"]) is None
+    folder.rmdir()
+    assert evaluate.unwritable(["--tasks", "tatqa"]) is None
+
+
 @pytest.mark.parametrize(
     "found",
     [answer("a"), answer(""), answer(None, finish_reason="stop"), answer("a", finish_reason="x")],
