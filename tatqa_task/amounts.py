@@ -149,7 +149,7 @@ def settled(item: str, scale: Scale) -> str:
 
 def _is_as_golds_are(item: str) -> bool:
     """Whether a number is written as gold spans are: `about 100`, `US$261,518`."""
-    joined_code = _CODES.search(_SPACED_CODE.sub("", item))
+    joined_code = _CODES.search(_SPACED_CODE.sub("", item.strip()))
     return bool(joined_code or _ABOUT_IN_WORDS.match(item))
 
 

@@ -54,6 +54,7 @@ def test_amount(text: str, read: tuple[str, str] | None) -> None:
         ("–5", "", "-5"),
         ("USD 5", "", "5"),
         ("US$5", "", "US$5"),
+        (" US$5 ", "", " US$5 "),
         ("US$5", "million", "$5"),
         ("about 5", "", "about 5"),
         ("(16,458.0)", "", "(16,458.0)"),
