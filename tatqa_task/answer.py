@@ -352,7 +352,7 @@ def _operands(text: str) -> str:
 
 def _unmarked(text: str) -> str:
     """An expression without quotes, bold, maths marks or a full stop around it."""
-    text = text.strip(" \t\n\"'`*.,;")
+    text = text.lstrip(" \t\n\"'`*,;").rstrip(" \t\n\"'`*.,;")  # not the point of `.5`
     for opening, closing in _MARKS:
         if text.startswith(opening) and text.endswith(closing) and len(text) > len(opening):
             text = text[len(opening) : -len(closing)].strip()

@@ -603,3 +603,9 @@ def test_real_gold_replies_score_full_marks_in_every_form(shared_data: Path, spl
                     assert read.strict
                     assert read.answer == question.gold_items or read.calc_used
                     assert metric.score(question, read.answer, read.scale).em == 1
+
+
+def test_an_expression_keeps_the_point_that_it_begins_with() -> None:
+    reply = answer.parse('{"answer": [".5 + .5"], "scale": ""}', "calc")
+    assert reply.answer == ["1"]
+    assert reply.strict
