@@ -1,6 +1,6 @@
 """How a command ends where its main does not see to it: an exit code and at most one line.
 
-This file is the same in every room, none of which imports another (a test compares).
+This file is the same in every room that imports no other (a test compares).
 """
 
 import contextlib

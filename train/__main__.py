@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
+from tatqa_task.command_line import exit_code
 from tatqa_task.data import DataError
-from train.command_line import exit_code
 from train.folder import check_place
 from train.pairs.preferences import check_file
 from train.recipe import Recipe, RecipeError, load, one_line, read_yaml

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tatqa_task.command_line import exit_code
 from train.card import card, read
-from train.command_line import exit_code
 from train.recipe import one_line
 from train.sources import HUB_ID
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from train.command_line import exit_code
+from tatqa_task.command_line import exit_code
 from train.recipe import RecipeError, one_line
 
 MARKER = ".tatqa-bench-partial"  # in the folder of a copy that is not whole yet

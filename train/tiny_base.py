@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 
 from tatqa_task import answer, synthetic
+from tatqa_task.command_line import exit_code
 from tatqa_task.data import ANSWER_TYPES, Context, parse_contexts
 from tatqa_task.prompt import user_message
-from train.command_line import exit_code
 from train.pairs.strategies import exact_match
 from train.pairs.tokens import prompt_text
 

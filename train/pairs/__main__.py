@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tatqa_task import data
+from tatqa_task.command_line import exit_code
 from tatqa_task.files import refuse_existing
-from train.command_line import exit_code
 from train.pairs.build import EVALUATED, build
 from train.pairs.pair import Counts
 from train.recipe import Recipe, RecipeError, parse
