@@ -1,6 +1,6 @@
 """What a recipe cost: pairs, minutes and memory of training, and the seconds of every stage."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from results.record import Record
@@ -40,31 +40,31 @@ def stage_seconds(run: Run) -> str:
 
 def spent(records: Sequence[Record]) -> str:
     """Seconds of each stage in the order of work, with the parts of training in brackets."""
-    by_stage: dict[str, list[float]] = {}
-    for record in records:
-        for name, seconds in record.seconds.items():
-            by_stage.setdefault(name, []).append(seconds)
     parts = training_parts(records)
     words = []
-    for name, each in by_stage.items():
+    for name, seconds in means([record.seconds for record in records]).items():
         inside = f" ({parts})" if name == "train" and parts else ""
-        words.append(f"{NAMES.get(name, name)} {fmean(each):.0f}{inside}")
+        words.append(f"{NAMES.get(name, name)} {seconds:.0f}{inside}")
     return ", ".join(words)
 
 
 def training_parts(records: Sequence[Record]) -> str:
     """Of the seconds of training, what each part of the program took, the longest first."""
-    by_part: dict[str, list[float]] = {}
-    for record in records:
-        for name, seconds in parts_of(record).items():
-            by_part.setdefault(name, []).append(seconds)
-    means = {name: fmean(seconds) for name, seconds in by_part.items()}
-    longest_first = sorted(means, key=lambda name: -means[name])
+    by_part = means([parts_of(record) for record in records])
     words = []
-    for name in longest_first:
-        if means[name] >= LEAST:
-            words.append(f"{'loop' if name == LOOP else name} {means[name]:.0f}")
+    for name in sorted(by_part, key=lambda name: -by_part[name]):
+        if by_part[name] >= LEAST:
+            words.append(f"{'loop' if name == LOOP else name} {by_part[name]:.0f}")
     return ", ".join(words)
+
+
+def means(noted: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each name's seconds over the records that have it, in the order of work."""
+    each: dict[str, list[float]] = {}
+    for seconds in noted:
+        for name, took in seconds.items():
+            each.setdefault(name, []).append(took)
+    return {name: fmean(values) for name, values in each.items()}
 
 
 def parts_of(record: Record) -> dict[str, float]:
