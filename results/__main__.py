@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -86,6 +87,7 @@ def run_command(args: argparse.Namespace) -> int:
         return 0
     if args.judge_model:
         options.check_judge_answers()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: a job is taken away
     return run_plans(args, plans, lambda: execute.execute(plans, settings, serving))
 
 

@@ -11,6 +11,7 @@ from results.sweep.server import NO_THINKING
 from results.sweep.stages import MODEL, SERVER, Stage
 
 EVALUATE = ["tatqa_task", "evaluate"]  # `lm_eval run` with the tasks of TAT-QA alone
+TATQA = "tatqa"  # the stage that asks its questions, in any form
 SERVED = "served"  # the backend's name where a server answers
 CONCURRENT = 512  # requests in flight; vLLM runs at most 1024 on one H100 at once
 TRIES = 6  # of a request, within 16 s: a server that others use may be busy
@@ -58,7 +59,7 @@ class Scored:
 
 def scoring(model: Scored, settings: Settings) -> list[Stage]:
     """TAT-QA in the model's form, and what else the settings ask for."""
-    found = [lm_eval_stage("tatqa", model.task, model, settings)]
+    found = [lm_eval_stage(TATQA, model.task, model, settings)]
     if settings.ifeval:
         found.append(lm_eval_stage("ifeval", "ifeval", model, settings))
     if settings.judge_model:

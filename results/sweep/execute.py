@@ -7,6 +7,7 @@ is trained.
 """
 
 import contextlib
+import functools
 import json
 import os
 import socket
@@ -19,14 +20,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from results import FailedError
+from results import FailedError, on_one_line
+from results.command_line import in_words
 from results.sweep import processes, server, stages
-from results.sweep.commands import SERVED, Scored, Settings
+from results.sweep.commands import SERVED, TATQA, Scored, Settings
 from results.sweep.plan import Plan
 from results.sweep.server import Server
 from results.sweep.stages import MODEL, SERVER, LockedError, Names, Stage
 
 STOP_SECONDS = 0.1  # between looks for commands to be stopped
+STOP_LOOKS = 50  # then a lane that waits for a server elsewhere is left behind
 WAIT_SECONDS = 5.0  # before runs that others hold are looked at again
 KEPT_WHILE_TRAINING = 0.5  # a server with a larger share of the GPU makes room for training
 VLLM = "vllm"
@@ -138,24 +141,25 @@ class Sweep:
 
     def run(self) -> None:
         """Do all tasks, print what failed, and raise the last FailedError or InputError."""
-        with futures.ThreadPoolExecutor() as pool:
-            working = [pool.submit(self.work, lane) for lane in self.lanes]
-            try:
-                for lane in futures.as_completed(working):
-                    lane.result()
-            finally:
-                self.stop(working)
-                processes.stop_all()
+        working = [in_background(functools.partial(self.work, lane)) for lane in self.lanes]
+        try:
+            for lane in futures.as_completed(working):
+                lane.result()
+        finally:
+            self.stop(working)
+            processes.stop_all()
         failures = list(self.failed.values())
         for error in failures[:-1]:
-            sys.stderr.write(f"error: {error}\n")
+            sys.stderr.write(f"error: {on_one_line(str(error))}\n")
         if failures:
             raise failures[-1]
 
     def stop(self, working: "Sequence[futures.Future[None]]") -> None:
         """End lanes that are still at work, and their commands: after a Ctrl-C, or a fault."""
         self.stopped = True
-        while not all(lane.done() for lane in working):
+        for _ in range(STOP_LOOKS):
+            if all(lane.done() for lane in working):
+                return
             processes.stop_all()
             futures.wait(working, STOP_SECONDS)
 
@@ -202,6 +206,8 @@ class Sweep:
             return False
         except FailedError as error:
             self.fail(task.plan.folder, error)
+        except OSError as error:  # a full disk, a folder that may not be written
+            self.fail(task.plan.folder, FailedError(in_words(error)))
         return True
 
     def fail(self, folder: Path, error: FailedError) -> None:
@@ -209,7 +215,8 @@ class Sweep:
         named = error if folder.name in str(error) else type(error)(f"{folder.name}: {error}")
         self.failed[folder] = named
         if len(self.left) > 1 and not self.stopped:
-            processes.say(f"{folder.name}: failed, the others go on ({error})")
+            said = on_one_line(str(error))
+            processes.say(f"{folder.name}: failed, the others go on ({said})")
 
     def waits_for(self, task: Task) -> Path | None:
         """The folder of what must be done first, here or by another worker; None if nothing.
@@ -266,6 +273,8 @@ class Sweep:
             return
         for stage in plan.scoring:
             stages.perform(stage, names, bars=len(self.lanes) == 1)
+            if stage.name == TATQA and self.serving.where is not None:
+                refuse_base_replies(plan)
 
     def give_up(self, task: Task, first: Path) -> None:
         """Note that a task cannot be done because another run failed."""
@@ -318,9 +327,23 @@ class Sweep:
         else:
             with self.served(plan, plan.scored, "scoring") as names:
                 self.score_stages(plan, names)
-        if self.settings.backend == SERVED:
-            refuse_base_replies(plan)
         write_record(plan, self.settings)
+
+
+def in_background(work: Callable[[], None]) -> "futures.Future[None]":
+    """Do some work in a thread of its own, which does not hold up the end of this program."""
+    future: futures.Future[None] = futures.Future()
+
+    def do() -> None:
+        try:
+            work()
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+
+    threading.Thread(target=do, daemon=True).start()
+    return future
 
 
 def all_done(wanted: Sequence[Stage]) -> bool:
@@ -405,15 +428,18 @@ def check(plans: Sequence[Plan]) -> None:
 def refuse_base_replies(plan: Plan) -> None:
     """Raise FailedError if a served adapter's replies all equal the base's.
 
-    A server that leaves an adapter out without a word answers like this.
+    A server that leaves an adapter out without a word answers like this. The replies are put aside,
+    so that the same command asks again.
     """
     if plan.base is None:
         return
-    base = replies(plan.base / "tatqa")
-    if replies(plan.folder / "tatqa") == base:
+    base = replies(plan.base / TATQA)
+    if replies(plan.folder / TATQA) == base:
+        aside = stages.set_aside(plan.folder / TATQA)
         raise FailedError(
             f"{plan.folder.name}: all {len(base)} replies equal the base's; the server seems to"
-            " leave the adapter out, or training changed nothing"
+            f" leave the adapter out, or training changed nothing; they are kept as {aside}, and"
+            " the same command asks again"
         )
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import socket
 import urllib.parse
 from collections.abc import Sequence
@@ -149,6 +150,7 @@ def share(text: str) -> float:
 
 def planned(args: argparse.Namespace) -> tuple[list[Plan], Settings, Serving]:
     """What the options ask for, checked as far as that takes no time. Raises InputError."""
+    check_key()
     check_judge(args)
     check_data()
     check_folders(args)
@@ -185,9 +187,27 @@ def serving_of(args: argparse.Namespace, found: Sequence[recipes.Recipe]) -> Ser
     if args.server == VLLM and not args.dry_run:
         server.vllm_program()
         server.served_rank(rank)
-    elif args.server not in (None, VLLM) and address(args.server) is None:
-        raise InputError(f"--server {args.server}: expected vllm or the URL of a server")
+    elif args.server not in (None, VLLM):
+        check_address(args.server)
     return Serving(args.server, args.server_memory, rank, args.runs, args.overlap)
+
+
+def check_address(url: str) -> None:
+    """Raise InputError if this is no URL of a server, or has in it what records are not to keep."""
+    if re.search(r"[@?#]", url):
+        raise InputError(
+            "--server: expected scheme, host, port and path alone, found @, ? or # in the URL;"
+            " records keep it, so give a key in OPENAI_API_KEY"
+        )
+    if address(url) is None or re.search(r"[\s,]", url):
+        raise InputError(f"--server {url}: expected vllm or the URL of a server")
+
+
+def check_key() -> None:
+    """Raise InputError if the key could not be sent."""
+    key = os.environ.get("OPENAI_API_KEY", "")
+    if not (key.isascii() and key.isprintable()):
+        raise InputError("OPENAI_API_KEY has a line break or another character that cannot be sent")
 
 
 def address(url: str) -> tuple[str, int] | None:

@@ -38,7 +38,9 @@ OURS = [sys.executable, "-c", MODULE]
 # program uses one of two cores, that made scoring six times slower (measured: 129 s, 20 s asleep).
 THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
 
-RUNNING: list["subprocess.Popen[bytes]"] = []  # commands of all threads
+HERE = ("127.0.0.1", "localhost")
+
+RUNNING: list["subprocess.Popen[bytes]"] = []  # commands of all threads, and servers
 SPARE: list["subprocess.Popen[bytes]"] = []  # programs of training that wait for their options
 
 
@@ -117,8 +119,14 @@ def is_logged(arguments: list[str]) -> bool:
 
 
 def environment() -> dict[str, str]:
-    """What commands run in: a train.py in the working folder is not ours."""
-    return THREADS | os.environ | {"PYTHONSAFEPATH": "1"}
+    """What commands run in: a train.py in the working folder is not ours.
+
+    A proxy that the environment names is not for servers on this machine.
+    """
+    found = THREADS | os.environ | {"PYTHONSAFEPATH": "1"}
+    for name in ("no_proxy", "NO_PROXY"):
+        found[name] = ",".join(filter(None, [found.get(name), *HERE]))
+    return found
 
 
 def stop(process: "subprocess.Popen[bytes]") -> None:

@@ -24,7 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from results import FailedError, InputError
+from results import FailedError, InputError, on_one_line
+from results.sweep import processes, stages
 
 WATCHED = Path(__file__).with_name("watched.py")
 BASE_NAME = "base"  # what a server that is started here calls the base
@@ -39,10 +40,25 @@ LEAST_CACHE_BYTES = 1024 * MIB
 START_SECONDS = 1200  # a first start compiles the model
 POLL_SECONDS = 0.5
 CALL_SECONDS = 300.0
+HEALTH_SECONDS = 5.0  # that a server which starts may take to say whether it has
+TOLD_SECONDS = 60.0  # between lines that say what a server does that has not started yet
+SILENT = "it said nothing"
 LONGEST_REASON = 300  # characters of another program's words in a message of ours
 NO_THINKING = {"chat_template_kwargs": {"enable_thinking": False}}
 # A request is refused by one of these; anything else is taken for a server that is gone.
 REFUSED = range(400, 500)
+WANTS_KEY = (401, 403)
+
+
+class NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirection is an answer: followed, it would take the key to another host."""
+
+    def redirect_request(self, *told: Any) -> None:
+        """Follow nothing."""
+
+
+# No proxies either: lm-eval asks directly, whatever the environment says.
+DIRECTLY = urllib.request.build_opener(NoRedirects, urllib.request.ProxyHandler({}))
 
 
 class RefusedError(FailedError):
@@ -56,7 +72,9 @@ class Server:
     url: str
     base: str
 
-    def call(self, path: str, body: dict[str, Any] | None = None) -> Any:
+    def call(
+        self, path: str, body: dict[str, Any] | None = None, seconds: float = CALL_SECONDS
+    ) -> Any:
         """The server's answer, JSON if it is any; GET without a body.
 
         Raises RefusedError with the server's own words, FailedError where there is no server.
@@ -67,12 +85,11 @@ class Server:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, headers)
         try:
-            with urllib.request.urlopen(request, timeout=CALL_SECONDS) as response:
+            with DIRECTLY.open(request, timeout=seconds) as response:
                 text = response.read().decode()
         except urllib.error.HTTPError as error:
-            said = " ".join(error.read().decode(errors="replace").split())[:LONGEST_REASON]
             kind = RefusedError if error.code in REFUSED else FailedError
-            raise kind(f"server {self.url}{path}: {error.code} {said}") from None
+            raise kind(f"server {self.url}{path}: {error.code} {reason(error)}") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise FailedError(
                 f"server {self.url} does not answer ({error}); once it does, the same command goes"
@@ -95,32 +112,65 @@ class Server:
         """Ask the model for one token. Raises FailedError or RefusedError, with its reason."""
         message = {"role": "user", "content": "1"}
         asked = {"model": model, "messages": [message], "max_tokens": 1, "temperature": 0}
-        self.call("/v1/chat/completions", asked | NO_THINKING)
+        answer = self.call("/v1/chat/completions", asked | NO_THINKING)
+        try:
+            answer["choices"][0]["message"]
+        except (LookupError, TypeError):
+            said = shortened(json.dumps(answer))
+            raise FailedError(
+                f"server {self.url}/v1/chat/completions: no reply of a model, but {said}"
+            ) from None
 
     @contextlib.contextmanager
     def adapter(self, folder: Path) -> Iterator[str]:
-        """Hold the adapter in a folder; yields the name to ask for. Raises FailedError."""
+        """Hold the adapter in a folder; yields the name to ask for. Raises FailedError.
+
+        One that was there before stays: somebody else may be asking it.
+        """
         name = adapter_name(folder)
-        if name not in self.models():
-            self.load(name, folder)
+        loaded = name not in self.models() and self.load(name, folder)
         try:
             self.try_reply(name)
             yield name
         finally:
-            with contextlib.suppress(FailedError):
-                self.call("/v1/unload_lora_adapter", {"lora_name": name})
+            if loaded:
+                with contextlib.suppress(FailedError):
+                    self.call("/v1/unload_lora_adapter", {"lora_name": name})
 
-    def load(self, name: str, folder: Path) -> None:
-        """Load an adapter under a name. Raises FailedError that says what to do about it."""
+    def load(self, name: str, folder: Path) -> bool:
+        """Load an adapter under a name; False if another worker has just done so.
+
+        Raises FailedError that says what to do about it.
+        """
         asked = {"lora_name": name, "lora_path": str(folder.resolve())}
         try:
             self.call("/v1/load_lora_adapter", asked)
         except RefusedError as error:
+            if name in self.models():
+                return False
             raise FailedError(
                 f"{folder}: the server does not take this adapter ({error}); it must see the folder"
                 " and allow its rank (vllm serve --enable-lora --max-lora-rank R, with"
                 " VLLM_ALLOW_RUNTIME_LORA_UPDATING=True)"
             ) from None
+        return True
+
+
+def reason(error: urllib.error.HTTPError) -> str:
+    """Why a server refused, in its own words, and what to do if they can be foreseen."""
+    if place := error.headers.get("Location"):
+        return f"leads to {shortened(place)}; give the address that answers itself"
+    said = shortened(error.read().decode(errors="replace"))
+    if error.code in WANTS_KEY:
+        return f"{said}; give its key in OPENAI_API_KEY"
+    return said
+
+
+def shortened(text: str) -> str:
+    """Another program's words in a message of ours: one line, not long, without our key."""
+    if key := os.environ.get("OPENAI_API_KEY"):
+        text = text.replace(key, "(key)")
+    return on_one_line(text)[:LONGEST_REASON]
 
 
 def adapter_name(folder: Path) -> str:
@@ -156,9 +206,16 @@ def connect(url: str, base: str) -> Server:
 
 
 def is_base(name: str, model: dict[str, Any], base: str) -> bool:
-    """Whether a served model is this base: by its id, its folder, or the folder's last name."""
-    names = {name, str(model.get("root") or name)}
-    return base in names or Path(base).name in {Path(served).name for served in names}
+    """Whether a served model is this base: by its id, its folder, or the folder's last name.
+
+    Two folders that are both here are compared by content: many are called `model` or `hf`.
+    """
+    root = str(model.get("root") or name)
+    if base in (name, root):
+        return True
+    if Path(base).is_dir() and Path(root).is_dir():
+        return stages.content(root) == stages.content(base)
+    return Path(base).name in {Path(name).name, Path(root).name}
 
 
 @contextlib.contextmanager
@@ -180,8 +237,10 @@ def start_vllm(
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
         "VLLM_NO_USAGE_STATS": "1",
     }
+    environment.pop("VLLM_API_KEY", None)  # it would refuse us
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
+        begin = output.tell()
         process = subprocess.Popen(
             [sys.executable, "-I", str(WATCHED), *command],
             stdin=subprocess.PIPE,
@@ -190,12 +249,14 @@ def start_vllm(
             env=environment,
             start_new_session=True,  # a Ctrl-C in the terminal reaches us alone; we end it
         )
+    processes.RUNNING.append(process)  # so that a Ctrl-C ends it while it starts
     try:
-        wait_until_ready(server, process, log)
+        wait_until_ready(server, process, log, begin)
         server.try_reply(server.base)
         yield server
     finally:
         process.communicate()  # closes its standard input, which ends the server
+        processes.RUNNING.remove(process)
 
 
 def serve_command(base: str, rank: int, memory: float, port: int) -> list[str]:
@@ -277,26 +338,57 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until_ready(server: Server, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    """Return when the server answers. Raises FailedError if it ends or takes too long."""
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise FailedError(f"vLLM did not start ({last_error(log)}); all it said is in {log}")
-        with contextlib.suppress(FailedError):
-            server.call("/health")
+def wait_until_ready(
+    server: Server, process: "subprocess.Popen[bytes]", log: Path, begin: int
+) -> None:
+    """Return when the server answers. Raises FailedError if it ends or takes too long.
+
+    What it says is in its log from the byte `begin` on. Once a while its last line is told.
+    """
+    since = told = time.monotonic()
+    while time.monotonic() - since < START_SECONDS:
+        answers = is_healthy(server)
+        if process.poll() is not None:  # also where somebody else answers at its port
+            said = last_error(lines_of(log, begin))
+            raise FailedError(
+                f"vLLM did not start ({said}, exit code {process.returncode}); all it said is in"
+                f" {log}; once that is mended, the same command goes on"
+            )
+        if answers:
             return
         time.sleep(POLL_SECONDS)
+        if time.monotonic() - told >= TOLD_SECONDS:
+            told = time.monotonic()
+            last = (lines_of(log, begin) or [SILENT])[-1][-LONGEST_REASON:]
+            processes.say(f"vLLM does not answer yet after {told - since:.0f} s ({last})")
     raise FailedError(f"vLLM did not answer within {START_SECONDS} s; see {log}")
 
 
-def last_error(log: Path) -> str:
-    """The last line of a log that names an error and its cause, else its last line.
+def is_healthy(server: Server) -> bool:
+    """Whether the server has started."""
+    try:
+        server.call("/health", seconds=HEALTH_SECONDS)
+    except FailedError:
+        return False
+    return True
+
+
+def lines_of(log: Path, begin: int) -> list[str]:
+    """What stands in a log from a byte on, without empty lines; none if the log is gone."""
+    try:
+        text = log.read_bytes()[begin:].decode(errors="replace")
+    except OSError:
+        return []
+    lines = [on_one_line(line) for line in text.splitlines()]
+    return [line for line in lines if line]
+
+
+def last_error(lines: list[str]) -> str:
+    """The last line that names an error and its cause, else the last line.
 
     vLLM closes with an error that only points at the one above it.
     """
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if re.search(r"\w*Error\b|error:", line)]
     causes = [line for line in errors if "root cause" not in line]
-    found = causes or errors or lines or ["it said nothing"]
+    found = causes or errors or lines or [SILENT]
     return found[-1][-LONGEST_REASON:]

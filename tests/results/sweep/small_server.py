@@ -5,7 +5,8 @@
 It has vLLM's command line, calls and refusals as far as `results run` uses them, and generates
 with transformers and PEFT on the CPU, so that the same path as on a GPU can be tested. With
 SMALL_SERVER_ECHO set there is no model: a reply names the model that was asked.
-SMALL_SERVER_DIES_AFTER=N lets it end itself after N replies.
+SMALL_SERVER_DIES_AFTER=N lets it end itself after N replies, SMALL_SERVER_HANGS_AT=PATH never
+answer there.
 """
 
 import argparse
@@ -161,6 +162,9 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(error.status, {"error": {"message": str(error), "code": error.status}})
 
     def done(self, asked: dict[str, Any]) -> Any:
+        if self.path == os.environ.get("SMALL_SERVER_HANGS_AT"):
+            self.log_message("hangs")
+            threading.Event().wait()
         if self.path == "/v1/load_lora_adapter":
             return self.models.load(asked["lora_name"], asked["lora_path"])
         if self.path == "/v1/unload_lora_adapter":

@@ -24,6 +24,7 @@ from results import record
 from results.sweep import server
 
 ROOT = Path(__file__).resolve().parents[3]
+BASE = "train/bases/tiny-tatqa"
 Command = Callable[..., list[str]]
 Wait = Callable[[Path, int], None]
 
@@ -330,13 +331,57 @@ def test_a_base_that_cannot_be_scored_is_told_while_others_train(
 def test_a_server_that_leaves_adapters_out_is_an_error_and_no_result(
     recipes: list[Path], stand_ins: dict[str, str], vllm: Path, sweep_command: Command
 ) -> None:
-    vllm.write_text(vllm.read_text().replace("exec", "SMALL_SERVER_ALWAYS=base exec"))
-    command = sweep_command(recipes[:1], "r", "--server", "vllm", judged=False)
+    whole = vllm.read_text()
+    vllm.write_text(whole.replace("exec", "SMALL_SERVER_ALWAYS=base exec"))
+    command = sweep_command(recipes[:1], "r", "--server", "vllm")
     done = finish(command, stand_ins)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("error: beta_0.02: ")
-    assert "all 40 replies equal the base's" in done.stderr.splitlines()[-1]
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: beta_0.02: all 40 replies equal the base's")
+    assert "are kept as r/runs/beta_0.02/tatqa.old-1, and the same command" in last
     assert not Path("r/runs/beta_0.02/record.json").exists()
+    assert not Path("r/runs/beta_0.02/mtbench").exists()  # nor is a judge paid for it
+    vllm.write_text(whole)
+    assert finish(command, stand_ins).returncode == 0
+    assert replies(Path("r/runs/beta_0.02")) != {"base"}
+
+
+def test_a_server_elsewhere_that_hangs_does_not_hold_up_the_end(
+    recipes: list[Path], stand_ins: dict[str, str], vllm: Path, sweep_command: Command
+) -> None:
+    """A lane waits for its answer about an adapter, for five minutes. SIGTERM is as Ctrl-C."""
+    port = server.free_port()
+    hanging = stand_ins | {"SMALL_SERVER_HANGS_AT": "/v1/load_lora_adapter"}
+    running = subprocess.Popen(
+        [str(vllm), "serve", BASE, "--port", str(port)], env=hanging, stdout=subprocess.PIPE
+    )
+    while not answers(port):
+        assert running.poll() is None
+    url = f"http://127.0.0.1:{port}"
+    command = sweep_command(recipes[:1], "r", "--server", url, judged=False)
+    process = subprocess.Popen(command, env=stand_ins, stderr=subprocess.PIPE, text=True)
+    assert running.stdout is not None
+    while b"hangs" not in running.stdout.readline():
+        assert running.poll() is None
+    process.terminate()
+    _, errors = process.communicate()
+    running.kill()
+    running.communicate()
+    assert process.returncode == 1
+    assert errors.splitlines()[-1].startswith("error: stopped; what is done is kept")
+
+
+def test_what_cannot_be_written_costs_one_run_and_the_others_go_on(
+    recipes: list[Path], stand_ins: dict[str, str], sweep_command: Command
+) -> None:
+    """A full disk or a folder without permission; here, a folder where a log is to be."""
+    Path("r/runs/beta_0.02/tatqa.log").mkdir(parents=True)
+    Path("r/runs/beta_0.02/run.lock").touch()
+    done = finish(sweep_command(recipes, "r", judged=False), stand_ins)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last == "error: r/runs/beta_0.02/tatqa.log: Is a directory"
+    assert len(record.load_all(Path("r/runs"))[0]) == 3
 
 
 def test_a_server_that_dies_is_one_line_and_the_next_call_goes_on(

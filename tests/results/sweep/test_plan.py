@@ -6,6 +6,7 @@ base.
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -315,7 +316,16 @@ def test_bad_recipes_are_refused_before_any_work(
 
 
 @pytest.mark.parametrize(
-    "url", ["", "vlm", "ftp://host/v1", "http://", "http://[::1", "http://host:port", "host:8000"]
+    "url",
+    [
+        "",
+        "vlm",
+        "ftp://host/v1",
+        "http://",
+        "http://[::1",
+        "http://host:port",
+        "host:8000",
+    ],
 )
 def test_what_is_no_url_of_a_server_is_refused(
     recipes: list[Path],
@@ -330,6 +340,40 @@ def test_what_is_no_url_of_a_server_is_refused(
     monkeypatch.setenv("OPENAI_BASE_URL", url or "http://")
     with pytest.raises(InputError, match="OPENAI_BASE_URL: .* is no URL of a server"):
         options.check_judge_answers()
+
+
+@pytest.mark.parametrize("url", ["http://a,b", "http://a b"])
+def test_what_options_of_lm_eval_cannot_hold_is_refused(
+    recipes: list[Path], capsys: pytest.CaptureFixture[str], url: str
+) -> None:
+    assert main(["run", str(recipes[0]), "--server", url, "--runs", "r"]) == 2
+    assert "expected vllm or the URL of a server" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("host", ["me:hunter2@host:8000", "host/v1?key=hunter2", "host/#hunter2"])
+def test_a_secret_in_the_url_is_refused_and_not_repeated(
+    recipes: list[Path], capsys: pytest.CaptureFixture[str], host: str
+) -> None:
+    """The record of a run has the commands that scored it."""
+    assert main(["run", str(recipes[0]), "--server", f"http://{host}", "--runs", "r"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: --server: expected scheme, host, port and path alone")
+    assert "hunter2" not in said
+    assert not Path("r").exists()
+
+
+@pytest.mark.parametrize("key", ["hunter2\n", "hunter2\r", "hunt\x00er2", "hünter2"])
+def test_a_key_that_cannot_be_sent_is_refused_and_not_repeated(
+    recipes: list[Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    key: str,
+) -> None:
+    monkeypatch.setattr(os, "environ", os.environ | {"OPENAI_API_KEY": key})
+    assert main(["run", str(recipes[0]), "--server", "http://host", "--runs", "r"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: OPENAI_API_KEY has a line break")
+    assert "nter2" not in said
 
 
 def test_a_judge_without_a_key_is_refused(
