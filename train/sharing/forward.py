@@ -21,9 +21,10 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPast, MoeModelOutputWithPast
 
+from train.sharing.attention import implementation
 from train.sharing.graphs import Recorded
 from train.sharing.layout import Packed, SharingError, pack_prefixes, trim
-from train.sharing.mask import FLEX_BLOCK, KERNELS, trie_mask
+from train.sharing.mask import FLEX_BLOCK, trie_mask
 from train.sharing.support import (
     choose_kernel,
     decoder_layers,
@@ -241,7 +242,8 @@ def share_prefixes(
         kernel = choose_kernel(base)
     bucket = -(-bucket // FLEX_BLOCK) * FLEX_BLOCK if kernel == "flex" or graphs else 1
     before = base.config._attn_implementation
-    base.set_attn_implementation(KERNELS[kernel])
+    model_type = base.config.get_text_config().model_type
+    base.set_attn_implementation(implementation(kernel, model_type))
     sharing = PrefixSharing(backbone, kernel, bucket, graphs, recompute, lengths)
     sharing.undo_later(lambda: base.set_attn_implementation(before))
     if compile_layers or kernel == "flex":

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 FLEX_BLOCK = 128  # FlexAttention's block: packed lengths are multiples of it
-KERNELS = {"flex": "flex_attention", "sdpa": "sdpa", "eager": "eager"}  # by transformers' names
 
 
 def sees(last: Tensor) -> Callable[[Any, Any, Any, Any], Any]:
