@@ -111,8 +111,10 @@ class Accounts(TrainerCallback):  # type: ignore[misc]
         """Add the step's tokens, over all processes."""
         counts = [float(self.trainer.tokens[name]) for name in TOKENS]
         self.trainer.tokens.clear()
-        sums = self.trainer.accelerator.reduce(torch.tensor(counts, device=args.device), "sum")
-        for name, count in zip(TOKENS, sums.tolist(), strict=True):
+        if self.trainer.accelerator.num_processes > 1:
+            own = torch.tensor(counts, device=args.device)
+            counts = self.trainer.accelerator.reduce(own, "sum").tolist()
+        for name, count in zip(TOKENS, counts, strict=True):
             self.tokens[name] += int(count)
 
     def on_log(

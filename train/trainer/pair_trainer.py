@@ -19,6 +19,7 @@ from trl import DPOTrainer
 
 from train.recipe import Recipe
 from train.sharing import Packed, PrefixSharing
+from train.sharing.forward import replace_attribute
 from train.trainer.adapter import is_target
 from train.trainer.batches import ContextSampler, StepBatches, collator
 from train.trainer.config import compute_dtype, fsdp_policy
@@ -204,6 +205,23 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         self.step_totals = StepTotals.of(batches, self.accelerator)
         return batches, sum(len(batch["beta"]) for batch in batches)
 
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """TRL's, without its `model.train()` where the model is in training mode already.
+
+        That walks through a thousand modules, with the GPU waiting for the next pass. Something
+        that evaluates in between switches the whole model.
+        """
+        self._count_tokens(inputs)  # here they are on the host: nothing waits for the GPU
+        if not (model.training and self.model.training):  # `model` may be DDP around self.model
+            model.train()
+        undo = replace_attribute(model, "train", lambda mode=True: model)
+        try:
+            return super().training_step(model, inputs, num_items_in_batch)
+        finally:
+            undo()
+
     def compute_loss(
         self,
         model: Any,
@@ -218,7 +236,6 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         """
         factor = beta_factor(self.recipe, self.state.global_step, self.state.max_steps)
         beta = inputs.pop("beta")
-        self._count_tokens(inputs)
         self.beta = beta * factor
         share = len(beta) / num_items_in_batch
         tokens = inputs["completion_mask"][: len(beta)].sum()
@@ -245,10 +262,10 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         """Add a micro-batch to this process's tokens: with padding, without, and computed."""
         mask, packed = inputs["attention_mask"], inputs.get("packed")
         if packed:
-            presented, real = Packed(*packed).sizes
+            presented, real = Packed(*packed).sizes.tolist()
             computed = packed[0].numel()
         else:
-            presented, real, computed = mask.numel(), mask.sum(), mask.numel()
+            presented, real, computed = mask.numel(), int(mask.sum()), mask.numel()
         self.tokens.update(presented=presented, real=real, computed=computed)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
 from train.callbacks import Accounts, EpochOrder
@@ -344,6 +344,67 @@ def test_beta_by_type_reaches_each_pair(mini: Path, tokenizer: Any, tmp_path: Pa
         losses[name] = trainer.compute_loss(trainer.model, inputs, num_items_in_batch=20).item()
     assert len({round(loss, 6) for loss in losses.values()}) == 3
     assert trainer._metrics["train"]["beta/arithmetic"] == [1.0] * 3
+
+
+class Modes(TrainerCallback):  # type: ignore[misc]
+    """Switches the model, or what of it another object holds, to evaluation after each step."""
+
+    def __init__(self, switched: torch.nn.Module) -> None:
+        self.switched = switched
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.switched.eval()
+
+
+def test_a_model_is_walked_through_only_where_something_evaluated_it(
+    mini: Path, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In every step all modules are in training mode, whatever a callback did between two."""
+    trainer = trainer_for(small(mini), tokenizer, tmp_path, n=24)
+    layer = trainer.model.get_base_model().model.layers[1].mlp
+    modes: list[bool] = []
+    layer.register_forward_pre_hook(lambda module, args: modes.append(module.training))
+    walks: list[bool] = []
+    train = torch.nn.Module.train
+
+    def counted(module: torch.nn.Module, mode: bool = True) -> torch.nn.Module:
+        if module is layer:
+            walks.append(mode)
+        return train(module, mode)
+
+    monkeypatch.setattr(torch.nn.Module, "train", counted)
+    trainer.train()
+    assert not walks  # the pre-flight left it in training mode
+    trainer.add_callback(Modes(trainer.model))
+    trainer.train()
+    assert walks == [False, True, False, True, False]
+    assert len(modes) >= 6
+    assert all(modes)
+    assert "train" not in vars(trainer.model)
+
+
+def test_evaluation_of_a_wrapped_model_is_noticed(
+    mini: Path, tokenizer: Any, tmp_path: Path
+) -> None:
+    """DistributedDataParallel stays in training mode when the model inside it is evaluated."""
+
+    class Around(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self, module: torch.nn.Module) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            return self.module(*args, **kwargs)
+
+    trainer = trainer_for(small(mini), tokenizer, tmp_path, micro=8)
+    trainer.create_optimizer()
+    trainer.current_gradient_accumulation_steps = 1
+    trainer.state.max_steps = 1
+    around = Around(trainer.model).train()
+    trainer.model.eval()
+    batches, pairs = trainer.get_batch_samples(iter(trainer.get_train_dataloader()), 1, "cpu")
+    trainer.training_step(around, batches[0], pairs)
+    assert all(module.training for module in trainer.model.modules())
 
 
 def test_an_optimizer_that_ran_over_is_not_saved(
