@@ -305,8 +305,10 @@ def gradients(bench: Bench, pairs: int, share: bool, dtype: str) -> Any:
     )
     trainer.model.train()
     trainer.state.max_steps = trainer.current_gradient_accumulation_steps = 1
-    with trainer.compute_loss_context_manager():
-        trainer.compute_loss(trainer.model, inputs, num_items_in_batch=pairs).backward()
+    # Trainer's own autocast comes with `train` alone; without it LoRA's products are in fp32
+    with trainer.compute_loss_context_manager(), trainer.accelerator.autocast():
+        loss = trainer.compute_loss(trainer.model, inputs, num_items_in_batch=pairs)
+    loss.backward()
     return torch.cat([parameter.grad.flatten().float() for parameter in trained])
 
 
