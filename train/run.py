@@ -92,7 +92,7 @@ def run(
     task = Task(recipe, out, rows, eval_rows, tokenizer, init, identity, stages)
     spent = train_within_memory(task, micro)
     if spent:
-        pairs_facts = kept(recipe, rows, counts)
+        pairs_facts = kept(rows, counts)
         facts = {**identity, **record.surroundings(), "data": data_source(recipe)}
         facts |= {"pairs": pairs_facts, **spent}
         finish(out, {**facts, "command": command})
@@ -326,15 +326,11 @@ def peak_memory() -> int | None:
     return int(torch.cuda.max_memory_allocated())
 
 
-def kept(recipe: Recipe, rows: list[TokenPair], counts: Counts) -> dict[str, Any]:
+def kept(rows: list[TokenPair], counts: Counts) -> dict[str, Any]:
     """The `pairs` entry of train.json."""
     by_type, by_kind = (
         Counter(getattr(row.pair, name) for row in rows) for name in ("answer_type", "kind")
     )
-    if rest := len(rows) % recipe.effective_batch_size % plan.processes():
-        counts.dropped[
-            f"beyond equal shares of an epoch's last step for {plan.processes()} processes"
-        ] = rest
     return {
         "kept": len(rows),
         "dropped": dict(counts.dropped),

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,8 +20,9 @@ from train.sharing.lengths import RECORDING, cheapest_lengths, distinct_tokens
 from train.sharing.mask import FLEX_BLOCK
 from train.sharing.preflight import preflight, tolerance
 from train.trainer.adapter import InitAdapter, lora, start_from
-from train.trainer.batches import ContextSampler, StepBatches, sequences
+from train.trainer.batches import ContextSampler, sequences
 from train.trainer.config import compute_dtype, nf4
+from train.trainer.dealing import count_costs
 from train.trainer.pair_trainer import PairTrainer, set_lora_dropout
 
 logger = logging.getLogger(__name__)
@@ -122,26 +124,22 @@ def say_what_is_left_out(trainer: PairTrainer) -> None:
 def packed_lengths(
     trainer: PairTrainer, rows: Sequence[TokenPair], recording: float = RECORDING
 ) -> list[int]:
-    """The packed lengths that cost this process's batches of the first epochs least.
+    """The packed lengths that cost the batches of the first epochs least.
 
+    They are the same on all processes, which wait for the longest batch of those at once.
     recording: what a length costs, see cheapest_lengths, in a training of all epochs.
     """
-    args, order = trainer.args, trainer.order
-    batches = StepBatches(
-        order,
-        trainer.recipe.effective_batch_size,
-        args.per_device_train_batch_size,
-        args.process_index,
-        args.world_size,
-    )
+    order, batches = trainer.order, trainer.step_batches()
     epochs = trainer.recipe.num_train_epochs
     looked_at = min(epochs, EPOCHS)
     of_pair = [sequences(row) for row in rows]
     totals = []
     for epoch in range(looked_at):
         order.set_epoch(epoch)
-        for batch in batches:
-            totals.append(distinct_tokens(row for i in batch for row in of_pair[i]))
+        for at_once in batches.of_all_processes():
+            totals.append(
+                max(distinct_tokens(row for i in batch for row in of_pair[i]) for batch in at_once)
+            )
     order.set_epoch(0)
     return cheapest_lengths(totals, FLEX_BLOCK, recording * looked_at / epochs)
 
@@ -206,7 +204,11 @@ def pair_order(recipe: Recipe, rows: Sequence[TokenPair]) -> ContextSampler:
         row.pair.context_uid if recipe.order == "context" else i for i, row in enumerate(rows)
     ]
     return ContextSampler(
-        contexts, [len(row.prompt_ids) for row in rows], recipe.effective_batch_size, recipe.seed
+        contexts,
+        [len(row.prompt_ids) for row in rows],
+        recipe.effective_batch_size,
+        recipe.seed,
+        partial(count_costs, rows, contexts, recipe.share_prefixes),
     )
 
 

@@ -9,6 +9,7 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch.utils.data import Sampler
 
 from train.pairs.tokens import TokenPair
 from train.sharing.lengths import as_bytes
+from train.trainer.dealing import Costs, deal
 
 # batches whose contexts are dealt together: long ones spread out, and the order stays random
 WINDOW = 32
@@ -60,7 +62,11 @@ def _deal(groups: list[list[int]], costs: list[int], hands: int) -> list[list[li
 
 
 class ContextSampler(Sampler[int]):  # type: ignore[misc]
-    """Yields pair indices in one epoch's order; StepBatches cuts and deals them."""
+    """Yields pair indices in one epoch's order; StepBatches cuts and deals them.
+
+    count_costs: what the pairs cost, counted when first asked for, which a process on its own never
+    does. Without it each costs its tokens_of_pair.
+    """
 
     def __init__(
         self,
@@ -68,12 +74,22 @@ class ContextSampler(Sampler[int]):  # type: ignore[misc]
         tokens_of_pair: Sequence[int],
         batch_size: int,
         seed: int,
+        count_costs: Callable[[], Costs] | None = None,
     ) -> None:
         self.context_of_pair = context_of_pair
         self.tokens_of_pair = tokens_of_pair
         self.batch_size = batch_size
         self.seed = seed
+        self.count_costs = count_costs
         self.epoch = 0
+
+    @cached_property
+    def costs(self) -> Costs:
+        """Tokens that a pass computes of each pair and each context."""
+        if self.count_costs:
+            return self.count_costs()
+        nothing_shared = dict.fromkeys(self.context_of_pair, 0)
+        return Costs(self.context_of_pair, nothing_shared, self.tokens_of_pair)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the trainer at the start of each epoch, resumed or not."""
@@ -90,10 +106,12 @@ class ContextSampler(Sampler[int]):  # type: ignore[misc]
 
 
 class StepBatches(Sampler[list[int]]):  # type: ignore[misc]
-    """This process's micro-batches: its equal share of every step's pairs, `micro` at a time.
+    """This process's micro-batches of every step, as many as any other process has.
 
-    All processes together see the same pairs in the same step however many they are. What the last
-    step holds beyond equal shares, fewer pairs than there are processes, is left out.
+    All processes together see the same pairs in the same step however many they are. One process
+    takes them in order, `micro` at a time. Several are dealt contexts (dealing.py), so that a
+    micro-batch has `micro` pairs on average. A last step with fewer pairs than processes is
+    computed whole by each of them: the mean of their gradients is that of one.
     """
 
     def __init__(
@@ -106,19 +124,40 @@ class StepBatches(Sampler[list[int]]):  # type: ignore[misc]
         self.processes = processes
 
     def __iter__(self) -> Iterator[list[int]]:
+        for at_once in self.of_all_processes():
+            yield at_once[self.rank]
+
+    def of_all_processes(self) -> Iterator[list[list[int]]]:
+        """Micro-batches that are computed at the same time: one of each process."""
         indices = list(self.order)
-        for pairs in (
-            indices[start : start + self.step] for start in range(0, len(indices), self.step)
-        ):
-            share = len(pairs) // self.processes
-            mine = pairs[self.rank * share : (self.rank + 1) * share]
-            yield from (mine[i : i + self.micro] for i in range(0, share, self.micro))
+        for start in range(0, len(indices), self.step):
+            yield from self._dealt(indices[start : start + self.step])
+
+    def _dealt(self, pairs: list[int]) -> list[list[list[int]]]:
+        """The micro-batches of a step, [rounds][processes]."""
+        if self.processes == 1:
+            return [[pairs[i : i + self.micro]] for i in range(0, len(pairs), self.micro)]
+        if len(pairs) < self.processes:
+            return [[pairs] * self.processes]
+        rounds = self._rounds(len(pairs))
+        hands = deal(pairs, self.order.costs, rounds * self.processes)
+        dealt = []
+        for number in range(rounds):
+            at_once = hands[number * self.processes : (number + 1) * self.processes]
+            if number % 2:
+                at_once.reverse()  # else the last process had the dearest one of every round
+            dealt.append(at_once)
+        return dealt
+
+    def _rounds(self, pairs: int) -> int:
+        """Micro-batches that each process has in a step of so many pairs."""
+        share = max(1, pairs // self.processes)
+        return math.ceil(share / self.micro)
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.order), self.step)
-        return sum(
-            math.ceil(pairs // self.processes / self.micro) for pairs in [self.step] * full + [rest]
-        )
+        last = self._rounds(rest) if rest else 0
+        return full * self._rounds(self.step) + last
 
 
 def sequences(pair: TokenPair) -> tuple[bytes, bytes]:

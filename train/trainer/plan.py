@@ -138,10 +138,12 @@ def value_bytes(recipe: Recipe) -> int:
 def micro_batches(
     recipe: Recipe, rows: Sequence[TokenPair], micro: int
 ) -> Iterator[list[TokenPair]]:
-    """The pairs of each forward pass of the first process in the first epoch."""
+    """The pairs of each forward pass of all processes in the first epoch."""
     order = pair_order(recipe, rows)
-    for batch in StepBatches(order, recipe.effective_batch_size, micro, 0, processes()):
-        yield [rows[i] for i in batch]
+    batches = StepBatches(order, recipe.effective_batch_size, micro, 0, processes())
+    for at_once in batches.of_all_processes():
+        for batch in at_once:
+            yield [rows[i] for i in batch]
 
 
 def sharing(recipe: Recipe, rows: Sequence[TokenPair], micro: int) -> str:
@@ -173,6 +175,7 @@ def describe(recipe: Recipe, rows: Sequence[TokenPair], counts: Counts, micro: i
     """The dry run's text: resolved recipe, pairs, token lengths, steps, memory."""
     steps = -(-len(rows) // recipe.effective_batch_size) * recipe.num_train_epochs
     accumulation = recipe.effective_batch_size // (micro * processes())
+    pairs = f"{micro} pairs" if processes() == 1 else f"about {micro} pairs"
     lengths = sorted(row.length for row in rows)
     percentiles = (f"p{p} {lengths[(len(lengths) - 1) * p // 100]:,}" for p in (0, 50, 90, 99, 100))
     return (
@@ -180,7 +183,7 @@ def describe(recipe: Recipe, rows: Sequence[TokenPair], counts: Counts, micro: i
         f"{len(rows):>8,}  pairs to train on\n"
         f"tokens of prompt and longer reply: {', '.join(percentiles)}\n"
         f"tokens an epoch: {sharing(recipe, rows, micro)}\n"
-        f"steps: {steps:,}, each {micro} pairs x {accumulation} micro-batches x {processes()} "
+        f"steps: {steps:,}, each {pairs} x {accumulation} micro-batches x {processes()} "
         "processes\n"
         f"memory, estimated: {memory(recipe, rows, micro) / 2**30:.1f} GiB a process"
     )

@@ -103,10 +103,7 @@ def write(cache: Path, values: np.ndarray) -> None:
 
 def compute_reference(trainer: Any) -> np.ndarray:
     """Log-probabilities [pairs, 2] by TRL's own reference pass, over all processes."""
-    order = list(trainer.order)
-    size = trainer.args.per_device_train_batch_size
-    batches = [order[i : i + size] for i in range(0, len(order), size)]
-    mine = batches[trainer.args.process_index :: trainer.args.world_size]
+    mine = list(trainer.step_batches())
     trainer.model.train()  # in evaluation mode bitsandbytes repacks 4-bit weights on a CPU
     progress = tqdm(
         mine, desc="reference", unit="batch", disable=not trainer.accelerator.is_main_process
@@ -119,7 +116,7 @@ def compute_reference(trainer: Any) -> np.ndarray:
             done.append(
                 (indices, torch.stack(trainer.compute_ref_log_probs(trainer.model, inputs), 1))
             )
-    values = np.full((len(order), 2), np.nan)
+    values = np.full((len(trainer.order), 2), np.nan)
     for indices, pair in gather_object(
         [(indices, logps.float().cpu().numpy()) for indices, logps in done]
     ):

@@ -1,13 +1,16 @@
 """Order by context: a permutation, batches of even cost, another one every epoch."""
 
+import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.trainer.batches import ContextSampler, collator, context_order
+from train.trainer.batches import ContextSampler, StepBatches, collator, context_order
+from train.trainer.dealing import Costs
 
 
 @given(
@@ -58,6 +61,63 @@ def test_sampler_is_a_function_of_seed_and_epoch() -> None:
     assert first != second
     assert first != orders(2)[0]
     assert len(ContextSampler(contexts, [1] * 120, 32, 0)) == 120
+
+
+def sampler_of(contexts: Sequence[int], step: int) -> ContextSampler:
+    return ContextSampler(contexts, [10 + 7 * context for context in contexts], step, seed=0)
+
+
+@given(
+    st.lists(st.integers(0, 9), max_size=70),
+    st.integers(1, 3),
+    st.integers(1, 4),
+    st.integers(1, 5),
+)
+def test_all_processes_together_have_the_same_steps(
+    contexts: list[int], micro: int, rounds: int, processes: int
+) -> None:
+    """Each pair once in its step, and no process has a micro-batch more than another, or none."""
+    step = micro * rounds * processes
+    order = sampler_of(contexts, step)
+    batches = [StepBatches(order, step, micro, rank, processes) for rank in range(processes)]
+    dealt = [list(each) for each in batches]
+    indices = list(order)
+    for start in range(0, len(indices), step):
+        pairs = indices[start : start + step]
+        expected = rounds if len(pairs) == step else math.ceil(len(pairs) // processes / micro)
+        expected = max(1, expected)  # fewer pairs than processes: each computes all of them
+        times = processes if len(pairs) < processes else 1
+        seen: list[int] = []
+        for of_process in dealt:
+            now, of_process[:expected] = of_process[:expected], []
+            assert len(now) == expected
+            assert all(now)
+            seen += [pair for batch in now for pair in batch]
+        assert sorted(seen) == sorted(pairs * times)
+    assert not any(dealt)
+    for each in batches:
+        assert len(each) == len(list(each))
+
+
+def test_one_process_takes_a_step_in_order() -> None:
+    order = sampler_of([i // 6 for i in range(45)], 16)
+    indices = list(order)
+    ends = [0, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 45]
+    expected = [indices[start:end] for start, end in pairwise(ends)]
+    assert list(StepBatches(order, 16, 4)) == expected
+    assert len(StepBatches(order, 16, 4)) == 12
+
+
+def test_two_processes_are_dealt_whole_contexts() -> None:
+    """Contexts of 4, 3 and 1 pairs whose prompts cost 8, 5 and 3 tokens: 4 pairs of 8 + 4 each."""
+    contexts, prompts = [0] * 4 + [1] * 3 + [2], [8] * 4 + [5] * 3 + [3]
+
+    def costs() -> Costs:
+        return Costs(contexts, {0: 8, 1: 5, 2: 3}, [1] * 8)
+
+    order = ContextSampler(contexts, prompts, 8, seed=0, count_costs=costs)
+    dealt = {tuple(sorted(next(iter(StepBatches(order, 8, 4, rank, 2))))) for rank in (0, 1)}
+    assert dealt == {(0, 1, 2, 3), (4, 5, 6, 7)}
 
 
 ids = st.lists(st.integers(0, 200_000), min_size=1, max_size=7)

@@ -22,7 +22,7 @@ from train.pairs.tokens import TokenPair, tokenize
 from train.recipe import Recipe, RecipeError
 from train.sharing.lengths import distinct_tokens
 from train.trainer import assemble
-from train.trainer.batches import ContextSampler, StepBatches, sequences
+from train.trainer.batches import ContextSampler, sequences
 from train.trainer.config import config, fsdp_policy
 from train.trainer.pair_trainer import (
     PairTrainer,
@@ -447,28 +447,6 @@ def test_non_finite_loss_is_refused(mini: Path, tokenizer: Any, tmp_path: Path) 
     with pytest.raises(TrainError, match=r"loss is nan at step 1; look at beta, loss_weights"):
         trained(trainer)
     assert not list(tmp_path.glob("checkpoint-*"))
-
-
-@pytest.mark.parametrize(
-    ("n", "step", "micro", "processes"), [(20, 8, 4, 1), (21, 8, 2, 2), (7, 8, 4, 2), (17, 8, 1, 8)]
-)
-def test_step_batches_deal_each_step_whole(n: int, step: int, micro: int, processes: int) -> None:
-    order = ContextSampler(range(n), [1] * n, step, seed=0)
-    dealt = [list(StepBatches(order, step, micro, rank, processes)) for rank in range(processes)]
-    for rank, batches in enumerate(dealt):
-        assert len(StepBatches(order, step, micro, rank, processes)) == len(batches)
-        assert [len(batch) for batch in batches] == [len(batch) for batch in dealt[0]]
-    per_step = step // processes // micro
-    indices = list(order)
-    for k in range(n // step):
-        seen = [
-            i
-            for batches in dealt
-            for batch in batches[k * per_step : (k + 1) * per_step]
-            for i in batch
-        ]
-        assert sorted(seen) == sorted(indices[k * step : (k + 1) * step])
-    assert n - sum(len(batch) for batches in dealt for batch in batches) == n % step % processes
 
 
 def test_each_epoch_has_its_own_order_also_when_resumed() -> None:
