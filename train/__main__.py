@@ -1,14 +1,13 @@
 """Train one adapter: python -m train RECIPE.yaml [--field value ...]"""
 
 import argparse
-import contextlib
 import gc
 import json
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import yaml
 from tatqa_task.command_line import exit_code
 from tatqa_task.data import DataError
 from train.folder import check_place
+from train.libraries import loading
 from train.pairs.preferences import check_file
 from train.recipe import Recipe, RecipeError, load, one_line, read_yaml
 from train.shipped import recipe_file
@@ -62,7 +62,7 @@ def train(recipe: Recipe, out: Path, command: list[str], dry_run: bool) -> int:
     base = recipe.model_name_or_path
     print(f"loading libraries, then {base} and the pairs ...", file=sys.stderr, flush=True)
     stages = Stages()
-    with stages("imports"), no_collection():
+    with stages("imports"), loading():
         from train import run
         from train.trainer.pair_trainer import TrainError
     try:
@@ -81,23 +81,13 @@ def told_later() -> list[str]:
     nothing comes.
     """
     quiet_libraries()
-    with no_collection():
+    with loading():
         from train import run  # noqa: F401
 
     line = sys.stdin.readline()
     if not line:
         sys.exit(0)
     return list(json.loads(line))
-
-
-@contextlib.contextmanager
-def no_collection() -> Iterator[None]:
-    """Rest the garbage collector: it takes a quarter of the imports' time, and they leave none."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def own_folder(recipe: Path) -> Path | None:

@@ -1,13 +1,12 @@
 """Recipes are read strictly, and the shipped ones say what the experiment log says."""
 
-import gc
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from train.__main__ import main, no_collection, overrides
+from train.__main__ import main, overrides
 from train.recipe import Recipe, RecipeError, load, parse
 
 FOLDER = Path(__file__).resolve().parents[2] / "train" / "recipes"
@@ -332,16 +331,3 @@ def test_the_shipped_schema_is_that_of_the_recipe() -> None:
     """Editors and `results run` read it; write it anew with Recipe.model_json_schema()."""
     shipped = json.loads((FOLDER.parent / "recipe.schema.json").read_text())
     assert shipped == Recipe.model_json_schema()
-
-
-def test_the_garbage_collector_rests_for_the_imports_alone() -> None:
-    """Also where an import fails."""
-    enabled = []
-
-    def failing_import() -> None:
-        enabled.append(gc.isenabled())
-        raise ImportError("no torch")
-
-    with pytest.raises(ImportError), no_collection():
-        failing_import()
-    assert [*enabled, gc.isenabled()] == [False, True]
