@@ -54,6 +54,7 @@ def config(recipe: Recipe, out: Path, micro: int, processes: int) -> DPOConfig:
         report_to=recipe.report_to,
         disable_tqdm=True,
         ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,  # they are the same everywhere and never change
     )
 
 

@@ -26,11 +26,12 @@ from train.trainer.batches import ContextSampler, sequences
 from train.trainer.config import config, fsdp_policy
 from train.trainer.pair_trainer import (
     PairTrainer,
+    StepTotals,
     TrainError,
     beta_factor,
     refuse_embeddings,
 )
-from train.trainer.reference import compute_reference
+from train.trainer.reference import attach_reference, compute_reference
 
 pytestmark = pytest.mark.usefixtures("small_data")
 History = list[dict[str, float]]
@@ -438,6 +439,46 @@ def test_a_tokenizer_of_another_model_is_refused(
     rows[2].chosen_ids.append(10**6)
     with pytest.raises(RecipeError, match=r"gives token 1000000, the model knows \d+: they do not"):
         assemble.make_trainer(recipe, rows, tokenizer, config(recipe, tmp_path, 4, 1))
+
+
+def loss_and_gradient(
+    trainer: PairTrainer, pairs: Sequence[int], pairs_a_process: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of a micro-batch of these pairs."""
+    inputs = trainer._prepare_inputs(
+        trainer.data_collator([trainer.train_dataset[i] for i in pairs])
+    )
+    loss = trainer.compute_loss(trainer.model, inputs, num_items_in_batch=pairs_a_process)
+    trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
+    gradients = torch.autograd.grad(loss, trained)
+    return loss.detach(), torch.cat([gradient.flatten() for gradient in gradients])
+
+
+def test_unequal_shares_of_two_processes_average_to_the_whole_step(
+    mini: Path, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 4 pairs one process has 3, the other 1: they count 3 / 2 and 1 / 2, means over both 1."""
+    recipe = small(mini, loss_type=["sigmoid", "sft"], beta=0.3)
+    trainer = trainer_for(recipe, tokenizer, tmp_path, micro=8, n=4)
+    for name, parameter in trainer.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    attach_reference(trainer, None)
+    trainer.model.train()
+    trainer.state.max_steps = trainer.current_gradient_accumulation_steps = 1
+    batch = trainer.data_collator(list(trainer.train_dataset))
+    trainer.step_totals = StepTotals.of([batch], trainer.accelerator)
+    whole = loss_and_gradient(trainer, range(4), 4)
+    monkeypatch.setattr(type(trainer.args), "world_size", 2)
+    first = loss_and_gradient(trainer, range(3), 2)
+    second = loss_and_gradient(trainer, [3], 2)
+    for of_whole, one, other in zip(whole, first, second, strict=True):
+        assert torch.allclose((one + other) / 2, of_whole, atol=1e-6)
+    metrics = trainer._metrics["train"]
+    assert metrics["beta"] == pytest.approx([0.3, 0.3 * 3 / 2, 0.3 * 1 / 2])
+    for name in ("rewards/chosen", "rewards/margins", "logps/rejected"):
+        of_whole, one, other = metrics[name]
+        assert (one + other) / 2 == pytest.approx(of_whole, rel=1e-5), name
 
 
 def test_non_finite_loss_is_refused(mini: Path, tokenizer: Any, tmp_path: Path) -> None:
