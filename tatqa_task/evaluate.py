@@ -6,8 +6,10 @@ numbers are those of `lm_eval run`; `--model hf-short-first` is there as well.
 
 Two things differ. lm-eval takes a server's answer without any text (an error with status 200, an
 empty body) for an empty reply, with a warning, and scores it. Here it is a failed request like any
-other: tried again and, if that fails too, the end of the run. And an output folder that cannot be
-made is told before the work: lm-eval warns after it, and the results are gone.
+other: tried again and, if that fails too, the end of the run. And what is wrong with the call is
+one line before the work: a task or model that is not known, options that do not fit each other, an
+output folder that cannot be made (lm-eval warns after the work, and the results are gone), and a
+model that cannot be loaded.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,10 @@ import lm_eval.models  # fills the registry, which is left as it is once a model
 import lm_eval.tasks
 from aiohttp import ClientError
 from lm_eval.__main__ import cli_evaluate
+from lm_eval._cli import HarnessCLI
+from lm_eval.api.model import LM
 from lm_eval.api.registry import model_registry
+from lm_eval.config.evaluate_config import EvaluatorConfig
 from lm_eval.models.openai_completions import LocalChatCompletion
 
 from tatqa_task import task_files
@@ -32,6 +38,9 @@ SHORT_FIRST = "tatqa_task.short_first:ShortFirst"  # read only if asked for: a s
 ENDED = ("stop", "length")  # why a model ends a reply, which then may be empty
 LONGEST = 300  # characters of an answer in a message
 parse_answers = LocalChatCompletion.parse_generations
+make_model = LM.create_from_arg_obj.__func__
+KNOWN_TASKS = f"known: {', '.join(task_files.GROUPS)}"
+LOG = logging.getLogger("lm-eval")
 
 
 class OurTasks(lm_eval.tasks.TaskManager):  # type: ignore[misc]
@@ -86,29 +95,84 @@ def unwritable(options: Sequence[str]) -> str | None:
     return None
 
 
+class ModelError(Exception):
+    """A model that cannot be loaded; the message is the one line a user needs."""
+
+
+def load_model(model: type[LM], given: dict[str, Any], more: dict[str, Any] | None = None) -> Any:
+    """lm-eval's way to make a model from `--model_args`. Raises ModelError."""
+    try:
+        return make_model(model, given, more)
+    except Exception as error:  # of transformers, PEFT, vLLM, the Hub's client
+        LOG.debug("the model cannot be loaded", exc_info=True)
+        name = given.get("pretrained") or given.get("model") or "no pretrained= in --model_args"
+        raise ModelError(f"cannot load the model ({name}): {in_words(error)}") from error
+
+
+def in_words(error: BaseException) -> str:
+    """An error on one line, not longer than a few."""
+    text = " ".join(str(error.args[0] if isinstance(error, KeyError) else error).split())
+    return f"{type(error).__name__}: {text}"[:LONGEST]
+
+
+def unknown_model(name: str) -> str:
+    """One line for a `--model` that lm-eval does not have."""
+    close = get_close_matches(name, model_registry.keys(), n=1)
+    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(model_registry.keys())}"
+    return f"--model {name}: no such kind of model; {hint}"
+
+
+def misfit() -> str | None:
+    """Why lm-eval cannot begin with the options in sys.argv, before it loads a model.
+
+    An option that it does not know ends the program, with its usage.
+    """
+    arguments = HarnessCLI().parse_args()
+    logging.disable(logging.WARNING)  # what it has to say it says again when it begins
+    try:
+        config = EvaluatorConfig.from_cli(arguments)
+        config.process_tasks(config.metadata)
+        if not config.tasks:
+            return f"--tasks: none given; {KNOWN_TASKS}"
+        if config.model not in model_registry:
+            return unknown_model(config.model)
+    except (ValueError, TypeError, LookupError, OSError) as error:
+        words = in_words(error).removeprefix("ValueError: ")
+        return f"--tasks: {words}; {KNOWN_TASKS}" if words.startswith("Tasks not") else words
+    finally:
+        logging.disable(logging.NOTSET)
+    return None
+
+
 def main(options: Sequence[str]) -> int:
     """Run lm-eval with these options.
 
-    Its errors and exit codes are its own, but for an output folder that cannot be written (exit
-    code 2) and a server's faults (1), which are one line on stderr.
+    Its errors and exit codes are its own, but for a call that it cannot begin with and a model that
+    it cannot load (exit code 2) and a server's faults (1), which are one line on stderr.
     """
     if reason := unwritable(options):
-        print(f"error: {reason}", file=sys.stderr)  # noqa: T201
-        return 2
+        return fail(reason, 2)
     model_registry.register("hf-short-first", target=SHORT_FIRST)
     lm_eval.tasks.TaskManager = OurTasks
     LocalChatCompletion.parse_generations = parse_text
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # the other requests, after one failed
     ours = ["--include_path", str(task_files.FOLDER)]
+    LM.create_from_arg_obj = classmethod(load_model)
     sys.argv = ["lm_eval", "run", *options, *([] if "--include_path" in options else ours)]
+    if reason := misfit():
+        return fail(reason, 2)
     try:
         cli_evaluate()
+    except ModelError as error:
+        return fail(error, 2)
     except (ClientError, ConnectionError, TimeoutError, json.JSONDecodeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        print(  # noqa: T201
-            f"error: no answer as it should be from the server ({reason}); the same command asks"
-            " again",
-            file=sys.stderr,
-        )
-        return 1
+        said = f"no answer as it should be from the server ({reason}); the same command asks again"
+        return fail(said, 1)
     return 0
+
+
+def fail(reason: object, code: int) -> int:
+    """Report an expected failure."""
+    print(f"error: {reason}", file=sys.stderr)  # noqa: T201
+    return code

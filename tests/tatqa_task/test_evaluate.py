@@ -9,7 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import lm_eval.tasks
 import pytest
+from lm_eval.api.model import LM
+from lm_eval.models.openai_completions import LocalChatCompletion
 
 from tatqa_task import evaluate, task_files
 
@@ -39,6 +42,40 @@ def test_output_folders_as_lm_eval_takes_them(tmp_path: Path) -> None:
     assert evaluate.unwritable([f"--output_path={folder}/out.json"]) is None
     folder.rmdir()
     assert evaluate.unwritable(["--tasks", "tatqa"]) is None
+
+
+@pytest.fixture
+def lm_eval_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `evaluate.main` changes in this process is put back."""
+    monkeypatch.setattr("sys.argv", sys.argv)
+    monkeypatch.setattr(lm_eval.tasks, "TaskManager", lm_eval.tasks.TaskManager)
+    monkeypatch.setattr(LM, "create_from_arg_obj", vars(LM)["create_from_arg_obj"])
+    monkeypatch.setattr(LocalChatCompletion, "parse_generations", evaluate.parse_answers)
+
+
+@pytest.mark.usefixtures("lm_eval_as_it_was")
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ("--model hff --tasks tatqa", "--model hff: no such kind of model; did you mean hf?"),
+        ("--model xyz --tasks tatqa", "--model xyz: no such kind of model; known: "),
+        ("--tasks tatqaa", "--tasks: Tasks not found: tatqaa; known: tatqa, tatqa_test, "),
+        ("--tasks tatqa,gsm8k", "--tasks: Tasks not found: gsm8k; known: tatqa, "),
+        ("--model hf", "--tasks: none given; known: tatqa, "),
+        ("--tasks tatqa --log_samples", "Specify --output_path"),
+        ("--tasks tatqa --config none.yaml", "FileNotFoundError: Config file not found"),
+        ("--tasks tatqa --model_args pretrained=./none", "cannot load the model (./none): "),
+        ("--tasks tatqa --model_args pretrianed=x", "cannot load the model (no pretrained= in"),
+    ],
+)
+def test_a_mistake_is_one_line_before_the_work(
+    call: str, said: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert evaluate.main(call.split()) == 2
+    errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert errors[0].startswith(f"error: {said}")
 
 
 @pytest.mark.parametrize(
