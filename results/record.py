@@ -155,7 +155,9 @@ def load(path: Path) -> Record:
     except ValidationError as error:
         first = error.errors()[0]
         reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, KeyError, TypeError) as error:
         reason = f"{type(error).__name__}: {error}"
     raise InputError(f"{path}: not a valid record ({reason}); run its recipe again")
 
@@ -179,10 +181,12 @@ def load_all(runs: Path) -> tuple[dict[str, Record], list[str]]:
 
     The folder names the run, not what the record says: a copied or renamed run folder keeps its
     place. A copy of another run says nothing new and is left out, as is a run without its base.
+
+    Raises InputError if the folder cannot be read.
     """
     records: dict[str, Record] = {}
     problems: list[str] = []
-    for path in sorted(runs.glob("*/record.json")):
+    for path in places(runs):
         try:
             found = load(path)
         except InputError as error:
@@ -194,6 +198,25 @@ def load_all(runs: Path) -> tuple[dict[str, Record], list[str]]:
             problems.append(f"{runs / name}: {reason}")
             del records[name]
     return records, problems
+
+
+def places(runs: Path) -> list[Path]:
+    """Where a record is, or may be: there are run folders that nobody may look into."""
+    try:
+        folders = sorted(runs.iterdir())
+    except OSError as error:
+        raise InputError(f"{runs}: cannot be read ({error.strerror})") from None
+    found = []
+    for folder in folders:
+        path = folder / "record.json"
+        try:
+            path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            pass  # who reads it is told why not
+        found.append(path)
+    return found
 
 
 def unusable(found: Record, records: dict[str, Record]) -> str:

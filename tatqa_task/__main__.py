@@ -5,6 +5,11 @@
 include-path | evaluate | score | rescore | export | errata | download | generate | upstream
 """
 
+if __name__ == "__main__":  # a Ctrl-C may come while the rest is imported
+    from tatqa_task.command_line import stop_at_once
+
+    stop_at_once()
+
 import argparse
 import json
 import sys
@@ -243,7 +248,7 @@ def _export(arguments: argparse.Namespace) -> None:
     files.refuse_existing(arguments.out)
     predictions: dict[str, list[Any]] = {}
     folders = [
-        sorted(path.rglob("samples_*.jsonl")) if path.is_dir() else [path]
+        files.below(path, "samples_*.jsonl") if path.is_dir() else [path]
         for path in arguments.samples
     ]
     found = [file for folder in folders for file in folder]

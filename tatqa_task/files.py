@@ -1,6 +1,7 @@
 """Files read and written whole, with errors of one line."""
 
 import contextlib
+import fnmatch
 import json
 import os
 from pathlib import Path
@@ -32,6 +33,20 @@ def read_json(path: Path, remedy: str, **options: Any) -> Any:
         raise DataError(f"{path} is {fault} ({error}); {remedy}") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not complete JSON ({error}); {remedy}") from error
+
+
+def below(folder: Path, pattern: str) -> list[Path]:
+    """The files below a folder by their names. Raises DataError if one there cannot be read."""
+    found = []
+    for path, _, names in os.walk(folder, onerror=refuse_unreadable):
+        found += [Path(path, name) for name in fnmatch.filter(names, pattern)]
+    return sorted(found)
+
+
+def refuse_unreadable(error: OSError) -> None:
+    """Raise DataError for a folder that may hold what is looked for, but cannot be read."""
+    if not isinstance(error, FileNotFoundError):
+        raise DataError(f"{error.filename}: {error.strerror}")
 
 
 def refuse_existing(path: Path) -> None:

@@ -51,7 +51,7 @@ def results_file(source: Path) -> Path:
     """The only results file in an output folder, or the file itself. Raises DataError."""
     if source.is_file():
         return source
-    found = sorted(source.rglob("results_*.json"))
+    found = files.below(source, "results_*.json")
     if len(found) != 1:
         names = ", ".join(map(str, found)) or "none"
         raise DataError(f"{source}: one results_*.json of lm-eval is needed, there are: {names}")

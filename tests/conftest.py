@@ -1,6 +1,9 @@
 """Fixtures that every room's tests share: where the real data lies, and the small base."""
 
+import contextlib
 import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -46,3 +49,28 @@ def _clean_environment(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "TATQA_DATA"):
         monkeypatch.delenv(name, raising=False)
+
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def as_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], AbstractContextManager[None]]:
+    """For blocks in which permissions hold for root as well: paths are to be relative ones."""
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o755)
+
+    @contextlib.contextmanager
+    def block() -> Iterator[None]:
+        is_root = os.geteuid() == 0
+        if is_root:
+            os.seteuid(NOBODY)
+        try:
+            yield
+        finally:
+            if is_root:
+                os.seteuid(0)
+
+    return block

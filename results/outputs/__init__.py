@@ -7,6 +7,7 @@ an output, `mtbench` reads a score file, `replies` is for people.
 
 from results.outputs.folders import (
     NO_FILTER,
+    below,
     read_json,
     read_lines,
     results_file,
@@ -22,6 +23,7 @@ __all__ = [
     "NO_FILTER",
     "Reply",
     "bench_of",
+    "below",
     "lm_eval_scores",
     "lm_eval_tables",
     "mtbench_scores",

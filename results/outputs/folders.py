@@ -4,7 +4,9 @@ A results file is dated, and so are the samples beside it; lm-eval up to 0.4.2 n
 model, and up to 0.4.5 said less in each row. Whatever cannot be read is one line that names it.
 """
 
+import fnmatch
 import json
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -87,9 +89,22 @@ def dated_results(path: Path) -> list[Path]:
 
 
 def below(path: Path, pattern: str) -> list[Path]:
-    """The files below a folder, and below the folders in it that are links, by their names."""
+    """The files below a folder, and below the folders in it that are links, by their names.
+
+    Raises InputError if one of the folders cannot be read.
+    """
     links = [child for child in path.glob("*") if child.is_symlink() and child.is_dir()]
-    return sorted({file for folder in (path, *links) for file in folder.rglob(pattern)})
+    found = set()
+    for start in (path, *links):
+        for folder, _, names in os.walk(start, onerror=refuse_unreadable):
+            found |= {Path(folder, name) for name in fnmatch.filter(names, pattern)}
+    return sorted(found)
+
+
+def refuse_unreadable(error: OSError) -> None:
+    """Raise InputError for a folder that may hold what is looked for, but cannot be read."""
+    if not isinstance(error, FileNotFoundError):
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror})")
 
 
 def refuse_packed(files: Iterable[Path]) -> None:

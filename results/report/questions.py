@@ -58,7 +58,11 @@ def answered(folder: Path) -> tuple[list[Answered], list[str]]:
     """What a run folder's raw files hold, and a line for each part that is broken."""
     found: list[Answered] = []
     problems = []
-    for bench in sorted(path.name for path in folder.iterdir() if path.is_dir()):
+    try:
+        benches = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    except OSError as error:
+        return [], [f"{folder}: replies cannot be read ({error.strerror})"]
+    for bench in benches:
         if not bench.startswith(BENCHES):
             continue
         read: Callable[[Path], Iterator[Answered]] = _judged
@@ -75,7 +79,7 @@ def answered(folder: Path) -> tuple[list[Answered], list[str]]:
 
 
 def _tatqa(folder: Path) -> Iterator[Answered]:
-    for results in sorted(folder.glob("*/results_*.json"))[-1:]:
+    for results in outputs.below(folder, "results_*.json")[-1:]:
         for one in outputs.replies(outputs.samples(results)):
             yield Answered(
                 bench=folder.name,

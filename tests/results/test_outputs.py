@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,18 @@ def test_ratings_of_another_shape_are_one_line(mtbench_output: Output, ratings: 
 def test_what_is_not_there_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="rnus: no such file or folder"):
         compare.load(tmp_path / "rnus")
+
+
+def test_a_folder_in_an_output_that_may_not_be_read_is_named(
+    lm_eval_output: Output,
+    tmp_path: Path,
+    as_nobody: Callable[[], AbstractContextManager[None]],
+) -> None:
+    """What is in it was left out without a word."""
+    output = lm_eval_output("out", 0.5).relative_to(tmp_path)
+    (output / "newer").mkdir(mode=0)
+    with as_nobody(), pytest.raises(InputError, match="out/newer: cannot be read"):
+        outputs.results_files(output)
 
 
 def test_a_turn_without_a_rating_has_no_score(mtbench_output: Output) -> None:

@@ -3,6 +3,8 @@
 import json
 import math
 import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,42 @@ def test_older_versions_are_upgraded_step_by_step(
     }
     monkeypatch.setattr(record, "UPGRADES", named)
     assert record.load(file).name == "low"
+
+
+AsNobody = Callable[[], AbstractContextManager[None]]
+
+
+def test_a_run_folder_that_may_not_be_read_is_named(
+    results_folder: Path, tmp_path: Path, as_nobody: AsNobody
+) -> None:
+    """It was left out without a word."""
+    runs = (results_folder / "runs").relative_to(tmp_path)
+    (runs / "low").chmod(0)
+    (runs / "a-file").touch()
+    with as_nobody():
+        found, problems = record.load_all(runs)
+    assert "low" not in found
+    assert problems == [f"{runs}/low/record.json: cannot be read (Permission denied)"]
+
+
+def test_a_folder_of_runs_that_may_not_be_read_is_refused(
+    tmp_path: Path, as_nobody: AsNobody
+) -> None:
+    (tmp_path / "runs").mkdir(mode=0)
+    with as_nobody(), pytest.raises(InputError, match="runs: cannot be read"):
+        record.load_all(Path("runs"))
+
+
+@pytest.mark.parametrize("way", ["link to nothing", "folder"])
+def test_what_stands_in_a_records_place_is_named(results_folder: Path, way: str) -> None:
+    place = results_folder / "runs/low/record.json"
+    place.unlink()
+    if way == "folder":
+        place.mkdir()
+    else:
+        place.symlink_to("nowhere")
+    _, problems = record.load_all(results_folder / "runs")
+    assert [line for line in problems if line.startswith(f"{place}: cannot be read (")]
 
 
 def test_a_run_without_its_base_is_named_and_left_out(results_folder: Path) -> None:

@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +200,21 @@ def test_export(gold: Path, tmp_path: Path) -> None:
     write(tmp_path / "run" / "samples_tatqa_count_2026.jsonl", "\n".join(lines[50:]) + "\n")
     assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "pred.json")]) == 0
     assert json.loads((tmp_path / "pred.json").read_text()) == perfect(gold)
+
+
+@pytest.mark.parametrize("call", ["export run --out pred.json", "rescore run new"])
+def test_a_folder_in_an_output_that_may_not_be_read_is_named(
+    call: str,
+    tmp_path: Path,
+    as_nobody: Callable[[], AbstractContextManager[None]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What is in it was left out without a word."""
+    (tmp_path / "run" / "part").mkdir(parents=True)
+    (tmp_path / "run" / "part").chmod(0)
+    with as_nobody():
+        assert main(call.split()) == 2
+    assert capsys.readouterr().err == "error: run/part: Permission denied\n"
 
 
 def test_export_reads_as_the_task_did(gold: Path, tmp_path: Path) -> None:
