@@ -2,21 +2,26 @@
 
 It does nothing itself: it finds the room that a command belongs to and calls that room's own
 main. `tatqa-bench run` is `python -m results run`, `tatqa-bench mtbench` is `python -m
-mtbench_runner`, and so on; but a console script does not look into the working folder for
-modules, so a user's own `train.py` or `results/` is never run in place of ours.
+mtbench_runner`, and so on; but a user's own `train.py` or `results/` is never run in place of ours,
+neither from the working folder nor from one that PYTHONPATH names.
 """
+
+if __name__ == "__main__":  # a Ctrl-C may come while the rest is imported
+    from tatqa_bench.command_line import stop_at_once
+
+    stop_at_once()
 
 import importlib
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 from tatqa_bench.command_line import exit_code
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(NamedTuple):
     """What stands behind a word: a module's `main`, and the words that come first."""
 
     module: str
@@ -36,6 +41,23 @@ COMMANDS = {
     "push": Command("train.push", (), "publish an adapter and its card on the Hub"),
     "demo": Command("tatqa_bench.demo", (), "the whole loop on the small base, in minutes"),
 }
+
+
+ROOMS = ("tatqa_task", "mtbench_runner", "train", "results")
+
+
+def import_rooms() -> None:
+    """Import the packages that lie beside this one, before all others of these names.
+
+    What is in them is then found through them, wherever else on Python's path such a name is.
+    """
+    path = list(sys.path)
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    try:
+        for room in ROOMS:
+            importlib.import_module(room)
+    finally:
+        sys.path[:] = path
 
 
 def usage() -> str:
@@ -77,6 +99,7 @@ def dispatch(words: list[str]) -> int:
         print(unknown(words[0]), file=sys.stderr)
         return 2
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import_rooms()
     module = importlib.import_module(command.module)
     code: int = module.main([*command.first, *words[1:]])
     return code

@@ -6,13 +6,22 @@ new folder (default: demo-results). The questions are synthetic and the judge fo
 rule, so no figure here is a figure of TAT-QA or MT-Bench.
 """
 
+if __name__ == "__main__":  # a Ctrl-C may come while the rest is imported
+    from tatqa_bench.command_line import stop_at_once
+
+    stop_at_once()
+
 import argparse
+import importlib
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from tatqa_bench.command_line import exit_code, finish
 
 # exact match in per cent, as results/runs/demo/record.json has it (a test compares)
 COMMITTED = {"before": 31.8, "after": 42.5}
@@ -28,11 +37,9 @@ SETTINGS = [
 
 
 def command(out: Path, more: Sequence[str]) -> list[str]:
-    """`results run` of the demo's recipe, beside the stand-in judge that it asks."""
-    python = [sys.executable, "-m"]
-    run = [*python, "results", "run", "demo", *SETTINGS, "--runs", str(out / "runs")]
-    run += ["--report", str(out / "report"), *more]
-    return [*python, "mtbench_runner.stand_in_judge", *run]
+    """`tatqa-bench run` of the demo's recipe."""
+    run = [sys.executable, "-m", "tatqa_bench", "run", "demo", *SETTINGS]
+    return [*run, "--runs", str(out / "runs"), "--report", str(out / "report"), *more]
 
 
 def exact_match(record: Path) -> float:
@@ -67,18 +74,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="tatqa-bench demo", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo-results"), help="folder to write to")
     options, more = parser.parse_known_args(arguments)
-    environment = os.environ | {
-        "TATQA_DATA": "synthetic",
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONSAFEPATH": "1",
-    }
-    done = subprocess.run(command(options.out, more), env=environment, check=False)
-    if done.returncode:
-        return done.returncode
+    judge: Any = importlib.import_module("mtbench_runner.stand_in_judge")
+    with judge.Server() as server:
+        environment = os.environ | {
+            "TATQA_DATA": "synthetic",
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONSAFEPATH": "1",
+            "OPENAI_BASE_URL": server.url,
+            "OPENAI_API_KEY": judge.STAND_IN,
+        }
+        failed = finish(subprocess.Popen(command(options.out, more), env=environment))
+    if failed:
+        return failed
     code, sentence = verdict(measured(options.out))
     print(f"demo: {sentence}", file=sys.stderr if code else sys.stdout)
     return code
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

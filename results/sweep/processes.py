@@ -23,15 +23,20 @@ SCORERS = {  # whose code decides scores
 SECONDS_TO_END = 60  # for a command that is told to stop: training writes a checkpoint first
 # `python -m` that on Linux ends when this program is killed (PR_SET_PDEATHSIG, SIGKILL): a second
 # run never meets the first one's orphan, not even where the kill comes before the request. Not as
-# preexec_fn: Python's hooks around a fork lose a Ctrl-C that comes just then.
-MODULE = """import ctypes, os, runpy, sys
+# preexec_fn: Python's hooks around a fork lose a Ctrl-C that comes just then. The packages beside
+# this one are imported before others of their names, which PYTHONPATH may name, and stay.
+MODULE = """import ctypes, importlib, os, runpy, sys
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, 9)
     if os.getppid() != int(sys.argv[1]):
         sys.exit("the program that started this stage is gone")
-if sys.argv[2] not in sys.path:
-    sys.path.insert(0, sys.argv[2])
-del sys.argv[:3]
+path = list(sys.path)
+sys.path.insert(0, sys.argv[2])
+for room in ("tatqa_task", "mtbench_runner", "train"):
+    importlib.import_module(room)
+if sys.argv[2] in path:
+    sys.path[:] = path
+del sys.argv[:3], path, room
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)"""
 OURS = [sys.executable, "-c", MODULE]
 # OpenMP's threads sleep while they wait for one another. Left alone they spin, and where another

@@ -1,6 +1,7 @@
 """The console script: each word reaches its room's main, and nothing heavy is imported."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -61,17 +62,41 @@ def test_the_exit_code_is_the_commands(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().err.startswith("error: no-such-recipe: cannot read the recipe")
 
 
-def test_the_script_runs_in_a_folder_with_modules_of_the_users(tmp_path: Path) -> None:
+@pytest.fixture
+def theirs(tmp_path: Path) -> Path:
+    """A folder of a user's with modules of our names, which leave a trace where they are run."""
     for name in ("train", "results", "tatqa_task", "mtbench_runner"):
         (tmp_path / f"{name}.py").write_text("open('stolen', 'w')")
     script = tmp_path / "bin" / "tatqa-bench"  # as pip writes it
     script.parent.mkdir()
     script.write_text("import sys; from tatqa_bench.__main__ import main; sys.exit(main())")
-    words = [sys.executable, str(script), "train", "no-such-recipe"]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "cannot read the recipe" in done.stderr
-    assert not (tmp_path / "stolen").exists()
+    return tmp_path
+
+
+@pytest.mark.parametrize("path", ["", "."])
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("train no-such-recipe", 2, "cannot read the recipe"),
+        ("recipes ls", 0, "direct_sft"),
+        ("pairs --out train.py", 2, "train.py is there already"),
+        ("score --gold none --pred none", 2, "none: No such file"),
+        ("mtbench score --model-id m --data none", 2, "none"),
+        ("run demo --runs r --dry-run", 0, "python -m train "),
+    ],
+)
+def test_a_users_own_modules_are_not_run_in_place_of_ours(
+    theirs: Path, path: str, words: str, code: int, said: str
+) -> None:
+    """Neither here nor, with `run`, where a command of ours checks a recipe."""
+    environment = os.environ | {"PYTHONPATH": path, "TATQA_DATA": "synthetic"}
+    command = [sys.executable, str(theirs / "bin" / "tatqa-bench"), *words.split()]
+    done = subprocess.run(
+        command, cwd=theirs, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert said in done.stdout + done.stderr
+    assert not (theirs / "stolen").exists()
 
 
 def test_answers_come_without_heavy_imports() -> None:
