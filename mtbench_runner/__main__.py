@@ -3,6 +3,11 @@
 Without a stage: one model from answers to scores.
 """
 
+if __name__ == "__main__":  # a Ctrl-C may come while the rest is imported
+    from mtbench_runner.command_line import stop_at_once
+
+    stop_at_once()
+
 import argparse
 import json
 import os

@@ -6,8 +6,25 @@ This file is the same in every room that imports no other (a test compares).
 import contextlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    import subprocess
+
+STOPPED = "stopped; what is done is kept, the same command goes on from there"
+
+
+def stop_at_once() -> None:
+    """From now on Ctrl-C ends the program by one line: nothing is begun yet.
+
+    To be called before modules are imported that take a while; `exit_code` ends it. A Ctrl-C that
+    the caller ignores (`nohup`, a job in the background) is left to be ignored.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _stop)
 
 
 def exit_code(main: Callable[[], int]) -> int:
@@ -19,12 +36,13 @@ def exit_code(main: Callable[[], int]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        _interrupt()
         code = main()
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        message = "stopped; what is done is kept, the same command goes on from there"
+        message = STOPPED
     except BrokenPipeError:
         message = ""
     except OSError as error:
@@ -33,6 +51,17 @@ def exit_code(main: Callable[[], int]) -> int:
     if message:
         sys.stderr.write(f"error: {message}\n")
     return 1
+
+
+def finish(process: "subprocess.Popen[bytes]") -> int:
+    """The exit code of a command that this one stands in front of.
+
+    A Ctrl-C in the terminal goes to that command too, which knows how to end.
+    """
+    while True:
+        with contextlib.suppress(KeyboardInterrupt):
+            code = process.wait()
+            return code if code >= 0 else 1  # killed by a signal
 
 
 def in_words(error: OSError) -> str:
@@ -46,3 +75,15 @@ def leave_output() -> None:
     """Let what is still to be written go nowhere: at the program's end it would fail once more."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _stop(*_: Any) -> NoReturn:
+    """What a signal does while modules are imported, which catch an exception or report it."""
+    os.write(2, f"error: {STOPPED}\n".encode())
+    os._exit(1)
+
+
+def _interrupt() -> None:
+    """Let Ctrl-C be an exception again."""
+    if signal.getsignal(signal.SIGINT) is _stop:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

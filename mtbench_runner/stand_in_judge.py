@@ -10,6 +10,11 @@ of a pair, the one with more words. Its ratings measure nothing; every score tha
 labelled with the judge's name, stand-in-judge.
 """
 
+if __name__ == "__main__":  # a Ctrl-C may come while the rest is imported
+    from mtbench_runner.command_line import stop_at_once
+
+    stop_at_once()
+
 import json
 import os
 import re
@@ -19,6 +24,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from mtbench_runner.command_line import exit_code, finish
 from mtbench_runner.score import STAND_IN
 
 # what stands before and after an answer in FastChat's prompts and in those of the benches that
@@ -94,11 +100,11 @@ def main(command: list[str]) -> int:
     with Server() as server:
         environment = os.environ | {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": STAND_IN}
         try:
-            return subprocess.run(command, env=environment, check=False).returncode
+            return finish(subprocess.Popen(command, env=environment))
         except OSError as error:
             sys.stderr.write(f"error: cannot run {command[0]}: {error.strerror}\n")
             return 2
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(exit_code(lambda: main(sys.argv[1:])))

@@ -1,5 +1,10 @@
 """Compare, run and report: `python -m results --help`."""
 
+if __name__ == "__main__":  # a Ctrl-C may come while the rest is imported
+    from results.command_line import stop_at_once
+
+    stop_at_once()
+
 import argparse
 import os
 import signal

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from results.command_line import finish
+
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("tatqa_task", "mtbench_runner", "results", "tatqa_bench")  # train uses tatqa_task's
 CALL = "import sys; from results.command_line import exit_code; sys.exit(exit_code(lambda: {}))"
@@ -17,16 +19,70 @@ def test_rooms_that_import_no_other_have_the_same_file() -> None:
     assert len(contents) == 1
 
 
-@pytest.mark.parametrize(
-    "main",
-    [
-        "tatqa_task/__main__.py", "mtbench_runner/__main__.py", "results/__main__.py",
-        "train/__main__.py", "train/pairs/__main__.py", "train/quantize.py", "train/push.py",
-        "train/tiny_base.py", "tatqa_bench/__main__.py",
-    ],
-)  # fmt: skip
-def test_every_main_ends_by_it(main: str) -> None:
-    assert "exit_code(" in (ROOT / main).read_text(encoding="utf-8")
+MAINS = [
+    "tatqa_task", "mtbench_runner", "mtbench_runner.stand_in_judge", "results", "train",
+    "train.pairs", "train.quantize", "train.push", "train.tiny_base", "tatqa_bench",
+    "tatqa_bench.demo",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("module", MAINS)
+def test_every_main_ends_by_it(module: str) -> None:
+    path = ROOT / module.replace(".", "/")
+    main = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+    assert "exit_code(" in main.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("module", MAINS)
+def test_ctrl_c_while_modules_are_imported_is_one_line(module: str, tmp_path: Path) -> None:
+    for name in ("argparse", "subprocess"):  # one of them is imported early
+        (tmp_path / f"{name}.py").write_text("import os; os.kill(os.getpid(), 2)")
+    done = subprocess.run(
+        [sys.executable, "-m", module, "recipes"],
+        cwd=ROOT,
+        env={"PATH": "", "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"error: stopped; what is done is kept")
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_ctrl_c_that_is_ignored_stays_so() -> None:
+    """As with nohup, or in the background of a script."""
+    found = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import os, signal; signal.signal(2, signal.SIG_IGN)\n"
+            "from results.command_line import exit_code, stop_at_once\n"
+            "stop_at_once(); os.kill(os.getpid(), 2)\n"
+            "raise SystemExit(exit_code(lambda: os.kill(os.getpid(), 2) or 5))",
+        ],
+        cwd=ROOT,
+        check=False,
+    )
+    assert found.returncode == 5
+
+
+class Interrupted:
+    """A process; Ctrl-C comes while somebody waits for it."""
+
+    def __init__(self, code: int) -> None:
+        self.ends: list[int | None] = [None, None, code]
+
+    def wait(self) -> int:
+        code = self.ends.pop(0)
+        if code is None:
+            raise KeyboardInterrupt
+        return code
+
+
+@pytest.mark.parametrize(("code", "ours"), [(0, 0), (1, 1), (7, 7), (-9, 1)])
+def test_a_command_in_front_waits_for_how_the_other_ends(code: int, ours: int) -> None:
+    """It was killed a quarter of a second after Ctrl-C, in the middle of what it kept."""
+    assert finish(Interrupted(code)) == ours  # type: ignore[arg-type]
 
 
 def ended(call: str, stdout: int, **environment: str) -> subprocess.CompletedProcess[bytes]:

@@ -1,5 +1,10 @@
 """Train one adapter: python -m train RECIPE.yaml [--field value ...]"""
 
+if __name__ == "__main__":  # a Ctrl-C may come while the rest is imported
+    from tatqa_task.command_line import stop_at_once
+
+    stop_at_once()
+
 import argparse
 import gc
 import json

@@ -5,6 +5,11 @@
 Nothing in the run's folder is changed. The token is the one of `hf auth login` or $HF_TOKEN.
 """
 
+if __name__ == "__main__":  # a Ctrl-C may come while the rest is imported
+    from tatqa_task.command_line import stop_at_once
+
+    stop_at_once()
+
 import argparse
 import json
 import sys

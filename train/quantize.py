@@ -4,6 +4,11 @@ python -m train.quantize Qwen/Qwen3-1.7B bases/qwen3-1.7b-nf4
 lm_eval --model hf --model_args pretrained=bases/qwen3-1.7b-nf4,peft=runs/...
 """
 
+if __name__ == "__main__":  # a Ctrl-C may come while the rest is imported
+    from tatqa_task.command_line import stop_at_once
+
+    stop_at_once()
+
 import argparse
 import shutil
 import sys

@@ -8,6 +8,11 @@ was left out: a flaw built in on purpose, of a kind that preference training can
 demo has something to measure.
 """
 
+if __name__ == "__main__":  # a Ctrl-C may come while the rest is imported
+    from tatqa_task.command_line import stop_at_once
+
+    stop_at_once()
+
 import argparse
 import json
 import subprocess

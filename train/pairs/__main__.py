@@ -6,6 +6,11 @@ writes one pair a line in TRL's conversational format, which a recipe can train 
 pairs.jsonl`), and prints what was kept and what was dropped, and why.
 """
 
+if __name__ == "__main__":  # a Ctrl-C may come while the rest is imported
+    from tatqa_task.command_line import stop_at_once
+
+    stop_at_once()
+
 import argparse
 import json
 import os
