@@ -152,14 +152,15 @@ def dearest_first(pairs: Sequence[int], costs: Costs) -> list[tuple[Hashable, li
 
 
 def fill_empty(dealt: Sequence[Hand]) -> None:
-    """Give every empty hand a pair of the hand that has most."""
+    """Give every empty hand half of a context: the largest piece of the dearest with two pairs."""
     for hand in dealt:
         if not hand.held:
-            richest = max(dealt, key=lambda other: len(other.pairs))
-            context, members = max(richest.held.items(), key=lambda piece: len(piece[1]))
-            pair = members[-1:]
-            richest.give(context, pair)
-            hand.take(context, pair)
+            several = [other for other in dealt if len(other.pairs) > 1]
+            giver = max(several, key=tokens)
+            context, members = max(giver.held.items(), key=lambda piece: len(piece[1]))
+            half = members[len(members) // 2 :]
+            giver.give(context, half)
+            hand.take(context, half)
 
 
 def best_trade(dealt: Sequence[Hand]) -> Trade | None:
