@@ -36,13 +36,12 @@ def figure(figures: Row, metric: str) -> float | None:
 def mean(scores: Scores, metric: str) -> float | None:
     """The weighted mean of a metric over all questions that have it; None where none does."""
     weights = scores.weights.get(metric) or [1.0] * len(scores.item)
-    known = [
-        (value * weight, weight)
-        for value, weight in zip(scores.metrics[metric], weights, strict=True)
-        if value is not None
-    ]
-    total = sum(weight for _, weight in known)
-    return sum(value for value, _ in known) / total if total > 0 else None
+    total, total_weight = 0.0, 0.0
+    for value, weight in zip(scores.metrics[metric], weights, strict=True):
+        if value is not None:
+            total += value * weight
+            total_weight += weight
+    return total / total_weight if total_weight > 0 else None
 
 
 def is_close(one: float, other: float) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
+from statistics import fmean
 from typing import Any
 
 from results.outputs.figures import figure, is_close, mean
@@ -21,8 +22,8 @@ def add_group(
 
     Its tasks, and its groups of tasks, are columns to break down by.
     """
-    children = {name: leaves(name, results) for name in subtasks(group, results)}
-    tasks = list(chain(*children.values()))
+    children = tasks_by_child(group, results)
+    tasks = list(chain.from_iterable(children.values()))
     if group in tables or not tasks:
         return []
     if not set(tasks) <= tables.keys():
@@ -33,26 +34,39 @@ def add_group(
     weights = weights_by_metric(parts, pooled.metrics, results["groups"][group])
     if len(task_of) != len(pooled.item) or not weights:
         return [f"{group}: its figure is no mean over its tasks' questions, no row for the group"]
-    labels = [task_of[item] for item in pooled.item]
-    tables[group] = pooled.model_copy(
-        update={
-            "groups": group_labels(labels, children),
-            "metrics": {metric: pooled.metrics[metric] for metric in weights},
-            "weights": unequal(labels, weights),
-            "higher_is_better": agreed(parts, weights),
-        }
-    )
+    tasks_in_order = [task_of[item] for item in pooled.item]
+    changes = {
+        "groups": group_labels(tasks_in_order, children),
+        "metrics": {metric: pooled.metrics[metric] for metric in weights},
+        "weights": unequal(tasks_in_order, weights),
+        "higher_is_better": agreed(parts, weights),
+    }
+    tables[group] = pooled.model_copy(update=changes)
     return []
+
+
+def tasks_by_child(group: str, results: dict[str, Any]) -> dict[str, list[str]]:
+    """All tasks below each task or group that a group is made of."""
+    found = {}
+    for child in subtasks(group, results):
+        found[child] = leaves(child, results)
+    return found
 
 
 def pooled_rows(tasks: Iterable[str], benches: Mapping[str, list[Row]]) -> list[Row]:
     """The rows of all these tasks."""
-    return [row for task in tasks for row in benches[task]]
+    rows: list[Row] = []
+    for task in tasks:
+        rows += benches[task]
+    return rows
 
 
 def task_by_item(parts: Iterable[Scores]) -> dict[str, str]:
     """The task of each question."""
-    return {item: part.bench for part in parts for item in part.item}
+    found = {}
+    for part in parts:
+        found.update(dict.fromkeys(part.item, part.bench))
+    return found
 
 
 def weights_by_metric(
@@ -67,20 +81,24 @@ def weights_by_metric(
     return found
 
 
-def group_labels(labels: list[str], children: dict[str, list[str]]) -> dict[str, list[str]]:
+def group_labels(tasks: list[str], children: dict[str, list[str]]) -> dict[str, list[str]]:
     """The task of every question of a group, and before it its group where some are in one."""
-    if all(found == [name] for name, found in children.items()):
-        return {"task": labels}
-    child_of = {task: name for name, found in children.items() for task in found}
-    return {"group": [child_of[task] for task in labels], "task": labels}
+    child_of: dict[str, str] = {}
+    has_groups = False
+    for child, below in children.items():
+        child_of.update(dict.fromkeys(below, child))
+        has_groups = has_groups or below != [child]
+    if not has_groups:
+        return {"task": tasks}
+    return {"group": [child_of[task] for task in tasks], "task": tasks}
 
 
-def unequal(labels: list[str], known: dict[str, dict[str, float]]) -> dict[str, list[float]]:
+def unequal(tasks: list[str], weights: dict[str, dict[str, float]]) -> dict[str, list[float]]:
     """The weights of a group's questions, by metric, where they differ from task to task."""
     found = {}
-    for metric, of_task in known.items():
+    for metric, of_task in weights.items():
         if len(set(of_task.values())) > 1:
-            found[metric] = [of_task[task] for task in labels]
+            found[metric] = [of_task[task] for task in tasks]
     return found
 
 
@@ -88,9 +106,9 @@ def agreed(parts: Sequence[Scores], metrics: Iterable[str]) -> dict[str, bool]:
     """The directions of these metrics, as far as all tasks of a group say the same."""
     found = {}
     for metric in metrics:
-        said = {part.higher_is_better.get(metric) for part in parts}
-        direction = said.pop() if len(said) == 1 else None
-        if direction is not None:
+        direction = parts[0].higher_is_better.get(metric)
+        agree = all(part.higher_is_better.get(metric) == direction for part in parts)
+        if agree and direction is not None:
             found[metric] = direction
     return found
 
@@ -103,7 +121,12 @@ def subtasks(group: str, results: dict[str, Any]) -> list[str]:
 def leaves(name: str, results: dict[str, Any]) -> list[str]:
     """All tasks of a group, those of its groups included; a task itself."""
     inside = subtasks(name, results)
-    return [task for child in inside for task in leaves(child, results)] if inside else [name]
+    if not inside:
+        return [name]
+    found = []
+    for child in inside:
+        found += leaves(child, results)
+    return found
 
 
 def group_weights(parts: Sequence[Scores], metric: str, figures: Row) -> dict[str, float] | None:
@@ -117,12 +140,19 @@ def group_weights(parts: Sequence[Scores], metric: str, figures: Row) -> dict[st
     if theirs is None or means is None:
         return None
     sizes = {part.bench: len(part.item) for part in parts}
-    total = sum(size * means[task] for task, size in sizes.items())
-    if is_close(theirs, total / sum(sizes.values())):
+    if is_close(theirs, mean_over_questions(means, sizes)):
         return dict.fromkeys(sizes, 1.0)
-    if is_close(theirs, sum(means.values()) / len(means)):
+    if is_close(theirs, fmean(means.values())):
         return {task: 1 / size for task, size in sizes.items()}
     return None
+
+
+def mean_over_questions(means: Mapping[str, float], sizes: Mapping[str, int]) -> float:
+    """The mean of the tasks' means in which every question counts the same."""
+    total = 0.0
+    for task, size in sizes.items():
+        total += size * means[task]
+    return total / sum(sizes.values())
 
 
 def plain_means(parts: Iterable[Scores], metric: str) -> dict[str, float] | None:
