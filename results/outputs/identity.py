@@ -73,27 +73,39 @@ def with_copies(cluster: list[str], rows: list[Row]) -> list[str]:
 
 def identity(results: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
     """What must be equal for two runs to have answered the same questions in the same way."""
-    tasks = sorted({row["task"] for row in rows})
-    return {
-        "docs": joint_hash(hash_of(row, "doc_hash", "doc") for row in rows),
-        "prompts": joint_hash(hash_of(row, "prompt_hash", "arguments") for row in rows),
-        "targets": joint_hash(hash_of(row, "target_hash", "target") for row in rows),
-        "task version": {task: results["versions"].get(task) for task in tasks},
-        "generation settings": {
-            task: results["configs"][task].get("generation_kwargs") for task in tasks
-        },
+    docs, prompts, targets = [], [], []
+    for row in rows:
+        docs.append(hash_of(row, "doc_hash", "doc"))
+        prompts.append(hash_of(row, "prompt_hash", "arguments"))
+        targets.append(hash_of(row, "target_hash", "target"))
+    examples_shown = results.get("n-shot") or {}
+    versions, settings, few_shot = {}, {}, {}
+    for task in sorted({row["task"] for row in rows}):
+        versions[task] = results["versions"].get(task)
+        settings[task] = results["configs"][task].get("generation_kwargs")
+        few_shot[task] = examples_shown.get(task)
+    asked = {
+        "docs": joint_hash(docs),
+        "prompts": joint_hash(prompts),
+        "targets": joint_hash(targets),
+        "task version": versions,
+        "generation settings": settings,
         "overridden generation settings": results["config"].get("gen_kwargs"),
-        "few-shot": {task: (results.get("n-shot") or {}).get(task) for task in tasks},
+        "few-shot": few_shot,
         "chat template": results.get("chat_template_sha"),
-    } | numbering(rows)
+    }
+    return asked | numbering(rows)
 
 
 def numbering(rows: Sequence[Row]) -> dict[str, str]:
     """Which document has which number, where numbers name the questions."""
     if all(is_tatqa(row) for row in rows):
         return {}
-    named = (f"{item_name(row)} {hash_of(row, 'doc_hash', 'doc')}" for row in rows)
-    return {"numbers of the documents": joint_hash(named)}
+    numbered = []
+    for row in rows:
+        document = hash_of(row, "doc_hash", "doc")
+        numbered.append(f"{item_name(row)} {document}")
+    return {"numbers of the documents": joint_hash(numbered)}
 
 
 def joint_hash(hashes: Iterable[str]) -> str:
@@ -131,9 +143,7 @@ def first_prompt(row: Row) -> str:
 def circumstances(results: dict[str, Any]) -> dict[str, Any]:
     """What may differ between two comparable runs, but is better the same."""
     config = results["config"]
-    given = config.get("model_args") or {}
-    if isinstance(given, str):
-        given = dict(part.split("=", 1) for part in given.split(",") if "=" in part)
+    given = model_arguments(config)
     return {
         "backend": config.get("model"),
         "base": given.get("pretrained") or given.get("model"),
@@ -143,6 +153,19 @@ def circumstances(results: dict[str, Any]) -> dict[str, Any]:
         "transformers": results.get("transformers_version"),
         "device": device(str(results.get("pretty_env_info"))),
     }
+
+
+def model_arguments(config: dict[str, Any]) -> dict[str, Any]:
+    """What --model_args said: lm-eval logs it as it was given, "name=value,..." or a dictionary."""
+    given: Any = config.get("model_args") or {}
+    if not isinstance(given, str):
+        return given  # type: ignore[no-any-return]
+    found = {}
+    for part in given.split(","):
+        name, equals, value = part.partition("=")
+        if equals:
+            found[name] = value
+    return found
 
 
 def device(environment: str) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from results import InputError
 from results.outputs.folders import read_json, read_lines
@@ -18,7 +19,14 @@ SCORE_FIELDS = {
     "unparsable",
 }
 SUCCESS = 7  # a rating from here up counts as a success
-Rating = tuple[str, str, float | None]  # question, turn, rating
+
+
+class Rating(NamedTuple):
+    """What the judge gave the reply of one turn; None where it gave no rating."""
+
+    question: str
+    turn: str
+    rating: float | None
 
 
 def mtbench_scores(path: Path, questions: Path | None = None) -> Scores:
@@ -43,7 +51,14 @@ def _mtbench_scores(path: Path, questions: Path | None) -> Scores:
             f"{path}: not MT-Bench scores, no {min(missing)}; write them with score --json"
         )
     rows = ratings(found["per_question"])
-    groups = {"turn": [f"turn {turn}" for _, turn, _ in rows]}
+    item, cluster, turn, score, succeeded = [], [], [], [], []
+    for row in rows:
+        item.append(f"{row.question}/{row.turn}")
+        cluster.append(row.question)
+        turn.append(f"turn {row.turn}")
+        score.append(row.rating)
+        succeeded.append(success(row.rating))
+    groups = {"turn": turn}
     known = {"bench": found["bench"], "judge": found["judge"], "n_questions": found["n_questions"]}
     if questions:
         known["questions"] = hashlib.sha256(questions.read_bytes()).hexdigest()
@@ -52,21 +67,22 @@ def _mtbench_scores(path: Path, questions: Path | None) -> Scores:
         bench=found["bench"],
         stand_in=found["stand_in"],
         identity=known,
-        circumstances={key: found[key] for key in ("missing", "unparsable")},
-        item=[f"{qid}/{turn}" for qid, turn, _ in rows],
-        cluster=[qid for qid, _, _ in rows],
+        circumstances={"missing": found["missing"], "unparsable": found["unparsable"]},
+        item=item,
+        cluster=cluster,
         groups=groups,
-        metrics={
-            "score": [rating for _, _, rating in rows],
-            "success": [success(rating) for _, _, rating in rows],
-        },
+        metrics={"score": score, "success": succeeded},
         higher_is_better={"score": True, "success": True},
     )
 
 
 def ratings(per_question: dict[str, dict[str, float | None]]) -> list[Rating]:
     """The rating of every turn."""
-    return [(qid, turn, r) for qid, turns in per_question.items() for turn, r in turns.items()]
+    found = []
+    for question, turns in per_question.items():
+        for turn, rating in turns.items():
+            found.append(Rating(question, turn, rating))
+    return found
 
 
 def categories(questions: Path, rows: Sequence[Rating]) -> list[str]:
@@ -74,7 +90,7 @@ def categories(questions: Path, rows: Sequence[Rating]) -> list[str]:
     category: dict[str, str] = {}
     for question in read_lines(questions):
         category[str(question["question_id"])] = question["category"]
-    return [category[qid] for qid, _, _ in rows]
+    return [category[row.question] for row in rows]
 
 
 def success(rating: float | None) -> float | None:
