@@ -8,6 +8,7 @@ import fnmatch
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,11 @@ def read_lines(path: Path) -> list[Row]:
         raise InputError(f"{path}: cannot be read ({error})") from None
     if text.startswith("["):
         return _listed(path, text)
-    return [_read_line(path, i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
+    rows = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            rows.append(_read_line(path, number, line))
+    return rows
 
 
 def _listed(path: Path, text: str) -> list[Row]:
@@ -80,12 +85,14 @@ def results_files(path: Path) -> list[Path]:
 
 def dated_results(path: Path) -> list[Path]:
     """Results files by their date: --output_path may have given them another name than results."""
-    return [
-        file
-        for file in below(path, "*.json")
-        if (date := DATE.search(file.stem))
-        and (file.name.startswith("results_") or dated_files(file.parent, date[0]))
-    ]
+    found = []
+    for file in below(path, "*.json"):
+        date = DATE.search(file.stem)
+        if date is None:
+            continue
+        if file.name.startswith("results_") or dated_files(file.parent, date[0]):
+            found.append(file)
+    return found
 
 
 def below(path: Path, pattern: str) -> list[Path]:
@@ -93,11 +100,15 @@ def below(path: Path, pattern: str) -> list[Path]:
 
     Raises InputError if one of the folders cannot be read.
     """
-    links = [child for child in path.glob("*") if child.is_symlink() and child.is_dir()]
+    starts = [path]
+    for child in path.glob("*"):
+        if child.is_symlink() and child.is_dir():
+            starts.append(child)
     found = set()
-    for start in (path, *links):
+    for start in starts:
         for folder, _, names in os.walk(start, onerror=refuse_unreadable):
-            found |= {Path(folder, name) for name in fnmatch.filter(names, pattern)}
+            for name in fnmatch.filter(names, pattern):
+                found.add(Path(folder, name))
     return sorted(found)
 
 
@@ -121,10 +132,12 @@ def results_file(path: Path) -> Path:
 def read_results(file: Path) -> dict[str, Any]:
     """The content of an lm-eval results file. Raises InputError."""
     results = read_json(file)
-    if not isinstance(results, dict) or not all(
-        isinstance(results.get(part), dict) for part in ("config", "configs", "versions")
-    ):
-        raise InputError(f"{file}: not an lm-eval results file")
+    refusal = InputError(f"{file}: not an lm-eval results file")
+    if not isinstance(results, dict):
+        raise refusal
+    for part in ("config", "configs", "versions"):
+        if not isinstance(results.get(part), dict):
+            raise refusal
     return results
 
 
@@ -136,7 +149,9 @@ def samples(results: Path) -> list[Row]:
     files = dated_files(results.parent, stamp) if stamp else undated_files(results.parent, content)
     rows = []
     for task, file in files.items():
-        found = [{**row, "task": task} for row in read_lines(file)]
+        found = read_lines(file)
+        for row in found:
+            row["task"] = task
         if found and "metrics" not in found[0]:
             found = completed(found, figures_of(content, task))
         rows += found
@@ -157,8 +172,11 @@ def figures_of(results: dict[str, Any], task: str) -> Row:
 
 def dated_files(folder: Path, stamp: str) -> dict[str, Path]:
     """The samples files of one date by task."""
-    files = sorted(folder.glob(f"samples_*_{glob_safe(stamp)}.jsonl"))
-    return {file.stem.removeprefix("samples_").removesuffix(f"_{stamp}"): file for file in files}
+    found = {}
+    for file in sorted(folder.glob(f"samples_*_{glob_safe(stamp)}.jsonl")):
+        task = file.stem.removeprefix("samples_").removesuffix(f"_{stamp}")
+        found[task] = file
+    return found
 
 
 def undated_files(folder: Path, results: dict[str, Any]) -> dict[str, Path]:
@@ -186,16 +204,20 @@ def completed(rows: list[Row], scored: Row) -> list[Row]:
     Both are taken from the results, whose keys are "metric,filter". All questions were logged for
     one filter, then all for the next.
     """
-    names = [key.split(",", 1) for key in scored if "," in key and "_stderr," not in key]
-    filters = list(dict.fromkeys(name for _, name in names)) or [NO_FILTER]
-    before: dict[str, int] = {}  # how often a question was seen
+    by_filter: dict[str, list[str]] = {}
+    for key in scored:
+        if "," in key and "_stderr," not in key:
+            metric, filter_name = key.split(",", 1)
+            by_filter.setdefault(filter_name, []).append(metric)
+    filters = list(by_filter) or [NO_FILTER]
+    times_seen: Counter[str] = Counter()
     found = []
     for row in rows:
         question = str(row.get("doc_id"))
-        place = min(before.get(question, 0), len(filters) - 1)
-        before[question] = before.get(question, 0) + 1
-        metrics = [metric for metric, name in names if name == filters[place] and metric in row]
-        found.append({**row, "filter": filters[place], "metrics": metrics})
+        filter_name = filters[min(times_seen[question], len(filters) - 1)]
+        times_seen[question] += 1
+        metrics = [metric for metric in by_filter.get(filter_name, ()) if metric in row]
+        found.append({**row, "filter": filter_name, "metrics": metrics})
     return found
 
 

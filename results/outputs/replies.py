@@ -58,18 +58,13 @@ def reply_text(row: Row) -> str:
     requests = row.get("resps") or [[""]]
     if not isinstance(requests, list):
         return str(requests)
-    first = [
-        request[0] if isinstance(request, list) and request else request for request in requests
-    ]
+    first = []
+    for answers in requests:
+        first.append(answers[0] if isinstance(answers, list) and answers else answers)
     if isinstance(first[0], str) or len(first) == 1:
         return str(first[0])
     try:
         likelihoods = [float(choice[0]) for choice in first]
-    except (
-        TypeError,
-        ValueError,
-        LookupError,
-        OverflowError,
-    ):  # of a kind of request not known here
-        return str(first)
+    except (TypeError, ValueError, LookupError, OverflowError):
+        return str(first)  # a kind of request not known here
     return f"choice {likelihoods.index(max(likelihoods))}"

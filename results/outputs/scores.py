@@ -17,7 +17,8 @@ def score(metric: str, value: Any) -> tuple[Any, float]:
     if isinstance(value, bool | int | float):
         return number(metric, value), 1.0
     if metric in PER_UNIT and _pair(value):
-        return per_unit(metric, *map(finite, value))
+        likelihood, units = value
+        return per_unit(metric, finite(likelihood), finite(units))
     if isinstance(value, list) and value and all(isinstance(x, bool) for x in value):
         return sum(value) / len(value), float(len(value))
     return NotImplemented, 1.0
@@ -48,8 +49,6 @@ def finite(value: float) -> float | None:
 
 
 def _pair(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 2
-        and all(isinstance(x, int | float) for x in value)
-    )
+    if not isinstance(value, list) or len(value) != 2:
+        return False
+    return all(isinstance(x, int | float) for x in value)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 from results.outputs.folders import NO_FILTER, Row
@@ -68,7 +67,10 @@ def rows_by_filter(rows: Iterable[Row]) -> ByFilter:
 
 def labels_of(docs: Sequence[Row], keys: Sequence[str]) -> dict[str, list[str]]:
     """The columns to break down by: what every document says under each of the keys."""
-    return {key: [str(doc[key]) for doc in docs] for key in keys}
+    found = {}
+    for key in keys:
+        found[key] = [str(doc[key]) for doc in docs]
+    return found
 
 
 def directions(results: dict[str, Any], task: str, metrics: Iterable[str]) -> dict[str, bool]:
@@ -107,7 +109,10 @@ def columns(
 
 def metrics_of(rows: Iterable[Row]) -> list[str]:
     """The metrics that any row has: a task may score some of its questions otherwise."""
-    return list(dict.fromkeys(chain(*(row.get("metrics") or () for row in rows))))
+    found: dict[str, None] = {}
+    for row in rows:
+        found.update(dict.fromkeys(row.get("metrics") or ()))
+    return list(found)
 
 
 def column(metric: str, rows: Mapping[str, Row], items: Sequence[str]) -> Column | None:
@@ -115,7 +120,7 @@ def column(metric: str, rows: Mapping[str, Row], items: Sequence[str]) -> Column
     scores: list[float | None] = []
     weights: list[float] = []
     for item in items:
-        value, weight = score(metric, rows[item].get(metric)) if item in rows else (None, 1.0)
+        value, weight = score(metric, rows.get(item, {}).get(metric))
         if value is NotImplemented:
             return None
         scores.append(value)
@@ -127,10 +132,11 @@ def shown_of_tatqa(
     metrics: dict[str, list[float | None]], by_filter: ByFilter
 ) -> dict[str, list[float | None]]:
     """TAT-QA's own metrics in their order, where all rows are of it; else all that there are."""
+    for rows in by_filter.values():
+        if not all(is_tatqa(row) for row in rows.values()):
+            return metrics
     shown = {name: metrics[name] for name in TATQA if name in metrics}
-    if shown and all(is_tatqa(row) for rows in by_filter.values() for row in rows.values()):
-        return shown
-    return metrics
+    return shown or metrics
 
 
 def left_out_warnings(bench: str, metrics: Iterable[str]) -> list[str]:
