@@ -98,6 +98,11 @@ class Training(BaseModel, extra="allow"):
     seconds: float
     device: str
 
+    @property
+    def more(self) -> dict[str, Any]:
+        """Whatever else stands in train.json, as it stands there."""
+        return self.model_extra or {}
+
 
 class Example(BaseModel, extra="forbid"):
     """One question and both replies, kept so that a page shows some without the raw samples.

@@ -13,20 +13,11 @@ from results.files import file_name
 from results.record import Example
 from results.report import figures, page
 from results.report import log as published
-from results.report.collect import (
-    AGAIN,
-    STEP,
-    Between,
-    Choice,
-    Displacement,
-    Run,
-    between_runs,
-    chosen,
-    differing_fields,
-    displacement,
-    runs_by_bench,
-)
+from results.report.between import AGAIN, STEP, Between, between_runs, differing_fields
+from results.report.choice import Choice, chosen
+from results.report.collect import Run, runs_by_bench
 from results.report.costs import stage_seconds, training_cost
+from results.report.displacement import Displacement, displacement
 from results.report.page import Block
 from results.statistics import ALPHA, POWER
 

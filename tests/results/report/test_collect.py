@@ -1,10 +1,11 @@
-"""Collected runs: seeds of one recipe together, steps between runs, costs, displacement."""
+"""Collected runs: seeds of one recipe together, what they cost, and how they are told."""
 
 import dataclasses
 import json
 import math
 import shutil
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +13,9 @@ import pytest
 
 from results import record, statistics
 from results.record import Record, Training
-from results.report import collect, costs, sections
+from results.report import between, collect, costs, sections
 
-
-def change(file: Path, **recipe: Any) -> None:
-    """Change fields of a record's recipe."""
-    content = json.loads(file.read_text())
-    content["training"]["recipe"] |= recipe
-    file.write_text(json.dumps(content))
-
-
-@pytest.fixture
-def three_seeds(results_folder: Path) -> Path:
-    """The three runs as seeds of one recipe."""
-    runs = results_folder / "runs"
-    for seed, name in enumerate(("low", "middle", "high")):
-        shutil.move(runs / name, runs / f"sft_seed{seed}")
-        change(runs / f"sft_seed{seed}" / "record.json", beta=0.1, seed=seed)
-    return runs
+Change = Callable[..., None]
 
 
 def test_seeds_of_one_recipe_are_one_line(three_seeds: Path) -> None:
@@ -54,13 +40,15 @@ def mean(one: Record) -> float:
     return sum(values) / len(values)
 
 
-def test_another_field_is_another_recipe(three_seeds: Path) -> None:
+def test_another_field_is_another_recipe(three_seeds: Path, change: Change) -> None:
     change(three_seeds / "sft_seed1" / "record.json", beta=0.2)
     names = [run.name for run in collect.collect(three_seeds)[0]]
     assert names == ["sft (2 seeds)", "sft_seed1"]
 
 
-def test_a_field_that_is_off_is_one_that_an_older_version_did_not_have(three_seeds: Path) -> None:
+def test_a_field_that_is_off_is_one_that_an_older_version_did_not_have(
+    three_seeds: Path, change: Change
+) -> None:
     change(three_seeds / "sft_seed1" / "record.json", eval_share=0.0, pairs=None)
     assert [run.name for run in collect.collect(three_seeds)[0]] == ["sft (3 seeds)"]
     change(three_seeds / "sft_seed1" / "record.json", eval_share=0.1)
@@ -68,26 +56,18 @@ def test_a_field_that_is_off_is_one_that_an_older_version_did_not_have(three_see
     assert names == ["sft (2 seeds)", "sft_seed1"]
 
 
-def test_the_same_recipe_again_differs_in_no_field(three_seeds: Path) -> None:
-    change(three_seeds / "sft_seed1" / "record.json", seed=0, eval_share=0.0)
-    found, _ = collect.collect(three_seeds)
-    assert [run.name for run in found] == ["sft (2 seeds)", "sft_seed1"]
-    assert [one.field for one in collect.between_runs(found)] == [collect.AGAIN]
-    change(three_seeds / "sft_seed1" / "record.json", beta=0.2)
-    found, _ = collect.collect(three_seeds)
-    assert [one.field for one in collect.between_runs(found)] == ["beta"]
-
-
-def test_a_repeated_seed_and_other_data_are_no_further_seeds(three_seeds: Path) -> None:
+def test_a_repeated_seed_and_other_data_are_no_further_seeds(
+    three_seeds: Path, change: Change
+) -> None:
     change(three_seeds / "sft_seed2" / "record.json", seed=0)
     found, _ = collect.collect(three_seeds)
     assert [run.name for run in found] == ["sft (2 seeds)", "sft_seed2"]
     assert [run.again for run in found] == ["", "sft_seed0"]
-    (pair,) = collect.between_runs(found)
+    (pair,) = between.between_runs(found)
     assert (pair.run.name, pair.reference.name, pair.field) == (
         "sft_seed2",
         "sft_seed0",
-        collect.AGAIN,
+        between.AGAIN,
     )
     told = list(sections.between(found))
     assert [item for kind, item in told if kind == "h3"] == [
@@ -129,59 +109,15 @@ def test_a_bench_that_one_seed_has_is_of_that_seed(three_seeds: Path) -> None:
     assert "not comparable: before has tatqa, mtbench, after has other" in problems[0]
 
 
-@pytest.fixture
-def two_steps(three_seeds: Path) -> Path:
-    """DPO from two of the three SFT seeds, each with replies that it sampled itself."""
-    for seed in (0, 1):
-        name = f"dpo_seed{seed}-round1"
-        shutil.copytree(three_seeds / "sft_seed2", three_seeds / name)
-        change(
-            three_seeds / name / "record.json",
-            seed=seed,
-            beta=0.5,
-            init_adapter=f"results/runs/sft_seed{seed}",
-            samples=[f"results/runs/{name}/samples-1/*.jsonl"],
-        )
-        content = json.loads((three_seeds / name / "record.json").read_text())
-        content["scores"]["tatqa"]["metrics"]["em"][seed] = 0.5  # no copy of another run
-        (three_seeds / name / "record.json").write_text(json.dumps(content))
-    return three_seeds
-
-
-def test_a_second_step_from_several_seeds_is_one_line(two_steps: Path) -> None:
-    found, problems = collect.collect(two_steps)
-    assert problems == []
-    assert [run.name for run in found] == ["dpo-round1 (2 seeds)", "sft (3 seeds)"]
-    (step,) = collect.between_runs(found)
-    assert (step.run.name, step.reference.name) == ("dpo-round1 (2 seeds)", "sft (2 seeds)")
-    pairs = zip(step.run.records, step.reference.records, strict=True)
-    moved = [mean(after) - mean(before) for after, before in pairs]
-    d = step.row.difference
-    assert d.delta == pytest.approx(sum(moved) / 2)
-    assert (d.runs, d.df_runs) == (2, 1)
-    assert d.se_runs == pytest.approx(abs(moved[0] - moved[1]) / 2)  # of the pairs' differences
-
-
-def test_a_second_step_from_another_recipe_is_another_recipe(two_steps: Path) -> None:
+def test_a_second_step_from_another_recipe_is_another_recipe(
+    two_steps: Path, change: Change
+) -> None:
     change(two_steps / "sft_seed1" / "record.json", beta=0.2)
     names = [run.name for run in collect.collect(two_steps)[0]]
     assert names == ["dpo_seed0-round1", "dpo_seed1-round1", "sft (2 seeds)", "sft_seed1"]
 
 
-def test_the_same_step_from_two_adapters_is_compared_by_where_it_starts(two_steps: Path) -> None:
-    change(two_steps / "sft_seed1" / "record.json", beta=0.2)
-    change(two_steps / "sft_seed2" / "record.json", init_adapter="elsewhere/adapter")
-    for seed in (0, 1):
-        change(two_steps / f"dpo_seed{seed}-round1" / "record.json", samples=[], seed=0)
-    found, _ = collect.collect(two_steps)
-    pairs = {(p.field, p.run.name, p.reference.name) for p in collect.between_runs(found)}
-    assert ("init_adapter", "dpo_seed1-round1", "dpo_seed0-round1") in pairs
-    assert (collect.STEP, "dpo_seed0-round1", "sft_seed0") in pairs
-    titles = [item for kind, item in sections.between(found) if kind == "h3"]
-    assert "By trained on from another adapter" in titles
-
-
-def test_adapters_that_start_from_each_other_are_read(two_steps: Path) -> None:
+def test_adapters_that_start_from_each_other_are_read(two_steps: Path, change: Change) -> None:
     change(two_steps / "sft_seed0" / "record.json", init_adapter="somewhere/dpo_seed0-round1")
     change(two_steps / "sft_seed1" / "record.json", init_adapter="somewhere/sft_seed1")
     assert len(collect.collect(two_steps)[0]) == 5
@@ -194,69 +130,10 @@ def test_names_of_several_seeds() -> None:
     assert collect.common_name(named[1:]) == "a_seed=12 (2 seeds)"  # type: ignore[arg-type]
 
 
-def scored(file: Path, right: int) -> None:
-    """Let a run answer so many of the 80 questions right, the same ones each time."""
-    content = json.loads(file.read_text())
-    em = [float(i < right) for i in range(80)]
-    content["scores"]["tatqa"]["metrics"]["em"] = em
-    file.write_text(json.dumps(content))
-
-
-def test_the_opening_is_not_chosen_by_what_chance_can_do(results_folder: Path) -> None:
-    runs = results_folder / "runs"
-    for name, right in (("low", 60), ("middle", 59), ("high", 10)):
-        scored(runs / name / "record.json", right)
-    shutil.copytree(runs / "middle", runs / "middle_seed2")
-    change(runs / "middle_seed2" / "record.json", seed=2)
-    scored(runs / "middle_seed2" / "record.json", 58)
-    found, _ = collect.collect(runs)
-    choice = collect.chosen(found)
-    assert choice.highest.name == "low"
-    assert choice.run.name == "middle (2 seeds)"
-    assert [run.name for run in choice.as_high] == ["low", "middle (2 seeds)"]
-    assert [run.name for run, _ in choice.rivals] == ["middle (2 seeds)", "high"]
-    assert all(row.difference.family == 2 for _, row in choice.rivals)
-    opening = [str(item) for _, item in sections.opening(found)]
-    assert opening[0].startswith("Of 3 recipes 2 end as high as these questions can tell, in TAT")
-    assert opening[0].endswith("Of them the one with the most training seeds:")
-    (told,) = [line for line in opening if line.startswith("The highest, low, against the next")]
-    assert "Chosen on these same questions, the highest figure is flattered." in told
-    assert told.endswith("Runs that end as high: low (75.0), middle (2 seeds) (73.1).")
-
-
-def test_what_stands_out_is_the_opening(results_folder: Path) -> None:
-    runs = results_folder / "runs"
-    for name, right in (("low", 75), ("middle", 10), ("high", 10)):
-        scored(runs / name / "record.json", right)
-    found, _ = collect.collect(runs)
-    opening = [str(item) for _, item in sections.opening(found)]
-    assert opening[0] == "Of 3 recipes the one that ends highest, in TAT-QA: exact match, %:"
-    (told,) = [line for line in opening if "against the next, " in line]
-    assert ": better, +81.2" in told
-    assert "Runs that end as high" not in told
-    shutil.rmtree(runs / "middle")
-    shutil.rmtree(runs / "high")
-    alone = [str(item) for _, item in sections.opening(collect.collect(runs)[0])]
-    assert not [line for line in alone if "against the next" in line]
-
-
 def test_one_seed_is_about_the_adapter(results_folder: Path) -> None:
     run = collect.collect(results_folder / "runs")[0][0]
     words = list(sections.cautions(run))
     assert words[0] == "One training seed: the verdict is about this adapter, not about its recipe."
-
-
-def test_a_run_is_compared_with_the_run_it_started_from(results_folder: Path) -> None:
-    runs = results_folder / "runs"
-    change(runs / "low/record.json", init_adapter="somewhere/middle", beta=0.3, lora_r=8)
-    found, _ = collect.collect(runs)
-    (step,) = [pair for pair in collect.between_runs(found) if pair.field == collect.STEP]
-    assert (step.run.name, step.reference.name) == ("low", "middle")
-    d = step.row.difference
-    assert d.delta == pytest.approx(mean(step.run.record) - mean(step.reference.record))
-    assert d.family == len(collect.between_runs(found))
-    text = [item for kind, item in sections.between(found) if kind == "h3"]
-    assert sections.TITLES[collect.STEP] in text
 
 
 def test_the_opening_shows_the_form_of_tatqa_that_is_answered_best(results_folder: Path) -> None:
@@ -283,49 +160,6 @@ def training(history: list[dict[str, float]], **more: Any) -> Training:
     return Training.model_validate(facts | more)
 
 
-def test_displacement_is_the_mean_of_the_last_tenth_against_the_start() -> None:
-    logps = [
-        {"step": i, "chosen": -10.0 - i, "chosen_start": -9.0, "rejected": -20.0 - 2 * i,
-         "rejected_start": -18.0}
-        for i in range(1, 21)
-    ]  # fmt: skip
-    # the last two steps: chosen -1 - 19.5, rejected -2 - 39
-    moved = collect.displacement(training([], logps=[{"step": 0, "chosen": -9.0}, *logps]))
-    assert moved is not None
-    assert (moved.chosen, moved.rejected) == pytest.approx((-20.5, -41))
-    assert moved.error == pytest.approx(math.sqrt(0.5) / math.sqrt(2))  # of -20 and -21
-    assert collect.displacement(training([{"step": 1, "loss": 0.5}])) is None
-
-
-def test_displacement_from_the_rewards_where_nothing_else_was_logged() -> None:
-    history = [{"step": 1, "rewards/chosen": -0.05, "rewards/rejected": -0.4, "beta": 0.1}]
-    moved = collect.displacement(training(history))
-    assert moved is not None
-    assert (moved.chosen, moved.rejected) == pytest.approx((-0.5, -4))
-    assert math.isnan(moved.error)  # of one step
-
-
-@pytest.mark.parametrize("logps", [3, "x", {"chosen": 1}, [3], [{}], None])
-def test_displacement_of_another_shape_is_none(logps: Any) -> None:
-    assert collect.displacement(training([], logps=logps)) is None
-
-
-def test_displacement_in_words() -> None:
-    def words(chosen: float, rejected: float, error: float) -> str:
-        return sections.displacement_words(collect.Displacement(chosen, rejected, error))
-
-    assert words(0.5, -3, math.nan).startswith("The chosen replies became likelier (")
-    fallen = words(-3.2, -8.1, 0.1)
-    assert fallen.startswith("The chosen replies became LESS likely")
-    assert "chosen -3.20, rejected -8.10 nats" in fallen
-    assert fallen.endswith("in no pair.")
-    assert words(-3.2, 8.1, 0.1).endswith("nats).")  # the rejected ones gained it
-    still = "became neither likelier nor less likely by more than its noise of 0.20 nats"
-    assert still in words(0.2, -3, 0.1)
-    assert still in words(-0.2, -3, 0.1)
-    assert "became likelier" in words(0.21, -3, 0.1)
-
-
 def test_a_format_that_is_followed_less_is_said_beside_exact_match(results_folder: Path) -> None:
     file = results_folder / "runs/low/record.json"
     content = json.loads(file.read_text())
@@ -337,7 +171,7 @@ def test_a_format_that_is_followed_less_is_said_beside_exact_match(results_folde
     assert "replies in the format asked for" in words[0]
 
 
-def test_a_recipe_in_words(results_folder: Path) -> None:
+def test_a_recipe_in_words(results_folder: Path, change: Change) -> None:
     runs = results_folder / "runs"
     change(runs / "low" / "record.json", loss_type=["sft"], strategy="corrupt", seed=3)
     low, middle = (run for run in collect.collect(runs)[0] if run.record.name in ("low", "middle"))

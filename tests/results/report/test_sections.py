@@ -15,7 +15,7 @@ import pytest
 
 from results import outputs
 from results.__main__ import main
-from results.report import collect, page, publish
+from results.report import between, collect, page, publish
 from results.report import sections as report
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -88,7 +88,7 @@ def test_headlines_are_one_family_over_the_runs(results_folder: Path) -> None:
 def test_single_fields_are_compared_among_runs_that_differ_in_nothing_else(
     results_folder: Path,
 ) -> None:
-    pairs = collect.between_runs(collect.collect(results_folder / "runs")[0])
+    pairs = between.between_runs(collect.collect(results_folder / "runs")[0])
     named = [(pair.field, pair.run.name, pair.reference.name) for pair in pairs]
     assert named == [("beta", "middle", "low"), ("beta", "high", "low")]
     assert all(pair.row.difference.family == 2 for pair in pairs)
