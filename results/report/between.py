@@ -141,7 +141,7 @@ def against(run: Run, reference: Run, bench: str, stepwise: bool = False) -> Row
     earlier, later = scores_on(bench, before), scores_on(bench, after)
     if not earlier or not later:
         return None
-    metric = run.rows[bench][0].metric
+    metric = run.headline(bench).metric
     rows = compare_metric(earlier, later, metric, stepwise=stepwise)
     return next(rows, None)
 

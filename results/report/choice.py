@@ -57,4 +57,4 @@ def rivals_of(highest: Run, found: Sequence[Run]) -> list[tuple[Run, Row]]:
 
 def height(run: Run) -> float:
     """Where a run ends in the bench that it answers best."""
-    return run.rows[run.best_bench][0].difference.after
+    return run.headline(run.best_bench).difference.after

@@ -49,9 +49,9 @@ class Run:
     def training(self) -> Training:
         return self.trainings[0]
 
-    @property
-    def headlines(self) -> dict[str, Row]:
-        return {bench: rows[0] for bench, rows in self.rows.items()}
+    def headline(self, bench: str) -> Row:
+        """A bench's first metric, overall."""
+        return self.rows[bench][0]
 
     @property
     def tatqa(self) -> list[str]:
@@ -72,7 +72,7 @@ class Run:
         """The form of TAT-QA that the run answers best, or its first bench."""
         if not self.tatqa:
             return next(iter(self.rows))
-        return max(self.tatqa, key=lambda bench: self.rows[bench][0].difference.after)
+        return max(self.tatqa, key=lambda bench: self.headline(bench).difference.after)
 
     def groups(self, bench: str, column: str) -> list[Row]:
         """The headline metric's rows by the groups of one column."""
@@ -243,7 +243,7 @@ def shown_recipe(record: Record) -> dict[str, Any]:
 def adjust_over_runs(found: Sequence[Run]) -> None:
     """Each bench's headlines over all runs are one family."""
     for bench, runs in runs_by_bench(found):
-        headlines = as_family([run.rows[bench][0] for run in runs])
+        headlines = as_family([run.headline(bench) for run in runs])
         for run, headline in zip(runs, headlines, strict=True):
             run.rows[bench][0] = headline
 
@@ -264,5 +264,5 @@ def runs_by_bench(found: Sequence[Run]) -> list[tuple[str, list[Run]]]:
 def reading_order(group: tuple[str, list[Run]]) -> tuple[bool, bool, float]:
     """Sorts a bench with its runs: real before stand-in, TAT-QA first, then the highest score."""
     bench, runs = group
-    highest = max(run.rows[bench][0].difference.after for run in runs)
+    highest = max(run.headline(bench).difference.after for run in runs)
     return runs[0].is_stand_in(bench), not bench.startswith("tatqa"), -highest

@@ -15,14 +15,23 @@ def training_cost(run: Run) -> str:
     """Pairs, minutes, GiB and machine of training."""
     memory = f", {run.gib:.1f} GiB at most" if run.gib is not None else ""
     seeds = " a seed" if len(run.records) > 1 else ""
-    kept = [record.training.pairs.get("kept") for record in run.records if record.training]
-    known = sorted({number for number in kept if isinstance(number, int)})
-    least_and_most = [f"{number:,}" for number in known[:1] + known[1:][-1:]]
-    pairs = " to ".join(least_and_most) or "an unknown number of"
     return (
-        f"Trained on {pairs} pairs in {run.minutes:.1f} minutes{seeds}{memory}, on "
+        f"Trained on {number_of_pairs(run)} pairs in {run.minutes:.1f} minutes{seeds}{memory}, on "
         f"{run.training.device}."
     )
+
+
+def number_of_pairs(run: Run) -> str:
+    """On how many pairs a seed was trained; the least and the most where seeds differ."""
+    known = []
+    for training in run.trainings:
+        kept = training.pairs.get("kept")
+        if isinstance(kept, int):
+            known.append(kept)
+    if not known:
+        return "an unknown number of"
+    least, most = min(known), max(known)
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
 def stage_seconds(run: Run) -> str:
@@ -54,7 +63,8 @@ def training_parts(records: Sequence[Record]) -> str:
     words = []
     for name in sorted(by_part, key=lambda name: -by_part[name]):
         if by_part[name] >= LEAST:
-            words.append(f"{'loop' if name == LOOP else name} {by_part[name]:.0f}")
+            called = "loop" if name == LOOP else name
+            words.append(f"{called} {by_part[name]:.0f}")
     return ", ".join(words)
 
 
@@ -69,8 +79,7 @@ def means(noted: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 def parts_of(record: Record) -> dict[str, float]:
     """Seconds of the parts of one training; {} where its program did not note them."""
-    facts = record.training.model_extra if record.training else None
-    noted = (facts or {}).get("stages_seconds")
+    noted = record.training.more.get("stages_seconds") if record.training else None
     if not isinstance(noted, dict):
         return {}
     return {name: took for name, took in noted.items() if isinstance(took, int | float)}

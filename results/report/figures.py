@@ -4,7 +4,8 @@ Places are fixed and nothing is measured twice, so that the figures of twenty ru
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import pi
 from typing import Any
 
@@ -55,8 +56,12 @@ def by_group(rows: Sequence[Row], title: str) -> str:
     height = 1.2 + 0.45 * len(rows)
     figure = Figure(figsize=(7.2, height))
     axes = figure.add_axes((0.26, 0.85 / height, 0.7, (height - 1.2) / height))
-    found = [(d.before, d.after, d.delta, d.low, d.high) for d in (row.difference for row in rows)]
-    before, after, delta, low, high = np.array(found).T * rows[0].measure.factor
+    values, labels = [], []
+    for row in rows:
+        d = row.difference
+        values.append((d.before, d.after, d.delta, d.low, d.high))
+        labels.append(f"{visible(row.group)} (n = {d.n})")
+    before, after, delta, low, high = np.array(values).T * rows[0].measure.factor
     places = range(len(rows))
     whiskers = np.maximum(0, [delta - low, high - delta])
     label = "after, 95 % interval of the difference"
@@ -64,34 +69,38 @@ def by_group(rows: Sequence[Row], title: str) -> str:
     axes.scatter(
         before, places, facecolors="none", edgecolors=BEFORE, s=70, label="before", zorder=3
     )
-    axes.set_yticks(places, [f"{visible(row.group)} (n = {row.difference.n})" for row in rows])
+    axes.set_yticks(places, labels)
     axes.set(ylim=(len(rows) - 0.5, -0.5))
     figure.suptitle(short(title), fontsize="medium", y=1 - 0.1 / height, va="top")
     figure.legend(*axes.get_legend_handles_labels(), loc="lower center", ncols=2)
     return svg(figure)
 
 
+@dataclass(frozen=True)
+class BetaPanel:
+    """Deltas of one metric against beta: those measured here, and the log's (beta, delta)."""
+
+    title: str
+    here: Sequence[Point]
+    log: Sequence[tuple[float, float]]
+
+
 @matplotlib.rc_context(STYLE)
-def against_beta(
-    panels: Mapping[str, tuple[Sequence[Point], Sequence[tuple[float, float]]]],
-) -> str:
+def against_beta(panels: Sequence[BetaPanel]) -> str:
     """Delta against beta, a panel a metric: measured points with intervals, the log's hollow."""
     figure = Figure(figsize=(7.6, 3.4))
     figure.subplots_adjust(left=0.08, right=0.98, top=0.9, bottom=0.28, wspace=0.25)
     all_axes = figure.subplots(1, len(panels))
-    for axes, (title, (here, log)) in zip(all_axes, panels.items(), strict=True):
+    for axes, panel in zip(all_axes, panels, strict=True):
         axes.axhline(0, color=INK, linewidth=0.8)
-        axes.scatter(
-            *zip(*log, strict=True),
-            facecolors="none",
-            edgecolors=LOG,
-            label="the log, measured another way",
-        )
-        beta, delta, low, high = np.reshape(here, (-1, 4)).T
+        beta, delta = np.array(panel.log).T
+        label = "the log, measured another way"
+        axes.scatter(beta, delta, facecolors="none", edgecolors=LOG, label=label)
+        beta, delta, low, high = np.reshape(panel.here, (-1, 4)).T
         whiskers = [delta - low, high - delta]
         label = "measured here, 95 % interval"
         axes.errorbar(beta, delta, whiskers, fmt="o", color=AFTER, capsize=4, label=label)
-        axes.set(title=title, xlabel="beta")
+        axes.set(title=panel.title, xlabel="beta")
     figure.legend(*all_axes[0].get_legend_handles_labels(), loc="lower center", ncols=2)
     return svg(figure)
 
@@ -99,17 +108,17 @@ def against_beta(
 @matplotlib.rc_context(STYLE)
 def training(history: Sequence[dict[str, Any]], title: str) -> str:
     """Loss, reward accuracy and reward margin against the optimizer step, as far as logged."""
-    history = [entry for entry in history if "step" in entry]
-    keys = [
-        key
-        for key in ("loss", "rewards/accuracies", "rewards/margins")
-        if any(key in entry for entry in history)
-    ]
+    curves = {}
+    for key in ("loss", "rewards/accuracies", "rewards/margins"):
+        curve = [(entry["step"], entry[key]) for entry in history if {"step", key} <= entry.keys()]
+        if curve:
+            curves[key] = curve
     figure = Figure(figsize=(7.6, 2.6))
     figure.subplots_adjust(left=0.07, right=0.98, top=0.76, bottom=0.2, wspace=0.25)
     figure.suptitle(short(title), fontsize="medium")
-    for axes, key in zip(np.atleast_1d(figure.subplots(1, max(len(keys), 1))), keys, strict=False):
-        steps, values = thinned([(e["step"], e[key]) for e in history if key in e])
+    all_axes = np.atleast_1d(figure.subplots(1, max(len(curves), 1)))
+    for axes, (key, curve) in zip(all_axes, curves.items(), strict=False):
+        steps, values = thinned(curve)
         axes.plot(steps, values, color=AFTER)
         axes.set_title(key, fontsize="medium")
         axes.set_xlabel("step")
@@ -118,9 +127,12 @@ def training(history: Sequence[dict[str, Any]], title: str) -> str:
 
 def thinned(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
     """Steps and values, as means of equal parts where there are more than a figure shows."""
-    parts = np.array_split(np.array(points, float), min(len(points), MOST_POINTS))
-    means = [part.mean(axis=0) for part in parts]
-    return [float(mean[0]) for mean in means], [float(mean[1]) for mean in means]
+    steps, values = [], []
+    for part in np.array_split(np.array(points, float), min(len(points), MOST_POINTS)):
+        step, value = part.mean(axis=0)
+        steps.append(float(step))
+        values.append(float(value))
+    return steps, values
 
 
 @matplotlib.rc_context(STYLE)
@@ -129,9 +141,10 @@ def radar(rows: Sequence[Row], title: str) -> str:
     figure = Figure(figsize=(6, 4.4))
     axes = figure.add_axes((0.2, 0.1, 0.5, 0.68), projection="polar")
     angles = [2 * pi * i / len(rows) for i in range(len(rows))]
-    for name, color in (("before", BEFORE), ("after", AFTER)):
-        values = [getattr(row.difference, name) for row in rows]
-        axes.plot([*angles, angles[0]], [*values, values[0]], color=color, label=name)
+    before = [row.difference.before for row in rows]
+    after = [row.difference.after for row in rows]
+    for label, color, values in (("before", BEFORE, before), ("after", AFTER, after)):
+        axes.plot([*angles, angles[0]], [*values, values[0]], color=color, label=label)
     axes.set_xticks(angles, [visible(row.group) for row in rows])
     axes.set_ylim(0, 10)
     axes.grid(color=INK, alpha=0.3)

@@ -48,7 +48,9 @@ def of_page(content: dict[str, Any], compared: dict[tuple[str, int], list[Note]]
             if turn["answer"] is None:
                 continue
             place = (question["id"], turn["turn"])
-            notes = [*reply_notes(turn), *map(judgment, turn["judgments"])]
+            notes = reply_notes(turn)
+            notes += [judgment(row) for row in turn["judgments"]]
+            notes += compared.get(place, [])
             yield Turn(
                 question=question["id"],
                 number=turn["turn"],
@@ -56,7 +58,7 @@ def of_page(content: dict[str, Any], compared: dict[tuple[str, int], list[Note]]
                 asked=turn["question"],
                 reply=turn["answer"],
                 score=scores.get(str(turn["turn"])),
-                notes=(*notes, *compared.get(place, [])),
+                notes=tuple(notes),
             )
 
 
@@ -72,9 +74,9 @@ def reply_notes(turn: dict[str, Any]) -> list[Note]:
 
 def judgment(row: dict[str, Any]) -> Note:
     """One vote of one judge."""
-    rating = "no rating" if row["score"] is None else f"{row['score']:g}"
-    flags = "".join(f", {flag}" for flag in row["flags"] if flag != "unrated")
-    return f"{voter(row)}: {rating}{flags}", row["text"]
+    words = ["no rating" if row["score"] is None else f"{row['score']:g}"]
+    words += [flag for flag in row["flags"] if flag != "unrated"]
+    return f"{voter(row)}: {', '.join(words)}", row["text"]
 
 
 def voter(row: dict[str, Any]) -> str:
@@ -98,22 +100,25 @@ def verdicts(folder: Path) -> dict[tuple[str, int], list[Note]]:
 
 def verdict(row: dict[str, Any], baseline: str) -> Note:
     """One vote of one judge on two replies, which it read in both orders."""
-    said = [
-        f"{order['first']} first, winner {order['winner'] or 'not named'}:\n{order['text']}"
-        for order in row["orders"]
-    ]
-    return f"{voter(row)} against {baseline}: {row['outcome'] or 'no verdict'}", "\n\n".join(said)
+    said = []
+    for order in row["orders"]:
+        winner = order["winner"] or "not named"
+        said.append(f"{order['first']} first, winner {winner}:\n{order['text']}")
+    outcome = row["outcome"] or "no verdict"
+    return f"{voter(row)} against {baseline}: {outcome}", "\n\n".join(said)
 
 
 def of_rows(folder: Path) -> Iterator[Turn]:
     """The turns of FastChat's files; where a turn was judged more than once, all that was said."""
-    asked = {q["question_id"]: q for q in outputs.read_lines(folder / "question.jsonl")}
+    questions = {}
+    for question in outputs.read_lines(folder / "question.jsonl"):
+        questions[question["question_id"]] = question
     answers = {}
     for file in sorted(folder.glob("model_answer/**/*.jsonl")):
         for answer in outputs.read_lines(file):
             answers[answer["question_id"]] = answer["choices"][0]["turns"]
     for (identifier, number), rows in rows_by_place(folder / "model_judgment").items():
-        question = asked[identifier]
+        question = questions[identifier]
         ratings = [row["score"] for _, row in rows if row["score"] > 0]
         yield Turn(
             question=str(identifier),

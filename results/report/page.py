@@ -18,6 +18,7 @@ EXAMPLE_HEADER = ["", "question", "right answer", "before", "after"]
 # ("examples", rows under EXAMPLE_HEADER),
 # ("figure", (file, alt, svg))
 Block = tuple[str, Any]
+MARKS = {"p": "", "li": "- ", "h1": "# ", "h2": "## ", "h3": "### ", "h4": "#### "}
 # characters that change the direction of the text after them (Unicode Standard Annex 9), and such
 # as no XML may hold: control characters and halves of surrogate pairs
 ESCAPED = re.compile(
@@ -30,14 +31,18 @@ def from_template(name: str, parts: Mapping[str, Iterable[Block]], **facts: Any)
 
     A line is `# heading`, `- item`, `@part@` or a paragraph.
     """
-    for line in (TEMPLATES / name).read_text(encoding="utf-8").format(**facts).splitlines():
+    template = (TEMPLATES / name).read_text(encoding="utf-8")
+    for line in template.format(**facts).splitlines():
+        part = line.strip("@")
         mark, _, rest = line.partition(" ")
-        if line.strip("@") in parts:
-            yield from parts[line.strip("@")]
-        elif line and set(mark) == {"#"}:
+        if part in parts:
+            yield from parts[part]
+        elif mark and not mark.strip("#"):
             yield f"h{len(mark)}", rest
+        elif mark == "-":
+            yield "li", rest
         elif line:
-            yield ("li", rest) if mark == "-" else ("p", line)
+            yield "p", line
 
 
 def visible(text: str) -> str:
@@ -48,7 +53,8 @@ def visible(text: str) -> str:
 def markdown(blocks: Iterable[Block]) -> str:
     """The page as markdown."""
     text = "\n\n".join(_markdown(kind, item) for kind, item in blocks) + "\n"
-    return visible(re.sub(r"(?m)^(- .*)\n\n(?=- )", r"\1\n", text))
+    one_list = re.sub(r"(?m)^(- .*)\n\n(?=- )", r"\1\n", text)  # no empty lines between its items
+    return visible(one_list)
 
 
 def _markdown(kind: str, item: Any) -> str:
@@ -57,22 +63,25 @@ def _markdown(kind: str, item: Any) -> str:
     if kind == "examples":
         return markdown_table([EXAMPLE_HEADER, *item])
     if kind == "figure":
-        return f"![{item[1]}](figures/{item[0]})"
+        file, alt, _ = item
+        return f"![{alt}](figures/{file})"
     if kind == "code":
         return f"```\n{item}\n```"
-    marks = {"p": "", "li": "- "} | {f"h{n}": "#" * n + " " for n in range(1, 5)}
-    return marks[kind] + " ".join(str(item).split())
+    return MARKS[kind] + " ".join(str(item).split())
 
 
 def markdown_table(rows: list[list[str]]) -> str:
     """Rows of cells, the first one the header; no cell can break the table."""
-    lines = [" | ".join(_cell(cell) for cell in row) for row in rows]
-    lines.insert(1, " | ".join(["---"] * len(rows[0])))
-    return "\n".join(f"| {line} |" for line in lines)
+    header, *others = [_line(row) for row in rows]
+    rule = "| " + " | ".join(["---"] * len(rows[0])) + " |"
+    return "\n".join([header, rule, *others])
 
 
-def _cell(text: str) -> str:
-    return re.sub(r"([|<*`\\])", r"\\\1", " ".join(text.split()))
+def _line(cells: list[str]) -> str:
+    escaped = []
+    for cell in cells:
+        escaped.append(re.sub(r"([|<*`\\])", r"\\\1", " ".join(cell.split())))
+    return "| " + " | ".join(escaped) + " |"
 
 
 def html(blocks: list[Block], questions: Mapping[str, Any]) -> str:
@@ -81,11 +90,15 @@ def html(blocks: list[Block], questions: Mapping[str, Any]) -> str:
     No `<` is left in the embedded JSON, so nothing in it can end the script element. The questions
     are compressed (zlib, base64): the browser unpacks them when they are first asked for.
     """
-    shown = [(kind, item if kind == "figure" else _visible_item(item)) for kind, item in blocks]
+    shown = []
+    for kind, item in blocks:
+        shown.append((kind, item if kind == "figure" else _visible_item(item)))
     data = json.dumps(shown).replace("<", "\\u003c")
-    packed = zlib.compress(json.dumps(questions).encode(), 9) if questions["questions"] else b""
-    template = (TEMPLATES / "page.html").read_text(encoding="utf-8")
+    packed = b""
+    if questions["questions"]:
+        packed = zlib.compress(json.dumps(questions).encode(), 9)
     replies = base64.b64encode(packed).decode()
+    template = (TEMPLATES / "page.html").read_text(encoding="utf-8")
     return template.replace("{{blocks}}", data).replace("{{replies}}", replies)
 
 

@@ -34,11 +34,17 @@ def render(runs: Path, own: bool) -> tuple[dict[str, str], list[str]]:
     """Text of every file of the report by its name, and a line for each thing that was not read."""
     found, problems = collect.collect(runs)
     content = list(sections.blocks(found, problems, own))
-    pairs = [(run.base.name, record.name) for run in found for record in run.records]
+    pairs = []
+    for run in found:
+        pairs += [(run.base.name, record.name) for record in run.records]
     answered, unread = questions.of_runs(runs, pairs)
     problems = problems + unread
     extra = list(log.blocks()) if own else []
-    files = {f"figures/{item[0]}": item[2] for kind, item in content if kind == "figure"}
+    files = {}
+    for kind, item in content:
+        if kind == "figure":
+            name, _, drawing = item
+            files[f"figures/{name}"] = drawing
     files["README.md"] = page.markdown(content)
     files[PAGE] = sealed(page.html([*content, *extra], answered))
     if own:

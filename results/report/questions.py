@@ -6,6 +6,7 @@ small.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def of_runs(runs: Path, pairs: Sequence[tuple[str, str]]) -> tuple[dict[str, Any
     index: dict[str, int] = {}
     questions: list[list[str]] = []
     replies: dict[str, dict[int, list[Any]]] = {}
-    for name in dict.fromkeys(name for pair in pairs for name in pair):
+    for name in dict.fromkeys(chain.from_iterable(pairs)):
         found, unread = answered(runs / name)
         problems += unread
         replies[name] = {}
@@ -50,7 +51,7 @@ def of_runs(runs: Path, pairs: Sequence[tuple[str, str]]) -> tuple[dict[str, Any
                 index[one.name] = len(questions)
                 questions.append([one.bench, one.name, one.kind, one.question, one.gold])
             replies[name][index[one.name]] = [one.reply, one.score, one.notes]
-    content = {"questions": questions, "replies": replies, "pairs": [list(p) for p in pairs]}
+    content = {"questions": questions, "replies": replies, "pairs": [list(pair) for pair in pairs]}
     return content, problems
 
 

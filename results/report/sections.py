@@ -18,6 +18,7 @@ from results.report.choice import Choice, chosen
 from results.report.collect import Run, runs_by_bench
 from results.report.costs import stage_seconds, training_cost
 from results.report.displacement import Displacement, displacement
+from results.report.figures import BetaPanel
 from results.report.page import Block
 from results.statistics import ALPHA, POWER
 
@@ -28,7 +29,7 @@ FIELDS = {
     "num_train_epochs": "epochs",
     "init_adapter": "trained on from another adapter",
 }
-FORMAT = ("em_strict", "parsed")  # shown beside exact match
+FORMAT = {"em_strict": "strict", "parsed": "in format"}  # beside exact match, and their columns
 MOST_FIELDS = 8  # recipe fields in a sentence
 FEW_RUNS = 4  # drawn one after the other
 MOST_DRAWERS = 4  # processes, each with the records in memory
@@ -61,12 +62,12 @@ def opening(found: list[Run]) -> Iterator[Block]:
     if not found:
         yield "p", "No run is recorded yet: `make demo`, or `tatqa-bench run RECIPE --runs RUNS`."
         return
-    real = real_recipes(found)
-    choice = chosen(real)
+    recipes = real_recipes(found)
+    choice = chosen(recipes)
     run = choice.run
-    if len(real) > 1:
-        yield "p", opening_words(choice, len(real))
-    yield "p", f"**{run.name}**: {recipe_words(run, real)}"
+    if len(recipes) > 1:
+        yield "p", opening_words(choice, len(recipes))
+    yield "p", f"**{run.name}**: {recipe_words(run, recipes)}"
     for bench in sorted(run.rows, key=lambda bench: bench != run.best_bench):
         yield "li", bench_sentence(run, bench)
     for sentence in [*cautions(run), *choice_words(choice)]:
@@ -85,7 +86,7 @@ def real_recipes(found: Sequence[Run]) -> list[Run]:
 
 def opening_words(choice: Choice, recipes: int) -> str:
     """Of how many recipes this one was chosen, and why."""
-    title = choice.run.rows[choice.highest.best_bench][0].title
+    title = choice.run.headline(choice.highest.best_bench).title
     count = len(choice.as_high)
     if count == 1:
         return f"Of {recipes} recipes the one that ends highest, in {title}:"
@@ -100,9 +101,10 @@ def choice_words(choice: Choice) -> Iterator[str]:
     """Which runs end as high, and what it is worth that one of them was chosen."""
     if not choice.rivals:
         return
-    run, row = choice.rivals[0]
-    text = f"The highest, {choice.highest.name}, against the next, {run.name}: {row.words}, "
-    text += f"{row.change}. Chosen on these same questions, the highest figure is flattered."
+    next_highest, row = choice.rivals[0]
+    text = f"The highest, {choice.highest.name}, against the next, {next_highest.name}: "
+    text += f"{row.words}, {row.change}. "
+    text += "Chosen on these same questions, the highest figure is flattered."
     names = [f"{run.name} ({end_words(run, choice)})" for run in choice.as_high]
     if len(names) > 1:
         more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
@@ -112,15 +114,19 @@ def choice_words(choice: Choice) -> Iterator[str]:
 
 def end_words(run: Run, choice: Choice) -> str:
     """Where a run ends in the bench of the choice."""
-    row = run.rows[choice.highest.best_bench][0]
+    row = run.headline(choice.highest.best_bench)
     return row.show(row.difference.after)
 
 
 def opening_examples(run: Run) -> list[Example]:
     """One reply that gained, one that lost, one that only changed its form."""
-    examples = [example for record in run.records for example in record.examples]
+    examples: list[Example] = []
+    for record in run.records:
+        examples += record.examples
     examples.sort(key=lambda example: example.bench != run.best_bench)
-    first = {example.kind: example for example in reversed(examples)}
+    first: dict[str, Example] = {}
+    for example in examples:
+        first.setdefault(example.kind, example)
     return [first[kind] for kind in ("gained", "lost", "format") if kind in first]
 
 
@@ -138,11 +144,14 @@ def example_cells(example: Example) -> list[str]:
 def recipe_words(run: Run, found: Sequence[Run]) -> str:
     """The recipe: the fields in which the runs differ, or the ones that say what was done."""
     differing = differing_fields(found) if len(found) > 1 else []
-    fields = [*MAIN_FIELDS, *(field for field in differing if field not in MAIN_FIELDS)]
-    known = [field for field in fields if run.recipe.get(field)]
-    words = [f"{FIELDS.get(f, f)} {value_words(run.recipe[f])}" for f in known[:MOST_FIELDS]]
-    more = len(known) - MOST_FIELDS
-    return ", ".join(words + ([f"and {more} more fields"] if more > 0 else [])) + "."
+    words = []
+    for field in dict.fromkeys([*MAIN_FIELDS, *differing]):
+        if run.recipe.get(field):
+            words.append(f"{FIELDS.get(field, field)} {value_words(run.recipe[field])}")
+    more = len(words) - MOST_FIELDS
+    if more > 0:
+        words[MOST_FIELDS:] = [f"and {more} more fields"]
+    return ", ".join(words) + "."
 
 
 MAIN_FIELDS = (
@@ -164,7 +173,7 @@ def value_words(value: Any) -> str:
 
 def bench_sentence(run: Run, bench: str) -> str:
     """One bench's verdict in words; for TAT-QA by answer type and with the format's own figures."""
-    row = run.rows[bench][0]
+    row = run.headline(bench)
     d = row.difference
     text = (
         f"{row.title}: {row.words}, {row.show(d.before)} to {row.show(d.after)}, "
@@ -172,18 +181,22 @@ def bench_sentence(run: Run, bench: str) -> str:
     )
     if d.runs < len(run.records):
         text += f" ({d.runs} of {len(run.records)} seeds)"
-    types = run.groups(bench, "answer_type")
-    for words in dict.fromkeys(row.verdict for row in types):
-        named = [
-            f"{r.group} ({r.show(r.difference.delta, '+')})" for r in types if r.verdict == words
-        ]
-        text += f"; {words} on {', '.join(named)}"
+    for word, groups in groups_by_verdict(run.groups(bench, "answer_type")).items():
+        text += f"; {word} on {', '.join(groups)}"
     for metric in FORMAT:
-        if (other := run.overall(bench, metric)) is not None:
-            d = other.difference
-            text += f"; {other.measure.label}: {other.show(d.before)} to {other.show(d.after)}"
-            text += f", {other.words}"
+        beside = run.overall(bench, metric)
+        if beside is not None:
+            text += f"; {beside.measure.label}: {before_after(beside)}, {beside.words}"
     return text + "."
+
+
+def groups_by_verdict(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Groups with their deltas under each verdict, in the order of the rows."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        delta = row.show(row.difference.delta, "+")
+        found.setdefault(row.verdict, []).append(f"{row.group} ({delta})")
+    return found
 
 
 def p_words(p: float) -> str:
@@ -205,12 +218,12 @@ def cautions(run: Run) -> Iterator[str]:
 
 def whose_verdict(run: Run) -> str:
     """Is the verdict about one adapter or about the recipe?"""
-    d = run.rows[run.best_bench][0].difference
+    row = run.headline(run.best_bench)
+    d = row.difference
     if d.runs < 2:
         return "One training seed: the verdict is about this adapter, not about its recipe."
-    row = run.rows[run.best_bench][0]
-    code = {str(record.provenance.git.get("commit"))[:10] for record in run.records}
-    mixed = f" They were scored with code of {len(code)} commits." if len(code) > 1 else ""
+    commits = {str(record.provenance.git.get("commit"))[:10] for record in run.records}
+    mixed = f" They were scored with code of {len(commits)} commits." if len(commits) > 1 else ""
     return (
         f"Mean of {d.runs} training seeds: the interval holds for the recipe. Standard error "
         f"{row.show(d.se)}: questions {row.show(d.questions.se)} ({d.df:.0f} degrees of freedom), "
@@ -236,58 +249,40 @@ def unread(problems: list[str]) -> Iterator[Block]:
     """What the report has to do without."""
     if problems:
         yield "p", "Not in this report:"
-        yield from (("li", line) for line in problems)
+    for line in problems:
+        yield "li", line
 
 
 def verdicts(found: list[Run]) -> Iterator[Block]:
     """All runs, a table for each bench: verdict and delta first, for narrow pages."""
     for bench, runs in runs_by_bench(found):
-        runs.sort(key=lambda run: -run.rows[bench][0].difference.after)
-        yield "h3", runs[0].rows[bench][0].title
+        runs.sort(key=lambda run: -run.headline(bench).difference.after)
+        yield "h3", runs[0].headline(bench).title
         yield "table", verdict_table(runs, bench)
 
 
 def verdict_table(runs: Sequence[Run], bench: str) -> list[list[str]]:
-    """One line a run."""
-    beside = [m for m in FORMAT if any(run.overall(bench, m) for run in runs)]
-    names = {"em_strict": "strict", "parsed": "in format"}
-    lines = [
-        [
-            "run",
-            "verdict",
-            "delta (95 % interval)",
-            "before",
-            "after",
-            *(names[metric] for metric in beside),
-            "p (adjusted)",
-            "detectable",
-            "minutes",
-            "GiB",
-        ]
-    ]
+    """One line a run; no column for a figure of the format that no run has."""
+    metrics = [metric for metric in FORMAT if any(run.overall(bench, metric) for run in runs)]
+    header = ["run", "verdict", "delta (95 % interval)", "before", "after"]
+    for metric in metrics:
+        header.append(FORMAT[metric])
+    header += ["p (adjusted)", "detectable", "minutes", "GiB"]
+    lines = [header]
     for run in runs:
-        row = run.rows[bench][0]
-        shown = dict(zip(HEADER, row.cells, strict=True))
-        lines.append(
-            [
-                run.name,
-                row.words,
-                row.change,
-                shown["before"],
-                shown["after"],
-                *(before_after(run.overall(bench, metric)) for metric in beside),
-                shown["p (adjusted)"],
-                shown["detectable"],
-                f"{run.minutes:.1f}",
-                "" if run.gib is None else f"{run.gib:.1f}",
-            ]
-        )
+        row = run.headline(bench)
+        d = row.difference
+        line = [run.name, row.words, row.change, row.show(d.before), row.show(d.after)]
+        for metric in metrics:
+            beside = run.overall(bench, metric)
+            line.append("" if beside is None else before_after(beside))
+        memory = "" if run.gib is None else f"{run.gib:.1f}"
+        line += [p_value(d.p), row.show(d.detectable), f"{run.minutes:.1f}", memory]
+        lines.append(line)
     return lines
 
 
-def before_after(row: Row | None) -> str:
-    if row is None:
-        return ""
+def before_after(row: Row) -> str:
     return f"{row.show(row.difference.before)} to {row.show(row.difference.after)}"
 
 
@@ -303,11 +298,12 @@ def between(found: list[Run]) -> Iterator[Block]:
         f"Exact match of runs that differ in one field, on the same questions; p and intervals are "
         f"adjusted over all {count} comparison{'s' if count > 1 else ''} of this section.",
     )
-    for field in dict.fromkeys(pair.field for pair in pairs):
-        here = [pair for pair in pairs if pair.field == field]
-        title = TITLES.get(field, f"By {FIELDS.get(field, field)}")
-        yield "h3", title
-        yield "table", between_table(field, here)
+    by_field: dict[str, list[Between]] = {}
+    for pair in pairs:
+        by_field.setdefault(pair.field, []).append(pair)
+    for field, of_field in by_field.items():
+        yield "h3", TITLES.get(field, f"By {FIELDS.get(field, field)}")
+        yield "table", between_table(field, of_field)
 
 
 TITLES = {
@@ -322,23 +318,26 @@ def between_table(field: str, pairs: Sequence[Between]) -> list[list[str]]:
         ["run", "verdict", "delta (95 % interval)", "against", "p (adjusted)", "detectable", "loss"]
     ]
     for pair in pairs:
-        names = [pair.run.name, pair.reference.name]
-        if field not in TITLES:
-            values = [value_words(run.recipe.get(field)) for run in (pair.run, pair.reference)]
-            names = [f"{name} ({value})" for name, value in zip(names, values, strict=True)]
         row = pair.row
         lines.append(
             [
-                names[0],
+                name_and_value(pair.run, field),
                 row.words,
                 row.change,
-                names[1],
+                name_and_value(pair.reference, field),
                 p_value(row.difference.p),
                 row.show(row.difference.detectable),
                 loss_words(pair.run),
             ]
         )
     return lines
+
+
+def name_and_value(run: Run, field: str) -> str:
+    """The run, with its value of the field that a table of pairs is about, if it is about one."""
+    if field in TITLES:
+        return run.name
+    return f"{run.name} ({value_words(run.recipe.get(field))})"
 
 
 def run_sections(found: list[Run]) -> Iterator[Block]:
@@ -369,7 +368,7 @@ def section(run: Run, figures_of_run: list[Block]) -> Iterator[Block]:
     yield from figures_of_run
     for rows in run.rows.values():
         yield from bench_tables(rows)
-    examples = [example_cells(e) for record in run.records[:1] for e in record.examples]
+    examples = [example_cells(example) for example in run.record.examples]
     if examples:
         yield "h4", "Some replies that changed"
         yield "examples", examples
@@ -381,13 +380,17 @@ def section(run: Run, figures_of_run: list[Block]) -> Iterator[Block]:
 
 def bench_tables(rows: Sequence[Row]) -> Iterator[Block]:
     """The headline metric by group, and every other metric overall."""
-    main = [row for row in rows if row.metric == rows[0].metric]
-    others = [row for row in rows[len(main) :] if row.column == "overall"]
+    headline, others = [HEADER], [HEADER]
+    for row in rows:
+        if row.metric == rows[0].metric:
+            headline.append(row.cells)
+        elif row.column == "overall":
+            others.append([row.measure.label, *row.cells[1:]])
     yield "h4", rows[0].title
-    yield "table", [HEADER, *(row.cells for row in main)]
-    if others:
+    yield "table", headline
+    if len(others) > 1:
         yield "p", f"{rows[0].bench}, other measures, overall:"
-        yield "table", [HEADER, *([row.measure.label, *row.cells[1:]] for row in others)]
+        yield "table", others
 
 
 def loss_words(run: Run) -> str:
@@ -431,11 +434,9 @@ def drawings(run: Run) -> list[Block]:
         by_type = run.groups(bench, "answer_type")
         if by_type:
             drawing = figures.by_group(by_type, f"{run.name}, {by_type[0].title}")
-            file = (
-                f"{name}-types.svg" if bench == "tatqa" else f"{name}-{file_name(bench)}-types.svg"
-            )
+            form = "" if bench == "tatqa" else f"-{file_name(bench)}"
             title = "exact match by answer type, before and after"
-            found.append(("figure", (file, title, drawing)))
+            found.append(("figure", (f"{name}{form}-types.svg", title, drawing)))
     drawing = figures.training(run.training.history, run.name)
     found.append(("figure", (f"{name}-training.svg", "loss and rewards by step", drawing)))
     rows = run.groups("mtbench", "category")
@@ -459,17 +460,18 @@ def beta_section(found: list[Run]) -> Iterator[Block]:
 
 def beta_figure(found: list[Run]) -> str:
     """Delta against beta over all runs, the log's beside them; stand-ins have no place here."""
-    panels = {}
-    for bench, title, measure in (
-        ("tatqa", "TAT-QA, points", "overall"),
-        ("mtbench", "MT-Bench", "mtbench"),
-    ):
-        here = []
-        for run in found:
-            if bench in run.rows and not run.is_stand_in(bench):
-                d, factor = run.headlines[bench].difference, run.headlines[bench].measure.factor
-                beta = run.recipe.get("beta")
-                if isinstance(beta, int | float):
-                    here.append((beta, d.delta * factor, d.low * factor, d.high * factor))
-        panels[title] = here, published.by_beta(measure)
-    return figures.against_beta(panels)
+    tatqa = BetaPanel("TAT-QA, points", beta_points(found, "tatqa"), published.by_beta("overall"))
+    mtbench = BetaPanel("MT-Bench", beta_points(found, "mtbench"), published.by_beta("mtbench"))
+    return figures.against_beta([tatqa, mtbench])
+
+
+def beta_points(found: list[Run], bench: str) -> list[figures.Point]:
+    """Beta, delta and its interval in the unit shown, of the runs that have both."""
+    points = []
+    for run in found:
+        beta = run.recipe.get("beta")
+        if bench in run.rows and not run.is_stand_in(bench) and isinstance(beta, int | float):
+            row = run.headline(bench)
+            d, factor = row.difference, row.measure.factor
+            points.append((beta, d.delta * factor, d.low * factor, d.high * factor))
+    return points

@@ -6,7 +6,7 @@ pairing, before and after are independent.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import sqrt
@@ -97,8 +97,11 @@ def read_runs() -> list[LogRun]:
     """Every run of the log, done or planned."""
     found = []
     for entry in LOG["runs"]:
-        given = {name: Reading(*entry[name]) for name in MEASURES if entry[name]}
-        run = LogRun(entry["name"], entry["recipe"], given, entry["loss"], entry["seconds"])
+        readings = {}
+        for measure in MEASURES:
+            if entry[measure]:
+                readings[measure] = Reading(*entry[measure])
+        run = LogRun(entry["name"], entry["recipe"], readings, entry["loss"], entry["seconds"])
         found.append(run)
     return found
 
@@ -112,7 +115,8 @@ DONE = [run for run in RUNS if run.readings]
 
 def independent_error(shares: tuple[float, float], n: int) -> float:
     """Standard error, in points, of the difference of two independent shares of n questions."""
-    return 100 * sqrt(sum(p / 100 * (1 - p / 100) for p in shares) / n)
+    before, after = shares[0] / 100, shares[1] / 100
+    return 100 * sqrt((before * (1 - before) + after * (1 - after)) / n)
 
 
 def context_error(shares: tuple[float, float], measure: str) -> float:
@@ -132,13 +136,20 @@ def p_of_delta(delta: float, error: float) -> float:
 
 def rating_error() -> tuple[float, list[float]]:
     """Standard error of an MT-Bench delta from repeated readings of one base, and these."""
-    readings = known(run.reading("mtbench").before for run in DONE)
+    readings = known_before("mtbench")
     return float(np.std(readings, ddof=1)) * sqrt(2), readings
 
 
-def known(values: Iterable[float | None]) -> list[float]:
-    """The values without None."""
-    return [value for value in values if value is not None]
+def known_before(measure: str) -> list[float]:
+    """A measure before training, of every run for which the log has it."""
+    readings = [run.reading(measure).before for run in DONE]
+    return [value for value in readings if value is not None]
+
+
+def known_after(measure: str) -> list[float]:
+    """A measure after training, of every run for which the log has it."""
+    readings = [run.reading(measure).after for run in DONE]
+    return [value for value in readings if value is not None]
 
 
 def largest_by_chance(error: float, runs: int, readings: int) -> float:
@@ -171,7 +182,8 @@ def by_beta(measure: str) -> list[tuple[float, float]]:
     """(beta, delta) of every run of the log that has one."""
     found = []
     for run in DONE:
-        beta, delta = run.recipe["beta"], run.reading(measure).delta
+        beta = run.recipe["beta"]
+        delta = run.reading(measure).delta
         if beta is not None and delta is not None:
             found.append((beta, delta))
     return found
@@ -226,9 +238,10 @@ def error_cells(
     for run in DONE:
         reading = run.reading(measure)
         if reading.shares is not None:
+            error = error_of(reading.shares)
             names.append(run.name)
-            errors.append(error_of(reading.shares))
-            p.append(p_of_delta(reading.delta or 0, errors[-1]))
+            errors.append(error)
+            p.append(p_of_delta(reading.delta or 0, error))
     for name, error, adjusted in zip(names, errors, holm(p), strict=True):
         cells[name] = [f"{error:.1f}", p_value(adjusted)]
     return cells
@@ -236,11 +249,13 @@ def error_cells(
 
 def pairs_that_differ() -> tuple[int, int, int]:
     """Pairs of runs by their share after training: all, with p < 0.05 alone, and after Holm."""
-    after = known(run.reading("overall").after for run in DONE)
     p = []
-    for pair in combinations(after, 2):
-        p.append(p_of_delta(pair[0] - pair[1], independent_error(pair, SIZES["overall"])))
-    return len(p), sum(x < ALPHA for x in p), sum(x < ALPHA for x in holm(p))
+    for pair in combinations(known_after("overall"), 2):
+        error = independent_error(pair, SIZES["overall"])
+        p.append(p_of_delta(pair[0] - pair[1], error))
+    alone = np.array(p) < ALPHA
+    adjusted = np.array(holm(p)) < ALPHA
+    return len(p), int(alone.sum()), int(adjusted.sum())
 
 
 def ratings() -> list[list[str]]:
@@ -259,13 +274,18 @@ def ratings() -> list[list[str]]:
 
 def blocks() -> Iterator[Block]:
     """The page of the log, report/log/README.md: its template with numbers and tables put in."""
-    tables = {"overview": overview(), "support": support(), "ratings": ratings()}
+    parts = {
+        "overview": [("table", overview())],
+        "support": [("table", support())],
+        "ratings": [("table", ratings())],
+    }
+    how_scored = [f"- {name}: {words}" for name, words in LOG["scoring"].items()]
     pairs, alone, corrected = pairs_that_differ()
     return page.from_template(
         "published.md",
-        {name: [("table", table)] for name, table in tables.items()},
+        parts,
         log=LOG,
-        how="\n".join(f"- {name}: {words}" for name, words in LOG["scoring"].items()),
+        how="\n".join(how_scored),
         pairs=pairs,
         alone=alone,
         corrected=corrected,
@@ -288,9 +308,10 @@ def count_facts() -> dict[str, Any]:
 def rating_facts() -> dict[str, Any]:
     """The largest MT-Bench delta beside what chance makes the largest of so many."""
     error, readings = rating_error()
+    shown = [f"{reading:.2f}" for reading in readings]
     best = max(abs(delta) for _, delta in by_beta("mtbench"))
     return {
-        "readings": ", ".join(f"{reading:.2f}" for reading in readings),
+        "readings": ", ".join(shown),
         "readings_count": len(readings),
         "freedom": len(readings) - 1,
         "error": error,
@@ -304,14 +325,14 @@ def rating_facts() -> dict[str, Any]:
 
 def instruct_facts() -> dict[str, Any]:
     """The lowest success rate before and the highest after, and the base's ratings."""
-    lowest = min(known(run.reading("instruct_success").before for run in DONE))
-    highest = max(known(run.reading("instruct_success").after for run in DONE))
+    lowest = min(known_before("instruct_success"))
+    highest = max(known_after("instruct_success"))
     prompts = round((highest - lowest) * SIZES["instruct"] / 100)
-    ratings_of_base = sorted({*known(run.reading("instruct").before for run in DONE)})
+    ratings_of_base = [f"{value:g}" for value in sorted(set(known_before("instruct")))]
     return {
         "lowest": lowest,
         "highest": highest,
         "prompts": prompts,
         "prompts_p": f"{min(1.0, 2 * 0.5**prompts):g}",
-        "instruct_base": " and ".join(f"{value:g}" for value in ratings_of_base),
+        "instruct_base": " and ".join(ratings_of_base),
     }

@@ -23,7 +23,7 @@ def test_seeds_of_one_recipe_are_one_line(three_seeds: Path) -> None:
     assert problems == []
     assert run.name == "sft (3 seeds)"
     assert [record.name for record in run.records] == ["sft_seed0", "sft_seed1", "sft_seed2"]
-    d = run.headlines["tatqa"].difference
+    d = run.headline("tatqa").difference
     singles = [mean(record) - mean(run.base) for record in run.records]
     assert d.delta == pytest.approx(sum(singles) / 3)
     assert d.runs == 3
@@ -92,7 +92,7 @@ def test_a_bench_that_one_seed_has_is_of_that_seed(three_seeds: Path) -> None:
         file.write_text(json.dumps(content))
     (run,), problems = collect.collect(three_seeds)
     assert problems == []
-    assert {bench: row.difference.runs for bench, row in run.headlines.items()} == {
+    assert {bench: run.headline(bench).difference.runs for bench in run.rows} == {
         "tatqa": 3,
         "mtbench": 1,
     }
@@ -224,9 +224,9 @@ def test_families_do_not_widen_what_stands_alone(results_folder: Path) -> None:
     shutil.rmtree(runs / "middle")
     shutil.rmtree(runs / "high")
     (run,), _ = collect.collect(runs)
-    d = run.headlines["tatqa"].difference
+    d = run.headline("tatqa").difference
     assert d.family == 1
-    assert (d.low, d.high) == run.headlines["tatqa"].difference.interval(statistics.ALPHA)
+    assert (d.low, d.high) == run.headline("tatqa").difference.interval(statistics.ALPHA)
     assert not math.isnan(run.last("loss"))
     assert math.isnan(run.last("nothing"))
     history = [{"loss": float(i)} for i in range(20)] + [{"step": 21.0}]
@@ -263,5 +263,5 @@ def test_forms_of_tatqa_and_synthetic_questions_have_tables_of_their_own(
     }
     assert list(tables)[0].startswith("TAT-QA: ")  # "low" ends highest; stand-ins are last
     assert list(tables)[-1].startswith("TAT-QA (SYNTHETIC")
-    assert all(run.headlines[run.best_bench].difference.family == 1 for run in found)
+    assert all(run.headline(run.best_bench).difference.family == 1 for run in found)
     assert [run.name for run in found if run.stands_for_itself] == ["low", "middle"]
