@@ -17,25 +17,26 @@ def between(base: Path, run: Path, benches: Sequence[str]) -> list[Example]:
     found = []
     for bench in benches:
         try:
-            sides = [outputs.samples(outputs.results_file(side / bench)) for side in (base, run)]
+            rows_before = outputs.samples(outputs.results_file(base / bench))
+            rows_after = outputs.samples(outputs.results_file(run / bench))
         except InputError:
             continue
-        before, after = (outputs.replies(rows) for rows in sides)
-        found += changed(bench, before, after)
+        found += changed(bench, outputs.replies(rows_before), outputs.replies(rows_after))
     return found
 
 
 def changed(bench: str, before: Sequence[Reply], after: Sequence[Reply]) -> list[Example]:
     """Some questions whose score, or else whose form, changed: which ones, a hash decides."""
     later = {reply.item: reply for reply in after}
-    pairs = [(reply, later[reply.item]) for reply in before if reply.item in later]
-    pairs.sort(key=lambda pair: text_hash(pair[0].item))
     found: dict[str, list[Example]] = {"gained": [], "lost": [], "format": []}
-    for one, other in pairs:
+    for one in sorted(before, key=lambda reply: text_hash(reply.item)):
+        other = later.get(one.item)
+        if other is None:
+            continue
         kind = kind_of(one, other)
         if kind and len(found[kind]) < OF_A_KIND:
             found[kind].append(example(bench, kind, one, other))
-    return [kept for kinds in found.values() for kept in kinds]
+    return found["gained"] + found["lost"] + found["format"]
 
 
 def kind_of(before: Reply, after: Reply) -> str:

@@ -122,18 +122,22 @@ class Manifest:
 
     def _through_link(self, name: str) -> bool:
         """Is a folder on the way to this name a link, or no folder?"""
-        parts = PurePosixPath(name).parts[:-1]
-        folders = [self.folder.joinpath(*parts[: i + 1]) for i in range(len(parts))]
-        return any(_there(f) and (f.is_symlink() or not f.is_dir()) for f in folders)
+        folder = self.folder
+        for part in PurePosixPath(name).parts[:-1]:
+            folder = folder / part
+            if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+                return True
+        return False
 
     def refuse(self, names: Iterable[str]) -> None:
         """Raise InputError if anything that is not ours stands at one of these names."""
         if _there(self.folder) and not self.folder.is_dir():
             raise InputError(f"{self.folder}: no folder; give another one for the report")
-        if taken := self.in_the_way(names):
+        taken = ", ".join(str(path) for path in self.in_the_way(names))
+        if taken:
             raise InputError(
-                f"{', '.join(map(str, taken))}: in the way, not written (or changed since) by this "
-                "program; move it away, or give another folder for the report"
+                f"{taken}: in the way, not written (or changed since) by this program; "
+                "move it away, or give another folder for the report"
             )
 
     def write(self, files: Mapping[str, str]) -> None:
@@ -142,10 +146,14 @@ class Manifest:
         Raises:
             InputError: Something in the way; then nothing was written.
         """
-        changed = {name: text for name, text in files.items() if not self.holds(name, text)}
+        changed: dict[str, str] = {}
+        new: dict[str, list[str]] = {}
+        for name, text in files.items():
+            new[name] = [text_hash(text)]
+            if not self.holds(name, text):
+                changed[name] = text
         self.refuse(changed)
         gone = self._left_over(files)
-        new = {name: [text_hash(text)] for name, text in files.items()}
         if not changed and not gone and new == self.hashes:
             return
         self._save(self._with_old_hashes(new, gone))
@@ -180,7 +188,7 @@ class Manifest:
     def _save(self, hashes: Mapping[str, list[str]]) -> None:
         content = {"written by": WRITTEN_BY, "files": dict(sorted(hashes.items()))}
         write_whole(self.folder / MANIFEST, json.dumps(content, indent=1) + "\n")
-        self.hashes = {name: list(found) for name, found in hashes.items()}
+        self.hashes = dict(hashes)
 
 
 def leads_out(name: str) -> bool:

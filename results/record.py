@@ -17,11 +17,8 @@ from results.files import write_whole
 
 VERSION = 1
 LARGEST = 1e100  # of a score: its square, summed, is a number still
-UPGRADES: dict[
-    int, Callable[[dict[str, Any]], dict[str, Any]]
-] = {}  # version -> the same record one version later
-
-
+Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
+UPGRADES: dict[int, Upgrade] = {}  # by version: makes the same record of the version after it
 TITLES = {
     "tatqa": "TAT-QA",
     "tatqa_calc": "TAT-QA, expressions worked out",
@@ -147,10 +144,11 @@ class Record(BaseModel, extra="forbid"):
     @property
     def by_bench(self) -> dict[str, Scores]:
         """Scores by what was asked: TAT-QA by its form and split, whatever the stage was called."""
-        return {
-            scores.bench if scores.bench.startswith("tatqa") else stage: scores
-            for stage, scores in self.scores.items()
-        }
+        found = {}
+        for stage, scores in self.scores.items():
+            bench = scores.bench if scores.bench.startswith("tatqa") else stage
+            found[bench] = scores
+        return found
 
 
 def load(path: Path) -> Record:
@@ -159,7 +157,8 @@ def load(path: Path) -> Record:
         return Record.model_validate(upgrade(json.loads(path.read_text(encoding="utf-8"))))
     except ValidationError as error:
         first = error.errors()[0]
-        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        place = ".".join(map(str, first["loc"]))
+        reason = f"{place}: {first['msg']}"
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError) as error:
@@ -248,6 +247,7 @@ def same_run(one: Record, other: Record) -> bool:
 
 def save(record: Record, path: Path) -> None:
     """Write a record whole, one top-level field to a line."""
-    fields = record.model_dump(mode="json").items()
-    lines = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in fields]
+    lines = []
+    for field, value in record.model_dump(mode="json").items():
+        lines.append(f'"{field}": {json.dumps(value, ensure_ascii=False)}')
     write_whole(path, "{\n" + ",\n".join(lines) + "\n}\n")

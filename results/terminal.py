@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
         after.append(scores)
         warnings += warned
     found, more = compare.compare(before, after, args.margin)
-    rows = [row for bench in found.values() for row in bench]
+    rows = list(chain.from_iterable(found.values()))
     for warning in dict.fromkeys(warnings + more):
         sys.stderr.write(f"warning: {on_one_line(warning)}\n")
     shown = json.dumps(compare.as_json(rows), indent=1) if args.json else compare.text(rows)
@@ -56,16 +57,15 @@ def flips_of_bench(before: Path, after: Path, bench: str, rows: Sequence[Row]) -
     """The lines of one bench, both replies of each question. Raises InputError."""
     metric = rows[0].metric
     tasks = {row.group for row in rows if row.column == "task"}
-    pairs = scored_pairs(
-        replies(before, bench, metric, tasks), replies(after, bench, metric, tasks)
-    )
-    lost = [pair for pair in pairs if moved(*pair) < 0]
-    gained = [pair for pair in pairs if moved(*pair) > 0]
-    for words, changed in (("lower", lost), ("higher", gained)):
-        counted = f"{len(changed)} of {len(pairs)} have {words} {metric} after"
-        yield f"\n{on_one_line(f'{bench}: {counted}')}"
-        for one, other in changed:
-            yield flip(one, other)
+    replies_before = replies(before, bench, metric, tasks)
+    replies_after = replies(after, bench, metric, tasks)
+    pairs = scored_pairs(replies_before, replies_after)
+    lower = [flip(*pair) for pair in pairs if rise(*pair) < 0]
+    higher = [flip(*pair) for pair in pairs if rise(*pair) > 0]
+    for words, changed in (("lower", lower), ("higher", higher)):
+        title = f"{bench}: {len(changed)} of {len(pairs)} have {words} {metric} after"
+        yield f"\n{on_one_line(title)}"
+        yield from changed
 
 
 def scored_pairs(
@@ -80,7 +80,7 @@ def scored_pairs(
     return pairs
 
 
-def moved(before: Reply, after: Reply) -> float:
+def rise(before: Reply, after: Reply) -> float:
     """By how much the score of a question rose; both replies have one."""
     assert before.score is not None
     assert after.score is not None
