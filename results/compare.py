@@ -132,13 +132,18 @@ class Row:
 
     def show(self, value: float, sign: str = "") -> str:
         """A figure of this metric: percentages with one decimal, ratings with two."""
+        if not math.isfinite(value):
+            return "n/a"
         digits = 1 if self.measure.factor == 100 else 2
-        return f"{value * self.measure.factor:{sign}.{digits}f}" if math.isfinite(value) else "n/a"
+        return f"{value * self.measure.factor:{sign}.{digits}f}"
 
     @property
     def interval(self) -> str:
-        low, high = self.show(self.difference.low, "+"), self.show(self.difference.high, "+")
-        return f"{low} to {high}" if math.isfinite(self.difference.low) else "n/a"
+        if not math.isfinite(self.difference.low):
+            return "n/a"
+        low = self.show(self.difference.low, "+")
+        high = self.show(self.difference.high, "+")
+        return f"{low} to {high}"
 
     @property
     def change(self) -> str:
@@ -171,8 +176,10 @@ def load(path: Path, cluster: str | None = None) -> tuple[dict[str, Scores], lis
 
     Raises InputError.
     """
-    known = [path / name for name in ("record.json", "score.json") if (path / name).is_file()]
-    file = known[0] if known else path
+    file = path
+    for name in ("score.json", "record.json"):  # a folder with both is a run's
+        if (path / name).is_file():
+            file = path / name
     content = {} if file.is_dir() else outputs.read_json(file)
     if not isinstance(content, dict):
         raise InputError(f"{file}: neither a record nor an lm-eval output nor MT-Bench scores")
@@ -229,18 +236,20 @@ def without_copies(tables: Sequence[Table]) -> list[Table]:
 
 def benches_of_all(before: Table, runs: Sequence[Table]) -> list[str]:
     """The benches that all sides have. Raises InputError if there is none."""
-    shared = [name for name in before if all(name in run for run in runs)]
+    shared = [bench for bench in before if all(bench in run for run in runs)]
     benches = apart(before, shared)
     if not benches:
-        there = ", ".join(dict.fromkeys(chain(*runs)))
-        raise InputError(f"not comparable: before has {', '.join(before)}, after has {there}")
+        of_runs = dict.fromkeys(chain.from_iterable(runs))
+        raise InputError(
+            f"not comparable: before has {', '.join(before)}, after has {', '.join(of_runs)}"
+        )
     return benches
 
 
 def one_sided_warnings(sides: Sequence[Table]) -> list[str]:
     """A warning for each bench that not all sides have."""
     found = []
-    for bench in sorted(set(chain(*sides))):
+    for bench in sorted(set(chain.from_iterable(sides))):
         if not all(bench in side for side in sides):
             found.append(f"{bench}: only on one side")
     return found
@@ -248,43 +257,52 @@ def one_sided_warnings(sides: Sequence[Table]) -> list[str]:
 
 def apart(tables: Table, benches: Sequence[str]) -> list[str]:
     """The benches, without the tasks and groups that the table of another group holds wholly."""
-    tasks = {bench: {*tables[bench].groups.get("task", [bench])} for bench in benches}
-    return [
-        bench
-        for bench in benches
-        if not any(
-            tasks[bench] <= tasks[group]
-            and len(tables[group].item) > len(tables[bench].item)
-            and tables[bench].metrics.keys() <= tables[group].metrics.keys()
-            for group in benches
-        )
-    ]
+    tasks = {}
+    for bench in benches:
+        tasks[bench] = set(tables[bench].groups.get("task", [bench]))
+    found = []
+    for bench in benches:
+        wider = [group for group in benches if tasks[bench] <= tasks[group]]
+        if not any(has_more(tables[group], tables[bench]) for group in wider):
+            found.append(bench)
+    return found
+
+
+def has_more(group: Scores, part: Scores) -> bool:
+    """Whether a table has more questions than another, and all its metrics."""
+    if len(group.item) <= len(part.item):
+        return False
+    return part.metrics.keys() <= group.metrics.keys()
 
 
 def check(before: Scores, after: Scores) -> list[str]:
     """Warnings about two score tables. Raises InputError if they must not be compared."""
+    warnings = []
+    for key in sorted(before.identity.keys() ^ after.identity.keys()):
+        warnings.append(f"{before.bench}: {key} is known on one side only")
+    known_of_both = before.identity.keys() & after.identity.keys()
     refused = different(before.identity, after.identity)
-    warnings = [
-        f"{before.bench}: {key} is known on one side only"
-        for key in sorted({*before.identity} ^ {*after.identity})
-    ]
-    if refused == ["chat template"] and "prompts" in before.identity.keys() & after.identity.keys():
+    if refused == ["chat template"] and "prompts" in known_of_both:
         warnings.append(f"{before.bench}: the chat templates differ, the prompts do not")
-        refused = []
-    if refused:
-        sizes = len(before.item), len(after.item)
-        counted = f" ({sizes[0]} questions before, {sizes[1]} after)" if len({*sizes}) > 1 else ""
-        raise InputError(
-            f"{before.bench}: not comparable, {', '.join(refused)} differ before and after"
-            f"{counted}; score both the same way"
-        )
-    same_base = "base model" in before.identity.keys() & after.identity.keys()
+    elif refused:
+        raise InputError(refusal(before, after, refused))
     for key in different(before.circumstances, after.circumstances):
-        if key == "base" and same_base:  # names under which one base and its adapters are served
-            continue
+        if key == "base" and "base model" in known_of_both:
+            continue  # these are names under which one base and its adapters are served
         one, other = before.circumstances[key], after.circumstances[key]
         warnings.append(f"{before.bench}: {key} differs: {one} before, {other} after")
     return warnings
+
+
+def refusal(before: Scores, after: Scores, keys: Sequence[str]) -> str:
+    """Why two tables must not be compared, which differ in these keys of their identity."""
+    sizes = ""
+    if len(before.item) != len(after.item):
+        sizes = f" ({len(before.item)} questions before, {len(after.item)} after)"
+    return (
+        f"{before.bench}: not comparable, {', '.join(keys)} differ before and after{sizes}; "
+        "score both the same way"
+    )
 
 
 def different(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -302,9 +320,12 @@ def compare_bench(
     warnings: list[str] = []
     for metric in shared_metrics(runs):
         rows += compare_metric(before, after, metric, margin)
-        unscored = {item for run in runs for item in run.item} - scored_by_all(runs, metric)
+        asked: set[str] = set()
+        for run in runs:
+            asked.update(run.item)
+        unscored = len(asked - scored_by_all(runs, metric))
         if unscored:
-            warnings.append(f"{bench}: {len(unscored)} items {LACK.format(metric)}")
+            warnings.append(f"{bench}: {unscored} items {LACK.format(metric)}")
     if not rows:
         raise InputError(f"{bench}: no metric has a score of the same question on both sides")
     return rows, warnings + outside(runs) + uneven_clusters(rows[0]) + other_units(rows)
@@ -312,9 +333,9 @@ def compare_bench(
 
 def shared_metrics(runs: Sequence[Scores]) -> list[str]:
     """Metrics that all runs have, the headline first."""
-    shared = [name for name in runs[0].metrics if all(name in run.metrics for run in runs)]
-    first = [name for name in HEADLINE if name in shared]
-    return first + [name for name in shared if name not in first]
+    shared = [metric for metric in runs[0].metrics if all(metric in run.metrics for run in runs)]
+    headlines = [metric for metric in HEADLINE if metric in shared]
+    return list(dict.fromkeys(headlines + shared))
 
 
 def uneven_clusters(row: Row) -> list[str]:
@@ -334,10 +355,11 @@ def outside(runs: Sequence[Scores]) -> list[str]:
     for metric in shared_metrics(runs):
         if not is_ours(runs[0], metric) or within(runs, metric, MEASURES[metric]):
             continue
-        lowest, span = MEASURES[metric].lowest, MEASURES[metric].span
+        lowest = MEASURES[metric].lowest
+        highest = lowest + MEASURES[metric].span
         found.append(
-            f"{runs[0].bench}: {metric} has scores outside {lowest:g} to {lowest + span:g}; it is "
-            "shown as it stands"
+            f"{runs[0].bench}: {metric} has scores outside {lowest:g} to {highest:g}; it is shown "
+            "as it stands"
         )
     return found
 
@@ -346,11 +368,12 @@ def other_units(rows: Sequence[Row]) -> list[str]:
     """A warning for each metric that looks like a share on one side and percent on the other."""
     found = []
     for row in rows:
-        small, large = sorted(map(abs, (row.difference.before, row.difference.after)))
+        before, after = row.difference.before, row.difference.after
+        small, large = sorted([abs(before), abs(after)])
         if row.column == "overall" and 0 < small <= 1 < large >= OTHER_UNITS * small:
             found.append(
-                f"{row.bench}: {row.metric} is {row.difference.before:.4g} before and "
-                f"{row.difference.after:.4g} after; is one of them in other units?"
+                f"{row.bench}: {row.metric} is {before:.4g} before and {after:.4g} after; is one "
+                "of them in other units?"
             )
     return found
 
@@ -419,7 +442,10 @@ def scores_by_item(run: Scores, metric: str) -> dict[str, float]:
 
 def scored_by_all(runs: Sequence[Scores], metric: str) -> set[str]:
     """The items that have a score in every run."""
-    return set.intersection(*(set(scores_by_item(run, metric)) for run in runs))
+    shared = set(runs[0].item)
+    for run in runs:
+        shared.intersection_update(scores_by_item(run, metric))
+    return shared
 
 
 def labels_by_column(runs: Sequence[Scores]) -> dict[str, dict[str, str]]:
@@ -454,7 +480,7 @@ def within(runs: Sequence[Scores], metric: str, measure: Measure) -> bool:
     """Whether all scores are such as this measure has: others are in other units."""
     highest = measure.lowest + measure.span
     for run in runs:
-        scores = [score for score in run.metrics[metric] if score is not None]
+        scores = scores_by_item(run, metric).values()
         if scores and not measure.lowest <= min(scores) <= max(scores) <= highest:
             return False
     return True
@@ -462,21 +488,29 @@ def within(runs: Sequence[Scores], metric: str, measure: Measure) -> bool:
 
 def unknown_measure(runs: Sequence[Scores], metric: str) -> Measure:
     """A metric known by its scores and its direction alone; nothing is called no difference."""
-    scored = [scores_by_item(run, metric) for run in runs]
-    values = list(chain(*(found.values() for found in scored)))
+    values: list[float] = []
+    complete = True
+    items = scores_by_item(runs[0], metric).keys()
+    for run in runs:
+        scored = scores_by_item(run, metric)
+        values += scored.values()
+        complete = complete and scored.keys() == items
+    lowest, highest = min(values), max(values)
     name = metric.split(",")[0]
     toward = direction(runs, metric)
-    if all(0 <= x <= 1 for x in values) and not name.endswith(LOGARITHMS):
+    if 0 <= lowest <= highest <= 1 and not name.endswith(LOGARITHMS):
         return Measure(f"{metric}, %", margin=0, higher_is_better=toward)
-    complete = all(found.keys() == scored[0].keys() for found in scored)
-    seen = (max(values) - min(values)) if complete else math.inf  # -inf is left out, say
+    seen = (highest - lowest) if complete else math.inf  # -inf is left out, say
     label = f"log of {metric}" if name.endswith("perplexity") else metric
     return Measure(label, factor=1, span=seen or math.inf, margin=0, higher_is_better=toward)
 
 
 def direction(runs: Sequence[Scores], metric: str) -> bool | None:
     """Whether higher is better, as far as any output says. Raises InputError where they differ."""
-    known = {run.higher_is_better[metric] for run in runs if metric in run.higher_is_better}
+    known = set()
+    for run in runs:
+        if metric in run.higher_is_better:
+            known.add(run.higher_is_better[metric])
     if len(known) > 1:
         raise InputError(
             f"{runs[0].bench}: not comparable, higher {metric} is better in one output and worse "
@@ -488,13 +522,15 @@ def direction(runs: Sequence[Scores], metric: str) -> bool | None:
 def in_families(rows: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
     """The rows of every bench, each adjusted for the family that it is read with."""
     families: dict[tuple[str, ...], list[tuple[str, int]]] = {}
+    adjusted: dict[str, list[Row]] = {}
     for bench, found in rows.items():
+        adjusted[bench] = list(found)
         for place, row in enumerate(found):
-            families.setdefault(family_of(bench, row, found[0].metric), []).append((bench, place))
-    adjusted = {bench: list(found) for bench, found in rows.items()}
+            family = family_of(bench, row, found[0].metric)
+            families.setdefault(family, []).append((bench, place))
     for places in families.values():
-        family = as_family([rows[bench][place] for bench, place in places])
-        for (bench, place), row in zip(places, family, strict=True):
+        together = as_family([rows[bench][place] for bench, place in places])
+        for (bench, place), row in zip(places, together, strict=True):
             adjusted[bench][place] = row
     return adjusted
 
@@ -509,25 +545,43 @@ def family_of(bench: str, row: Row, first_metric: str) -> tuple[str, ...]:
 def as_family(rows: Sequence[Row]) -> list[Row]:
     """The same rows as one family, whose intervals hold together."""
     differences = in_family([row.difference for row in rows])
-    return [replace(row, difference=d) for row, d in zip(rows, differences, strict=True)]
+    adjusted = []
+    for row, difference in zip(rows, differences, strict=True):
+        adjusted.append(replace(row, difference=difference))
+    return adjusted
 
 
 def text(rows: list[Row]) -> str:
-    """A table for each bench and metric, for a terminal: first column to the left, others right."""
+    """A table for each bench and metric, for a terminal."""
     lines = []
-    for title, found in groupby(rows, lambda row: row.title):
-        group = list(found)
-        table = [HEADER, *([on_one_line(cell) for cell in row.cells] for row in group)]
-        first, *others = (max(map(len, column)) for column in zip(*table, strict=True))
-        form = "  ".join([f"{{:<{first}}}", *(f"{{:>{width}}}" for width in others)])
-        lines += ["", on_one_line(title), *(form.format(*cells) for cells in table), *notes(group)]
+    for title, of_title in groupby(rows, lambda row: row.title):
+        group = list(of_title)
+        lines += ["", on_one_line(title), *table_lines(group), *notes(group)]
     return "\n".join(lines)
+
+
+def table_lines(rows: Sequence[Row]) -> list[str]:
+    """Header and rows in columns: the first one to the left, the others to the right."""
+    table = [HEADER]
+    for row in rows:
+        table.append([on_one_line(cell) for cell in row.cells])
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = []
+    for first, *others in table:
+        line = first.ljust(widths[0])
+        for cell, width in zip(others, widths[1:], strict=True):
+            line += "  " + cell.rjust(width)
+        lines.append(line)
+    return lines
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
     """What the intervals of a table hold for, where that is not each alone, or for several runs."""
     found = []
-    families = {row.column: row.difference.family for row in rows if row.difference.family > 1}
+    families = {}
+    for row in rows:
+        if row.difference.family > 1:
+            families[row.column] = row.difference.family
     if families:
         sizes = ", ".join(f"{column} {size}" for column, size in families.items())
         found.append(f"comparisons whose intervals hold together with 95 %: {sizes}")
@@ -554,10 +608,10 @@ def as_json(rows: list[Row]) -> list[dict[str, Any]]:
             "higher_is_better": row.measure.higher_is_better,
             "p_unadjusted": row.difference.p_alone,
         }
-        figures = {name: getattr(row.difference, name) for name in FIGURES}
-        for name, value in figures.items():
-            if not math.isfinite(value):
-                figures[name] = None
+        figures: dict[str, float | None] = {}
+        for name in FIGURES:
+            value = getattr(row.difference, name)
+            figures[name] = value if math.isfinite(value) else None
         found.append({**figures, **words})
     return found
 
