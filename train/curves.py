@@ -19,12 +19,14 @@ LEFT, RIGHT, TOP, BOTTOM = 56, 12, 28, 32  # its margins
 
 def curves(history: Sequence[Mapping[str, float]]) -> str:
     """The SVG. history: entries with `step` and whatever was logged; at least one."""
-    drawn = [panel(title, names, history) for title, names in panels(history[0])]
-    shifted = [f'<g transform="translate({i * WIDTH} 0)">{one}</g>' for i, one in enumerate(drawn)]
-    size = f'width="{WIDTH * len(drawn)}" height="{HEIGHT}"'
+    body = '<path fill="#fff" d="M0 0H9999V9999H0Z"/>'
+    left = 0
+    for title, names in panels(history[0]):
+        drawing = panel(title, names, history)
+        body += f'<g transform="translate({left} 0)">{drawing}</g>'
+        left += WIDTH
+    size = f'width="{left}" height="{HEIGHT}"'
     style = 'font-family="sans-serif" font-size="11"'
-    paper = '<path fill="#fff" d="M0 0H9999V9999H0Z"/>'
-    body = paper + "".join(shifted)
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>{body}</svg>\n'
 
 
@@ -40,20 +42,22 @@ def panels(entry: Mapping[str, float]) -> Iterator[tuple[str, list[str]]]:
 def panel(title: str, names: Sequence[str], history: Sequence[Mapping[str, float]]) -> str:
     """One panel: a frame with the range of both axes, a line for each name."""
     steps = [entry["step"] for entry in history]
-    values = [entry[name] for name in names for entry in history]
+    values: list[float] = []
+    for name in names:
+        values += [entry[name] for entry in history]
     low, high = min(values), max(values)
-    parts = [frame(title, (steps[0], steps[-1]), (low, high))]
+    svg = frame(title, (steps[0], steps[-1]), (low, high))
     for name, colour in zip(names, COLOURS * len(names), strict=False):
         points = []
         for entry in history:
             x = place(entry["step"], steps[0], steps[-1], LEFT, WIDTH - RIGHT)
             y = place(entry[name], low, high, HEIGHT - BOTTOM, TOP)
             points.append(f"{x:.1f},{y:.1f}")
-        line = f'<polyline fill="none" stroke="{colour}" points="{" ".join(points)}">'
-        parts.append(f"{line}<title>{escape(name)}</title></polyline>")
+        svg += f'<polyline fill="none" stroke="{colour}" points="{" ".join(points)}">'
+        svg += f"<title>{escape(name)}</title></polyline>"
     if len(names) > 1:
-        parts.append(legend(names))
-    return "".join(parts)
+        svg += legend(names)
+    return svg
 
 
 def place(value: float, low: float, high: float, start: float, end: float) -> float:
@@ -79,10 +83,12 @@ def frame(title: str, steps: tuple[float, float], values: tuple[float, float]) -
 
 def legend(names: Sequence[str]) -> str:
     """The names of a panel's lines, in their colours."""
-    lines = []
-    for i, (name, colour) in enumerate(zip(names, COLOURS * len(names), strict=False)):
-        lines.append(text(name, LEFT + 6, TOP + 14 + 12 * i, "start", colour))
-    return "".join(lines)
+    svg = ""
+    height = TOP + 14
+    for name, colour in zip(names, COLOURS * len(names), strict=False):
+        svg += text(name, LEFT + 6, height, "start", colour)
+        height += 12
+    return svg
 
 
 def text(words: str, x: float, y: float, anchor: str, colour: str = "#333") -> str:

@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from dataclasses import asdict
 from glob import glob
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,8 +76,7 @@ def cache_file(recipe: Recipe, tokenizer: Any) -> Path | None:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return None  # a tokenizer written in Python, such as ByT5's
-    fields = recipe.model_dump()
-    decides = {name: value for name, value in fields.items() if name not in NOT_OF_PAIRS}
+    decides = recipe.model_dump(exclude=NOT_OF_PAIRS)
     key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode())
     known = Known()
     for path in files:
@@ -116,9 +116,9 @@ def write(path: Path, made: Prepared) -> None:
     }
     arrays: dict[str, Any] = {"facts": np.frombuffer(json.dumps(facts).encode(), np.uint8)}
     for side in SIDES:
-        ids = [getattr(row, side) for row in rows]
+        ids: list[list[int]] = [getattr(row, side) for row in rows]
         arrays[f"{side}_lengths"] = np.array([len(each) for each in ids])
-        arrays[side] = np.array([token for each in ids for token in each], np.int32)
+        arrays[side] = np.array(list(chain.from_iterable(ids)), np.int32)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         whole = path.with_name(f".{os.getpid()}.npz")
@@ -136,9 +136,12 @@ def read(path: Path | None) -> Prepared | None:
         with np.load(path) as arrays:
             facts = json.loads(arrays["facts"].tobytes())
             sides = [cut(arrays[side], arrays[f"{side}_lengths"]) for side in SIDES]
-        pairs = [Pair(**fields) for fields in facts["pairs"]]
-        rows = [TokenPair(*row) for row in zip(pairs, *sides, strict=True)]
-        counts = Counts(**{name: Counter(values) for name, values in facts["counts"].items()})
+        rows = []
+        for fields, prompt, chosen, rejected in zip(facts["pairs"], *sides, strict=True):
+            rows.append(TokenPair(Pair(**fields), prompt, chosen, rejected))
+        counts = Counts()
+        for name, values in facts["counts"].items():
+            getattr(counts, name).update(values)
     except Exception:  # whatever damage does to a file: it is made anew
         return None
     trained = len(rows) - facts["held_out"]
@@ -147,7 +150,12 @@ def read(path: Path | None) -> Prepared | None:
 
 def cut(flat: np.ndarray, lengths: np.ndarray) -> list[list[int]]:
     """One list of ids as the lists that it was made of."""
-    tokens, ends = flat.tolist(), np.cumsum(lengths).tolist()
-    if len(tokens) != (ends[-1] if ends else 0):
+    if len(flat) != lengths.sum():
         raise ValueError("lengths and tokens do not agree")
-    return [tokens[end - length : end] for end, length in zip(ends, lengths.tolist(), strict=True)]
+    tokens = flat.tolist()
+    lists = []
+    start = 0
+    for length in lengths.tolist():
+        lists.append(tokens[start : start + length])
+        start += length
+    return lists

@@ -117,13 +117,23 @@ def held_out(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair]
     """
     if not share:
         return list(pairs), []
-    contexts = sorted({pair.context_uid for pair in pairs})
+    contexts = contexts_of(pairs)
     n = round(share * len(contexts))
     if not 0 < n < len(contexts):
         raise RecipeError(f"eval_share: {share} of {len(contexts)} contexts are {n}")
     drawn = set(Random(f"held out {seed}").sample(contexts, n))
-    trained = [pair for pair in pairs if pair.context_uid not in drawn]
-    return trained, [pair for pair in pairs if pair.context_uid in drawn]
+    trained, held = [], []
+    for pair in pairs:
+        if pair.context_uid in drawn:
+            held.append(pair)
+        else:
+            trained.append(pair)
+    return trained, held
+
+
+def contexts_of(pairs: Sequence[Pair]) -> list[str]:
+    """The contexts that pairs are of, by name, each once."""
+    return sorted({pair.context_uid for pair in pairs})
 
 
 def stratified(pairs: Sequence[Pair], n: int | None, seed: int) -> list[Pair]:
@@ -132,16 +142,17 @@ def stratified(pairs: Sequence[Pair], n: int | None, seed: int) -> list[Pair]:
     As whole, that is, as the proportions allow.
     """
     n = min(n or len(pairs), len(pairs))
-    contexts = sorted({pair.context_uid for pair in pairs})
+    contexts = contexts_of(pairs)
     Random(seed).shuffle(contexts)
-    rank = {uid: i for i, uid in enumerate(contexts)}
-    by_context = sorted(range(len(pairs)), key=lambda i: rank[pairs[i].context_uid])
-    sizes = Counter(pair.answer_type for pair in pairs)
+    rank = {uid: place for place, uid in enumerate(contexts)}
+    by_type: dict[str, list[int]] = {}
+    for i in sorted(range(len(pairs)), key=lambda i: rank[pairs[i].context_uid]):
+        by_type.setdefault(pairs[i].answer_type, []).append(i)
     taken: list[int] = []
     before = 0
-    for answer_type, size in sorted(sizes.items()):
-        share = (before + size) * n // len(pairs) - before * n // len(pairs)
-        of_type = [i for i in by_context if pairs[i].answer_type == answer_type]
+    for _, of_type in sorted(by_type.items()):
+        after = before + len(of_type)
+        share = after * n // len(pairs) - before * n // len(pairs)
         taken += of_type[:share]
-        before += size
+        before = after
     return [pairs[i] for i in sorted(taken)]

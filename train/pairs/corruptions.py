@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
+from itertools import chain, combinations
 from random import Random
 
 from tatqa_task import calculator
@@ -35,7 +35,7 @@ KINDS = {  # answer type: its kinds of mistake
     ),
     "count": ("off_by_few", "listed_items", FORMAT),
 }
-NAMES = sorted({kind for kinds in KINDS.values() for kind in kinds})
+NAMES = sorted(set(chain.from_iterable(KINDS.values())))
 NUMBER = re.compile(r"\d[\d,]*\.?\d*|\.\d+")
 YEAR = re.compile(r"\b(19|20)\d\d\b")
 SIGN = re.compile(r"(?<=[\d)%\]}] )[-+](?= )")  # a plus or minus between two operands
@@ -114,7 +114,9 @@ class Mistakes:
     def swapped_operands(self) -> Answer:
         """Two operands changed places: 2018 - 2019 instead of 2019 - 2018."""
         operands = sorted(set(NUMBER.findall(self._calculation)))
-        swapped = [self._replaced({a: b, b: a}) for a, b in combinations(operands, 2)]
+        swapped = []
+        for a, b in combinations(operands, 2):
+            swapped.append(self._replaced({a: b, b: a}))
         return self._calculated(swapped)
 
     def wrong_operation(self) -> Answer:
@@ -236,10 +238,13 @@ class Mistakes:
 
     def _beside(self) -> list[str]:
         """A cell beside one of the gold spans, or words beside it."""
-        cells = {cell for item in self._gold for cell in neighbour_cells(self.context, item)}
-        gold = self.rng.choice(self._gold)
+        cells: set[str] = set()
+        for item in self._gold:
+            cells.update(neighbour_cells(self.context, item))
         others = sorted(cells - set(self._gold))
-        return self._one_of(others or words_around(self.context, gold, len(gold.split())))
+        gold = self.rng.choice(self._gold)
+        words = words_around(self.context, gold, len(gold.split()))
+        return self._one_of(others or words)
 
 
 def misformatted(items: list[str], scale: str) -> list[str]:
@@ -249,11 +254,13 @@ def misformatted(items: list[str], scale: str) -> list[str]:
     an object that is never closed, plain words.
     """
     text = ", ".join(items)
-    as_text = json.dumps({"answer": text, "scale": scale}, ensure_ascii=False)
     as_asked = json.dumps({"answer": items, "scale": scale}, ensure_ascii=False)
+    as_text = json.dumps({"answer": text, "scale": scale}, ensure_ascii=False)
     without_scale = json.dumps({"answer": items}, ensure_ascii=False)
-    python = str({"answer": items, "scale": scale})
-    return [as_text, without_scale, python, as_asked[:-1], f"Answer: {text} {scale}".rstrip()]
+    in_python = str({"answer": items, "scale": scale})
+    never_closed = as_asked[:-1]
+    in_words = f"Answer: {text} {scale}".rstrip()
+    return [as_text, without_scale, in_python, never_closed, in_words]
 
 
 def neighbour_cells(context: Context, text: str) -> list[str]:

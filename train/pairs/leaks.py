@@ -1,6 +1,7 @@
 """Which training contexts also occur in an evaluated split: those are not trained on."""
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from tatqa_task.types import Context
 
@@ -22,7 +23,7 @@ class Evaluated:
 
 def documents(context: Context) -> Iterator[str]:
     """A context's table, its whole text and its long paragraphs, lower-cased and spaced alike."""
-    table = " ".join(cell for row in context.table for cell in row)
+    table = " ".join(chain.from_iterable(context.table))
     long = [paragraph for paragraph in context.paragraphs if len(paragraph) >= LONG]
     for text in (table, " ".join(context.paragraphs), *long):
         plain = " ".join(text.lower().split())

@@ -72,12 +72,16 @@ class Counts:
 
     def table(self) -> str:
         """The counts as text, one a line."""
-        rows = [(self.by_type.total(), "pairs kept")]
-        rows += [(n, f"kept {name}") for name, n in self.by_type.most_common()]
-        rows += [(n, f"kept, made by {name}") for name, n in self.by_kind.most_common()]
-        rows += [(n, f"kept, {name}") for name, n in self.notes.most_common()]
-        rows += [(n, f"dropped: {name}") for name, n in self.dropped.most_common()]
-        return "\n".join(f"{n:>8,}  {name}" for n, name in rows)
+        lines = [f"{self.by_type.total():>8,}  pairs kept"]
+        for what, counter in (
+            ("kept ", self.by_type),
+            ("kept, made by ", self.by_kind),
+            ("kept, ", self.notes),
+            ("dropped: ", self.dropped),
+        ):
+            for name, n in counter.most_common():
+                lines.append(f"{n:>8,}  {what}{name}")
+        return "\n".join(lines)
 
 
 def tatqa_pair(

@@ -11,10 +11,8 @@ Texts are trained on without a chat template, conversations with it, thinking of
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import takewhile
 from os.path import commonprefix
 from pathlib import Path
 from typing import Any
@@ -82,10 +80,11 @@ def _lines(path: Path) -> Iterator[Any]:
 
 def _object(items: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object; of a key that stands twice nobody can say which value is meant."""
-    found = dict(items)
-    if len(found) < len(items):
-        twice = next(key for key, count in Counter(key for key, _ in items).items() if count > 1)
-        raise ValueError(f"the key {twice} stands twice")
+    found: dict[str, Any] = {}
+    for key, value in items:
+        if key in found:
+            raise ValueError(f"the key {key} stands twice")
+        found[key] = value
     return found
 
 
@@ -117,16 +116,18 @@ def _pair(row: Any, n: int) -> Pair:
     if prompt is None or isinstance(prompt, str) != isinstance(chosen, str):
         prompt, chosen, rejected = _extracted(chosen, rejected)
     _refuse_prompt(prompt)
-    replies = _reply(chosen, "chosen"), _reply(rejected, "rejected")
-    if not replies[0].strip():
+    chosen_reply, rejected_reply = _reply(chosen, "chosen"), _reply(rejected, "rejected")
+    if not chosen_reply.strip():
         raise _Unusable("chosen is empty: silence would be learned")
-    stated = {name: row[name] for name in FACTS if isinstance(row.get(name), str)}
-    facts = {"uid": str(n), "context_uid": "", "answer_type": "any", "kind": "given", **stated}
+    facts = {"uid": str(n), "context_uid": "", "answer_type": "any", "kind": "given"}
+    for name in FACTS:
+        if isinstance(row.get(name), str):
+            facts[name] = row[name]
     return Pair(
         **facts,
         prompt=prompt,
-        chosen=replies[0],
-        rejected=replies[1],
+        chosen=chosen_reply,
+        rejected=rejected_reply,
         plain_text=isinstance(prompt, str),
     )
 
@@ -190,8 +191,11 @@ def _extracted(chosen: Side, rejected: Side) -> tuple[Side, Side, Side]:
 
     In texts the prompt ends before a last space, which the replies keep: tokens begin with it.
     """
-    both = zip(chosen, rejected, strict=False)
-    n = sum(1 for _ in takewhile(lambda items: items[0] == items[1], both))
+    n = 0
+    for one, other in zip(chosen, rejected, strict=False):
+        if one != other:
+            break
+        n += 1
     if n and chosen[n - 1] == " ":
         n -= 1
     if not n:
@@ -215,18 +219,16 @@ def in_contexts(pairs: list[Pair]) -> list[Pair]:
     themselves stay.
     """
     texts = [_as_text(pair) for pair in pairs]
-    contexts: dict[int, str] = {}
+    found = list(pairs)
     before, context = "", ""
     for i in sorted(range(len(pairs)), key=lambda i: texts[i]):
         shared = len(commonprefix([before, texts[i]]))
         if not before or 2 * shared < min(len(before), len(texts[i])):
             context = pairs[i].uid
-        contexts[i] = context
+        if not pairs[i].context_uid:
+            found[i] = replace(pairs[i], context_uid=context)
         before = texts[i]
-    return [
-        pair if pair.context_uid else replace(pair, context_uid=contexts[i])
-        for i, pair in enumerate(pairs)
-    ]
+    return found
 
 
 def _as_text(pair: Pair) -> str:

@@ -38,16 +38,18 @@ def read(patterns: Sequence[str], form: Form, base: str | None) -> dict[str, Rep
     Raises RecipeError where there are none, where a line is no sample, and where a file says that
     its questions were asked in another form or of another base (None: any base).
     """
-    paths = sorted({path for pattern in patterns for path in glob.glob(pattern, recursive=True)})
+    paths: set[str] = set()
+    for pattern in patterns:
+        paths.update(glob.glob(pattern, recursive=True))
     if not paths:
         task = "tatqa_calc_train" if form == "calc" else "tatqa_train"
         found = f"nothing matches {', '.join(patterns)}"
         raise RecipeError(f"samples: {found}; run lm_eval --tasks {task} --log_samples")
     replies: dict[str, Replies] = {}
-    for path in paths:
+    for path in map(Path, sorted(paths)):
         if base is not None:
-            check_base(Path(path), base)
-        for uid, given in read_file(Path(path), form):
+            check_base(path, base)
+        for uid, given in read_file(path, form):
             of_question = replies.setdefault(uid, Replies())
             for reply in given:
                 of_question.add(reply)

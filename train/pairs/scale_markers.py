@@ -4,6 +4,7 @@ A model that is trained on questions whose scale stands nowhere learns to guess 
 """
 
 import re
+from itertools import chain
 
 from tatqa_task.types import Context, Question, Scale
 
@@ -24,6 +25,5 @@ def shows_scale(context: Context, question: Question) -> bool:
     marker = _MARKERS.get(question.scale)
     if marker is None or marker.search(question.question):
         return True
-    if any(marker.search(paragraph) for paragraph in context.paragraphs):
-        return True
-    return any(marker.search(cell) for row in context.table for cell in row)
+    cells = chain.from_iterable(context.table)
+    return any(marker.search(text) for text in chain(context.paragraphs, cells))
