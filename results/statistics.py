@@ -151,8 +151,7 @@ class Difference:
 
     def _limits(self, alpha: float) -> Interval:
         """Limits from questions and runs, whose distances are `joined`."""
-        part = self.questions
-        below, above = t_distances(part.se, part.df, self.skewness, alpha)
+        below, above = t_distances(self.questions.se, self.questions.df, self.skewness, alpha)
         down, up = self._unseen(alpha)
         below, above = math.hypot(below, down), math.hypot(above, up)
         if self.changes is not None:
@@ -612,11 +611,11 @@ def over_runs(
     """
     one = paired(_mean(before), _mean(after), cluster, span, weight, rare)
     sides = [np.subtract(after, before).tolist()] if stepwise else [before, after]
-    sides = [side for side in sides if len(side) > 1]
-    if not sides or one.clusters < 2:
+    of_several = [side for side in sides if len(side) > 1]
+    if not of_several or one.clusters < 2:
         return one
-    seeds = tuple(spread_of_runs(side, weight) for side in sides)
-    twice = sum(together(side, cluster, weight) for side in sides)
+    seeds = tuple(spread_of_runs(side, weight) for side in of_several)
+    twice = sum(together(side, cluster, weight) for side in of_several)
     alone = math.sqrt(max(one.questions.se**2 - twice, 0.0))
     return replace(
         one,
@@ -628,7 +627,8 @@ def over_runs(
 
 def _mean(runs: Sequence[Sequence[float]]) -> list[float]:
     """Mean over runs of each question's score."""
-    return [float(x) for x in np.mean(np.asarray(runs, float), axis=0)]
+    means: list[float] = np.mean(np.asarray(runs, float), axis=0).tolist()
+    return means
 
 
 def spread_of_runs(runs: Sequence[Sequence[float]], weight: Sequence[float] | None) -> Part:
@@ -667,7 +667,8 @@ def holm(p: Sequence[float]) -> list[float]:
     scaled = np.asarray(p, float)[order] * np.arange(len(p), 0, -1)
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1)
-    return [float(x) for x in adjusted]
+    found: list[float] = adjusted.tolist()
+    return found
 
 
 def verdict(d: Difference, margin: float, higher_is_better: bool = True) -> str:
