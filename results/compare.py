@@ -236,8 +236,7 @@ def without_copies(tables: Sequence[Table]) -> list[Table]:
 
 def benches_of_all(before: Table, runs: Sequence[Table]) -> list[str]:
     """The benches that all sides have. Raises InputError if there is none."""
-    shared = [bench for bench in before if all(bench in run for run in runs)]
-    benches = apart(before, shared)
+    benches = apart(before, in_all([before, *runs]))
     if not benches:
         of_runs = dict.fromkeys(chain.from_iterable(runs))
         raise InputError(
@@ -246,13 +245,15 @@ def benches_of_all(before: Table, runs: Sequence[Table]) -> list[str]:
     return benches
 
 
+def in_all(sides: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names that all sides have, in the order of the first."""
+    return [name for name in sides[0] if all(name in side for side in sides)]
+
+
 def one_sided_warnings(sides: Sequence[Table]) -> list[str]:
     """A warning for each bench that not all sides have."""
-    found = []
-    for bench in sorted(set(chain.from_iterable(sides))):
-        if not all(bench in side for side in sides):
-            found.append(f"{bench}: only on one side")
-    return found
+    one_sided = set(chain.from_iterable(sides)).difference(in_all(sides))
+    return [f"{bench}: only on one side" for bench in sorted(one_sided)]
 
 
 def apart(tables: Table, benches: Sequence[str]) -> list[str]:
@@ -333,7 +334,7 @@ def compare_bench(
 
 def shared_metrics(runs: Sequence[Scores]) -> list[str]:
     """Metrics that all runs have, the headline first."""
-    shared = [metric for metric in runs[0].metrics if all(metric in run.metrics for run in runs)]
+    shared = in_all([run.metrics for run in runs])
     headlines = [metric for metric in HEADLINE if metric in shared]
     return list(dict.fromkeys(headlines + shared))
 
@@ -436,8 +437,11 @@ def members(
 
 def scores_by_item(run: Scores, metric: str) -> dict[str, float]:
     """A run's scores of those items that have one."""
-    scored = zip(run.item, run.metrics[metric], strict=True)
-    return {item: score for item, score in scored if score is not None}
+    found = {}
+    for item, score in zip(run.item, run.metrics[metric], strict=True):
+        if score is not None:
+            found[item] = score
+    return found
 
 
 def scored_by_all(runs: Sequence[Scores], metric: str) -> set[str]:
@@ -632,9 +636,10 @@ def is_worse(rows: list[Row]) -> bool:
 
     Raises InputError where no output says whether higher is better.
     """
-    firsts = {row.bench: row.metric for row in reversed(rows)}
+    firsts: dict[str, str] = {}
     worse = False
     for row in rows:
+        firsts.setdefault(row.bench, row.metric)
         if row.column != "overall" or row.metric != firsts[row.bench]:
             continue
         if row.measure.higher_is_better is None:

@@ -106,9 +106,9 @@ def agreed(parts: Sequence[Scores], metrics: Iterable[str]) -> dict[str, bool]:
     """The directions of these metrics, as far as all tasks of a group say the same."""
     found = {}
     for metric in metrics:
-        direction = parts[0].higher_is_better.get(metric)
-        agree = all(part.higher_is_better.get(metric) == direction for part in parts)
-        if agree and direction is not None:
+        said = {part.higher_is_better.get(metric) for part in parts}
+        direction = said.pop() if len(said) == 1 else None
+        if direction is not None:
             found[metric] = direction
     return found
 
@@ -139,20 +139,15 @@ def group_weights(parts: Sequence[Scores], metric: str, figures: Row) -> dict[st
     means = plain_means(parts, metric)
     if theirs is None or means is None:
         return None
-    sizes = {part.bench: len(part.item) for part in parts}
-    if is_close(theirs, mean_over_questions(means, sizes)):
+    sizes, one_over_size = {}, {}
+    for part in parts:
+        sizes[part.bench] = len(part.item)
+        one_over_size[part.bench] = 1 / len(part.item)
+    if is_close(theirs, fmean(means.values(), weights=sizes.values())):
         return dict.fromkeys(sizes, 1.0)
     if is_close(theirs, fmean(means.values())):
-        return {task: 1 / size for task, size in sizes.items()}
+        return one_over_size
     return None
-
-
-def mean_over_questions(means: Mapping[str, float], sizes: Mapping[str, int]) -> float:
-    """The mean of the tasks' means in which every question counts the same."""
-    total = 0.0
-    for task, size in sizes.items():
-        total += size * means[task]
-    return total / sum(sizes.values())
 
 
 def plain_means(parts: Iterable[Scores], metric: str) -> dict[str, float] | None:

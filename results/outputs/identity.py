@@ -73,14 +73,16 @@ def with_copies(cluster: list[str], rows: list[Row]) -> list[str]:
 
 def identity(results: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
     """What must be equal for two runs to have answered the same questions in the same way."""
+    tasks: set[str] = set()
     docs, prompts, targets = [], [], []
     for row in rows:
+        tasks.add(row["task"])
         docs.append(hash_of(row, "doc_hash", "doc"))
         prompts.append(hash_of(row, "prompt_hash", "arguments"))
         targets.append(hash_of(row, "target_hash", "target"))
     examples_shown = results.get("n-shot") or {}
     versions, settings, few_shot = {}, {}, {}
-    for task in sorted({row["task"] for row in rows}):
+    for task in sorted(tasks):
         versions[task] = results["versions"].get(task)
         settings[task] = results["configs"][task].get("generation_kwargs")
         few_shot[task] = examples_shown.get(task)

@@ -44,12 +44,13 @@ def lm_eval_tables(
         found, warned = read_tables(file, cluster_key)
         for name, scores in found.items():
             if name in tables:
-                one, other = (taken.relative_to(path) for taken in (origin[name], file))
+                one, other = origin[name].relative_to(path), file.relative_to(path)
                 raise InputError(f"{path}: {name} stands in {one} and in {other}; give one of them")
-            tables[name], origin[name] = scores, file
+            tables[name] = scores
+            origin[name] = file
         warnings += warned
-    without = [f"{name}: {NO_KEY} {cluster_key}" for name in tables]
-    if cluster_key is not None and set(without) <= set(warnings):
+    without = {f"{name}: {NO_KEY} {cluster_key}" for name in tables}
+    if cluster_key is not None and without.issubset(warnings):
         raise InputError(f"{path}: no document has {cluster_key}, which --cluster asks for")
     return tables, warnings
 

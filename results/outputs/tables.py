@@ -135,7 +135,10 @@ def shown_of_tatqa(
     for rows in by_filter.values():
         if not all(is_tatqa(row) for row in rows.values()):
             return metrics
-    shown = {name: metrics[name] for name in TATQA if name in metrics}
+    shown = {}
+    for name in TATQA:
+        if name in metrics:
+            shown[name] = metrics[name]
     return shown or metrics
 
 
