@@ -117,15 +117,20 @@ def licence_note(data: Mapping[str, Any]) -> str:
 
 def rows(facts: Mapping[str, Any]) -> str:
     """Settings and how training ended, as the rows of a table."""
-    recipe, last = facts["recipe"], facts["history"][-1]
-    shown = {key: recipe[key] for key in SHOWN if recipe.get(key) is not None}
-    if shown.get("init_adapter"):
-        shown["init_adapter"] = Path(shown["init_adapter"]).name
-    shown["last step"] = f"loss {last['loss']:.4f}"
+    lines = []
+    for field in SHOWN:
+        value = facts["recipe"].get(field)
+        if field == "init_adapter" and value:
+            value = Path(value).name
+        if value is not None:
+            lines.append(f"| {field} | {value} |")
+    last = facts["history"][-1]
+    end = f"loss {last['loss']:.4f}"
     if "rewards/accuracies" in last:
-        shown["last step"] += f", reward accuracy {last['rewards/accuracies']:.2f}"
-    shown["trained on"] = f"{facts['device']}, {facts['seconds']:.0f} s"
-    return "\n".join(f"| {key} | {value} |" for key, value in shown.items())
+        end += f", reward accuracy {last['rewards/accuracies']:.2f}"
+    lines.append(f"| last step | {end} |")
+    lines.append(f"| trained on | {facts['device']}, {facts['seconds']:.0f} s |")
+    return "\n".join(lines)
 
 
 SNIPPET = """\

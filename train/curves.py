@@ -33,8 +33,8 @@ def curves(history: Sequence[Mapping[str, float]]) -> str:
 def panels(entry: Mapping[str, float]) -> Iterator[tuple[str, list[str]]]:
     """Title and curves of each panel; supervised training has no rewards."""
     for title, key in CURVES.items():
-        by_type = sorted(name for name in entry if name.startswith(f"{title}/"))
-        names = [name for name in (key, *by_type) if name in entry]
+        names = [key] if key in entry else []
+        names += sorted(name for name in entry if name.startswith(f"{title}/"))
         if names:
             yield title, names
 

@@ -102,7 +102,7 @@ def files_read(recipe: Recipe) -> list[Path]:
         folder = Path(source) if source else download.cache()
         files += [folder / file.name for file in download.FILES.values()]
     for pattern in recipe.samples:
-        files += sorted(Path(path) for path in glob(pattern, recursive=True))
+        files += sorted(map(Path, glob(pattern, recursive=True)))
     return files
 
 

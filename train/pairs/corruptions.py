@@ -163,8 +163,11 @@ class Mistakes:
 
     def listed_items(self) -> Answer:
         """The things themselves instead of their number."""
-        listed = [item.strip() for item in self.question.derivation.split("##")]
-        return [item for item in listed if item], self.question.scale
+        listed = []
+        for item in self.question.derivation.split("##"):
+            if item.strip():
+                listed.append(item.strip())
+        return listed, self.question.scale
 
     # --- what the kinds are made of ---
 
@@ -232,8 +235,11 @@ class Mistakes:
         return f"{value:.{decimals}f}"
 
     def _one_of(self, options: Iterable[str]) -> list[str]:
-        stripped = [option.strip(" ,;:.") for option in options]
-        texts = [text for text in stripped if text]
+        texts = []
+        for option in options:
+            text = option.strip(" ,;:.")
+            if text:
+                texts.append(text)
         return [self.rng.choice(texts)] if texts else []
 
     def _beside(self) -> list[str]:
@@ -272,10 +278,21 @@ def neighbour_cells(context: Context, text: str) -> list[str]:
         if text in row:
             at = row.index(text)
             beside = row[1:] if at else []
-            column = [other[at] for other in context.table if len(other) > at]
-            cells = {cell.strip() for cell in beside + column} - {"", text}
-            return sorted(cell for cell in cells if _kind_of(cell) == _kind_of(text))
+            for other in context.table:
+                if len(other) > at:
+                    beside.append(other[at])
+            return of_one_kind(beside, text)
     return []
+
+
+def of_one_kind(cells: Iterable[str], text: str) -> list[str]:
+    """The different cells that hold what `text` holds, a year, another number or words: not it."""
+    found = set()
+    for cell in cells:
+        other = cell.strip()
+        if other not in ("", text) and _kind_of(other) == _kind_of(text):
+            found.add(other)
+    return sorted(found)
 
 
 def _kind_of(cell: str) -> tuple[bool, bool]:

@@ -207,7 +207,7 @@ def _reply(side: Side, name: str) -> str:
     """The text of a side: itself, or the content of the one message of the assistant."""
     if isinstance(side, str):
         return side
-    if [message["role"] for message in side] != ["assistant"]:
+    if len(side) != 1 or side[0]["role"] != "assistant":
         raise _Unusable(f"{name} is not one message of the assistant after the prompt")
     return side[0]["content"]
 

@@ -120,10 +120,14 @@ def check_base(samples: Path, base: str) -> None:
         arguments = json.loads(results.read_text(encoding="utf-8"))["config"]["model_args"]
     except (OSError, ValueError, LookupError, TypeError):
         return  # nothing is said
-    if isinstance(arguments, str):
-        pairs = [item.partition("=") for item in arguments.split(",")]
-        arguments = {key: value for key, _, value in pairs}
-    sampled = arguments.get("pretrained") if isinstance(arguments, dict) else None
+    sampled = None
+    if isinstance(arguments, dict):
+        sampled = arguments.get("pretrained")
+    elif isinstance(arguments, str):
+        for item in arguments.split(","):
+            key, _, value = item.partition("=")
+            if key == "pretrained":
+                sampled = value
     if sampled is None or sampled == base or Path(sampled).resolve() == Path(base).resolve():
         return
     raise RecipeError(f"{samples}: replies of {sampled}, but model_name_or_path is {base}")
