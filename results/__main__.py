@@ -108,7 +108,10 @@ def run_plans(args: argparse.Namespace, plans: list[Any], work: Callable[[], Non
     except FailedError as error:
         failure = error
     done = [plan.folder for plan in plans if (plan.folder / "record.json").is_file()]
-    pairs = [(plan.base, plan.folder) for plan in plans if {plan.base, plan.folder} <= {*done}]
+    pairs = []
+    for plan in plans:
+        if plan.base in done and plan.folder in done:
+            pairs.append((plan.base, plan.folder))
     if pairs:
         print(terminal.headlines(pairs))
     if done:  # somebody else's broken record does not fail a sweep that is done

@@ -91,13 +91,16 @@ class Manifest:
         self.hashes = self._read()
 
     def _read(self) -> dict[str, list[str]]:
+        found = {}
         try:
             content = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
             if content["written by"] != WRITTEN_BY:
                 return {}
-            return {str(name): list(hashes) for name, hashes in content["files"].items()}
+            for name, hashes in content["files"].items():
+                found[str(name)] = list(hashes)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}
+        return found
 
     def owns(self, name: str) -> bool:
         """Is this file there, and as this program wrote it?"""
@@ -133,7 +136,7 @@ class Manifest:
         """Raise InputError if anything that is not ours stands at one of these names."""
         if _there(self.folder) and not self.folder.is_dir():
             raise InputError(f"{self.folder}: no folder; give another one for the report")
-        taken = ", ".join(str(path) for path in self.in_the_way(names))
+        taken = ", ".join(map(str, self.in_the_way(names)))
         if taken:
             raise InputError(
                 f"{taken}: in the way, not written (or changed since) by this program; "

@@ -60,8 +60,13 @@ def flips_of_bench(before: Path, after: Path, bench: str, rows: Sequence[Row]) -
     replies_before = replies(before, bench, metric, tasks)
     replies_after = replies(after, bench, metric, tasks)
     pairs = scored_pairs(replies_before, replies_after)
-    lower = [flip(*pair) for pair in pairs if rise(*pair) < 0]
-    higher = [flip(*pair) for pair in pairs if rise(*pair) > 0]
+    lower, higher = [], []
+    for one, other in pairs:
+        change = rise(one, other)
+        if change < 0:
+            lower.append(flip(one, other))
+        elif change > 0:
+            higher.append(flip(one, other))
     for words, changed in (("lower", lower), ("higher", higher)):
         title = f"{bench}: {len(changed)} of {len(pairs)} have {words} {metric} after"
         yield f"\n{on_one_line(title)}"

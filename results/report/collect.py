@@ -1,10 +1,12 @@
 """The runs of a report: records grouped by recipe, each compared with its base, in one family."""
 
+import math
 import os.path
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, TypeVar
 
 from results import InputError
@@ -89,14 +91,12 @@ class Run:
     def last(self, key: str) -> float:
         """A training curve's mean over the last tenth of its steps; NaN where it was not logged."""
         values = [entry[key] for entry in self.training.history if key in entry]
-        late = last_tenth(values)
-        return sum(late) / len(late) if late else float("nan")
+        return fmean(last_tenth(values)) if values else math.nan
 
     @property
     def minutes(self) -> float:
         """Training time, the mean over seeds."""
-        seconds = [training.seconds for training in self.trainings]
-        return sum(seconds) / len(seconds) / 60
+        return fmean(training.seconds for training in self.trainings) / 60
 
     @property
     def gib(self) -> float | None:
@@ -253,12 +253,12 @@ def runs_by_bench(found: Sequence[Run]) -> list[tuple[str, list[Run]]]:
 
     Synthetic questions and stand-in judges come last.
     """
-    groups: dict[tuple[str, str], list[Run]] = {}
+    groups: dict[tuple[str, str], tuple[str, list[Run]]] = {}
     for run in found:
         for bench, rows in run.rows.items():
-            groups.setdefault((bench, rows[0].title), []).append(run)
-    by_bench = [(bench, runs) for (bench, _), runs in groups.items()]
-    return sorted(by_bench, key=reading_order)
+            _, runs = groups.setdefault((bench, rows[0].title), (bench, []))
+            runs.append(run)
+    return sorted(groups.values(), key=reading_order)
 
 
 def reading_order(group: tuple[str, list[Run]]) -> tuple[bool, bool, float]:

@@ -80,6 +80,9 @@ def means(noted: Sequence[Mapping[str, float]]) -> dict[str, float]:
 def parts_of(record: Record) -> dict[str, float]:
     """Seconds of the parts of one training; {} where its program did not note them."""
     noted = record.training.more.get("stages_seconds") if record.training else None
-    if not isinstance(noted, dict):
-        return {}
-    return {name: took for name, took in noted.items() if isinstance(took, int | float)}
+    found: dict[str, float] = {}
+    if isinstance(noted, dict):
+        for name, took in noted.items():
+            if isinstance(took, int | float):
+                found[name] = took
+    return found

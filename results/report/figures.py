@@ -141,11 +141,15 @@ def radar(rows: Sequence[Row], title: str) -> str:
     figure = Figure(figsize=(6, 4.4))
     axes = figure.add_axes((0.2, 0.1, 0.5, 0.68), projection="polar")
     angles = [2 * pi * i / len(rows) for i in range(len(rows))]
-    before = [row.difference.before for row in rows]
-    after = [row.difference.after for row in rows]
-    for label, color, values in (("before", BEFORE, before), ("after", AFTER, after)):
-        axes.plot([*angles, angles[0]], [*values, values[0]], color=color, label=label)
-    axes.set_xticks(angles, [visible(row.group) for row in rows])
+    before, after, labels = [], [], []
+    for row in rows:
+        before.append(row.difference.before)
+        after.append(row.difference.after)
+        labels.append(visible(row.group))
+    closed = [*angles, angles[0]]
+    axes.plot(closed, [*before, before[0]], color=BEFORE, label="before")
+    axes.plot(closed, [*after, after[0]], color=AFTER, label="after")
+    axes.set_xticks(angles, labels)
     axes.set_ylim(0, 10)
     axes.grid(color=INK, alpha=0.3)
     figure.suptitle(short(title), fontsize="medium")

@@ -119,7 +119,11 @@ def of_rows(folder: Path) -> Iterator[Turn]:
             answers[answer["question_id"]] = answer["choices"][0]["turns"]
     for (identifier, number), rows in rows_by_place(folder / "model_judgment").items():
         question = questions[identifier]
-        ratings = [row["score"] for _, row in rows if row["score"] > 0]
+        notes, ratings = [], []
+        for judge, row in rows:
+            notes.append((judge, row["judgment"]))
+            if row["score"] > 0:
+                ratings.append(row["score"])
         yield Turn(
             question=str(identifier),
             number=number,
@@ -127,7 +131,7 @@ def of_rows(folder: Path) -> Iterator[Turn]:
             asked=question["turns"][number - 1],
             reply=answers[identifier][number - 1],
             score=sum(ratings) / len(ratings) if ratings else None,
-            notes=tuple((judge, row["judgment"]) for judge, row in rows),
+            notes=tuple(notes),
         )
 
 

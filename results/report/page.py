@@ -52,7 +52,8 @@ def visible(text: str) -> str:
 
 def markdown(blocks: Iterable[Block]) -> str:
     """The page as markdown."""
-    text = "\n\n".join(_markdown(kind, item) for kind, item in blocks) + "\n"
+    paragraphs = [_markdown(kind, item) for kind, item in blocks]
+    text = "\n\n".join(paragraphs) + "\n"
     one_list = re.sub(r"(?m)^(- .*)\n\n(?=- )", r"\1\n", text)  # no empty lines between its items
     return visible(one_list)
 

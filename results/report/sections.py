@@ -263,12 +263,13 @@ def verdicts(found: list[Run]) -> Iterator[Block]:
 
 def verdict_table(runs: Sequence[Run], bench: str) -> list[list[str]]:
     """One line a run; no column for a figure of the format that no run has."""
-    metrics = [metric for metric in FORMAT if any(run.overall(bench, metric) for run in runs)]
     header = ["run", "verdict", "delta (95 % interval)", "before", "after"]
-    for metric in metrics:
-        header.append(FORMAT[metric])
-    header += ["p (adjusted)", "detectable", "minutes", "GiB"]
-    lines = [header]
+    metrics = []
+    for metric, column in FORMAT.items():
+        if any(run.overall(bench, metric) for run in runs):
+            metrics.append(metric)
+            header.append(column)
+    lines = [[*header, "p (adjusted)", "detectable", "minutes", "GiB"]]
     for run in runs:
         row = run.headline(bench)
         d = row.difference
@@ -417,12 +418,12 @@ def origin(run: Run) -> str:
     weights = str(run.record.model.get("base_sha256", ""))[:12]
     revision = run.record.model.get("revision")
     named = f" at revision {str(revision)[:12]}" if revision else ""
-    seeds = ", ".join(str(record.provenance.seeds.get("train")) for record in run.records)
+    seeds = [str(record.provenance.seeds.get("train")) for record in run.records]
     return (
         f"{training_cost(run)} {training_end(run)} Scored on {source.device}; base "
         f"{run.record.model.get('base')}{named} (hash {weights}, scores in {run.base.name}), data "
         f"{source.data.get('source', 'unknown')} (hash {str(source.data.get('sha256', ''))[:12]})"
-        f"{only}, training seed {seeds}, code {commit}{changes}, {versions}."
+        f"{only}, training seed {', '.join(seeds)}, code {commit}{changes}, {versions}."
     )
 
 

@@ -142,14 +142,22 @@ def rating_error() -> tuple[float, list[float]]:
 
 def known_before(measure: str) -> list[float]:
     """A measure before training, of every run for which the log has it."""
-    readings = [run.reading(measure).before for run in DONE]
-    return [value for value in readings if value is not None]
+    found = []
+    for run in DONE:
+        before = run.reading(measure).before
+        if before is not None:
+            found.append(before)
+    return found
 
 
 def known_after(measure: str) -> list[float]:
     """A measure after training, of every run for which the log has it."""
-    readings = [run.reading(measure).after for run in DONE]
-    return [value for value in readings if value is not None]
+    found = []
+    for run in DONE:
+        after = run.reading(measure).after
+        if after is not None:
+            found.append(after)
+    return found
 
 
 def largest_by_chance(error: float, runs: int, readings: int) -> float:
@@ -191,12 +199,17 @@ def by_beta(measure: str) -> list[tuple[float, float]]:
 
 def overview(measures: Sequence[str] = MEASURES) -> list[list[str]]:
     """The log's figures as they stand; an empty cell means that the log gives none."""
-    titles = [NAMES.get(measure, measure) for measure in measures]
-    lines = [[f"run ({LOG['label']})", *RECIPE.values(), *titles, "loss", "seconds"]]
+    header = [f"run ({LOG['label']})", *RECIPE.values()]
+    for measure in measures:
+        header.append(NAMES.get(measure, measure))
+    lines = [[*header, "loss", "seconds"]]
     for run in RUNS:
-        recipe = [text(run.recipe[field]) for field in RECIPE]
-        shown = [run.reading(measure).words for measure in measures]
-        lines.append([run.name, *recipe, *shown, text(run.loss), text(run.seconds)])
+        line = [run.name]
+        for field in RECIPE:
+            line.append(text(run.recipe[field]))
+        for measure in measures:
+            line.append(run.reading(measure).words)
+        lines.append([*line, text(run.loss), text(run.seconds)])
     return lines
 
 
@@ -309,7 +322,7 @@ def rating_facts() -> dict[str, Any]:
     """The largest MT-Bench delta beside what chance makes the largest of so many."""
     error, readings = rating_error()
     shown = [f"{reading:.2f}" for reading in readings]
-    best = max(abs(delta) for _, delta in by_beta("mtbench"))
+    best = max(abs(run.reading("mtbench").delta or 0) for run in DONE)
     return {
         "readings": ", ".join(shown),
         "readings_count": len(readings),
