@@ -16,6 +16,7 @@ import argparse
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -31,12 +32,22 @@ from lm_eval.api.model import LM
 from lm_eval.api.registry import model_registry
 from lm_eval.config.evaluate_config import EvaluatorConfig
 from lm_eval.models.openai_completions import LocalChatCompletion
+from requests import RequestException
 
 from tatqa_task import task_files
 
 SHORT_FIRST = "tatqa_task.short_first:ShortFirst"  # read only if asked for: a server needs no torch
 ENDED = ("stop", "length")  # why a model ends a reply, which then may be empty
 LONGEST = 300  # characters of an answer in a message
+# A server's own words, in a warning of lm-eval's client.
+SAID = re.compile(r"API request failed.*?(?:text|message): (.*?)\.? Retrying", re.DOTALL)
+SERVER_FAULTS = (
+    ClientError,
+    RequestException,  # of requests, with which lm-eval asks if it asks one at a time
+    ConnectionError,
+    TimeoutError,
+    json.JSONDecodeError,
+)
 parse_answers = LocalChatCompletion.parse_generations
 make_model = LM.create_from_arg_obj.__func__
 KNOWN_TASKS = f"known: {', '.join(task_files.GROUPS)}"
@@ -76,6 +87,17 @@ def has_text(answer: Any) -> bool:
         return False
     ended = text is None and choice.get("finish_reason") in ENDED
     return first and (isinstance(text, str) or ended)
+
+
+class LastWords(logging.Handler):
+    """Keeps what a server said when it last refused a request, which lm-eval's error leaves out."""
+
+    words = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Look at a line of the log."""
+        if found := SAID.search(record.getMessage()):
+            self.words = " ".join(found[1].split())[:LONGEST]
 
 
 def unwritable(options: Sequence[str]) -> str | None:
@@ -161,12 +183,13 @@ def main(options: Sequence[str]) -> int:
     sys.argv = ["lm_eval", "run", *options, *([] if "--include_path" in options else ours)]
     if reason := misfit():
         return fail(reason, 2)
+    logging.getLogger("lm_eval").addHandler(refusals := LastWords())
     try:
         cli_evaluate()
     except ModelError as error:
         return fail(error, 2)
-    except (ClientError, ConnectionError, TimeoutError, json.JSONDecodeError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+    except SERVER_FAULTS as error:
+        reason = " ".join(f"{type(error).__name__}: {error} {refusals.words}".split())
         said = f"no answer as it should be from the server ({reason}); the same command asks again"
         return fail(said, 1)
     return 0

@@ -324,6 +324,8 @@ class Sweep:
         if all_done(plan.scoring):
             for stage in plan.scoring:
                 stages.perform(stage)  # says that it is done
+            if self.settings.backend == SERVED:
+                refuse_base_replies(plan)  # a kill may have come before it was looked at
         else:
             with self.served(plan, plan.scored, "scoring") as names:
                 self.score_stages(plan, names)

@@ -262,11 +262,13 @@ def check_judge_answers() -> None:
 
 
 def check_folders(args: argparse.Namespace) -> None:
-    """Raise InputError if a file, or a link to nothing, lies where a folder is to be."""
+    """Raise InputError if no folder can be there, or lm-eval could not be told of one."""
     for option, folder in (("--runs", args.runs), ("--report", args.report)):
         for path in [folder, *folder.parents] if folder else []:
             if not path.is_dir() and (path.exists() or path.is_symlink()):
                 raise InputError(f"{option}: {path} is no folder; name another")
+    if "," in str(args.runs):
+        raise InputError(f"--runs: {args.runs}: lm-eval's options hold no comma; name another")
 
 
 def check_data() -> None:

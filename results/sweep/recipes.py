@@ -18,7 +18,7 @@ SCHEMA = Path(__file__).resolve().parents[2] / "train" / "recipe.schema.json"  #
 HUB_ID = r"\w[\w.-]*/[\w.-]+"
 TASKS = {"direct": "tatqa", "calc": "tatqa_calc"}  # the lm-eval task for each form of replies
 REPORT = "tatqa-report"  # the report's folder, if none is given, among the runs
-RUN_NAME = r"\w[\w.+=,-]*"  # stays inside the folder of runs
+RUN_NAME = r"\w[\w.+=-]*"  # stays inside the folder of runs, and is one value of lm-eval's options
 
 
 @dataclass(frozen=True)
@@ -145,3 +145,5 @@ def check_base(recipe: Recipe) -> None:
         raise InputError(
             f"{recipe.path}: no model folder {base} here, nor is that a hub id (owner/name)"
         )
+    if "," in base:
+        raise InputError(f"{recipe.path}: model folder {base}: lm-eval's options hold no comma")

@@ -26,6 +26,7 @@ from typing import Any
 
 from results import FailedError, InputError, on_one_line
 from results.sweep import processes, stages
+from results.sweep.terminal import without_key
 
 WATCHED = Path(__file__).with_name("watched.py")
 BASE_NAME = "base"  # what a server that is started here calls the base
@@ -168,9 +169,7 @@ def reason(error: urllib.error.HTTPError) -> str:
 
 def shortened(text: str) -> str:
     """Another program's words in a message of ours: one line, not long, without our key."""
-    if key := os.environ.get("OPENAI_API_KEY"):
-        text = text.replace(key, "(key)")
-    return on_one_line(text)[:LONGEST_REASON]
+    return on_one_line(without_key(text.encode()).decode())[:LONGEST_REASON]
 
 
 def adapter_name(folder: Path) -> str:

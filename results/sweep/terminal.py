@@ -6,6 +6,7 @@ the command fails, its error lines are shown. Where no person watches, in a file
 says how far it is at each quarter.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import IO
 
 BAR = re.compile(rb"(\d+)%\|[^|]*\|\s*([\d.]+\w?/[\d.]+\w?)|\d+%\|")  # tqdm's, in a line
 PIECE = re.compile(rb"[^\r\n]*[\r\n]")
+SHORTEST_KEY = 8
 LAST_LINES = 20  # shown of a command that fails without an error line
 LINGER_SECONDS = 10  # a command's own children may hold its output open
 VERBOSE = "TATQA_BENCH_VERBOSE"  # environment variable: everything on the terminal
@@ -63,7 +65,7 @@ class LoggedProcess(subprocess.Popen[bytes]):
                 elif found := BAR.search(piece):
                     self.quarters.see(found)
                 else:
-                    self.file.write(piece)
+                    self.file.write(without_key(piece))
                     self.file.flush()
         if open_bar:
             sys.stderr.write("\n")
@@ -81,6 +83,15 @@ class LoggedProcess(subprocess.Popen[bytes]):
         errors = [line for line in lines if line.startswith("error: ")]
         shown = errors or lines[-LAST_LINES:]
         return "".join(f"{line}\n" for line in shown)
+
+
+def without_key(text: bytes) -> bytes:
+    """A text without the key of a server, which some repeat when they refuse it.
+
+    A short word is none: servers that ask for no key are given any.
+    """
+    key = os.environ.get("OPENAI_API_KEY", "").encode()
+    return text.replace(key, b"(key)") if len(key) >= SHORTEST_KEY else text
 
 
 def pieces(stream: IO[bytes]) -> Iterator[bytes]:

@@ -114,6 +114,7 @@ class Server(ThreadingHTTPServer):
     """Gives `bodies` one after the other, then the last again and again."""
 
     bodies: list[bytes]
+    status = 200
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -123,7 +124,7 @@ class Handler(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["Content-Length"]))
         bodies = self.server.bodies
         body = bodies.pop(0) if len(bodies) > 1 else bodies[0]
-        self.send_response(200)
+        self.send_response(self.server.status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -178,6 +179,19 @@ def test_a_server_that_never_gives_a_text_is_one_line_and_no_scores(
     assert len(errors) == 1
     assert "the same command asks again" in errors[0]
     assert not list(tmp_path.rglob("*.json*"))
+
+
+def test_why_a_server_refuses_is_told_in_its_own_words(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its context may be shorter than a prompt."""
+    monkeypatch.setenv("TATQA_DATA", "synthetic")
+    server.status = 400
+    server.bodies = [b'{"error":\n"maximum context length is 512 tokens"}']
+    done = run(server, tmp_path)
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert 'chat/completions {"error": "maximum context length is 512 tokens"})' in line
 
 
 CLIENT = """

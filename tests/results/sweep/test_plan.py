@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 
 from results import FailedError, InputError
 from results.__main__ import main
-from results.sweep import options, records
+from results.sweep import execute, options, records
 from results.sweep import recipes as recipe_files
 from results.sweep.commands import Settings
 from results.sweep.execute import Serving, Sweep, Task
@@ -128,7 +129,7 @@ def test_a_change_of_no_field_is_refused(recipes: list[Path], change: str) -> No
         recipe_files.read(recipes[0], (change,))
 
 
-@pytest.mark.parametrize("name", ["...yaml", "-x.yaml", " .yaml"])
+@pytest.mark.parametrize("name", ["...yaml", "-x.yaml", " .yaml", "a,b.yaml"])
 def test_a_recipe_whose_name_leads_elsewhere_is_refused(recipes: list[Path], name: str) -> None:
     recipes[0].rename(name)
     with pytest.raises(InputError, match="cannot be named"):
@@ -348,6 +349,31 @@ def test_what_options_of_lm_eval_cannot_hold_is_refused(
 ) -> None:
     assert main(["run", str(recipes[0]), "--server", url, "--runs", "r"]) == 2
     assert "expected vllm or the URL of a server" in capsys.readouterr().err
+
+
+def test_a_folder_that_lm_evals_options_would_split_is_refused(
+    recipes: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(recipes[0]), "--runs", "r,s"]) == 2
+    assert "--runs: r,s: lm-eval's options hold no comma" in capsys.readouterr().err
+    base = Path("a,b")
+    base.mkdir()
+    recipes[0].write_text(f"model_name_or_path: {base}\n")
+    assert main(["run", str(recipes[0]), "--runs", "r"]) == 2
+    assert "model folder a,b: lm-eval's options hold no comma" in capsys.readouterr().err
+
+
+def test_replies_that_a_kill_left_unseen_are_still_compared_with_the_bases(
+    recipes: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, run = planned(recipes[:1], backend="served")
+    done = replace(run, scoring=[])
+    (run.folder / "tatqa").mkdir(parents=True)
+    monkeypatch.setattr(execute, "replies", lambda folder: ["the same"])
+    state = Sweep([done], Settings(backend="served"), Serving())
+    with pytest.raises(FailedError, match="all 1 replies equal the base's"):
+        state.score(done)
+    assert not (run.folder / "tatqa").exists()
 
 
 @pytest.mark.parametrize("host", ["me:hunter2@host:8000", "host/v1?key=hunter2", "host/#hunter2"])

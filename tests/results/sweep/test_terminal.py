@@ -41,6 +41,24 @@ def test_bars_are_shown_and_the_rest_is_kept(
     assert "50%" not in log.read_text()
 
 
+def test_a_key_that_a_server_repeats_is_in_no_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
+    refused = "print('WARNING: wrong key secret-key'); raise SystemExit('error: no secret-key')"
+    assert run(refused, tmp_path / "log") == 1
+    assert sorted((tmp_path / "log").read_text().splitlines()) == [
+        "WARNING: wrong key (key)",
+        "error: no (key)",
+    ]
+    assert capsys.readouterr().err == "error: no (key)\n"
+
+
+def test_a_word_in_place_of_a_key_is_left_in_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "x")
+    assert terminal.without_key(b"extra text") == b"extra text"
+
+
 def test_on_a_terminal_every_state_of_a_bar_is_drawn_over_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
