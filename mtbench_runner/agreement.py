@@ -9,17 +9,24 @@ FastChat's pairs of single ratings do: within 0.1 of each other is a tie.
 
 import json
 from collections.abc import Iterable, Sequence
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, cast
 
 from mtbench_runner import ledger, store
 from mtbench_runner.bench import Bench
-from mtbench_runner.jury import Ratings, average
-from mtbench_runner.rows import AnyJudgment, HumanVote, Judgment, PairJudgment, Place
+from mtbench_runner.jury import Ratings, means_of_votes
+from mtbench_runner.rows import AnyJudgment, HumanVote, Judgment, PairJudgment
 from mtbench_runner.score import categories_of, ratings_of
 from mtbench_runner.shapes import fault
-from mtbench_runner.statistics import Item, clustered_stderr, mean
+from mtbench_runner.show import number
+from mtbench_runner.statistics import (
+    Item,
+    average,
+    clustered_stderr,
+    mean,
+    squared_deviations,
+)
 from mtbench_runner.store import InputError
 
 TIE_DELTA = 0.1  # FastChat's
@@ -72,7 +79,8 @@ class AgreementFile(TypedDict):
 
 def compare(bench: Bench, first: str, second: str, model_id: str | None = None) -> AgreementFile:
     """Compare two judges on the answers that both judged. Raises InputError if there are none."""
-    a, b = (opinions(bench, name, model_id) for name in (first, second))
+    a = opinions(bench, first, model_id)
+    b = opinions(bench, second, model_id)
     ratings = compare_ratings(bench, a, b)
     votes = compare_votes(a.votes, b.votes, same=first == second)
     if ratings is None and not votes:
@@ -144,11 +152,11 @@ def read_any(path: Path) -> list[dict[str, Any]]:
 
 def ratings_by_model(bench: Bench, rows: Sequence[AnyJudgment]) -> dict[str, Ratings]:
     """Model -> the ratings of its present answers, all votes."""
-    models = sorted({ledger.models_of(row)[0] for row in rows})
+    models = {ledger.models_of(row)[0] for row in rows}
     found = {}
-    for model in models:
+    for model in sorted(models):
         own = ledger.rows_of(rows, [model], bench)
-        current = ledger.choose(own, [bench.answers(model)], bench)
+        current = ledger.choose(own, bench.answers_of([model]), bench)
         ratings = ratings_of(bench, current)
         if ratings:
             found[model] = ratings
@@ -159,31 +167,48 @@ def votes_from_ratings(ratings: dict[str, Ratings]) -> Votes:
     """For every two models a vote on each turn that both were rated on."""
     votes: Votes = {}
     for one, other in combinations(sorted(ratings), 2):
-        for place in ratings[one].keys() & ratings[other].keys():
+        first = means_of_votes(ratings[one])
+        second = means_of_votes(ratings[other])
+        for place in first.keys() & second.keys():
             question, turn = place
-            better = average(ratings[one][place]) - average(ratings[other][place])
-            if abs(better) <= TIE_DELTA:
-                winner = "tie"
-            else:
-                winner = "model_a" if better > 0 else "model_b"
+            winner = better(first[place], second[place])
             votes.setdefault(turn, {})[str(question), one, other] = [winner]
     return votes
+
+
+def better(first: float, second: float) -> str:
+    """The winner of two ratings, as a vote names it."""
+    difference = first - second
+    if abs(difference) <= TIE_DELTA:
+        return "tie"
+    return "model_a" if difference > 0 else "model_b"
 
 
 def votes_from_pairs(bench: Bench, rows: Sequence[AnyJudgment]) -> Votes:
     """FastChat's reading of a comparison in two orders: a winner of both, else a tie."""
     votes: Votes = {}
-    for models in sorted({tuple(sorted(ledger.models_of(row))) for row in rows}):
+    compared = {tuple(sorted(ledger.models_of(row))) for row in rows}
+    for models in sorted(compared):
         own = ledger.rows_of(rows, models, bench)
-        current = ledger.choose(own, [bench.answers(model) for model in models], bench)
+        current = ledger.choose(own, bench.answers_of(models), bench)
         for (question, turn), judged in current.judged.items():
-            said = [_winner(row) for row in judged]
-            key = (str(question), *models)
-            votes.setdefault(turn, {})[cast(PairKey, key)] = [vote for vote in said if vote]
+            key = cast(PairKey, (str(question), *models))
+            votes.setdefault(turn, {})[key] = _winners(judged)
     return votes
 
 
+def _winners(rows: Iterable[AnyJudgment]) -> list[str]:
+    """The winners of those comparisons that have a verdict."""
+    found = []
+    for row in rows:
+        winner = _winner(row)
+        if winner is not None:
+            found.append(winner)
+    return found
+
+
 def _winner(row: AnyJudgment) -> str | None:
+    """The winner of a comparison as a vote names it."""
     if "model" in row or ledger.unrated(row):
         return None
     if row["g1_winner"] != row["g2_winner"]:
@@ -221,18 +246,23 @@ def compare_ratings(bench: Bench, a: Opinions, b: Opinions) -> Compared | None:
     differences: list[Item] = []
     models: dict[str, tuple[float, float]] = {}
     for model in sorted(a.ratings.keys() & b.ratings.keys()):
-        places = common_places(bench, a.ratings[model], b.ratings[model])
-        ours = [average(a.ratings[model][place]) for place in places]
-        theirs = [average(b.ratings[model][place]) for place in places]
-        if places:
+        by_a = means_of_votes(a.ratings[model])
+        by_b = means_of_votes(b.ratings[model])
+        ours: list[float] = []
+        theirs: list[float] = []
+        for place, category in categories.items():
+            if place in by_a and place in by_b:
+                ours.append(by_a[place])
+                theirs.append(by_b[place])
+                differences.append(Item(*place, category, by_b[place] - by_a[place]))
+        if ours:
             models[model] = (average(ours), average(theirs))
         first += ours
         second += theirs
-        for place, x, y in zip(places, ours, theirs, strict=True):
-            differences.append(Item(*place, categories[place], y - x))
     if not differences:
         return None
     absolute = [abs(item.value) for item in differences]
+    near = [value <= CLOSE for value in absolute]
     return Compared(
         n=len(differences),
         n_first=number_of_ratings(a, models),
@@ -243,7 +273,7 @@ def compare_ratings(bench: Bench, a: Opinions, b: Opinions) -> Compared | None:
         difference=mean(differences),
         difference_stderr=clustered_stderr(differences),
         absolute_difference=average(absolute),
-        near=sum(value <= CLOSE for value in absolute) / len(absolute),
+        near=average(near),
         models=models,
     )
 
@@ -251,10 +281,6 @@ def compare_ratings(bench: Bench, a: Opinions, b: Opinions) -> Compared | None:
 def number_of_ratings(judge: Opinions, models: Iterable[str]) -> int:
     """How many turns of these models a judge rated."""
     return sum(len(judge.ratings[model]) for model in models)
-
-
-def common_places(bench: Bench, a: Ratings, b: Ratings) -> list[Place]:
-    return [place for place in bench.places() if place in a and place in b]
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
@@ -271,15 +297,16 @@ def ranks(values: Sequence[float]) -> list[float]:
 
 
 def pearson(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Pearson's correlation; None below two values, or where one does not vary."""
     if len(first) < 2:
         return None
     x, y = average(first), average(second)
-    xs = sum((value - x) ** 2 for value in first)
-    ys = sum((value - y) ** 2 for value in second)
+    xs = squared_deviations(first, x)
+    ys = squared_deviations(second, y)
     if not xs or not ys:
         return None
-    both = sum((a - x) * (b - y) for a, b in zip(first, second, strict=True))
-    return float(both / (xs * ys) ** 0.5)
+    products = [(a - x) * (b - y) for a, b in zip(first, second, strict=True)]
+    return float(sum(products) / (xs * ys) ** 0.5)
 
 
 def compare_votes(a: Votes, b: Votes, same: bool = False) -> dict[str, dict[str, Agreed]]:
@@ -296,6 +323,7 @@ def compare_votes(a: Votes, b: Votes, same: bool = False) -> dict[str, dict[str,
 def agreed(
     a: dict[PairKey, list[str]], b: dict[PairKey, list[str]], same: bool, without_ties: bool
 ) -> Agreed:
+    """How often a vote of `a` and one of `b` on the same two answers name the same winner."""
     total = equal = 0
     for key in a.keys() & b.keys():
         for one, other in pairs_of_votes(a[key], b[key], same):
@@ -307,9 +335,10 @@ def agreed(
 
 
 def pairs_of_votes(a: list[str], b: list[str], same: bool) -> list[tuple[str, str]]:
+    """Every vote of `a` with every one of `b`; of the same votes each two of them once."""
     if same:
         return list(combinations(a, 2))
-    return [(one, other) for one in a for other in b]
+    return list(product(a, b))
 
 
 # --- showing
@@ -323,24 +352,30 @@ def table(result: AgreementFile) -> str:
     if result["votes"]:
         lines += ["", "| agreement | with ties | n | without ties | n |", "|---|---|---|---|---|"]
     for turn, agreement in result["votes"].items():
-        cells = []
-        for kind in ("with ties", "without ties"):
-            ratio, total = agreement[kind]["ratio"], agreement[kind]["total"]
-            cells += ["-" if ratio is None else f"{ratio:.1%}", str(total)]
-        lines.append(f"| turn {turn} | " + " | ".join(cells) + " |")
+        with_ties = _agreed_cells(agreement["with ties"])
+        without_ties = _agreed_cells(agreement["without ties"])
+        lines.append(f"| turn {turn} | {with_ties} | {without_ties} |")
     return "\n".join(lines)
 
 
+def _agreed_cells(found: Agreed) -> str:
+    """The share of votes that agree, and of how many."""
+    ratio = "-" if found["ratio"] is None else f"{found['ratio']:.1%}"
+    return f"{ratio} | {found['total']}"
+
+
 def _rating_lines(ratings: Compared) -> list[str]:
+    """How the two judges' ratings lie to each other, and the mean of each model by both."""
+    difference = f"{ratings['difference']:+.2f}"
     error = ratings["difference_stderr"]
-    difference = f"{ratings['difference']:+.2f}" + (f" ± {error:.2f}" if error is not None else "")
-    rank = ratings["spearman"]
+    if error is not None:
+        difference += f" ± {error:.2f}"
     lines = [
         "",
         "| turns rated by both | Spearman | mean difference | mean absolute | within one point |",
         "|---|---|---|---|---|",
         f"| {ratings['n']} (of {ratings['n_first']} and {ratings['n_second']}) "
-        f"| {'-' if rank is None else f'{rank:.2f}'} | {difference} "
+        f"| {number(ratings['spearman'])} | {difference} "
         f"| {ratings['absolute_difference']:.2f} | {ratings['near']:.1%} |",
         "",
         "| model | first judge | second judge |",

@@ -59,17 +59,22 @@ class Bench:
 
         What FastChat stores for an answer that it did not get is none.
         """
-        return {
-            row["question_id"]: row
-            for row in map(self.own, read_answers(self.answers_file(model_id)))
-            if ERROR_ANSWER not in row["choices"][0]["turns"]
-        }
+        found = {}
+        for row in read_answers(self.answers_file(model_id)):
+            if ERROR_ANSWER not in row["choices"][0]["turns"]:
+                own = self.own(row)
+                found[own["question_id"]] = own
+        return found
+
+    def answers_of(self, models: Sequence[str]) -> list[dict[QuestionId, Answer]]:
+        """The answers of each model."""
+        return [self.answers(model) for model in models]
 
     def require_answers(self, models: Sequence[str]) -> None:
         """Raise InputError where a model has no answer to any question here."""
+        asked = [question["question_id"] for question in self.questions]
         for model in models:
-            given = self.answers(model)
-            if not any(question["question_id"] in given for question in self.questions):
+            if self.answers(model).keys().isdisjoint(asked):
                 raise InputError(
                     f"{model} has no answer to {len(self.questions)} questions "
                     f"in {self.answers_file(model)}; run the answer stage"

@@ -8,22 +8,32 @@ from collections.abc import Mapping, Sequence
 from math import hypot, sqrt
 
 from mtbench_runner.rows import JudgeSummary, Noise, Place
-from mtbench_runner.statistics import Item, clustered_stderr, mean, t_95, win_interval
+from mtbench_runner.statistics import (
+    Item,
+    average,
+    clustered_stderr,
+    mean,
+    number_of_questions,
+    squared_deviations,
+    t_95,
+    win_interval,
+)
 
 Ratings = dict[Place, list[float]]  # of one judge: the votes at each place that have a rating
 
 
 def turn_values(jury: Mapping[str, Ratings]) -> dict[Place, float]:
     """The mean over judges of the mean over votes, at each place that any judge rated."""
-    by_place: dict[Place, list[float]] = {}
+    by_judge: Ratings = {}
     for ratings in jury.values():
-        for place, votes in ratings.items():
-            by_place.setdefault(place, []).append(average(votes))
-    return {place: average(values) for place, values in by_place.items()}
+        for place, value in means_of_votes(ratings).items():
+            by_judge.setdefault(place, []).append(value)
+    return means_of_votes(by_judge)
 
 
-def average(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def means_of_votes(ratings: Ratings) -> dict[Place, float]:
+    """The mean of what was said at each place."""
+    return {place: average(votes) for place, votes in ratings.items()}
 
 
 def within_variance(ratings: Ratings) -> float | None:
@@ -34,8 +44,7 @@ def within_variance(ratings: Ratings) -> float | None:
     squares = 0.0
     degrees = 0
     for votes in ratings.values():
-        centre = average(votes)
-        squares += sum((vote - centre) ** 2 for vote in votes)
+        squares += squared_deviations(votes, average(votes))
         degrees += len(votes) - 1
     return squares / degrees if degrees else None
 
@@ -58,6 +67,7 @@ def noise(jury: Mapping[str, Ratings]) -> Noise:
 
 
 def _within(jury: Mapping[str, Ratings]) -> tuple[float | None, float | None]:
+    """Standard deviation of a vote about its turn's mean; what that adds to the whole mean."""
     variances = []
     of_mean = 0.0
     for ratings in jury.values():
@@ -65,8 +75,8 @@ def _within(jury: Mapping[str, Ratings]) -> tuple[float | None, float | None]:
         if variance is None:
             return None, None
         variances.append(variance)
-        turns = len(ratings)
-        of_mean += sum(variance / len(votes) for votes in ratings.values()) / turns**2
+        of_turns = [variance / len(votes) for votes in ratings.values()]
+        of_mean += sum(of_turns) / len(of_turns) ** 2
     if not variances:
         return None, None
     return sqrt(average(variances)), sqrt(of_mean) / len(jury)
@@ -76,12 +86,15 @@ def _between(jury: Mapping[str, Ratings]) -> float | None:
     """Standard deviation of the judges' means on the turns that all of them rated."""
     if len(jury) < 2:
         return None
-    common = set.intersection(*(set(ratings) for ratings in jury.values()))
+    common = set.intersection(*map(set, jury.values()))
     if not common:
         return None
-    means = [average([average(ratings[p]) for p in common]) for ratings in jury.values()]
-    centre = average(means)
-    return sqrt(sum((value - centre) ** 2 for value in means) / (len(means) - 1))
+    means_of_judges = []
+    for ratings in jury.values():
+        values = means_of_votes(ratings)
+        means_of_judges.append(average([values[place] for place in common]))
+    squares = squared_deviations(means_of_judges, average(means_of_judges))
+    return sqrt(squares / (len(means_of_judges) - 1))
 
 
 def interval(items: Sequence[Item], noise: Noise, judges: int = 1) -> list[float] | None:
@@ -93,7 +106,7 @@ def interval(items: Sequence[Item], noise: Noise, judges: int = 1) -> list[float
     centre, error = mean(items), clustered_stderr(items)
     if centre is None or error is None:
         return None
-    by_question = t_95(len({item.question for item in items})) * error
+    by_question = t_95(number_of_questions(items)) * error
     spread = hypot(by_question, judges_part(noise, judges))
     return [centre - spread, centre + spread]
 
@@ -101,7 +114,9 @@ def interval(items: Sequence[Item], noise: Noise, judges: int = 1) -> list[float
 def judges_part(noise: Noise, judges: int) -> float:
     """Half the width of an interval of the mean that would hold other judges' means; 0 for one."""
     between = noise["between_stderr"]
-    return t_95(judges) * between if between is not None and judges > 1 else 0.0
+    if between is None or judges < 2:
+        return 0.0
+    return t_95(judges) * between
 
 
 def win_rate_interval(items: Sequence[Item], noise: Noise, judges: int = 1) -> list[float] | None:
@@ -124,12 +139,21 @@ def summaries(
     """Each judge by itself."""
     found = {}
     for judge, ratings in jury.items():
-        items = [Item(*p, categories[p], average(votes)) for p, votes in ratings.items()]
+        items = items_of(means_of_votes(ratings), categories)
         variance = within_variance(ratings)
         found[judge] = JudgeSummary(
             overall=mean(items),
             stderr=clustered_stderr(items),
-            votes=max((len(votes) for votes in ratings.values()), default=0),
+            votes=max(map(len, ratings.values()), default=0),
             within=None if variance is None else sqrt(variance),
         )
     return found
+
+
+def items_of(values: Mapping[Place, float], categories: Mapping[Place, str]) -> list[Item]:
+    """The values as items of a statistic, in the bench's order, which `categories` has."""
+    items = []
+    for place, category in categories.items():
+        if place in values:
+            items.append(Item(*place, category, values[place]))
+    return items

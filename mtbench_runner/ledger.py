@@ -126,17 +126,11 @@ def saw(row: AnyJudgment, answers: Sequence[Answer]) -> bool:
 Votes = list[AnyJudgment]  # of one place, by vote
 
 
-class Current:
+class Current(NamedTuple):
     """The judgments that count, by place, and how many rows of the same models do not."""
 
-    def __init__(self, judged: dict[Place, Votes], superseded: int) -> None:
-        self.judged = judged
-        self.superseded = superseded
-
-    @property
-    def first(self) -> dict[Place, AnyJudgment]:
-        """The first vote at each place."""
-        return {place: votes[0] for place, votes in self.judged.items()}
+    judged: dict[Place, Votes]
+    superseded: int
 
 
 def current(bench: Bench, judge: str, models: Sequence[str]) -> Current:
@@ -150,7 +144,7 @@ def current(bench: Bench, judge: str, models: Sequence[str]) -> Current:
     own = rows_of(rows, models, bench)
     if not own:
         raise InputError(f"{path} {_what_it_has(rows, models)}; judge first")
-    return choose(own, [bench.answers(model) for model in models], bench)
+    return choose(own, bench.answers_of(models), bench)
 
 
 def _what_it_has(rows: Sequence[AnyJudgment], models: Sequence[str]) -> str:
@@ -158,8 +152,9 @@ def _what_it_has(rows: Sequence[AnyJudgment], models: Sequence[str]) -> str:
     wanted = " against ".join(models)
     if not rows:
         return f"has no judgments of {wanted}, nor of any other"
-    there = dict.fromkeys(" against ".join(models_of(row)) for row in rows)
-    return f"has no judgments of {wanted} on these questions; it has those of {', '.join(there)}"
+    there = [" against ".join(models_of(row)) for row in rows]
+    named = ", ".join(dict.fromkeys(there))  # each once
+    return f"has no judgments of {wanted} on these questions; it has those of {named}"
 
 
 def read_with_votes(path: Path, paired: bool) -> list[AnyJudgment]:
@@ -193,10 +188,12 @@ def choose(
         if vote not in votes or row.get("tstamp", 0.0) >= votes[vote].get("tstamp", 0.0):
             votes[vote] = row
     judged: dict[Place, Votes] = {}
+    counted = 0
     for place in bench.places():
         if place in newest:
-            judged[place] = [row for _, row in sorted(newest[place].items())]
-    counted = sum(len(votes) for votes in newest.values())
+            votes = newest[place]
+            judged[place] = [votes[number] for number in sorted(votes)]
+            counted += len(votes)
     return Current(judged, superseded=len(rows) - counted)
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from mtbench_runner.bench import Bench
 from mtbench_runner.rows import Length, Place, QuestionId
-from mtbench_runner.statistics import t_95
+from mtbench_runner.statistics import average, squared_deviations, t_95
 
 LEAST_SHARE = 0.1  # of comparisons in which a model's answer is the longer one
 RIDGE = 0.01  # penalty on the length term, so that a perfect separation by length stays finite
@@ -60,13 +60,16 @@ def summary(bench: Bench, model_id: str) -> Length:
         by_turn.setdefault(str(turn), []).append(length)
     turns: dict[str, float | None] = {}
     for name, values in by_turn.items():
-        turns[name] = sum(values) / len(values)
-    mean = sum(found.values()) / len(found) if found else None
+        turns[name] = average(values)
+    mean = average(list(found.values())) if found else None
     return Length(mean=mean, turns=turns)
 
 
 def sigmoid(x: float) -> float:
-    return 1 / (1 + exp(-x)) if x >= 0 else exp(x) / (1 + exp(x))
+    """1 / (1 + exp(-x)), of large negative x too."""
+    if x >= 0:
+        return 1 / (1 + exp(-x))
+    return exp(x) / (1 + exp(x))
 
 
 def controlled(
@@ -83,15 +86,12 @@ def controlled(
     variance clustered by question; with the comparisons of several judges, also with how their own
     thetas differ.
     """
-    if len({comparison.question for comparison in comparisons}) < 2:
+    questions = {comparison.question for comparison in comparisons}
+    if len(questions) < 2 or not _tells(comparisons):
         return None
-    if not _tells(comparisons):
-        return None
-    features = length_features([comparison.longer for comparison in comparisons])
-    values = [comparison.value for comparison in comparisons]
+    features, values = _columns(comparisons)
     theta, phi = fit(features, values)
-    clusters = len({comparison.question for comparison in comparisons})
-    by_question = t_95(clusters) * _stderr(comparisons, features, theta, phi)
+    by_question = t_95(len(questions)) * _stderr(comparisons, features, theta, phi)
     error = hypot(by_question, _judges_part(by_judge))
     return Controlled(
         win_rate=sigmoid(theta),
@@ -101,12 +101,19 @@ def controlled(
     )
 
 
+def _columns(comparisons: Sequence[Comparison]) -> tuple[list[float], list[float]]:
+    """The length features of comparisons, and their verdicts."""
+    features = length_features([comparison.longer for comparison in comparisons])
+    values = [comparison.value for comparison in comparisons]
+    return features, values
+
+
 def _judges_part(by_judge: Sequence[Sequence[Comparison]]) -> float:
     """Half the width of an interval of theta that would hold other judges'; 0 below two judges."""
     thetas = []
     for comparisons in by_judge:
-        features = length_features([comparison.longer for comparison in comparisons])
-        theta, _ = fit(features, [comparison.value for comparison in comparisons])
+        features, values = _columns(comparisons)
+        theta, _ = fit(features, values)
         thetas.append(theta)
     if len(thetas) < 2:
         return 0.0
@@ -115,17 +122,21 @@ def _judges_part(by_judge: Sequence[Sequence[Comparison]]) -> float:
 
 def _tells(comparisons: Sequence[Comparison]) -> bool:
     """Whether answers of each model are the longer ones often enough, and verdicts differ."""
-    differences = [comparison.longer for comparison in comparisons if comparison.longer]
-    longer = sum(difference > 0 for difference in differences)
-    rarer = min(longer, len(differences) - longer)
-    one_sided = bool(differences) and rarer < LEAST_SHARE * len(comparisons)
-    return not one_sided and len({comparison.value for comparison in comparisons}) > 1
+    longer = shorter = 0
+    values = set()
+    for comparison in comparisons:
+        longer += comparison.longer > 0
+        shorter += comparison.longer < 0
+        values.add(comparison.value)
+    rarer = min(longer, shorter)
+    one_sided = longer + shorter > 0 and rarer < LEAST_SHARE * len(comparisons)
+    return not one_sided and len(values) > 1
 
 
 def length_features(differences: Sequence[float]) -> list[float]:
     """tanh of the differences over their standard deviation (about their mean)."""
-    centre = sum(differences) / len(differences)
-    spread = sqrt(sum((d - centre) ** 2 for d in differences) / len(differences))
+    squares = squared_deviations(differences, average(differences))
+    spread = sqrt(squares / len(differences))
     if not spread:
         return [0.0] * len(differences)
     return [tanh(difference / spread) for difference in differences]
@@ -150,6 +161,7 @@ def fit(features: Sequence[float], values: Sequence[float]) -> tuple[float, floa
 def _gradient(
     features: Sequence[float], values: Sequence[float], theta: float, phi: float
 ) -> tuple[float, float]:
+    """The slopes of the penalised log-likelihood along theta and phi."""
     slope_theta = 0.5 - sigmoid(theta)  # the added half win and half loss
     slope_phi = -RIDGE * phi
     for x, y in zip(features, values, strict=True):
@@ -184,6 +196,9 @@ def _stderr(
         score[1] += residual * x
     a, b, c = _information(features, theta, phi)
     determinant = a * c - b * b
-    influences = [(c * u - b * v) / determinant for u, v in scores.values()]
+    squares = []
+    for of_theta, of_phi in scores.values():
+        influence = (c * of_theta - b * of_phi) / determinant
+        squares.append(influence * influence)
     clusters = len(scores)
-    return sqrt(clusters / (clusters - 1) * sum(i * i for i in influences))
+    return sqrt(clusters / (clusters - 1) * sum(squares))

@@ -2,16 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 
-from mtbench_runner import jury, ledger, length, page
+from mtbench_runner import jury, length, page
 from mtbench_runner.bench import Bench
-from mtbench_runner.jury import Ratings, average
+from mtbench_runner.jury import Ratings, means_of_votes
 from mtbench_runner.ledger import Current
 from mtbench_runner.length import Comparison
 from mtbench_runner.ratings import pair_outcome
 from mtbench_runner.rows import AnyJudgment, PairFile, PairJudgment, Place
-from mtbench_runner.score import all_rows, categories_of, summary
+from mtbench_runner.score import all_rows, categories_of, jury_of, summary
 from mtbench_runner.spending import Prices
-from mtbench_runner.statistics import Item
+from mtbench_runner.statistics import Item, average
 
 
 def compare_pairs(
@@ -29,25 +29,26 @@ def compare_pairs(
     a comparison counts with its mean; above one half it is a win.
     """
     models = [model_id, baseline]
-    judged = {judge: ledger.current(bench, judge, models) for judge in judges}
+    judged = jury_of(bench, judges, models)
     outcomes = {judge: outcomes_of(current) for judge, current in judged.items()}
     categories = categories_of(bench)
     values = jury.turn_values(outcomes)
-    items = [Item(*p, categories[p], values[p]) for p in bench.places() if p in values]
+    items = jury.items_of(values, categories)
     shared = summary(bench, models, judged, items, prices)
-    rows = all_rows(judged)
+    win, tie, loss = wins_ties_losses(items)
+    both_orders = decided(all_rows(judged))
     noise = jury.noise(outcomes)
     result = PairFile(
         **shared,
         baseline=baseline,
-        win=sum(item.value > 0.5 for item in items),
-        tie=sum(item.value == 0.5 for item in items),
-        loss=sum(item.value < 0.5 for item in items),
+        win=win,
+        tie=tie,
+        loss=loss,
         noise=noise,
         interval=jury.win_rate_interval(items, noise, judges=len(judged)),
-        length_controlled=length_controlled(bench, models, items, outcomes),
-        position_consistency=position_consistency(rows),
-        first_position=first_position(rows),
+        length_controlled=length_controlled(bench, models, values, outcomes),
+        position_consistency=position_consistency(both_orders),
+        first_position=first_position(both_orders),
         answer_length=length.summary(bench, model_id),
         baseline_length=length.summary(bench, baseline),
         judges=jury.summaries(outcomes, categories),
@@ -69,43 +70,67 @@ def outcomes_of(current: Current) -> Ratings:
 
 def decided(rows: Sequence[AnyJudgment]) -> list[PairJudgment]:
     """The comparisons that have a verdict in both orders."""
-    return [row for row in rows if "model" not in row and pair_outcome(row) is not None]
+    found = []
+    for row in rows:
+        if "model" not in row and pair_outcome(row) is not None:
+            found.append(row)
+    return found
 
 
-def position_consistency(rows: Sequence[AnyJudgment]) -> float | None:
-    """Share of comparisons whose verdict is the same in both orders."""
-    verdicts = [float(row["g1_winner"] == row["g2_winner"]) for row in decided(rows)]
-    return average(verdicts) if verdicts else None
+def wins_ties_losses(items: Sequence[Item]) -> tuple[int, int, int]:
+    """How many comparisons the model won, tied and lost on the mean of their votes."""
+    win = tie = loss = 0
+    for item in items:
+        win += item.value > 0.5
+        tie += item.value == 0.5
+        loss += item.value < 0.5
+    return win, tie, loss
 
 
-def first_position(rows: Sequence[AnyJudgment]) -> float | None:
+def position_consistency(rows: Sequence[PairJudgment]) -> float | None:
+    """Share of decided comparisons whose verdict is the same in both orders."""
+    same = [row["g1_winner"] == row["g2_winner"] for row in rows]
+    return average(same) if same else None
+
+
+def first_position(rows: Sequence[PairJudgment]) -> float | None:
     """Of the comparisons that name a winner in both orders but not the same one: share of `A`.
 
     One half where a judge is merely unsure; near 1 where it prefers what it reads first.
     """
     first = []
-    for row in decided(rows):
+    for row in rows:
         winners = (row["g1_winner"], row["g2_winner"])
         if "tie" not in winners and winners[0] != winners[1]:
-            first.append(float(winners == ("model_1", "model_2")))
+            first.append(winners == ("model_1", "model_2"))
     return average(first) if first else None
 
 
 def length_controlled(
-    bench: Bench, models: Sequence[str], items: Sequence[Item], outcomes: Mapping[str, Ratings]
+    bench: Bench,
+    models: Sequence[str],
+    values: Mapping[Place, float],
+    outcomes: Mapping[str, Ratings],
 ) -> dict[str, float] | None:
     """The win rate at equal length, its interval, and what length adds on the logit scale."""
-    ours, theirs = (length.lengths(bench, model) for model in models)
-    longer = {place: ours[place] - theirs[place] for place in ours.keys() & theirs.keys()}
-    by_judge = [comparisons_of(values_of(found), longer) for found in outcomes.values()]
-    values = {(item.question, item.turn): item.value for item in items}
+    longer = longer_by(bench, models)
+    by_judge = []
+    for of_judge in outcomes.values():
+        by_judge.append(comparisons_of(means_of_votes(of_judge), longer))
     found = length.controlled(comparisons_of(values, longer), by_judge)
     return dict(found._asdict()) if found else None
 
 
-def values_of(ratings: Ratings) -> dict[Place, float]:
-    """One judge's mean over its votes at each place."""
-    return {place: average(votes) for place, votes in ratings.items()}
+def longer_by(bench: Bench, models: Sequence[str]) -> dict[Place, int]:
+    """By how many characters the first model's answer is longer, where both have one."""
+    first, second = models
+    ours = length.lengths(bench, first)
+    theirs = length.lengths(bench, second)
+    found = {}
+    for place, characters in ours.items():
+        if place in theirs:
+            found[place] = characters - theirs[place]
+    return found
 
 
 def comparisons_of(
@@ -113,7 +138,8 @@ def comparisons_of(
 ) -> list[Comparison]:
     """The comparisons of answers whose lengths are known."""
     found = []
-    for place, value in values.items():
-        if place in longer:
-            found.append(Comparison(place[0], value, longer[place]))
+    for place, difference in longer.items():
+        if place in values:
+            question, _ = place
+            found.append(Comparison(question, values[place], difference))
     return found

@@ -10,7 +10,6 @@ QuestionId = int | str
 Message = dict[str, str]  # role, content
 Conversation = list[Message]
 Place = tuple[QuestionId, int]  # question, turn from 1
-Verdict = Literal["win", "tie", "loss"]
 
 
 class Usage(TypedDict):

@@ -20,7 +20,7 @@ from mtbench_runner.rows import (
     Summary,
 )
 from mtbench_runner.spending import Prices, total
-from mtbench_runner.statistics import Item, by_turn, clustered_stderr, grouped, mean
+from mtbench_runner.statistics import Item, average, by_turn, clustered_stderr, grouped, mean
 
 STAND_IN = "stand-in-judge"
 SUCCESS = 7  # the score from which a turn counts as a success
@@ -41,19 +41,18 @@ def score(
     question as one cluster. `missing` counts judgments of present answers that are not there,
     `unparsable` judgments without a rating.
     """
-    judged = {judge: ledger.current(bench, judge, [model_id]) for judge in judges}
+    judged = jury_of(bench, judges, [model_id])
     ratings = {judge: ratings_of(bench, current) for judge, current in judged.items()}
     categories = categories_of(bench)
-    values = jury.turn_values(ratings)
-    items = [Item(*p, categories[p], values[p]) for p in bench.places() if p in values]
+    items = jury.items_of(jury.turn_values(ratings), categories)
     shared = summary(bench, [model_id], judged, items, prices)
     first = first_votes(judged[judges[0]])
     noise = jury.noise(ratings)
     result = ScoreFile(
         **shared,  # type: ignore[typeddict-item]  # `strict` is not required
-        success_rate=mean([item._replace(value=item.value >= SUCCESS) for item in items]),
+        success_rate=success_rate(items),
         known_wrong_references=known_wrong(bench, first),
-        partly_judged=sum(not all(p in found for found in ratings.values()) for p in values),
+        partly_judged=partly_judged(items, ratings),
         per_question=grouped(items, "question", by_turn),
         judges=jury.summaries(ratings, categories),
         noise=noise,
@@ -67,10 +66,18 @@ def score(
     return result
 
 
+def jury_of(bench: Bench, judges: Sequence[str], models: Sequence[str]) -> Jury:
+    """What each judge said of a model, or of two. Raises InputError for one that said nothing."""
+    return {judge: ledger.current(bench, judge, models) for judge in judges}
+
+
 def categories_of(bench: Bench) -> dict[Place, str]:
-    """The category of each place."""
-    by_question = {q["question_id"]: q["category"] for q in bench.questions}
-    return {place: by_question[place[0]] for place in bench.places()}
+    """The category of each place, in the bench's order."""
+    found = {}
+    for question in bench.questions:
+        for turn in range(1, len(question["turns"]) + 1):
+            found[question["question_id"], turn] = question["category"]
+    return found
 
 
 def ratings_of(bench: Bench, current: Current) -> Ratings:
@@ -85,8 +92,29 @@ def ratings_of(bench: Bench, current: Current) -> Ratings:
 
 
 def first_votes(current: Current) -> dict[Place, Judgment]:
-    """The rows that FastChat's file holds."""
-    return {place: row for place, row in current.first.items() if "model" in row}
+    """The rows that FastChat's file holds: the first vote at each place."""
+    found = {}
+    for place, votes in current.judged.items():
+        row = votes[0]
+        if "model" in row:
+            found[place] = row
+    return found
+
+
+def success_rate(items: Sequence[Item]) -> float | None:
+    """Share of the turns that are scored `SUCCESS` or more."""
+    if not items:
+        return None
+    return average([item.value >= SUCCESS for item in items])
+
+
+def partly_judged(items: Sequence[Item], ratings: Mapping[str, Ratings]) -> int:
+    """How many turns some judges rated and others did not."""
+    found = 0
+    for item in items:
+        rated_by = sum((item.question, item.turn) in own for own in ratings.values())
+        found += rated_by < len(ratings)
+    return found
 
 
 def all_rows(judged: Jury) -> list[AnyJudgment]:
@@ -117,17 +145,21 @@ def summary(
     prices: Prices | None,
 ) -> Summary:
     """What single and pairwise results share: counts, cost, means, and their standard errors."""
-    judges = list(judged)
     rows = all_rows(judged)
-    tokens, unknown = total(row.get("usage") for row in rows)
-    cost = prices.cost(tokens["prompt"], tokens["completion"]) if prices and not unknown else None
+    tokens, unknown = total([row.get("usage") for row in rows])
+    cost = None
+    if prices and not unknown:
+        cost = prices.cost(tokens["prompt"], tokens["completion"])
     expected = len(bench.places())
-    missing = sum(expected - len(current.judged) for current in judged.values())
+    missing = superseded = 0
+    for current in judged.values():
+        missing += expected - len(current.judged)
+        superseded += current.superseded
     return Summary(
         bench=bench.name,
         model_id=models[0],
-        judge=", ".join(judges),
-        stand_in=STAND_IN in judges,
+        judge=", ".join(judged),
+        stand_in=STAND_IN in judged,
         n_questions=len(bench.questions),
         n_expected=expected,
         missing=missing,
@@ -139,18 +171,14 @@ def summary(
         categories=grouped(items, "category", mean),
         category_turns=grouped(items, "category", by_turn),
         stderr=standard_errors(items),
-        unparsable=sum(is_unrated(bench, row) for row in rows),
-        superseded=sum(current.superseded for current in judged.values()),
+        unparsable=sum(ledger.unrated(row, bench.rating_pattern) for row in rows),
+        superseded=superseded,
         failures=failures(bench, models, judged),
     )
 
 
-def is_unrated(bench: Bench, row: AnyJudgment) -> bool:
-    """Whether a judgment has no rating or verdict."""
-    return ledger.unrated(row, bench.rating_pattern)
-
-
 def standard_errors(items: Sequence[Item]) -> StandardErrors:
+    """Of the mean of all, of each turn and of each category."""
     return StandardErrors(
         overall=clustered_stderr(items),
         turns=grouped(items, "turn", clustered_stderr),
@@ -160,19 +188,35 @@ def standard_errors(items: Sequence[Item]) -> StandardErrors:
 
 def failures(bench: Bench, models: Sequence[str], judged: Jury) -> dict[str, int]:
     """Cause -> how many answers and judgments that are missing will not be had by asking again."""
-    causes: dict[tuple[str, str, int | None], str] = {}
+    causes: Counter[str] = Counter()
     for model in models:
-        answered = bench.answers(model)
-        for row in ledger.read_failures(bench.answers_file(model)):
-            if row["question_id"] in bench.all_ids - answered.keys():
-                causes[model, str(row["question_id"]), None] = row["cause"]
+        causes.update(_lost_answers(bench, model).values())
     for judge, current in judged.items():
-        path = bench.judgments_file(judge, "single" if len(models) == 1 else "pair")
-        for row in ledger.read_failures(path):
-            turn = row["turn"] or 1
-            if row["models"] == list(models) and (row["question_id"], turn) not in current.judged:
-                causes[judge, str(row["question_id"]), turn] = row["cause"]
-    return dict(Counter(causes.values()))
+        causes.update(_lost_judgments(bench, models, judge, current).values())
+    return dict(causes)
+
+
+def _lost_answers(bench: Bench, model: str) -> dict[QuestionId, str]:
+    """The causes of a model's missing answers, by question."""
+    lost = bench.all_ids - bench.answers(model).keys()
+    causes = {}
+    for row in ledger.read_failures(bench.answers_file(model)):
+        if row["question_id"] in lost:
+            causes[row["question_id"]] = row["cause"]
+    return causes
+
+
+def _lost_judgments(
+    bench: Bench, models: Sequence[str], judge: str, current: Current
+) -> dict[Place, str]:
+    """The causes of a judge's missing judgments of these models, by place."""
+    path = bench.judgments_file(judge, "single" if len(models) == 1 else "pair")
+    causes = {}
+    for row in ledger.read_failures(path):
+        place = (row["question_id"], row["turn"] or 1)
+        if row["models"] == list(models) and place not in current.judged:
+            causes[place] = row["cause"]
+    return causes
 
 
 def counts(bench: Bench, model_id: str, judged: Jury) -> Counts:
@@ -196,10 +240,14 @@ def counts(bench: Bench, model_id: str, judged: Jury) -> Counts:
 
 
 def _count_answer(found: Counts, choice: Choice) -> None:
+    """Add what is to be seen of one answer's turns."""
     reasons = choice.get("finish_reasons", [])
     full = choice.get("turns_with_thinking", choice["turns"])
     found["truncated_answers"] += reasons.count("length")
     for said, whole in zip(choice["turns"], full, strict=False):
-        if not said.strip():
-            thought = bool(whole.strip())
-            found["thinking_only_answers" if thought else "empty_answers"] += 1
+        if said.strip():
+            continue
+        if whole.strip():
+            found["thinking_only_answers"] += 1
+        else:
+            found["empty_answers"] += 1

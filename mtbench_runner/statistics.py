@@ -32,13 +32,28 @@ def grouped(
 
 
 def by_turn(items: Sequence[Item]) -> dict[str, float | None]:
+    """The mean of each turn."""
     return grouped(items, "turn", mean)
 
 
 def mean(items: Sequence[Item]) -> float | None:
-    if not items:
-        return None
-    return sum(item.value for item in items) / len(items)
+    """The mean value; None without items."""
+    return average([item.value for item in items]) if items else None
+
+
+def average(values: Sequence[float]) -> float:
+    """The mean of numbers, of which there is at least one."""
+    return sum(values) / len(values)
+
+
+def squared_deviations(values: Sequence[float], centre: float) -> float:
+    """The sum of the squared distances from a centre."""
+    return sum((value - centre) ** 2 for value in values)
+
+
+def number_of_questions(items: Sequence[Item]) -> int:
+    """How many clusters there are."""
+    return len({item.question for item in items})
 
 
 def clustered_stderr(items: Sequence[Item]) -> float | None:
@@ -47,16 +62,16 @@ def clustered_stderr(items: Sequence[Item]) -> float | None:
     sqrt(G / (G - 1) * sum over questions of (sum of deviations)^2) / n: the cluster-robust
     variance of a mean with the usual correction for few clusters (Cameron and Miller 2015, eq. 11).
     """
-    centre = mean(items) or 0.0
-
-    def deviation(turns: list[Item]) -> float:
-        return sum(item.value - centre for item in turns)
-
-    sums = list(grouped(items, "question", deviation).values())
-    clusters = len(sums)
+    clusters = number_of_questions(items)
     if clusters < 2:
         return None
-    return sqrt(clusters / (clusters - 1) * sum(s * s for s in sums)) / len(items)
+    centre = average([item.value for item in items])
+    deviations: dict[QuestionId, list[float]] = {}
+    for item in items:
+        deviations.setdefault(item.question, []).append(item.value - centre)
+    by_question = [sum(own) for own in deviations.values()]
+    squares = sum(total * total for total in by_question)
+    return sqrt(clusters / (clusters - 1) * squares) / len(items)
 
 
 def t_95(clusters: int) -> float:
@@ -73,11 +88,12 @@ def win_interval(items: Sequence[Item]) -> list[float] | None:
     Graubard 1998). Without a decided comparison three are assumed, which 95 % of such runs have at
     most.
     """
-    if len({item.question for item in items}) < 2:
+    if number_of_questions(items) < 2:
         return None
     decided = [item for item in items if item.value != 0.5]
-    share = max(len(decided), min(3, len(items))) / len(items)
     low, high = _share_interval(decided) if decided else (0.0, 1.0)
+    at_least = min(3, len(items))
+    share = max(len(decided), at_least) / len(items)
     return [0.5 + share * (low - 0.5), 0.5 + share * (high - 0.5)]
 
 
@@ -85,10 +101,13 @@ def _share_interval(items: Sequence[Item]) -> tuple[float, float]:
     """Clopper and Pearson's interval of a mean of clustered values from 0 to 1."""
     rate = mean(items) or 0.0
     error = clustered_stderr(items)
-    n = float(len({item.question for item in items}))
+    n = float(number_of_questions(items))
     if error and 0 < rate < 1:
         n = min(rate * (1 - rate) / error**2, float(len(items)))
     wins = rate * n
-    low = float(stats.beta.ppf(0.025, wins, n - wins + 1)) if wins > 0 else 0.0
-    high = float(stats.beta.ppf(0.975, wins + 1, n - wins)) if wins < n else 1.0
+    low, high = 0.0, 1.0
+    if wins > 0:
+        low = float(stats.beta.ppf(0.025, wins, n - wins + 1))
+    if wins < n:
+        high = float(stats.beta.ppf(0.975, wins + 1, n - wins))
     return low, high
