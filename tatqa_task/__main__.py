@@ -30,7 +30,7 @@ from tatqa_task import (
     upstream,
 )
 from tatqa_task.command_line import exit_code
-from tatqa_task.types import Question
+from tatqa_task.types import Question, questions_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -132,20 +132,18 @@ def _parser() -> argparse.ArgumentParser:
 def _score(arguments: argparse.Namespace) -> None:
     if arguments.json:
         files.refuse_existing(arguments.json)
-    contexts = data.read_file(arguments.gold)
-    questions = [question for context in contexts for question in context.questions]
+    questions = questions_of(data.read_file(arguments.gold))
     predictions, repeated = _read_predictions(arguments.pred)
+    misshapen = [uid for uid, prediction in predictions.items() if not _is_pair(prediction)]
     scores = {}
-    misshapen = [uid for uid, pair in predictions.items() if not _is_pair(pair)]
     for question in questions:
-        pair = predictions.get(question.uid)
-        answered, scale = pair if _is_pair(pair) else (None, None)
+        prediction = predictions.get(question.uid)
+        answered, scale = prediction if _is_pair(prediction) else (None, None)
         scores[question.uid] = metric.score(question, answered, scale)
-    asked = scores.keys()
-    _report_uids(
-        "questions without a prediction count as wrong", sorted(asked - predictions.keys())
-    )
-    _report_uids("predictions for no question are left out", sorted(predictions.keys() - asked))
+    without = sorted(scores.keys() - predictions.keys())
+    _report_uids("questions without a prediction count as wrong", without)
+    unasked = sorted(predictions.keys() - scores.keys())
+    _report_uids("predictions for no question are left out", unasked)
     _report_uids("uids predicted more than once count with their last prediction", repeated)
     _report_uids("predictions that are not [answer, scale] count as wrong", misshapen)
     mean = _print_scores(questions, scores)
@@ -155,6 +153,7 @@ def _score(arguments: argparse.Namespace) -> None:
 
 
 def _is_pair(prediction: Any) -> TypeGuard[list[Any]]:
+    """Whether a prediction is `[answer, scale]`."""
     return isinstance(prediction, list) and len(prediction) == 2
 
 
@@ -167,8 +166,9 @@ def _print_scores(questions: Sequence[Question], scores: dict[str, metric.Score]
         stands = metric.mean(verified)
         print(f"questions_verified {len(verified)}\nEM_verified {stands.em:.4f}")
         print(f"F1_verified {stands.f1:.4f}\nscale_verified {stands.scale:.4f}")
-    print(f"\n{_table('EM', questions, [scores[q.uid].em for q in questions])}")
-    print(f"\n{_table('F1', questions, [scores[q.uid].f1 for q in questions])}")
+    for title, field in (("EM", "em"), ("F1", "f1")):
+        values = [getattr(scores[question.uid], field) for question in questions]
+        print(f"\n{_table(title, questions, values)}")
     return mean
 
 
@@ -178,11 +178,10 @@ def _errata(arguments: argparse.Namespace) -> None:
     for found in errata.findings(contexts):
         verdict = listed[found.uid].verdict if found.uid in listed else "not listed"
         print(f"{found.uid}\t{verdict}\t{found.rule}\t{found.evidence}")
-    for context in contexts:
-        for question in context.questions:
-            entry = listed.get(question.uid)
-            if entry and entry.rule == "by_eye":
-                print(f"{entry.uid}\t{entry.verdict}\t{entry.rule}\t{entry.evidence}")
+    for question in questions_of(contexts):
+        entry = listed.get(question.uid)
+        if entry and entry.rule == "by_eye":
+            print(f"{entry.uid}\t{entry.verdict}\t{entry.rule}\t{entry.evidence}")
 
 
 def _download(arguments: argparse.Namespace) -> None:
@@ -210,30 +209,42 @@ def _read_predictions(path: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def _report_uids(what: str, uids: Sequence[str]) -> None:
-    if uids:
-        named = ", ".join(uids[:10]) + (f" and {len(uids) - 10} more" if len(uids) > 10 else "")
-        print(f"warning: {len(uids)} {what}: {named}", file=sys.stderr)
+    """Warn of these questions, if there are any, with the names of the first ten."""
+    if not uids:
+        return
+    named = ", ".join(uids[:10])
+    if len(uids) > 10:
+        named += f" and {len(uids) - 10} more"
+    print(f"warning: {len(uids)} {what}: {named}", file=sys.stderr)
 
 
 def _table(title: str, questions: Sequence[Question], values: Sequence[float]) -> str:
     """Means by answer type (rows) and source of the answer (columns), as in the official script."""
+    rows: set[str] = set()
+    columns: set[str] = set()
     cells = defaultdict(list)
     for question, value in zip(questions, values, strict=True):
-        cells[question.answer_type, question.answer_from or "unknown"].append(value)
-    rows = sorted({row for row, _ in cells})
-    columns = sorted({column for _, column in cells})
-    lines = [_table_line(title, columns)]
-    for row in rows:
-        shown = [_mean_and_n(cells.get((row, column), [])) for column in columns]
+        row, column = question.answer_type, question.answer_from or "unknown"
+        rows.add(row)
+        columns.add(column)
+        cells[row, column].append(value)
+    lines = [_table_line(title, sorted(columns))]
+    for row in sorted(rows):
+        shown = [_mean_and_n(cells[row, column]) for column in sorted(columns)]
         lines.append(_table_line(row, shown))
     return "\n".join(lines)
 
 
 def _table_line(name: str, texts: Sequence[str]) -> str:
-    return f"{name:<12}" + "".join(f"{text:>22}" for text in texts)
+    """A name and columns behind it."""
+    line = f"{name:<12}"
+    for text in texts:
+        line += f"{text:>22}"
+    return line
 
 
 def _mean_and_n(values: Sequence[float]) -> str:
+    """A cell: the mean of the values and how many they are; a dash without any."""
     return f"{sum(values) / len(values):.6f} (n={len(values)})" if values else "-"
 
 
@@ -247,11 +258,9 @@ def _rescore(arguments: argparse.Namespace) -> None:
 def _export(arguments: argparse.Namespace) -> None:
     files.refuse_existing(arguments.out)
     predictions: dict[str, list[Any]] = {}
-    folders = [
-        files.below(path, "samples_*.jsonl") if path.is_dir() else [path]
-        for path in arguments.samples
-    ]
-    found = [file for folder in folders for file in folder]
+    found: list[Path] = []
+    for path in arguments.samples:
+        found += files.below(path, "samples_*.jsonl") if path.is_dir() else [path]
     for file in found:
         for uid, reply in _replies(file):
             if uid in predictions:
@@ -269,15 +278,18 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 def _replies(file: Path) -> list[tuple[str, answer.Reply]]:
+    """The reply to each question of a samples file. Raises DataError."""
+    replies = []
     try:
-        samples = [
-            json.loads(line) for line in file.read_text(encoding="utf-8-sig").split("\n") if line
-        ]
-        return [(sample["doc"]["uid"], _reply(sample)) for sample in samples]
+        for line in file.read_text(encoding="utf-8-sig").split("\n"):
+            if line:
+                sample = json.loads(line)
+                replies.append((sample["doc"]["uid"], _reply(sample)))
     except (ValueError, LookupError, TypeError) as error:
         raise data.DataError(
             f"{file} is no lm-eval samples file of a tatqa task ({error!r})"
         ) from error
+    return replies
 
 
 def _reply(sample: dict[str, Any]) -> answer.Reply:

@@ -114,7 +114,7 @@ def number_in(text: str) -> str | None:
     bare = _joined(bare.rstrip("., " + _FOOTNOTE))
     if _SIGN_BEHIND.fullmatch(bare):
         bare = f"-{bare[:-1]}"
-    has_words = any(character.isalpha() for character in bare)
+    has_words = any(map(str.isalpha, bare))
     return None if has_words or metric.to_number(bare) is None else bare
 
 

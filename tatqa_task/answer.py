@@ -173,7 +173,9 @@ def _chosen(found: list[Stated], part: str, last: bool) -> Stated | None:
     run = _run(found, part)
     if len(run) == 1:
         return run[0]
-    items = [item for stated in sorted(run, key=lambda one: one.start) for item in stated.items]
+    items = []
+    for stated in sorted(run, key=lambda one: one.start):
+        items += stated.items
     return run[0]._replace(items=items, as_asked=False)
 
 
@@ -216,10 +218,12 @@ def _alike(first: Stated, second: Stated) -> bool:
 
 
 def _digits(number: str) -> int:
-    return sum(character.isdigit() for character in number)
+    """How many digits a number is written with."""
+    return sum(map(str.isdigit, number))
 
 
 def _decimals(number: str) -> int:
+    """How many of them stand behind the point."""
     return _digits(number.partition(".")[2])
 
 
@@ -252,8 +256,9 @@ def _is_pair(items: list[str]) -> bool:
 
 def _in_words(parts: list[str], placeholders: list[Stated], last: bool) -> Reply:
     """The reply of what is said without an object; else placeholders, at their word."""
+    look = plain_text.introduced if placeholders else plain_text.stated
     for part in parts:
-        said = (plain_text.introduced if placeholders else plain_text.stated)(part, last)
+        said = look(part, last)
         if said is not None:
             return Reply(said.items, said.scale, parsed=False)
     return _settled(placeholders[0]) if placeholders else NOTHING

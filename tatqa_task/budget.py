@@ -71,7 +71,7 @@ def check_room(
         raise DataError(
             "this model has no room for a prompt beside a reply; take one of longer context"
         )
-    longer = sum(count(text) > room for text in prompts)
+    longer = _number_longer(prompts, room, count)
     if not longer:
         return
     told = (
@@ -79,7 +79,7 @@ def check_room(
         " that this model has for them"
     )
     budget = f'"context_budget": {room}'
-    never = sum(count(text) > room for text in without_text)
+    never = _number_longer(without_text, room, count)
     if never:
         raise DataError(
             f"{told}, {never} even without text; take a model of longer context, or let lm-eval cut"
@@ -89,6 +89,11 @@ def check_room(
         f"{told}; drop paragraphs with {_metadata(budget)},"
         f" or let lm-eval cut off the instruction with {_metadata(ALLOW)}"
     )
+
+
+def _number_longer(prompts: Sequence[str], room: int, count: CountTokens) -> int:
+    """How many prompts are longer than the room."""
+    return sum(count(text) > room for text in prompts)
 
 
 def _metadata(*settings: str) -> str:

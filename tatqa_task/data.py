@@ -22,6 +22,7 @@ from tatqa_task.types import (
     Question,
     Scale,
     Source,
+    questions_of,
 )
 
 __all__ = [
@@ -127,9 +128,11 @@ def parse_contexts(raw: Any, where: str) -> list[Context]:
     if not isinstance(raw, list):
         hint = " (are these predictions?)" if isinstance(raw, dict) else ""
         raise DataError(f"{where}: expected a list of contexts, found {type(raw).__name__}{hint}")
-    contexts = [_context(item, f"{where}: context {i}") for i, item in enumerate(raw)]
-    uids = Counter(question.uid for context in contexts for question in context.questions)
-    repeated = [uid for uid, n in uids.items() if n > 1]
+    contexts = []
+    for place, item in enumerate(raw):
+        contexts.append(_context(item, f"{where}: context {place}"))
+    uids = Counter(question.uid for question in questions_of(contexts))
+    repeated = [uid for uid, times in uids.items() if times > 1]
     if repeated:
         times = uids[repeated[0]]
         raise DataError(
@@ -139,6 +142,7 @@ def parse_contexts(raw: Any, where: str) -> list[Context]:
 
 
 def _context(raw: Any, where: str) -> Context:
+    """One context. Raises DataError, which names `where`."""
     try:
         read = _Context.model_validate(raw)
     except ValidationError as error:

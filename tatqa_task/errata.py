@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -57,8 +58,8 @@ def findings(contexts: list[Context]) -> Iterator[Finding]:
     """What the rules find, context by context."""
     for context in contexts:
         for question in context.questions:
-            for rule, find in RULES.items():
-                evidence = find(context, question)
+            for rule, evidence_by in RULES.items():
+                evidence = evidence_by(context, question)
                 if evidence:
                     yield Finding(question.uid, rule, evidence)
 
@@ -110,8 +111,10 @@ def words_with_scale(context: Context, question: Question) -> str:
     """A span of words with a scale, which the metric appends as a word."""
     if not question.scale or not isinstance(question.answer, list):
         return ""
-    words = [item for item in question.answer if not any(map(str.isdigit, item))]
-    return f"`{words[0]}` and scale {question.scale}" if words else ""
+    for item in question.answer:
+        if not any(map(str.isdigit, item)):
+            return f"`{item}` and scale {question.scale}"
+    return ""
 
 
 def ratio_without_hundred(context: Context, question: Question) -> str:
@@ -135,10 +138,14 @@ def earlier_minus_later(context: Context, question: Question) -> str:
     if _ASKS_FOR_DECREASE.search(question.question):
         return ""
     first, second = found["a"], found["b"]
-    years = years_of(context, first), years_of(context, second)
-    if len(years[0]) != 1 or len(years[1]) != 1 or max(years[0]) >= max(years[1]):
+    years_of_first, years_of_second = years_of(context, first), years_of(context, second)
+    if len(years_of_first) != 1 or len(years_of_second) != 1:
         return ""
-    return f"{first} is of {years[0].pop()}, {second} of {years[1].pop()}"
+    (year_of_first,) = years_of_first
+    (year_of_second,) = years_of_second
+    if year_of_first >= year_of_second:
+        return ""
+    return f"{first} is of {year_of_first}, {second} of {year_of_second}"
 
 
 def old_minus_new(context: Context, question: Question) -> str:
@@ -167,12 +174,14 @@ def unit_not_stated(context: Context, question: Question) -> str:
     marker = _MARKERS.get(question.scale)
     if marker is None:
         return ""
-    texts = _texts(context)
-    if any(marker.search(text) for text in texts):
+    report = "\n".join(_texts(context))
+    if marker.search(report):
         return ""
-    others = [scale for scale in _MARKERS if any(f"in {scale}s" in text for text in texts)]
-    said = f", it says in {others[0]}s" if others else ""
-    return f"neither table nor text says {question.scale}{said}"
+    evidence = f"neither table nor text says {question.scale}"
+    for other in _MARKERS:
+        if f"in {other}s" in report:
+            return f"{evidence}, it says in {other}s"
+    return evidence
 
 
 def unit_left_out(context: Context, question: Question) -> str:
@@ -180,12 +189,16 @@ def unit_left_out(context: Context, question: Question) -> str:
     if question.scale or not _is_amount(question):
         return ""
     units = _units(context)
-    rows = []
-    for number in _numbers(question):
-        rows += _labels(context, number)
-    if len(units) != 1 or not rows or any(map(_OTHER_UNIT.search, [question.question, *rows])):
+    numbers = _numbers(question)
+    labels = []
+    for number in numbers:
+        labels += _labels(context, number)
+    if len(units) != 1 or not labels:
         return ""
-    return f"no scale for `{'`, `'.join(_numbers(question))}` of a table in {units.pop()}s"
+    if any(map(_OTHER_UNIT.search, [question.question, *labels])):
+        return ""
+    named = "`, `".join(numbers)
+    return f"no scale for `{named}` of a table in {units.pop()}s"
 
 
 def two_units(context: Context, question: Question) -> str:
@@ -226,40 +239,43 @@ def _is_amount(question: Question) -> bool:
 
 def _numbers(question: Question) -> list[str]:
     """The numbers that the answer is, or is made of; years are none."""
-    is_list = isinstance(question.answer, list)
-    derivation = _SMALL_DIVISOR.sub("", question.derivation)
-    text = " ".join(question.gold_items) if is_list else derivation
+    if isinstance(question.answer, list):
+        text = " ".join(question.answer)
+    else:
+        text = _SMALL_DIVISOR.sub("", question.derivation)
     return [number for number in _NUMBER.findall(text) if not _YEAR.fullmatch(number)]
 
 
 def _labels(context: Context, number: str) -> list[str]:
     """The names of the rows in which a number stands."""
-    rows = []
+    labels = []
     for row in context.table:
         if any(number in _NUMBER.findall(cell) for cell in row[1:]):
-            rows.append(row[0])
-    return rows
+            labels.append(row[0])
+    return labels
 
 
 def _units(context: Context) -> set[str]:
     """The scales that a report says it counts in: `in thousands`."""
     units: set[str] = set()
     for text in _texts(context):
-        units.update(found.lower() for found in _UNIT.findall(text))
+        units.update(map(str.lower, _UNIT.findall(text)))
     return units
 
 
 def _texts(context: Context) -> list[str]:
     """All cells and paragraphs of a report."""
-    return [cell for row in context.table for cell in row] + context.paragraphs
+    return [*chain.from_iterable(context.table), *context.paragraphs]
 
 
 def _scores(question: Question, value: float) -> bool:
+    """Whether a value is right by the metric."""
     answer = [calculator.rounded(value)]
     return metric.score(question, answer, question.scale).em == 1
 
 
 def _folded(text: str) -> str:
+    """The text in lower case, one space between words."""
     return " ".join(text.lower().split())
 
 
@@ -276,6 +292,7 @@ def years_of(context: Context, number: str) -> set[str]:
 
 
 def _years_above(rows: list[list[str]], column: int) -> list[str]:
+    """The years that a column has in these rows, from the top."""
     years: list[str] = []
     for row in rows:
         if column < len(row):

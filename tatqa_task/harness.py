@@ -41,8 +41,8 @@ def dataset(split: str, answer_type: str, form: Form = "direct", **settings: Any
 
     try:
         _check_settings(settings)
-        docs = _chosen(split, settings)
-        docs = [doc | {"form": form} for doc in docs if doc["answer_type"] == answer_type]
+        docs = [doc for doc in _chosen(split, settings) if doc["answer_type"] == answer_type]
+        docs = _with(docs, form=form)
         if not docs:
             _stop(_none_of(answer_type, split, settings.get("contexts")))
         if settings.get("context_budget") is not None:
@@ -52,8 +52,13 @@ def dataset(split: str, answer_type: str, form: Form = "direct", **settings: Any
     except data.DataError as error:
         _stop(str(error))
     if settings.get("thinking"):
-        docs = [doc | {"thinking": True} for doc in docs]
+        docs = _with(docs, thinking=True)
     return {split: Dataset.from_list(docs)}
+
+
+def _with(docs: Sequence[Doc], **fields: Any) -> list[Doc]:
+    """The documents with further fields."""
+    return [doc | fields for doc in docs]
 
 
 def _none_of(answer_type: str, split: str, drawn: int | None) -> str:
@@ -101,6 +106,7 @@ def documents(split: str) -> list[Doc]:
 
 @lru_cache(maxsize=4)
 def _documents(split: str, source: str | None) -> list[Doc]:
+    """The same of the data that $TATQA_DATA names, read once."""
     docs = []
     for context in data.load(split, source):
         for question in context.questions:
@@ -114,6 +120,7 @@ def _documents(split: str, source: str | None) -> list[Doc]:
 
 
 def _stop(message: str) -> NoReturn:
+    """End the program with one line."""
     print(f"error: {message}", file=sys.stderr)  # noqa: T201
     raise SystemExit(2)
 
@@ -121,24 +128,26 @@ def _stop(message: str) -> NoReturn:
 def _within(docs: Sequence[Doc], tokens: Any, settings: dict[str, Any]) -> list[Doc]:
     """The documents with so few paragraphs that their prompts are within the budget."""
     count = budget.token_counter(settings)
-    kept = []
-    dropped = []
-    over = 0
+    fitted = []
+    dropped = shortened = over = 0
     for doc in docs:
         context = budget.fitted(_context(doc), doc["question"], _form(doc), tokens, count)
-        kept.append(doc | {"paragraphs": context.paragraphs})
-        dropped.append(len(doc["paragraphs"]) - len(context.paragraphs))
-        over += count is not None and count(doc_to_text(kept[-1])) > tokens
+        shorter = doc | {"paragraphs": context.paragraphs}
+        fitted.append(shorter)
+        gone = len(doc["paragraphs"]) - len(context.paragraphs)
+        dropped += gone
+        shortened += gone > 0
+        over += count is not None and count(doc_to_text(shorter)) > tokens
     LOG.warning(
         "context budget of %d tokens: %d paragraphs dropped from %d of %d prompts; "
         "%d are longer even without text",
         tokens,
-        sum(dropped),
-        sum(n > 0 for n in dropped),
+        dropped,
+        shortened,
         len(docs),
         over,
     )
-    return kept
+    return fitted
 
 
 def _check_room(docs: Sequence[Doc], form: Form, settings: dict[str, Any]) -> None:
@@ -151,21 +160,25 @@ def _check_room(docs: Sequence[Doc], form: Form, settings: dict[str, Any]) -> No
         return
     count = budget.token_counter(settings)
     if count is not None:
-        prompts = [doc_to_text(doc) for doc in docs]
-        without_text = [doc_to_text(doc | {"paragraphs": []}) for doc in docs]
+        prompts = list(map(doc_to_text, docs))
+        without_text = list(map(doc_to_text, _with(docs, paragraphs=[])))
         budget.check_room(prompts, without_text, room, count)
 
 
 def _context(doc: Doc) -> data.Context:
+    """The report that a document asks about, without its questions."""
     return data.Context(doc["context_uid"], doc["table"], doc["paragraphs"], [])
 
 
 def _question(doc: Doc) -> data.Question:
+    """The question of a document, with its gold answer."""
     gold = {field.name: doc[field.name] for field in fields(data.Question)}
-    return data.Question(**gold | {"answer": json.loads(doc["answer"])})
+    gold["answer"] = json.loads(doc["answer"])
+    return data.Question(**gold)
 
 
 def _form(doc: Doc) -> Form:
+    """The form of reply that a document asks for."""
     form: Form = doc.get("form", "direct")
     return form
 
@@ -215,14 +228,15 @@ class Examples(ContextSampler):  # type: ignore[misc]
     def sample(self, n: int, eval_doc: Doc, **kwargs: Any) -> list[Doc]:
         """n training questions for the document that is asked about."""
         pool = documents("train")
-        drawn = random.Random(f"{self.seed}-{eval_doc['uid']}").sample(pool, min(len(pool), n + 50))
+        rng = random.Random(f"{self.seed}-{eval_doc['uid']}")
+        drawn = rng.sample(pool, min(len(pool), n + 50))
         others = [doc for doc in drawn if doc["context_uid"] != eval_doc["context_uid"]]
         if len(others) < n:
             _stop(
                 f"the train data has {len(others)} questions of other contexts, "
                 f"fewer than the {n} examples asked"
             )
-        return [doc | {"form": _form(eval_doc)} for doc in others[:n]]
+        return _with(others[:n], form=_form(eval_doc))
 
 
 def no_documents(docs: Any) -> list[Doc]:

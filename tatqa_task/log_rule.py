@@ -20,15 +20,22 @@ def lenient_match(question: Question, reply: str) -> float:
     punctuation.
     """
     if question.answer_type == "arithmetic":
-        found, gold = _FIRST_NUMBER.search(reply), _FIRST_NUMBER.search(str(question.answer))
-        if not (found and gold):
+        value = _first_number(reply)
+        target = _first_number(str(question.answer))
+        if value is None or target is None:
             return 0.0
-        value, target = (float(match.group().replace(",", "")) for match in (found, gold))
         return float(abs(value - target) <= max(0.5, 0.05 * abs(target)))
     text = _plain_words(reply)
     golds = [_plain_words(item) for item in question.gold_items]
     return float(any(gold in text for gold in golds if gold))
 
 
+def _first_number(text: str) -> float | None:
+    """The first number in a text; None if there is none."""
+    found = _FIRST_NUMBER.search(text)
+    return float(found.group().replace(",", "")) if found else None
+
+
 def _plain_words(text: str) -> str:
+    """The text in lower case, without punctuation, one space between words."""
     return " ".join(text.lower().translate(_PUNCTUATION).split())

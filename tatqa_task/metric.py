@@ -58,7 +58,9 @@ def mean(scores: Sequence[Score]) -> Score:
     """The mean over questions; zeros for no questions."""
     if not scores:
         return ZERO
-    return Score(*(sum(column) / len(scores) for column in zip(*scores, strict=True)))
+    exact, f1, scale = zip(*scores, strict=True)
+    n = len(scores)
+    return Score(sum(exact) / n, sum(f1) / n, sum(scale) / n)
 
 
 def _score(question: Question, answer: Any, scale: Any) -> Score:
@@ -88,10 +90,12 @@ def _readings(items: list[Any], scale: Any) -> Iterable[str]:
 
 
 def _answer_text(items: list[Any], scale: Any) -> str:
+    """The whole answer as one text, its items in the order of their words."""
     return " ".join(_item_text(str(item), scale) for item in sorted(items))
 
 
 def _item_text(text: str, scale: Any) -> str:
+    """A number as what it is worth, four decimals; other text with the scale behind it."""
     value = to_number(text)
     if value is None:
         return f"{text} {scale}" if scale else text
@@ -103,13 +107,16 @@ def _item_text(text: str, scale: Any) -> str:
 def scale_factor(text: str) -> float:
     """What the first scale word in the text multiplies by; 1 if there is none."""
     lowered = text.lower()
-    return next((factor for word, factor in _FACTORS.items() if word in lowered), 1)
+    for word, factor in _FACTORS.items():
+        if word in lowered:
+            return factor
+    return 1
 
 
 @lru_cache(maxsize=1 << 16)
 def is_number(text: str) -> bool:
     """Whether the metric reads the text as a number: `1,023`, `$ (12.5)`, `3 million`."""
-    words = [word for word in (w.translate(_DROPPED_IN_NUMBERS) for w in text.split()) if word]
+    words = text.translate(_DROPPED_IN_NUMBERS).split()
     try:
         value = float(words[0]) if words else float("nan")
     except ValueError:
@@ -137,11 +144,14 @@ def to_number(text: str) -> float | None:
 
 
 def _normalise(text: str) -> str:
-    return " ".join(filter(None, map(_normalise_token, text.lower().split(" "))))
+    """The text's tokens as they are compared, one space apart."""
+    tokens = map(_normalise_token, text.lower().split(" "))
+    return " ".join(filter(None, tokens))
 
 
 @lru_cache(maxsize=1 << 16)
 def _normalise_token(token: str) -> str:
+    """A number as Python writes it; another token without punctuation and articles."""
     if not is_number(token):
         token = token.translate(_PUNCTUATION)
     if is_number(token):  # `#5` is one only without its punctuation

@@ -199,13 +199,18 @@ def _scale_value(content: dict[str, Any], otherwise: Any = None) -> Any:
 
 
 def _scale_key(content: dict[str, Any]) -> str | None:
-    return next((key for key in content if _SCALE.fullmatch(key.strip(" :"))), None)
+    """The first key that names a scale."""
+    for key in content:
+        if _SCALE.fullmatch(key.strip(" :")):
+            return key
+    return None
 
 
 def _only_item(value: Any) -> Any:
     """The item of a list that says one thing, once or for each span; other values as they are."""
-    one_thing = isinstance(value, list) and value and all(item == value[0] for item in value)
-    return value[0] if one_thing else value
+    if isinstance(value, list) and value and value.count(value[0]) == len(value):
+        return value[0]
+    return value
 
 
 def _nested(content: dict[str, Any], answer: Any, start: int, end: int) -> Stated | None:
@@ -263,8 +268,7 @@ def _scalars(answer: Any) -> list[str] | None:
     found: list[str] = []
     for item in answer:
         if isinstance(item, list):
-            item = [inner for inner in item if isinstance(inner, str)]
-            found += item
+            found += [inner for inner in item if isinstance(inner, str)]
         elif isinstance(item, bool):
             found.append(str(item))
         elif isinstance(item, str):
@@ -474,9 +478,13 @@ def _of_pairs(found: dict[str, list[str]], start: int, end: int) -> Stated | Non
     key = _key_of(found)
     if key is None:
         return None
-    items = [item for item in found[key] if item not in ("", "null")]
     if _NUMBERED_ANSWER.fullmatch(key):
-        items = [x for name in found if _NUMBERED_ANSWER.fullmatch(name) for x in found[name]]
+        items = []
+        for name, values in found.items():
+            if _NUMBERED_ANSWER.fullmatch(name):
+                items += values
+    else:
+        items = [item for item in found[key] if item not in ("", "null")]
     scale_key = _scale_key(found)
     scale = found[scale_key][0] if scale_key and found[scale_key] else None
     return Stated(items, scale, as_asked=False, start=start, end=end)

@@ -142,7 +142,9 @@ def _behind(text: str, introduction: re.Match[str]) -> Said | None:
     said = _said(body)
     if said is None or said.scale:
         return said
-    start = max(introduction.start(group) for group in range(introduction.re.groups + 1))
+    start = introduction.start()
+    if "line" in introduction.re.groupindex:
+        start = max(start, introduction.start("line"))
     before = _SCALE.search(text[max(0, start - NEAR) : start])
     scale = scale_of(before.group(1).strip()) if before else None
     return said._replace(scale=scale or "")
@@ -217,10 +219,11 @@ def _scale_line(rest: str) -> Scale:
 def _list_items(body: str) -> list[str]:
     """The items of the list, in brackets or with bullets, that a text begins with; else []."""
     if body.startswith("["):
-        return [item for item in objects.listed(body) if item]
-    lines = [line for line in body.splitlines() if line.strip()]
+        return list(filter(None, objects.listed(body)))
     items = []
-    for line in lines:
+    for line in body.splitlines():
+        if not line.strip():
+            continue
         found = _BULLET.match(line)
         if found is None:
             break
@@ -246,7 +249,8 @@ def _only_number(text: str) -> Said | None:
     if len(text) > LONGEST:
         return None
     every = _NUMBER.findall(text)
-    numbers = [number for number in every if not _YEAR.fullmatch(number)] or every
+    no_years = [number for number in every if not _YEAR.fullmatch(number)]
+    numbers = no_years or every
     found = _NUMBER_AT_END.search(text)
     if found is None or len(numbers) != 1:
         return None

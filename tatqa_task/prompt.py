@@ -60,10 +60,12 @@ def user_message(context: Context, question: Question | str, form: Form = "direc
 def worded(wording: Wording, context: Context, question: Question | str) -> str:
     """The user turn with this wording."""
     asked = question if isinstance(question, str) else question.question
-    table = "\n".join(" | ".join(map(_one_line, row)) for row in context.table)
+    rows = [" | ".join(map(_one_line, row)) for row in context.table]
+    table = "\n".join(rows)
     text = "\n".join(map(_one_line, context.paragraphs))
     turn = f"Question: {asked.strip()}\n{wording.cue}"
-    return "\n\n".join(filter(None, [wording.instruction, table, text, turn]))
+    parts = [wording.instruction, table, text, turn]
+    return "\n\n".join(filter(None, parts))
 
 
 def fit(
@@ -78,11 +80,13 @@ def fit(
     Whole paragraphs go, those that share the fewest words with the question first, of equals the
     last. Table rows never go, so the result may still be too long.
     """
-    texts, asked = context.paragraphs, _words(question)
-    kept = sorted(range(len(texts)), key=lambda i: -len(asked & _words(texts[i])))
+    texts = context.paragraphs
+    asked = _words(question)
+    shared = [len(asked & _words(text)) for text in texts]
+    kept = sorted(range(len(texts)), key=lambda place: -shared[place])  # the nearest first
     while kept and count_tokens(user_message(context, question, form)) > budget:
         kept.pop()
-        context = replace(context, paragraphs=[texts[i] for i in sorted(kept)])
+        context = replace(context, paragraphs=[texts[place] for place in sorted(kept)])
     return context
 
 
@@ -92,4 +96,5 @@ def _words(text: str) -> set[str]:
 
 
 def _one_line(text: str) -> str:
+    """The text without line breaks."""
     return " ".join(text.splitlines()).strip()

@@ -8,7 +8,7 @@ one that is read, with this version of the task.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +30,24 @@ def rescore(source: Path, target: Path) -> int:
         raise DataError(f"{target}: there are files in it; name a new folder")
     found = results_file(source)
     results = files.read_json(found, "score the model again")
-    written = {}
+    ending = f"_{stamp(found)}.jsonl"
+    contents = {}
     scores: dict[str, list[Row]] = {}
-    for samples in sorted(found.parent.glob(f"samples_*_{stamp(found)}.jsonl")):
-        task = samples.name.removeprefix("samples_").removesuffix(f"_{stamp(found)}.jsonl")
+    number = 0
+    for samples in sorted(found.parent.glob(f"samples_*{ending}")):
+        task = samples.name.removeprefix("samples_").removesuffix(ending)
         rows = scored(samples)
         scores[task] = rows
-        written[samples.name] = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows)
+        number += len(rows)
+        contents[samples.name] = json_lines(rows)
     missing = sorted(results["configs"].keys() - scores.keys())
     if missing:
         raise DataError(f"{found}: no samples of {', '.join(missing)} beside it")
-    written[found.name] = json.dumps(summed_up(results, scores), ensure_ascii=False, indent=2)
+    contents[found.name] = json.dumps(summed_up(results, scores), ensure_ascii=False, indent=2)
     target.mkdir(parents=True, exist_ok=True)
-    for name, text in written.items():
+    for name, text in contents.items():
         files.write_whole(target / name, text.encode())
-    return sum(len(rows) for rows in scores.values())
+    return number
 
 
 def results_file(source: Path) -> Path:
@@ -65,12 +68,21 @@ def stamp(results: Path) -> str:
 
 def scored(file: Path) -> list[Row]:
     """The rows of a samples file with new scores. Raises DataError."""
+    rows = []
     try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
-        rows: list[Row] = [json.loads(line) for line in lines if line]
-        return [row | new_scores(row) for row in rows]
+        for line in file.read_text(encoding="utf-8-sig").split("\n"):
+            if line:
+                row: Row = json.loads(line)
+                rows.append(row | new_scores(row))
     except (ValueError, LookupError, TypeError) as error:
         raise DataError(f"{file} is no lm-eval samples file of a tatqa task ({error!r})") from error
+    return rows
+
+
+def json_lines(rows: Sequence[Row]) -> str:
+    """The rows as a samples file has them."""
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    return "".join(lines)
 
 
 def new_scores(row: Row) -> Row:
@@ -81,22 +93,30 @@ def new_scores(row: Row) -> Row:
 
 def summed_up(results: Row, scores: dict[str, list[Row]]) -> Row:
     """lm-eval's results with new means, standard errors and versions."""
-    changed = dict(results)
-    tables: dict[str, Row] = {}
+    before = results["results"]
+    after: dict[str, Row] = {}
     for task, rows in scores.items():
-        tables[task] = results["results"][task] | means(rows)
+        after[task] = before[task] | means(rows)
     for group, members in results.get("group_subtasks", {}).items():
         inside = [scores[member] for member in members if member in scores]
         if inside:
-            tables[group] = results["results"].get(group, {}) | pooled(inside)
-    changed["results"] = results["results"] | tables
+            after[group] = before.get(group, {}) | pooled(inside)
+    changed = results | {"results": before | after}
     if "groups" in results:
-        changed["groups"] = {name: tables.get(name, row) for name, row in results["groups"].items()}
-    version = float(task_files.VERSION)
-    changed["versions"] = {
-        name: version if name in scores else task_files.VERSION for name in results["versions"]
-    }
+        groups = dict(results["groups"])
+        for name in groups.keys() & after.keys():
+            groups[name] = after[name]
+        changed["groups"] = groups
+    changed["versions"] = versions(results["versions"], scores)
     return changed
+
+
+def versions(names: Iterable[str], tasks: Container[str]) -> Row:
+    """This version of each task and group, as lm-eval writes it: a number of tasks, else a text."""
+    found: Row = {}
+    for name in names:
+        found[name] = float(task_files.VERSION) if name in tasks else task_files.VERSION
+    return found
 
 
 def means(rows: Sequence[Row]) -> Row:
@@ -112,12 +132,18 @@ def means(rows: Sequence[Row]) -> Row:
 def pooled(tasks: Sequence[Sequence[Row]]) -> Row:
     """The same over a group: every question counts once."""
     found: Row = {}
-    sizes = [len(rows) for rows in tasks]
+    sizes = list(map(len, tasks))
     for metric in tasks[0][0]["metrics"]:
-        each = [[row[metric] for row in rows] for rows in tasks]
-        found[f"{metric},{FILTER}"] = mean([value for values in each for value in values])
-        errors = [mean_stderr(values) for values in each if len(values) > 1]
-        whole = len(errors) == len(each)
-        stderr = float(pooled_sample_stderr(errors, sizes)) if whole else "N/A"
+        everything: list[float] = []
+        errors = []
+        for rows in tasks:
+            values = [row[metric] for row in rows]
+            everything += values
+            if len(values) > 1:
+                errors.append(mean_stderr(values))
+        found[f"{metric},{FILTER}"] = mean(everything)
+        stderr: float | str = "N/A"
+        if len(errors) == len(tasks):
+            stderr = float(pooled_sample_stderr(errors, sizes))
         found[f"{metric}_stderr,{FILTER}"] = stderr
     return found

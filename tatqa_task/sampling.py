@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from random import Random
 
 from tatqa_task.files import DataError
-from tatqa_task.types import ANSWER_TYPES, Context
+from tatqa_task.types import ANSWER_TYPES, Context, questions_of
 
 DRAWS = 200  # samples that are drawn, of which the most typical is taken
 
@@ -28,19 +28,23 @@ def typical(contexts: Sequence[Context], n: int, seed: int) -> list[Context]:
     counts = [type_counts([context]) for context in contexts]
     total = type_counts(contexts)
     rng = Random(seed)
-    draws = [rng.sample(range(len(contexts)), n) for _ in range(DRAWS)]
-
-    def rank(draw: list[int]) -> tuple[int, float]:
-        drawn = [counts[i] for i in draw]
-        return missing_types(drawn, total), chi_squared(drawn, total)
-
-    best = min(draws, key=rank)
-    return [contexts[i] for i in sorted(best)]
+    best: list[int] = []
+    lowest = (len(ANSWER_TYPES) + 1, 0.0)  # above every rank
+    for _ in range(DRAWS):
+        places = rng.sample(range(len(contexts)), n)
+        drawn = [counts[place] for place in places]
+        rank = (missing_types(drawn, total), chi_squared(drawn, total))
+        if rank < lowest:
+            best, lowest = places, rank
+    return [contexts[place] for place in sorted(best)]
 
 
 def type_counts(contexts: Sequence[Context]) -> Counter[str]:
     """Questions by answer type."""
-    return Counter(question.answer_type for c in contexts for question in c.questions)
+    found: Counter[str] = Counter()
+    for question in questions_of(contexts):
+        found[question.answer_type] += 1
+    return found
 
 
 def missing_types(drawn: Sequence[Counter[str]], total: Counter[str]) -> int:

@@ -180,7 +180,7 @@ class ShortFirst(HFLM):  # type: ignore[misc]
 
     def _generated(self, rows: Sequence[list[int]], tokens: int) -> list[list[int]]:
         """Token ids that follow each row, at most so many, padded to one length."""
-        length = max(len(row) for row in rows)
+        length = max(map(len, rows))
         ids = torch.full((len(rows), length), self.tokenizer.pad_token_id)
         mask = torch.zeros_like(ids)
         for place, row in enumerate(rows):

@@ -6,6 +6,7 @@ and scales come in about the shares of TAT-QA's dev set. The words and the share
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 SIZES = {"train": 2_000, "validation": 100, "test": 100}  # contexts that `load` gives
 QUESTIONS = 6  # a context
 WORDS: dict[str, Any] = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
-KINDS = [kind for kind, weight in WORDS["weights"].items() for _ in range(weight)]
+KINDS = list(Counter(WORDS["weights"]).elements())  # each as often as its weight says
 BLANK = {  # what a question says if nothing else is known of it, in the order of the official files
     "question": "", "answer": [], "derivation": "", "answer_type": "", "answer_from": "",
     "rel_paragraphs": [],
@@ -47,16 +48,17 @@ def context(split: str, index: int, seed: int = 0) -> dict[str, Any]:
         question = _question(report)
         if question:
             questions.setdefault(question["question"], question)
+    table = _table(report)
+    paragraphs = []
+    for order, text in enumerate(_paragraphs(report), 1):
+        paragraphs.append({"uid": f"{uid}-p{order}", "order": order, "text": text})
+    numbered = []
+    for order, question in enumerate(questions.values(), 1):
+        numbered.append({"uid": f"{uid}-q{order}", "order": order} | BLANK | question)
     return {
-        "table": {"uid": uid, "table": _table(report)},
-        "paragraphs": [
-            {"uid": f"{uid}-p{i}", "order": i, "text": t}
-            for i, t in enumerate(_paragraphs(report), 1)
-        ],
-        "questions": [
-            {"uid": f"{uid}-q{i}", "order": i} | BLANK | q
-            for i, q in enumerate(questions.values(), 1)
-        ],
+        "table": {"uid": uid, "table": table},
+        "paragraphs": paragraphs,
+        "questions": numbered,
     }
 
 
@@ -84,7 +86,7 @@ class Report:
         self.theme = draw.choice(WORDS["themes"])
         last = draw.randint(2015, 2020)
         n_years = 2 if draw.random() < 0.65 else 3
-        self.years = [str(last - i) for i in range(n_years)]
+        self.years = [str(last - before) for before in range(n_years)]
         self.scale = _scale(draw) if self.theme.get("money", True) else ""
         self.items = _items(draw, self.theme, len(self.years), self.scale)
         self.half = _subtotal_at(draw, len(self.items))
@@ -93,7 +95,7 @@ class Report:
             self.sums.insert(0, _sum("Subtotal", self.items[: self.half]))
         self.rates = _rates(draw, n_years)
         n_facts = draw.randint(2, 4)
-        self.facts = []
+        self.facts = []  # each with what fills its templates
         for fact in draw.sample(WORDS["facts"], n_facts):
             self.facts.append((fact, _slots(draw, self.years, self.scale)))
         unit_in_text = self.scale != "" and draw.random() < 0.52
@@ -125,21 +127,29 @@ def _rates(draw: Random, n_years: int) -> list[Row]:
 
 
 def _items(draw: Random, theme: dict[str, Any], n_years: int, scale: str) -> list[Row]:
+    """The rows that the table's sums add up."""
     tenths = scale in ("million", "billion") and draw.random() < 0.3
     top = 999 if tenths or draw.random() < 0.8 else 4999
-    labels = draw.sample(theme["items"], draw.randint(3, min(5, len(theme["items"]))))
-    return [
-        Row(label, _values(draw, n_years, top, tenths, theme.get("signed", False)), scale)
-        for label in labels
-    ]
+    signed = theme.get("signed", False)
+    most = min(5, len(theme["items"]))
+    number = draw.randint(3, most)
+    items = []
+    for label in draw.sample(theme["items"], number):
+        values = _values(draw, n_years, top, tenths, signed)
+        items.append(Row(label, values, scale))
+    return items
 
 
 def _values(draw: Random, n: int, top: int, tenths: bool, signed: bool = False) -> list[float]:
-    values = [draw.randint(10, 99) if draw.random() < 0.3 else draw.randint(100, top)]
-    while len(values) < n:
-        values.append(_near(draw, values[-1]))
+    """The values of one row, year by year, at first at most `top` (in tenths, if these count)."""
+    is_small = draw.random() < 0.3
+    newest = draw.randint(10, 99) if is_small else draw.randint(100, top)
+    whole = [newest]
+    while len(whole) < n:
+        whole.append(_near(draw, whole[-1]))
     sign = -1 if signed and draw.random() < 0.4 else 1
-    return [sign * value / 10 if tenths else sign * value for value in values]
+    values: list[float] = [sign * value for value in whole]
+    return [value / 10 for value in values] if tenths else values
 
 
 def _near(draw: Random, value: int) -> int:
@@ -148,8 +158,12 @@ def _near(draw: Random, value: int) -> int:
 
 
 def _sum(label: str, rows: list[Row]) -> Row:
-    sums = [sum(values) for values in zip(*(row.values for row in rows), strict=True)]
-    return Row(label, [round(value, 1) for value in sums], rows[0].scale)
+    """A row that adds up others."""
+    sums = []
+    for column in range(len(rows[0].values)):
+        of_year = [row.values[column] for row in rows]
+        sums.append(round(sum(of_year), 1))
+    return Row(label, sums, rows[0].scale)
 
 
 def _slots(draw: Random, years: list[str], scale: str) -> dict[str, Any]:
@@ -157,41 +171,54 @@ def _slots(draw: Random, years: list[str], scale: str) -> dict[str, Any]:
 
     `*_list` has the items of a slot that lists some.
     """
-    slots: dict[str, Any] = {name: draw.choice(words) for name, words in WORDS["words"].items()}
+    slots: dict[str, Any] = {}
+    for name, words in WORDS["words"].items():
+        slots[name] = draw.choice(words)
     for name, words in WORDS["lists"].items():
         listed = draw.sample(words, draw.randint(2, 3))
-        slots |= {name: f"{', '.join(listed[:-1])} and {listed[-1]}", f"{name}_list": listed}
+        *first, last = listed
+        slots[name] = f"{', '.join(first)} and {last}"
+        slots[f"{name}_list"] = listed
     before = draw.randint(10, 99)
-    numbers = {
-        "before": before,
-        "amount": _near(draw, before),
-        "later": int(years[0]) + draw.randint(2, 9),
-    }
-    return slots | numbers | {"unit": scale or "million", "new": years[0], "old": years[1]}
+    slots["before"] = before
+    slots["amount"] = _near(draw, before)
+    slots["later"] = int(years[0]) + draw.randint(2, 9)
+    return slots | {"unit": scale or "million", "new": years[0], "old": years[1]}
 
 
 def _table(report: Report) -> list[list[str]]:
-    draw, in_table = report.draw, report.scale and report.source == "table"
-    header = [[f"(in {report.scale}s)" if in_table else "", *report.years]]
-    if draw.random() < 0.25:
-        header.insert(0, ["", f"Years ended {report.end},", *[""] * (len(report.years) - 1)])
-    items, (*subtotal, total) = report.items, report.sums
-    rows = [*items[: report.half], *subtotal, *items[report.half :], total, *report.rates]
-    lines = [[row.label, *map(row.cell, range(len(report.years)))] for row in rows]
-    if report.scale and draw.random() < 0.4:
-        lines[0][1:] = ["$" + cell for cell in lines[0][1:]]
-    for line in lines[len(lines) - len(report.rates) :]:
-        line[1:] = [cell + "%" for cell in line[1:]]
-    return header + lines
+    """The table's lines, cell by cell: one or two of header, then the rows."""
+    unit = f"(in {report.scale}s)" if report.scale and report.source == "table" else ""
+    lines = [[unit, *report.years]]
+    if report.draw.random() < 0.25:
+        other_years = [""] * (len(report.years) - 1)
+        lines.insert(0, ["", f"Years ended {report.end},", *other_years])
+    *subtotal, total = report.sums
+    rows = [*report.items[: report.half], *subtotal, *report.items[report.half :], total]
+    in_dollars = report.scale and report.draw.random() < 0.4
+    lines.append(_line(rows[0], before="$" if in_dollars else ""))
+    for row in rows[1:]:
+        lines.append(_line(row))
+    for row in report.rates:
+        lines.append(_line(row, after="%"))
+    return lines
+
+
+def _line(row: Row, before: str = "", after: str = "") -> list[str]:
+    """A row's cells, with what stands around each value."""
+    cells = [row.label]
+    for column in range(len(row.values)):
+        cells.append(f"{before}{row.cell(column)}{after}")
+    return cells
 
 
 def _paragraphs(report: Report) -> list[str]:
+    """The facts in words, and among them a caption that tells what the table shows."""
     texts = [fact["text"].format(**slots) for fact, slots in report.facts]
     unit = f" (in {report.scale}s)" if report.source == "table-text" else ""
     if unit or report.draw.random() < 0.4:
-        caption = (
-            f"The table below shows {report.theme['name']} for the years ended {report.end}{unit}:"
-        )
+        shown = report.theme["name"]
+        caption = f"The table below shows {shown} for the years ended {report.end}{unit}:"
         texts.insert(report.draw.randint(0, len(texts)), caption)
     return texts
 
@@ -216,6 +243,7 @@ def _question(report: Report) -> dict[str, Any] | None:
 
 
 def _from_text(report: Report) -> dict[str, Any]:
+    """A question about a fact that a paragraph tells."""
     fact, slots = report.draw.choice(report.facts)
     kind, question, answer = report.draw.choice(fact["ask"])
     known = {"question": question.format(**slots), "answer_type": kind, "answer_from": "text"}
@@ -231,30 +259,42 @@ def _from_text(report: Report) -> dict[str, Any]:
 
 def _read_off(kind: str, report: Report) -> Known:
     """Kinds that are read off the table: cells, or the names of items or years by their values."""
-    draw, most = report.draw, kind.startswith("best") and report.draw.random() < 0.6
+    draw = report.draw
+    most = kind.startswith("best") and draw.random() < 0.6
     rates = report.rates if kind in ("value", "values", "items", "years") else []
     row = draw.choice([*report.items, *report.sums, *rates])
     column = draw.randint(0, len(report.years) - 1)
-    limit = int(row.values[column]) // 10 * 10
-    slots = {"row": row.label, "new": report.years[column], "old": report.years[1]}
-    slots |= {"limit": f"{limit:,} {report.scale}".strip(), "best": "highest" if most else "lowest"}
+    limit = int(row.values[column]) // 10 * 10  # a round number at or below the value
+    slots = {
+        "row": row.label,
+        "new": report.years[column],
+        "old": report.years[1],
+        "limit": f"{limit:,} {report.scale}".strip(),
+        "best": "highest" if most else "lowest",
+    }
     if kind == "value":
-        return slots, {"answer": [row.cell(column)], "answer_type": "span"} | _unit(report, row)
+        known = {"answer": [row.cell(column)], "answer_type": "span"}
+        return slots, known | _unit(report, row)
     if kind == "values":
-        slots |= {"new": report.years[0]}
+        slots["new"] = report.years[0]
         known = {"answer": [row.cell(0), row.cell(1)], "answer_type": "multi-span"}
         return slots, known | _unit(report, row)
-    by_item = {item.label: item.values[column] for item in report.items}
-    by_year = dict(zip(report.years, row.values, strict=True))
-    return slots, _named(kind, by_year if "year" in kind else by_item, limit, most)
+    if "year" in kind:
+        values = dict(zip(report.years, row.values, strict=True))
+    else:
+        values = {item.label: item.values[column] for item in report.items}
+    return slots, _named(kind, values, limit, most)
 
 
 def _named(kind: str, values: dict[str, float], limit: int, most: bool) -> dict[str, Any] | None:
+    """The answer that names items or years, or counts them; None if there is none to count."""
     if kind in ("items", "years"):
         return {"answer": list(values), "answer_type": "multi-span"}
     if kind.startswith("best"):
         return _best(values, most)
-    counted = [name for name, value in values.items() if kind == "how many items" or value > limit]
+    counted = list(values)
+    if kind != "how many items":
+        counted = [name for name, value in values.items() if value > limit]
     return _count(counted) if counted else None
 
 
@@ -276,6 +316,7 @@ def _unit(report: Report, row: Row) -> dict[str, str]:
 
 
 def _count(names: list[str]) -> dict[str, Any]:
+    """How many there are, derived by naming them, as the official files do."""
     return {"answer": str(len(names)), "answer_type": "count", "derivation": "##".join(names)}
 
 
@@ -292,12 +333,12 @@ def _computed(kind: str, report: Report) -> Known:
     value = round(formula(a, b), 2)
     if not value:
         return slots, None
-    answer = {"answer": int(value) if value == int(value) else value, "answer_type": "arithmetic"}
-    answer |= _unit(report, row)
+    known = {"answer": int(value) if value == int(value) else value, "answer_type": "arithmetic"}
+    known |= _unit(report, row)
     if in_percent:
-        answer |= {"scale": "percent"}
-    derivation = template.format(_operand(a), _operand(b))
-    return slots, answer | {"derivation": derivation}
+        known["scale"] = "percent"
+    known["derivation"] = template.format(_operand(a), _operand(b))
+    return slots, known
 
 
 class Operands(NamedTuple):

@@ -38,12 +38,20 @@ class Group(NamedTuple):
 
 SUFFIXES = {"": "validation", "_test": "test", "_train": "train"}
 NAMES: dict[Form, str] = {"direct": "tatqa", "cot": "tatqa_cot", "calc": "tatqa_calc"}
-GROUPS = {
-    NAMES[form] + suffix: Group(split, form) for form in FORMS for suffix, split in SUFFIXES.items()
-} | {
-    "tatqa_verified": Group("validation", verified=True),
-    "tatqa_verified_test": Group("test", verified=True),
-}
+
+
+def all_groups() -> dict[str, Group]:
+    """Every group by its name: a split in a form, and the verified questions of two splits."""
+    groups = {}
+    for form in FORMS:
+        for suffix, split in SUFFIXES.items():
+            groups[NAMES[form] + suffix] = Group(split, form)
+    groups["tatqa_verified"] = Group("validation", verified=True)
+    groups["tatqa_verified_test"] = Group("test", verified=True)
+    return groups
+
+
+GROUPS = all_groups()
 
 
 def metrics(form: Form) -> tuple[str, ...]:
@@ -51,12 +59,16 @@ def metrics(form: Form) -> tuple[str, ...]:
     return (*METRICS, "calc_used") if form == "calc" else METRICS
 
 
+def metric_lines(form: Form, how: str) -> str:
+    """The means of a form's metrics, as a list in YAML; `how` is what is said of each."""
+    lines = ""
+    for name in metrics(form):
+        lines += f"  - {{metric: {name}, aggregation: mean, {how}}}\n"
+    return lines
+
+
 def common(form: Form) -> str:
     """What all tasks of a form share; its file has no .yaml ending, so it is no task of its own."""
-    lines = "".join(
-        f"  - {{metric: {name}, aggregation: mean, higher_is_better: true}}\n"
-        for name in metrics(form)
-    )
     return f"""\
 # Written by tatqa_task/task_files.py. A file without the .yaml ending is no task of its own.
 custom_dataset: !function tatqa_task.harness.dataset
@@ -74,7 +86,7 @@ generation_kwargs:
   do_sample: false
   max_gen_toks: {MAX_GEN_TOKS[form]}
 metric_list:
-{lines}metadata:
+{metric_lines(form, "higher_is_better: true")}metadata:
   version: {VERSION}
 """
 
@@ -95,16 +107,14 @@ dataset_kwargs: {{{settings}}}
 
 def group_file(name: str, group: Group) -> str:
     """A group, with means weighted by size."""
-    subtasks = "".join(f"  - {subtask(name, answer_type)}\n" for answer_type in ANSWER_TYPES)
-    lines = "".join(
-        f"  - {{metric: {metric}, aggregation: mean, weight_by_size: true}}\n"
-        for metric in metrics(group.form)
-    )
+    subtasks = ""
+    for answer_type in ANSWER_TYPES:
+        subtasks += f"  - {subtask(name, answer_type)}\n"
     return f"""\
 group: {name}
 task:
 {subtasks}aggregate_metric_list:
-{lines}metadata:
+{metric_lines(group.form, "weight_by_size: true")}metadata:
   version: {VERSION}
 """
 
@@ -116,7 +126,9 @@ def subtask(group: str, answer_type: str) -> str:
 
 def files() -> dict[str, str]:
     """All task files: name and content."""
-    made = {f"_{name}": common(form) for form, name in NAMES.items()}
+    made = {}
+    for form, name in NAMES.items():
+        made[f"_{name}"] = common(form)
     for name, group in GROUPS.items():
         made[f"{name}.yaml"] = group_file(name, group)
         for answer_type in ANSWER_TYPES:

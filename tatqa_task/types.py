@@ -3,6 +3,7 @@
 Pure, nothing is read here.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -48,3 +49,11 @@ class Context:
     table: list[list[str]]
     paragraphs: list[str]
     questions: list[Question]
+
+
+def questions_of(contexts: Iterable[Context]) -> list[Question]:
+    """The questions of all contexts, in their order."""
+    found = []
+    for context in contexts:
+        found += context.questions
+    return found

@@ -56,6 +56,7 @@ def contents() -> dict[str, str]:
 
 
 def _read(name: str) -> str:
+    """A file of this folder."""
     return (HERE / name).read_text(encoding="utf-8")
 
 
@@ -75,7 +76,9 @@ def standing_alone(source: str) -> str:
     """A module's source that imports the modules beside it, not this package."""
 
     def modules(found: re.Match[str]) -> str:
-        names = [name.strip() for name in found.group(1).split(",")]
-        return "\n".join(f"import tatqa_{name} as {name}" for name in names)
+        lines = []
+        for name in found.group(1).split(","):
+            lines.append(f"import tatqa_{name.strip()} as {name.strip()}")
+        return "\n".join(lines)
 
     return _FROM_MODULE.sub(r"from tatqa_\1 import", _FROM_PACKAGE.sub(modules, source))
