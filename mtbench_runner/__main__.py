@@ -202,7 +202,7 @@ def write_result(result: Mapping[str, Any], to: str | None, text: str) -> None:
 def show_stage(args: argparse.Namespace, bench: Bench) -> None:
     from mtbench_runner import score, show
 
-    models = [name for name in (args.model_id, args.baseline) if name]
+    models = models_of(args)
     if args.question is None and args.figure is None:
         raise InputError("show needs --question ID or --figure FILE")
     judges = judge_names(args)
@@ -212,10 +212,15 @@ def show_stage(args: argparse.Namespace, bench: Bench) -> None:
         show.radar([score.score(bench, name, judges) for name in models], args.figure)
 
 
+def models_of(args: argparse.Namespace) -> list[str]:
+    """The model, and the baseline if there is one."""
+    return [args.model_id, args.baseline] if args.baseline else [args.model_id]
+
+
 def agreement_stage(args: argparse.Namespace, bench: Bench) -> None:
     from mtbench_runner import agreement
 
-    first, second = (local_name(name) for name in args.judges)
+    first, second = map(local_name, args.judges)
     result = agreement.compare(bench, first, second, args.model_id)
     write_result(result, args.json, agreement.table(result))
 
@@ -259,7 +264,7 @@ def dispatch(args: argparse.Namespace) -> None:
     if args.stage == "show":
         return show_stage(args, bench)
     if args.stage in ("judge", "pairwise"):
-        bench.require_answers([args.model_id, *filter(None, [args.baseline])])
+        bench.require_answers(models_of(args))
     served = candidate_endpoint(args)
     judges = make_judges(args) if args.stage in JUDGING else []
     return work(args, bench, judges, served)

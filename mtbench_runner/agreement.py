@@ -17,7 +17,7 @@ from mtbench_runner import ledger, store
 from mtbench_runner.bench import Bench
 from mtbench_runner.jury import Ratings, means_of_votes
 from mtbench_runner.rows import AnyJudgment, HumanVote, Judgment, PairJudgment
-from mtbench_runner.score import categories_of, ratings_of
+from mtbench_runner.score import ratings_of
 from mtbench_runner.shapes import fault
 from mtbench_runner.show import number
 from mtbench_runner.statistics import (
@@ -240,7 +240,7 @@ def add_votes(votes: Votes, more: Votes) -> None:
 
 def compare_ratings(bench: Bench, a: Opinions, b: Opinions) -> Compared | None:
     """Ratings of the same turns of the same models, each the mean of a judge's votes."""
-    categories = categories_of(bench)
+    categories = bench.categories()
     first: list[float] = []
     second: list[float] = []
     differences: list[Item] = []

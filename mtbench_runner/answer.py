@@ -22,7 +22,14 @@ from mtbench_runner import ledger, store
 from mtbench_runner.bench import Bench, read_answers
 from mtbench_runner.endpoint import Call, Caller, Endpoint, Job, run_jobs
 from mtbench_runner.local import SEED, Candidate, LocalModel, default_batch_size
-from mtbench_runner.outcome import ANSWERING, Failure, Outcome, histogram
+from mtbench_runner.outcome import (
+    ANSWERING,
+    Failure,
+    Outcome,
+    first_detail,
+    histogram,
+    number_ignored,
+)
 from mtbench_runner.rows import Answer, Choice, Conversation, Question, QuestionId
 from mtbench_runner.spending import Spending, add_usage
 from mtbench_runner.store import IncompleteError
@@ -54,7 +61,10 @@ def answer(
     failures: list[Failure] = []
     with _together(path):
         given_up = {} if "failed" in again else _given_up(path, keys)
-        missing = {q: key for q, key in missing_answers(path, keys).items() if q not in given_up}
+        missing = {}
+        for question, key in missing_answers(path, keys).items():
+            if question not in given_up:
+                missing[question] = key
         if missing and endpoint:
             failures = _answer_by_calls(bench, model_id, endpoint, candidate, missing, spending)
         elif missing:
@@ -75,31 +85,46 @@ def answer_keys(bench: Bench, candidate: Candidate) -> Keys:
     }
     if candidate.system:
         identity["system"] = candidate.system
-    return {
-        q["question_id"]: store.digest([q["turns"], q["category"], identity])
-        for q in bench.questions
-    }
+    keys = {}
+    for question in bench.questions:
+        content = [question["turns"], question["category"], identity]
+        keys[question["question_id"]] = store.digest(content)
+    return keys
 
 
 def _content(name: str | None) -> dict[str, str] | str | None:
     """sha256 of a local checkpoint's files, README and records apart; a hub name as it is."""
     if not name:
         return None
-    files = {file for kind in WEIGHT_FILES for file in Path(name).glob(kind)}
-    hashes = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(files)}
+    files: set[Path] = set()
+    for pattern in WEIGHT_FILES:
+        files.update(Path(name).glob(pattern))
+    hashes = {}
+    for file in sorted(files):
+        hashes[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
     return hashes or name
 
 
 def missing_answers(path: Path, keys: Keys) -> Keys:
     """The questions whose newest answer was not made from what its answer depends on now."""
-    newest = {str(row["question_id"]): row.get("key") for row in read_answers(path)}
-    return {question: key for question, key in keys.items() if newest.get(str(question)) != key}
+    newest: dict[str, str | None] = {}
+    for row in read_answers(path):
+        newest[str(row["question_id"])] = row.get("key")
+    missing = {}
+    for question, key in keys.items():
+        if newest.get(str(question)) != key:
+            missing[question] = key
+    return missing
 
 
 def _given_up(path: Path, keys: Keys) -> dict[QuestionId, str]:
     """The questions whose answer will not be had by asking again, with the cause."""
     causes = ledger.failures(path)
-    return {question: causes[key] for question, key in keys.items() if key in causes}
+    given_up = {}
+    for question, key in keys.items():
+        if key in causes:
+            given_up[question] = causes[key]
+    return given_up
 
 
 def _report(path: Path, keys: Keys, failures: list[Failure]) -> None:
@@ -110,11 +135,10 @@ def _report(path: Path, keys: Keys, failures: list[Failure]) -> None:
     lasting = _given_up(path, missing)
     causes = [failure.cause for failure in failures if not failure.permanent]
     causes += lasting.values()
-    detail = next((f.outcome.detail for f in failures if f.outcome.detail), "")
-    raise IncompleteError(
-        f"{len(missing)} of {len(keys)} questions have no answer ({histogram(causes)})"
-        + ledger.way_on(len(missing), len(lasting), detail, store.beside(path, "failures"))
-    )
+    what = f"{len(missing)} of {len(keys)} questions have no answer ({histogram(causes)})"
+    where = store.beside(path, "failures")
+    way_on = ledger.way_on(len(missing), len(lasting), first_detail(failures), where)
+    raise IncompleteError(what + way_on)
 
 
 @contextmanager
@@ -127,6 +151,7 @@ def _together(path: Path) -> Iterator[None]:
 
 
 def _wait_for_everyone() -> None:
+    """Go on when every process has come here."""
     if PROCESSES > 1:
         from accelerate import PartialState
 
@@ -169,12 +194,19 @@ def converse(
 ) -> list[list[Outcome]]:
     """What the model said at each turn of each question; turn 2 sees turn 1 without thinking."""
     said: list[list[Outcome]] = [[] for _ in questions]
-    for turn in range(max(len(question["turns"]) for question in questions)):
-        at_turn = [i for i, question in enumerate(questions) if len(question["turns"]) > turn]
-        conversations = [conversation(questions[i], said[i], system) for i in at_turn]
-        temperatures = [temperature_of(questions[i]) for i in at_turn]
-        for i, outcome in zip(at_turn, reply(conversations, temperatures), strict=True):
-            said[i].append(outcome)
+    turns = max(len(question["turns"]) for question in questions)
+    for turn in range(turns):
+        at_turn = []  # what was said in the conversations that have this turn
+        conversations = []
+        temperatures = []
+        for question, own in zip(questions, said, strict=True):
+            if len(question["turns"]) > turn:
+                at_turn.append(own)
+                conversations.append(conversation(question, own, system))
+                temperatures.append(temperature_of(question))
+        outcomes = reply(conversations, temperatures)
+        for own, outcome in zip(at_turn, outcomes, strict=True):
+            own.append(outcome)
     return said
 
 
@@ -230,7 +262,7 @@ def _answer_by_calls(
     """Write each question when its last turn has come. Returns the failures."""
     path = bench.answers_file(model_id)
     kept = ledger.Replies(path)
-    questions = [q for q in bench.questions if q["question_id"] in missing]
+    questions = [one for one in bench.questions if one["question_id"] in missing]
     jobs = [_dialogue(question, candidate, endpoint.model, kept) for question in questions]
     failures: list[Failure] = []
     ignored: Counter[str] = Counter()
@@ -245,7 +277,7 @@ def _answer_by_calls(
                 ledger.note_failure(path, key, [model_id], identifier, None, said)
             else:
                 store.append(path, answer_row(question, model_id, said, key))
-                ignored["choices"] += sum(outcome.choices_ignored for outcome in said)
+                ignored["choices"] += number_ignored(said)
             bar.set_postfix(errors=len(failures), refresh=False)
             bar.update()
 

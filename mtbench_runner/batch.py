@@ -95,6 +95,7 @@ def send(endpoint: Endpoint, path: Path, sent: Path) -> str | None:
 
 
 def client_of(endpoint: Endpoint) -> openai.OpenAI:
+    """The client of an endpoint."""
     with usable_proxies():
         return openai.OpenAI(
             api_key=endpoint.key,
@@ -105,6 +106,7 @@ def client_of(endpoint: Endpoint) -> openai.OpenAI:
 
 
 def _failed(endpoint: Endpoint, error: Exception) -> str:
+    """What is said of a batch that the endpoint did not take or give."""
     words = " ".join(outcomes.without_key(str(error), endpoint.key).split())[:300]
     return f"the batch did not get through: {words}; run the same command again"
 
@@ -133,8 +135,11 @@ def collect(bench: Bench, request: Request, by: "BatchJudge") -> None:
 def _check_owner(
     bench: Bench, request: Request, by: "BatchJudge", answered: dict[str, Outcome]
 ) -> None:
-    tasks = all_tasks(bench, request, by.name, answers_of(bench, request))
-    own = {Replies.key(by.name, call, task.vote) for task in tasks for call in task.calls}
+    """Raise InputError for an output of which nothing is asked for."""
+    own = set()
+    for task in all_tasks(bench, request, by.name, answers_of(bench, request)):
+        for call in task.calls:
+            own.add(Replies.key(by.name, call, task.vote))
     if answered and not own & answered.keys():
         raise InputError(
             f"the batch's output holds nothing of {' against '.join(request.models)}; collect it "
@@ -159,6 +164,7 @@ class BatchJudge:
             take(index, self._result(task, kept, answered))
 
     def _result(self, task: Task, kept: Replies, answered: dict[str, Outcome]) -> Result:
+        """The replies to all calls of a task, or its first failure."""
         replies = []
         for call in task.calls:
             found = self._reply(task, call, kept, answered)
@@ -170,6 +176,7 @@ class BatchJudge:
     def _reply(
         self, task: Task, call: Call, kept: Replies, answered: dict[str, Outcome]
     ) -> Outcome | Failure:
+        """The reply to one call: what an earlier run kept, else what the batch answered."""
         vote = task.vote
         earlier = kept.get(self.name, call, vote)
         if earlier is not None:
@@ -202,14 +209,13 @@ def fetch(endpoint: Endpoint, sent: Path, out: Path) -> None:
             counts = batch.request_counts
             done = f" ({counts.completed} of {counts.total})" if counts else ""
             raise IncompleteError(f"batch {batch_id} is {batch.status}{done}; collect it later")
-        parts = [
-            client.files.content(file).content
-            for file in (batch.output_file_id, batch.error_file_id)
-            if file
-        ]
+        content = b""
+        for file in (batch.output_file_id, batch.error_file_id):
+            if file:
+                content += client.files.content(file).content.rstrip(b"\n") + b"\n"
     except openai.OpenAIError as error:
         raise IncompleteError(_failed(endpoint, error)) from None
-    store.write_whole(out, b"".join(part.rstrip(b"\n") + b"\n" for part in parts))
+    store.write_whole(out, content)
 
 
 def find(client: openai.OpenAI, sent: Path) -> str:
@@ -256,6 +262,7 @@ def read(files: Sequence[Path], key: str) -> dict[str, Outcome]:
 
 
 def outcome_of(line: dict[str, Any], key: str) -> Outcome:
+    """The outcome of one line of a batch's output."""
     response = line.get("response")
     if not isinstance(response, dict):
         error = {"error": line.get("error") or {"message": "no response"}}
@@ -268,7 +275,8 @@ def outcome_of(line: dict[str, Any], key: str) -> Outcome:
 
 def collected(out: Path) -> Path:
     """A name for an output that was read: the first that is free."""
-    return next(path for path in numbered(out) if not path.exists())
+    *_, free = numbered(out)
+    return free
 
 
 def numbered(out: Path) -> Iterator[Path]:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from mtbench_runner import store
-from mtbench_runner.rows import Answer, JudgePrompt, Question, QuestionId
+from mtbench_runner.rows import Answer, JudgePrompt, Place, Question, QuestionId
+from mtbench_runner.shapes import fault
 from mtbench_runner.store import InputError
 
 SHIPPED = Path(__file__).parent / "benches"
@@ -91,14 +92,19 @@ class Bench:
 
     @cached_property
     def _ids(self) -> dict[str, QuestionId]:
+        """The questions' ids by their text."""
         return {str(identifier): identifier for identifier in self.all_ids}
 
-    def places(self) -> list[tuple[QuestionId, int]]:
+    def places(self) -> list[Place]:
         """(question, turn) of everything that is to be judged, in file order."""
-        found = []
+        return list(self.categories())
+
+    def categories(self) -> dict[Place, str]:
+        """The category of each place, in file order."""
+        found = {}
         for question in self.questions:
             for turn in range(1, len(question["turns"]) + 1):
-                found.append((question["question_id"], turn))
+                found[question["question_id"], turn] = question["category"]
         return found
 
 
@@ -109,14 +115,13 @@ def read_answers(path: Path) -> list[Answer]:
         where = f"{path}: question {row['question_id']}"
         if not row["choices"]:
             raise InputError(f"{where} has no choices with turns")
-        for name in ("turns_with_thinking", "finish_reasons"):
-            if len(row["choices"][0].get(name, row["choices"][0]["turns"])) != _turns(row):  # type: ignore[arg-type]
-                raise InputError(f"{where} has another number of {name} than of turns")
+        choice = row["choices"][0]
+        turns = choice["turns"]
+        if len(choice.get("turns_with_thinking", turns)) != len(turns):
+            raise InputError(f"{where} has another number of turns_with_thinking than of turns")
+        if len(choice.get("finish_reasons", turns)) != len(turns):
+            raise InputError(f"{where} has another number of finish_reasons than of turns")
     return rows
-
-
-def _turns(answer: Answer) -> int:
-    return len(answer["choices"][0]["turns"])
 
 
 def load(
@@ -177,7 +182,7 @@ def _check_question(row: dict[str, Any], path: Path) -> Question:
     if not is_id or identifier == "" or not isinstance(row.get("category"), str):
         raise InputError(f"{where}: needs a question_id (a whole number or text) and a category")
     turns = row.get("turns")
-    if not isinstance(turns, list) or not turns or not all(isinstance(t, str) for t in turns):
+    if turns == [] or fault(turns, list[str]) is not None:
         raise InputError(f"{where}: turns must be one or more texts")
     return cast(Question, row)
 
@@ -199,14 +204,18 @@ def _reference_file(folder: Path) -> Path | None:
     """GPT-4's reference answers, which FastChat's benches have; else the first file by name."""
     found = sorted(folder.glob("reference_answer/*.jsonl"))
     gpt_4 = folder / "reference_answer" / "gpt-4.jsonl"
-    return gpt_4 if gpt_4 in found else next(iter(found), None)
+    if gpt_4 in found:
+        return gpt_4
+    return found[0] if found else None
 
 
 def _read_references(path: Path, questions: Sequence[Question]) -> dict[QuestionId, Answer]:
     """By the ids of the questions, of which a file may write 11 as "11"."""
     if not (store.is_there(str(path)) and path.is_file()):
         raise InputError(f"no file {path} with reference answers")
-    ids = {str(question["question_id"]): question["question_id"] for question in questions}
+    ids: dict[str, QuestionId] = {}
+    for question in questions:
+        ids[str(question["question_id"])] = question["question_id"]
     found = {}
     for row in read_answers(path):
         written = row["question_id"]
@@ -242,25 +251,25 @@ def choose(questions: list[Question], select: str) -> list[Question]:
 
     `81-90,101,coding`. Raises InputError for a part that names none.
     """
-    chosen: set[str] = set()
+    chosen: set[QuestionId] = set()
     for part in select.split(","):
-        named = [str(q["question_id"]) for q in questions if _names(part.strip(), q)]
+        name = part.strip()
+        named = [question["question_id"] for question in questions if _names(name, question)]
         if not named:
-            raise InputError(f"--questions: {part.strip()!r} is no id, range or category here")
+            raise InputError(f"--questions: {name!r} is no id, range or category here")
         chosen.update(named)
-    return [question for question in questions if str(question["question_id"]) in chosen]
+    return [question for question in questions if question["question_id"] in chosen]
 
 
 def _names(part: str, question: Question) -> bool:
+    """Whether a part of a selection names the question."""
     if part in (str(question["question_id"]), question["category"]):
         return True
     bounds = re.fullmatch(r"(\d+)-(\d+)", part)
     number = question["question_id"]
-    return (
-        bounds is not None
-        and isinstance(number, int)
-        and int(bounds[1]) <= number <= int(bounds[2])
-    )
+    if bounds is None or not isinstance(number, int):
+        return False
+    return int(bounds[1]) <= number <= int(bounds[2])
 
 
 def download(folder: Path) -> None:

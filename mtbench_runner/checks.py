@@ -6,6 +6,7 @@ folder has that name. Every check raises InputError.
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 from mtbench_runner.options import ANSWERING, JUDGING, READING
@@ -14,6 +15,7 @@ from mtbench_runner.store import InputError, is_there
 LOCAL = "local:"  # before the folder of a judge on this machine
 WRITTEN = {"missing", "votes"}  # one of them is in every result
 CONFIGS = ("config.json", "adapter_config.json")  # a folder of a model has one of them
+SURROGATE = re.compile("[\ud800-\udfff]")  # what Python makes of bytes in a call that are no text
 
 
 def check(args: argparse.Namespace) -> None:
@@ -33,7 +35,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def check_sources(args: argparse.Namespace) -> None:
-    """Addresses are some, keys are there where they are needed, and a local model is there."""
+    """Endpoints have an address and, where they need one, a key; the model that answers exists."""
     if args.stage in JUDGING and not args.dry_run:
         check_keys(args)  # first: a look for the model on the Hub may take a minute
     if args.stage in ANSWERING:
@@ -45,7 +47,7 @@ def check_text(args: argparse.Namespace) -> None:
     for name in ("model", "model_id", "baseline", "system", "judge_model"):
         given = getattr(args, name, None) or []
         for text in [given] if isinstance(given, str) else given:
-            if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+            if SURROGATE.search(text):
                 raise InputError(f"--{name.replace('_', '-')}: {text} is not UTF-8")
 
 
@@ -130,8 +132,10 @@ def check_keys(args: argparse.Namespace) -> None:
     """A judge at an endpoint has an address that is one, and a key where it needs one."""
     from mtbench_runner.endpoint import key_for
 
-    if any(not name.startswith(LOCAL) for name in args.judge_model):
-        key_for(args.judge_url)
+    for name in args.judge_model:
+        if not name.startswith(LOCAL):
+            key_for(args.judge_url)
+            break
 
 
 # --- the model that answers

@@ -54,20 +54,19 @@ def plain(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     """
     tokens = batch.prompts.new_full((len(batch.prompts), batch.max_new_tokens), batch.pad)
     for temperature in sorted(set(batch.temperatures)):
-        rows = [i for i, t in enumerate(batch.temperatures) if t == temperature]
-        sampled = temperature >= GREEDY
-        sampling = (
-            {"do_sample": True, "temperature": temperature} if sampled else {"do_sample": False}
-        )
-        torch.manual_seed(batch.seed)
-        ids = {
+        rows = [row for row, own in enumerate(batch.temperatures) if own == temperature]
+        settings = {
             "input_ids": batch.prompts[rows],
             "attention_mask": batch.mask[rows],
             "pad_token_id": batch.pad,
+            "max_new_tokens": batch.max_new_tokens,
+            "do_sample": False,
         }
-        new = model.generate(**ids, **sampling, max_new_tokens=batch.max_new_tokens)[
-            :, batch.prompts.shape[1] :
-        ]
+        if temperature >= GREEDY:
+            settings |= {"do_sample": True, "temperature": temperature}
+        torch.manual_seed(batch.seed)
+        prompts_and_new = model.generate(**settings)
+        new = prompts_and_new[:, batch.prompts.shape[1] :]
         tokens[rows, : new.shape[1]] = new
     return tokens
 
@@ -77,17 +76,21 @@ def supports(model: PreTrainedModel) -> bool:
 
     It knows full attention by sdpa, and sampling by top-k and top-p only.
     """
-    config, sampling = model.config.get_text_config(), model.generation_config
-    full = set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
-    windowed = getattr(config, "sliding_window", None) and getattr(
-        config, "use_sliding_window", True
-    )
-    known = all(getattr(sampling, name, None) in (None, value) for name, value in UNUSED.items())
-    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    captured = rope not in ("dynamic", "longrope")  # these look at the positions on the host
-    return bool(
-        full and not windowed and known and captured and config._attn_implementation == "sdpa"
-    )
+    config = model.config.get_text_config()
+    if config._attn_implementation != "sdpa":
+        return False
+    kinds = getattr(config, "layer_types", None) or ["full_attention"]
+    if set(kinds) != {"full_attention"}:
+        return False
+    if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
+        return False
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") in ("dynamic", "longrope"):  # they look at positions on the host
+        return False
+    for name, does_nothing in UNUSED.items():
+        if getattr(model.generation_config, name, None) not in (None, does_nothing):
+            return False
+    return True
 
 
 @torch.inference_mode()  # type: ignore[untyped-decorator]
@@ -171,8 +174,9 @@ class WindowedLayer(StaticLayer):  # type: ignore[misc]
         """Put some rows' keys and values [rows, heads, length, size] before position `end`."""
         if not self.is_initialized:
             position = self.cumulative_length
-            empty = [part[:1, :, :0].expand(self.rows, -1, -1, -1) for part in (keys, values)]
-            self.lazy_initialization(*empty)
+            no_keys = keys[:1, :, :0].expand(self.rows, -1, -1, -1)
+            no_values = values[:1, :, :0].expand(self.rows, -1, -1, -1)
+            self.lazy_initialization(no_keys, no_values)  # it sets a position of its own
             self.cumulative_length = position
         start = end - keys.shape[2]
         self.keys[rows, :, start:end] = keys
@@ -208,14 +212,12 @@ class Decoding:
         ]
         self.cache = Cache(layers=self.layers)
         self.temperatures = torch.tensor(batch.temperatures, device=device)[:, None]
-        ends = model.generation_config.eos_token_id
-        self.ends = torch.tensor(
-            [] if ends is None else ends, device=device, dtype=torch.long
-        ).flatten()
+        ends = model.generation_config.eos_token_id  # none, one or several
+        ends = [] if ends is None else ends
+        self.ends = torch.tensor(ends, device=device, dtype=torch.long).flatten()
         self.slots = torch.arange(length + new, device=device)
-        self.usable = torch.cat(
-            [batch.mask.bool(), batch.mask.new_ones(rows, new, dtype=torch.bool)], dim=1
-        )
+        room = batch.mask.new_ones(rows, new, dtype=torch.bool)
+        self.usable = torch.cat([batch.mask.bool(), room], dim=1)
         self.count = torch.zeros(1, dtype=torch.long, device=device)
         self.position = batch.mask.sum(1, keepdim=True)
         self.finished = torch.zeros(rows, dtype=torch.bool, device=device)
@@ -237,7 +239,9 @@ class Decoding:
         return torch.cat(parts)[order.argsort()]
 
     def _read_part(self, batch: Batch, rows: torch.Tensor, longest: int) -> torch.Tensor:
-        prompts, mask = batch.prompts[rows, -longest:], batch.mask[rows, -longest:].bool()
+        """The same of the last `longest` positions of some rows."""
+        prompts = batch.prompts[rows, -longest:]
+        mask = batch.mask[rows, -longest:].bool()
         causal = torch.ones(longest, longest, dtype=torch.bool, device=self.device).tril()
         # a padding position sees itself, so that no row of the mask is empty
         itself = torch.eye(longest, dtype=torch.bool, device=self.device)
@@ -258,6 +262,7 @@ class Decoding:
         return output.logits[:, -1].float()
 
     def _step(self, window: int) -> None:
+        """One token more of every row, which sees `window` positions of the cache."""
         for layer in self.layers:
             layer.window = window
         seen = self.usable[:, :window] & (self.slots[:window] <= self.length)
@@ -270,9 +275,9 @@ class Decoding:
         self._advance(logits)
 
     def _advance(self, logits: torch.Tensor) -> None:
-        choice = sample(logits, self.temperatures, self.model.generation_config).masked_fill(
-            self.finished, self.pad
-        )
+        """Choose each row's next token by its logits, pad in those that are done."""
+        choice = sample(logits, self.temperatures, self.model.generation_config)
+        choice = choice.masked_fill(self.finished, self.pad)
         self.finished |= torch.isin(choice, self.ends)
         self.tokens.index_copy_(1, self.count, choice[:, None])
         self.token.copy_(choice[:, None])
@@ -337,16 +342,16 @@ def sample(
     top_p 1) hold where the config sets none.
     """
     sampled = temperatures >= GREEDY
-    top_k = (
-        min(config.top_k if config.top_k is not None else 50, logits.shape[-1]) or logits.shape[-1]
-    )
-    scores, tokens = logits.topk(top_k)
+    vocabulary = logits.shape[-1]
+    top_k = 50 if config.top_k is None else config.top_k
+    top_p = 1.0 if config.top_p is None else config.top_p
+    number = min(top_k, vocabulary) or vocabulary  # top_k 0: all
+    scores, tokens = logits.topk(number)
     scores = scores / temperatures.masked_fill(~sampled, 1.0)
     probability = scores.softmax(-1)
     before = probability.cumsum(-1) - probability
-    scores = scores.masked_fill(
-        (before > 0) & (before >= (1.0 if config.top_p is None else config.top_p)), -torch.inf
-    )
+    too_rare = (before > 0) & (before >= top_p)
+    scores = scores.masked_fill(too_rare, -torch.inf)
     noise = -torch.empty_like(scores).exponential_().log()
     drawn = tokens.gather(-1, (scores + noise).argmax(-1, keepdim=True))
     return torch.where(sampled, drawn, logits.argmax(-1, keepdim=True))[:, 0]

@@ -11,7 +11,7 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -296,16 +296,13 @@ class Caller:
                 settings["max_tokens"] *= CAP_FACTOR
             if "max_tokens" in self.refused:
                 settings["max_completion_tokens"] = settings.pop("max_tokens")  # newer models' name
-        extra = self._not_refused(settings.pop("extra_body", {}))
-        kept = self._not_refused(settings)
+        extra = _without(self.refused, settings.pop("extra_body", {}))
+        kept = _without(self.refused, settings)
         if not call.limited:
-            kept = {name: value for name, value in kept.items() if name not in LIMITS}
+            kept = _without(LIMITS, kept)
         if extra:
             kept["extra_body"] = extra
         return kept
-
-    def _not_refused(self, settings: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in settings.items() if name not in self.refused}
 
     def _too_late(self, seen: list[Outcome]) -> Outcome:
         seconds = f"{self.endpoint.deadline:g}"
@@ -323,8 +320,16 @@ class Caller:
 
 def _longest(sent: dict[str, Any], call: Call) -> int:
     """Tokens of the longest reply to a request; where its limit is not sent, of one that was."""
-    limits = [settings.get(name) for settings in (sent, call.settings) for name in LIMITS]
-    return next((limit for limit in limits if limit), TYPICAL_REPLY)
+    for settings in (sent, call.settings):
+        for name in LIMITS:
+            if settings.get(name):
+                return int(settings[name])
+    return TYPICAL_REPLY
+
+
+def _without(names: Collection[str], settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that are not among those names."""
+    return {name: value for name, value in settings.items() if name not in names}
 
 
 def fold_system(messages: Conversation) -> Conversation:

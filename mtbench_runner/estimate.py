@@ -11,7 +11,8 @@ from mtbench_runner.outcome import Outcome
 from mtbench_runner.rows import Answer, Choice, Conversation, Question, QuestionId
 from mtbench_runner.spending import TYPICAL_REPLY, Estimate, Prices, estimate
 
-TYPICAL_ANSWER = "An answer of common length. " * 45  # about 300 tokens
+TYPICAL_ANSWER = "An answer of common length. " * 45
+TYPICAL_ANSWER_TOKENS = 300  # about as many as it has
 
 
 def answers(
@@ -22,11 +23,19 @@ def answers(
     asked: list[Conversation] = []
     for question in bench.questions:
         if question["question_id"] in missing:
-            said: list[Outcome] = []
-            for _ in question["turns"]:
-                asked.append(conversation(question, said, candidate.system))
-                said.append(Outcome("text", TYPICAL_ANSWER))
-    return [estimate(f"answers of {model_id}", asked, candidate.max_new_tokens, prices, 300)]
+            asked += conversations(question, candidate.system)
+    cap = candidate.max_new_tokens
+    return [estimate(f"answers of {model_id}", asked, cap, prices, TYPICAL_ANSWER_TOKENS)]
+
+
+def conversations(question: Question, system: str | None) -> list[Conversation]:
+    """What is sent for each turn of a question, were every answer one of common length."""
+    sent = []
+    said: list[Outcome] = []
+    for _ in question["turns"]:
+        sent.append(conversation(question, said, system))
+        said.append(Outcome("text", TYPICAL_ANSWER))
+    return sent
 
 
 def judgments(
@@ -38,7 +47,8 @@ def judgments(
     for name in judges:
         asked = []
         for task in judge.pending(bench, request, name, answered):
-            asked += [call.messages for call in task.calls]
+            for call in task.calls:
+                asked.append(call.messages)
         typical = typical_reply(bench, request, name)
         found.append(estimate(f"judgments by {name}", asked, request.cap, prices, typical))
     return found
@@ -53,7 +63,8 @@ def with_placeholders(bench: Bench, model_id: str) -> dict[QuestionId, Answer]:
 
 
 def placeholder(question: Question) -> Answer:
-    choice = Choice(index=0, turns=[TYPICAL_ANSWER for _ in question["turns"]])
+    """An answer of common length to every turn."""
+    choice = Choice(index=0, turns=[TYPICAL_ANSWER] * len(question["turns"]))
     return Answer(question_id=question["question_id"], choices=[choice])
 
 
@@ -61,7 +72,11 @@ def typical_reply(bench: Bench, request: Request, name: str) -> int:
     """Tokens of the judge's replies so far, on the mean; a guess where there are none."""
     path = bench.judgments_file(name, request.mode)
     rows = ledger.read_judgments(path, paired=request.baseline is not None)
-    counts = [row["usage"]["completion"] for row in rows if "usage" in row]
-    known = [count for count in counts if count is not None]
-    calls = len(known) * (2 if request.baseline else 1)
-    return sum(known) // calls if calls else TYPICAL_REPLY
+    calls_a_row = 2 if request.baseline else 1
+    calls = tokens = 0
+    for row in rows:
+        count = row["usage"]["completion"] if "usage" in row else None
+        if count is not None:
+            calls += calls_a_row
+            tokens += count
+    return tokens // calls if calls else TYPICAL_REPLY

@@ -18,7 +18,14 @@ from mtbench_runner.bench import Bench
 from mtbench_runner.endpoint import Call, Caller, Endpoint, Job, run_jobs
 from mtbench_runner.ledger import Identity
 from mtbench_runner.matches import Answers, Match
-from mtbench_runner.outcome import JUDGING, Failure, Outcome, histogram
+from mtbench_runner.outcome import (
+    JUDGING,
+    Failure,
+    Outcome,
+    first_detail,
+    histogram,
+    number_ignored,
+)
 from mtbench_runner.rows import AnyJudgment
 from mtbench_runner.spending import Spending, add_usage, total
 from mtbench_runner.store import IncompleteError
@@ -162,7 +169,7 @@ def pending(bench: Bench, request: Request, judge: str, answers: Sequence[Answer
 def answers_of(bench: Bench, request: Request) -> list[Answers]:
     """The models' answers. Raises InputError where a model has none to any question here."""
     bench.require_answers(request.models)
-    return [bench.answers(model) for model in request.models]
+    return bench.answers_of(request.models)
 
 
 def all_tasks(bench: Bench, request: Request, judge: str, answers: Sequence[Answers]) -> list[Task]:
@@ -181,18 +188,19 @@ def all_tasks(bench: Bench, request: Request, judge: str, answers: Sequence[Answ
 
 
 def _with_effort(call: Call, effort: str) -> Call:
+    """The call with a reasoning effort among its settings."""
     return replace(call, settings=call.settings | {"reasoning_effort": effort})
 
 
 def places_without_answer(bench: Bench, request: Request) -> dict[str, int]:
     """Model -> how many questions it has not answered, or not all turns of."""
-    lacking = {}
+    lacking: Counter[str] = Counter()
     for model in request.models:
         given = bench.answers(model)
-        number = sum(not matches.answered(q, given, len(q["turns"])) for q in bench.questions)
-        if number:
-            lacking[model] = number
-    return lacking
+        for question in bench.questions:
+            if not matches.answered(question, given, turn=len(question["turns"])):
+                lacking[model] += 1
+    return dict(lacking)
 
 
 def _judge(bench: Bench, path: Path, tasks: list[Task], by: Judge) -> list[Failure]:
@@ -212,7 +220,7 @@ def _judge(bench: Bench, path: Path, tasks: list[Task], by: Judge) -> list[Failu
                 store.append(votes_file(path, task.vote), row)
                 counted["unrated"] += ledger.unrated(row, bench.rating_pattern)
                 counted["tokens"] += _tokens(result)
-                counted["ignored"] += sum(outcome.choices_ignored for outcome in result)
+                counted["ignored"] += number_ignored(result)
             bar.set_postfix(errors=len(failures), tokens=counted["tokens"], refresh=False)
             bar.update()
 
@@ -220,8 +228,8 @@ def _judge(bench: Bench, path: Path, tasks: list[Task], by: Judge) -> list[Failu
     if not failures:
         kept.clear()
     if counted["unrated"]:
-        of = len(tasks) - len(failures)
-        sys.stderr.write(f"note: {counted['unrated']} of {of} judgments have no rating\n")
+        written = len(tasks) - len(failures)
+        sys.stderr.write(f"note: {counted['unrated']} of {written} judgments have no rating\n")
     if counted["ignored"]:
         sys.stderr.write(f"note: {counted['ignored']} choices beyond the first were ignored\n")
     return failures
@@ -229,15 +237,16 @@ def _judge(bench: Bench, path: Path, tasks: list[Task], by: Judge) -> list[Failu
 
 def note_failure(path: Path, task: Task, failure: Failure) -> None:
     """Record a failure that asking again would not mend."""
+    wanted = ledger.digest_of(task.identity)
     models = list(task.identity.models)
-    place = (task.match.question_id, task.match.turn)
-    ledger.note_failure(path, ledger.digest_of(task.identity), models, *place, failure)
+    match = task.match
+    ledger.note_failure(path, wanted, models, match.question_id, match.turn, failure)
 
 
 def _tokens(replies: Sequence[Outcome]) -> int:
     """Tokens in and out, as far as the server counted them."""
-    tokens, _ = total(reply.usage for reply in replies)
-    return sum(tokens.values())
+    tokens, _ = total([reply.usage for reply in replies])
+    return tokens["prompt"] + tokens["completion"]
 
 
 def make_row(task: Task, replies: Sequence[Outcome], bench: Bench) -> AnyJudgment:
@@ -252,7 +261,7 @@ def make_row(task: Task, replies: Sequence[Outcome], bench: Bench) -> AnyJudgmen
     row["finish_reasons"] = [reply.finish for reply in replies]
     if full != said:
         row["raw"] = full
-    ignored = sum(reply.choices_ignored for reply in replies)
+    ignored = number_ignored(replies)
     if ignored:
         row["choices_ignored"] = ignored
     if task.vote > 1:
@@ -273,12 +282,11 @@ def _report(
     if missing:
         causes = [failure.cause for failure in failures] + lasting
         permanent = len(lasting) + sum(failure.permanent for failure in failures)
-        detail = next((f.outcome.detail for f in failures if f.outcome.detail), "")
-        lines.append(
-            f"{missing} of {tried + len(lasting)} judgments are missing ({histogram(causes)})"
-            + _hint(failures)
-            + ledger.way_on(missing, permanent, detail, store.beside(path, "failures"))
-        )
+        wanted = tried + len(lasting)
+        what = f"{missing} of {wanted} judgments are missing ({histogram(causes)})"
+        where = store.beside(path, "failures")
+        way_on = ledger.way_on(missing, permanent, first_detail(failures), where)
+        lines.append(what + _hint(failures) + way_on)
     for model, number in unanswered.items():
         lines.append(
             f"{model} has no answer to {number} questions, or not to all of their turns; "
@@ -290,6 +298,10 @@ def _report(
 
 def _hint(failures: list[Failure]) -> str:
     """What to change where a reasoning judge never came to speak."""
-    if not any(failure.outcome.kind == "thinking" for failure in failures):
-        return ""
-    return "; give the judge room with --judge-max-tokens, or less to think with --judge-effort low"
+    for failure in failures:
+        if failure.outcome.kind == "thinking":
+            return (
+                "; give the judge room with --judge-max-tokens, "
+                "or less to think with --judge-effort low"
+            )
+    return ""

@@ -70,7 +70,7 @@ class LocalModel:
         size = self.rows_that_fit(max(lengths))
         rows = list(zip(prompts, temperatures, strict=True))
         tokens = decode_in_parts(self._decode, rows, size)
-        return [self._outcome(*pair) for pair in zip(tokens, lengths, strict=True)]
+        return list(map(self._outcome, tokens, lengths))
 
     def prompt(self, conversation: Conversation) -> str:
         """The text that the model continues. A template without a system role gets it folded in."""
@@ -86,6 +86,7 @@ class LocalModel:
             return str(self.tokenizer.apply_chat_template(folded, **settings))
 
     def _decode(self, rows: list[tuple[str, float]]) -> list[list[int]]:
+        """The new tokens after each prompt, at its temperature, all in one batch."""
         prompts = [prompt for prompt, _ in rows]
         temperatures = [temperature for _, temperature in rows]
         inputs = self.tokenizer(
@@ -103,16 +104,21 @@ class LocalModel:
             pad=self.tokenizer.pad_token_id,
             seed=SEED,
         )
-        fast = self.device != "cpu" and decode.supports(self.model)
-        tokens = (decode.decode if fast else decode.plain)(self.model, batch)
+        if self.device != "cpu" and decode.supports(self.model):
+            tokens = decode.decode(self.model, batch)
+        else:
+            tokens = decode.plain(self.model, batch)
         return list(tokens.tolist())
 
     def _outcome(self, tokens: list[int], prompt_length: int) -> Outcome:
-        ended = [position for position, token in enumerate(tokens) if token in self.ends]
+        """A reply of so many tokens up to its end; cut at the limit if it has none."""
+        length, finish = len(tokens), "length"
+        for position, token in enumerate(tokens, 1):
+            if token in self.ends:
+                length, finish = position, "stop"
+                break
         text = self.tokenizer.decode(tokens, skip_special_tokens=True).strip()
-        length = ended[0] + 1 if ended else len(tokens)
         usage = Usage(prompt=prompt_length, completion=length)
-        finish = "stop" if ended else "length"
         return named(Outcome(kind="text", text=text, finish=finish, usage=usage, raw=text))
 
     def rows_that_fit(self, prompt_length: int) -> int:

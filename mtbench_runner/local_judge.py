@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mtbench_runner.endpoint import Call
 from mtbench_runner.judge import Take, Task
 from mtbench_runner.ledger import Replies
 from mtbench_runner.local import Candidate, LocalModel, default_batch_size
@@ -33,30 +32,35 @@ class LocalJudge:
         Nothing that a model said is a failure: what was cut or is empty is for the score to tell.
         """
         self.model = self.model or LocalModel(self.candidate)
-        order = sorted(range(len(tasks)), key=lambda index: -_characters(tasks[index]))
+        longest_first = sorted(enumerate(tasks), key=lambda numbered: -_characters(numbered[1]))
         size = min(BATCH, default_batch_size(BATCH))
-        for start in range(0, len(order), size):
-            batch = order[start : start + size]
-            replies = self._decode([tasks[index] for index in batch])
-            for index, said in zip(batch, replies, strict=True):
+        for start in range(0, len(tasks), size):
+            batch = longest_first[start : start + size]
+            replies = self._decode([task for _, task in batch])
+            for (index, _), said in zip(batch, replies, strict=True):
                 take(index, said)
 
     def _decode(self, tasks: Sequence[Task]) -> list[list[Outcome]]:
+        """The replies to the calls of each task, all decoded in one batch."""
         assert self.model is not None
-        calls: list[Call] = []
+        conversations = []
+        temperatures = []
         for task in tasks:
-            calls += task.calls
-        conversations = [call.messages for call in calls]
-        temperatures = [float(call.settings["temperature"]) for call in calls]
-        outcomes = self.model.reply(conversations, temperatures)
+            for call in task.calls:
+                conversations.append(call.messages)
+                temperatures.append(float(call.settings["temperature"]))
+        outcomes = iter(self.model.reply(conversations, temperatures))
         replies = []
         for task in tasks:
-            number = len(task.calls)
-            own, outcomes = outcomes[:number], outcomes[number:]
-            pairs = zip(own, task.calls, strict=True)
-            replies.append([replace(outcome, settings=call.settings) for outcome, call in pairs])
+            own = [replace(next(outcomes), settings=call.settings) for call in task.calls]
+            replies.append(own)
         return replies
 
 
 def _characters(task: Task) -> int:
-    return sum(len(message["content"]) for call in task.calls for message in call.messages)
+    """Characters of all that a task's calls send."""
+    total = 0
+    for call in task.calls:
+        for message in call.messages:
+            total += len(message["content"])
+    return total

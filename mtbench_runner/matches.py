@@ -59,11 +59,15 @@ def make_matches(
     prompt or a reference answer lacks.
     """
     questions = answered_by_all(bench.questions, answers, turn=1)
-    with_reference = [q for q in questions if q["category"] in common.NEED_REF_CATS]
-    plain = [q for q in questions if q["category"] not in common.NEED_REF_CATS]
+    plain: list[Question] = []
+    with_reference: list[Question] = []
+    turns = 0
+    for question in questions:
+        needs_reference = question["category"] in common.NEED_REF_CATS
+        (with_reference if needs_reference else plain).append(question)
+        turns = max(turns, len(question["turns"]))
     judges = make_judges(bench, judge, paired=len(models) == 2)
     check_references(bench, with_reference)
-    turns = max((len(question["turns"]) for question in questions), default=0)
     matches = []
     for turn in range(1, turns + 1):
         for name, asked in (("default", plain), ("math", with_reference)):
@@ -128,10 +132,10 @@ class Prompts(dict[str, JudgePrompt]):
         super().__init__()
         self.of = bench.name
         for name, prompt in bench.prompts.items():
-            is_rating = prompt["type"] == "single" and RATING_FORMAT.fullmatch(
-                prompt["output_format"]
-            )
-            self[name] = {**prompt, "output_format": "[[rating]]"} if is_rating else prompt
+            in_brackets = RATING_FORMAT.fullmatch(prompt["output_format"])
+            if prompt["type"] == "single" and in_brackets:
+                prompt = {**prompt, "output_format": "[[rating]]"}
+            self[name] = prompt
 
     def __missing__(self, name: str) -> JudgePrompt:
         return Lacking(f"the judge prompts of {self.of} lack {name!r}")  # type: ignore[return-value]
@@ -168,19 +172,14 @@ def _make(
 ) -> list[Any]:
     """FastChat's own make_match, on conversations of more than two turns folded into two."""
     template = judge.prompt_template["prompt_template"]
-    asked: list[Question] = []
-    folded: list[Answers] = [{} for _ in models]
+    asked = [fold_question(question, turn) for question in questions]
+    by_model: dict[str, Answers] = {}
+    for model, given in zip(models, answers, strict=True):
+        by_model[model] = fold_all(questions, given, turn, template)
     references: Answers = {}
-    for question in questions:
-        identifier = question["question_id"]
-        asked.append(fold_question(question, turn))
-        for index, given in enumerate(answers):
-            folded[index][identifier] = fold(question, given[identifier], turn, template)
-        if judge.ref_based:
-            reference = bench.references[identifier]
-            references[identifier] = fold(question, reference, turn, template, "ref_answer")
+    if judge.ref_based:
+        references = fold_all(questions, bench.references, turn, template, "ref_answer")
     make = gen_judgment.make_match if len(models) == 2 else gen_judgment.make_match_single
-    by_model = dict(zip(models, folded, strict=True))
     made: list[Any] = make(
         asked,
         [models[0]],
@@ -201,6 +200,17 @@ def fold_question(question: Question, turn: int) -> Question:
     if turn == 1:
         return question
     return {**question, "turns": [question["turns"][0], question["turns"][turn - 1]]}
+
+
+def fold_all(
+    questions: Sequence[Question], answers: Answers, turn: int, template: str, field: str = "answer"
+) -> Answers:
+    """The answers to the questions, each folded into at most two turns."""
+    folded = {}
+    for question in questions:
+        identifier = question["question_id"]
+        folded[identifier] = fold(question, answers[identifier], turn, template, field)
+    return folded
 
 
 def fold(

@@ -32,7 +32,7 @@ class Option(NamedTuple):
 
 
 def whole(text: str, lowest: int = 0) -> int:
-    """A whole number from 0."""
+    """A whole number from `lowest`."""
     number = int(text)
     if number < lowest:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number from {lowest}")
@@ -61,6 +61,7 @@ def seconds(text: str) -> float:
 
 
 def option(stages: Collection[str], name: str, text: str, **settings: Any) -> Option:
+    """An option whose help is `text` and its default."""
     default = settings.get("default")
     shown = " ".join(map(str, default)) if isinstance(default, list) else default
     settings["help"] = f"{text} (default: {shown})" if default else text
@@ -199,7 +200,10 @@ def unknown_word(arguments: list[str]) -> str | None:
         return None
     if stage not in STAGES:
         return f"there is no stage {stage!r}; {_meant(stage, STAGES)}"
-    known = ["--help", *(name for takers, name, _ in OPTIONS if stage in takers)]
+    known = ["--help"]
+    for takers, name, _ in OPTIONS:
+        if stage in takers:
+            known.append(name)
     for word in words:
         name = word.partition("=")[0]
         if name.startswith("--") and not any(option.startswith(name) for option in known):
@@ -208,6 +212,7 @@ def unknown_word(arguments: list[str]) -> str | None:
 
 
 def _meant(word: str, known: Collection[str]) -> str:
+    """The known word that is like it, else all of them."""
     close = get_close_matches(word, known, n=1)
     return f"did you mean {close[0]}?" if close else f"it has {', '.join(known)}"
 

@@ -143,6 +143,19 @@ def histogram(causes: Iterable[str]) -> str:
     return ", ".join(f"{number} {cause}" for cause, number in counted)
 
 
+def first_detail(failures: Iterable[Failure]) -> str:
+    """The server's words on the first failure that has any."""
+    for failure in failures:
+        if failure.outcome.detail:
+            return failure.outcome.detail
+    return ""
+
+
+def number_ignored(outcomes: Iterable[Outcome]) -> int:
+    """How many choices beyond the first the replies had."""
+    return sum(outcome.choices_ignored for outcome in outcomes)
+
+
 # --- status 200
 
 ERROR_TEXT = "$ERROR$"  # what FastChat, also as a server, says in place of a reply
@@ -223,11 +236,12 @@ def _of_error_in_200(text: str, body: dict[str, Any]) -> Outcome:
     """An error that came with status 200: by its own code, else not a chat completion."""
     facts = ErrorFacts.read(body)
     status = _status_of(body)
-    named = _name_error(status, facts, set()) if status else _name_by_code(200, facts)
-    if named is None:
+    found = _name_error(status, facts, set()) if status else _name_by_code(200, facts)
+    if found is None:
         what = "an error under status 200" if body.get("error") else "no choices"
         return _wrong_shape(text, f"{what}: {facts.message}"[:300])
-    return Outcome(named[0], cause=named[1], detail=f"200: {facts.message}", raw=text[:RAW_KEPT])
+    kind, cause, _ = found
+    return Outcome(kind, cause=cause, detail=f"200: {facts.message}", raw=text[:RAW_KEPT])
 
 
 def _status_of(body: dict[str, Any]) -> int | None:
@@ -557,11 +571,12 @@ def without_key(text: str, key: str) -> str:
 
 Named = tuple[Kind, str, str | None]  # kind, cause, the setting that is refused
 NEVER = (501, 505)  # not implemented, version not supported: asking again would not help
+BUSY = {408: "timeout", 409: "conflict", 425: "too early", 429: "rate limit"}
 
 
 def _name_error(status: int, facts: ErrorFacts, sent: set[str]) -> Named:
     """By status where that decides, then by the codes of the body, then by its sentence."""
-    if status in (408, 409, 425, 429) or (status >= 500 and status not in NEVER):
+    if status in BUSY or (status >= 500 and status not in NEVER):
         return _name_busy(status, facts)
     if status < 400:
         return "request", f"redirected to nowhere ({status})", None
@@ -601,10 +616,7 @@ def _name_by_sentence(status: int, facts: ErrorFacts, sent: set[str]) -> Named:
 def _name_busy(status: int, facts: ErrorFacts) -> Named:
     if facts.codes & QUOTA_CODES:
         return "quota", f"the quota is used up ({status})", None
-    name = {408: "timeout", 409: "conflict", 425: "too early", 429: "rate limit"}.get(
-        status, "server error"
-    )
-    return "busy", f"{name} ({status})", None
+    return "busy", f"{BUSY.get(status, 'server error')} ({status})", None
 
 
 def refused_setting(facts: ErrorFacts, sent: set[str]) -> str | None:

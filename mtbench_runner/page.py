@@ -3,14 +3,14 @@
 Every text in it was written by a model and is to be escaped by whoever shows it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mtbench_runner import ledger
 from mtbench_runner.bench import Bench
-from mtbench_runner.ledger import Current, Votes
+from mtbench_runner.ledger import Current
 from mtbench_runner.ratings import out_of_range, pair_outcome
-from mtbench_runner.rows import Answer, Judgment, PairJudgment, Place, Question
+from mtbench_runner.rows import Answer, AnyJudgment, Judgment, PairJudgment, Place, Question
 
 VERSION = 1
 OUTCOMES = {1.0: "win", 0.5: "tie", 0.0: "loss"}
@@ -29,12 +29,10 @@ def of_scores(bench: Bench, model_id: str, judged: Mapping[str, Current]) -> Pag
         given = answers.get(question["question_id"])
         turns = []
         for turn, text in enumerate(question["turns"], 1):
-            place = (question["question_id"], turn)
-            judgments = [
-                _judgment(bench, judge, row)
-                for judge, row in _votes_at(judged, place)
-                if "model" in row
-            ]
+            judgments = []
+            for judge, row in _votes_at(judged, (question["question_id"], turn)):
+                if "model" in row:
+                    judgments.append(_judgment(bench, judge, row))
             shown = {"turn": turn, "question": text, **_answer(given, turn)}
             turns.append({**shown, "judgments": judgments})
         questions.append(_question(question, turns))
@@ -47,19 +45,20 @@ def of_pairs(bench: Bench, models: Sequence[str], judged: Mapping[str, Current])
     {version, questions: [{id, category, turns: [{turn, question, answers, verdicts: [{judge, vote,
     outcome, orders: [{first, winner, text}]}]}]}]}
     """
-    answers = [bench.answers(model) for model in models]
+    answers = bench.answers_of(models)
     questions = []
     for question in bench.questions:
-        given = [answer.get(question["question_id"]) for answer in answers]
+        identifier = question["question_id"]
         turns = []
         for turn, text in enumerate(question["turns"], 1):
-            place = (question["question_id"], turn)
-            verdicts = [
-                _verdict(judge, row)
-                for judge, row in _votes_at(judged, place)
-                if "model" not in row
-            ]
-            said = [_answer(answer, turn)["answer"] for answer in given]
+            said = []
+            for answers_of_model in answers:
+                given = answers_of_model.get(identifier)
+                said.append(_answer(given, turn)["answer"])
+            verdicts = []
+            for judge, row in _votes_at(judged, (identifier, turn)):
+                if "model" not in row:
+                    verdicts.append(_verdict(judge, row))
             turns.append({"turn": turn, "question": text, "answers": said, "verdicts": verdicts})
         questions.append(_question(question, turns))
     return {"version": VERSION, "questions": questions}
@@ -70,15 +69,15 @@ def _question(question: Question, turns: list[Page]) -> Page:
     return {"id": identifier, "category": question["category"], "turns": turns}
 
 
-def _votes_at(judged: Mapping[str, Current], place: Place) -> list[tuple[str, Any]]:
-    found = []
+def _votes_at(judged: Mapping[str, Current], place: Place) -> Iterator[tuple[str, AnyJudgment]]:
+    """The judgments of a place, each with its judge."""
     for judge, current in judged.items():
-        votes: Votes = current.judged.get(place, [])
-        found += [(judge, row) for row in votes]
-    return found
+        for row in current.judged.get(place, []):
+            yield judge, row
 
 
 def _answer(answer: Answer | None, turn: int) -> Page:
+    """A model's answer to a turn; all keys None where there is none."""
     choice = answer["choices"][0] if answer else None
     if choice is None or len(choice["turns"]) < turn:
         return {"answer": None, "thinking": None, "finish": None, "characters": None}
@@ -112,23 +111,17 @@ def _judgment(bench: Bench, judge: str, row: Judgment) -> Page:
 
 
 def _verdict(judge: str, row: PairJudgment) -> Page:
-    names = {"model_1": row["model_1"], "model_2": row["model_2"], "tie": "tie"}
-    orders = [
-        {
-            "first": row["model_1"],
-            "winner": names.get(row["g1_winner"]),
-            "text": row["g1_judgment"],
-        },
-        {
-            "first": row["model_2"],
-            "winner": names.get(row["g2_winner"]),
-            "text": row["g2_judgment"],
-        },
-    ]
+    """A comparison in both orders: which answer stood first, who won, and why."""
+    first, second = row["model_1"], row["model_2"]
+    names = {"model_1": first, "model_2": second, "tie": "tie"}
+    winners = (names.get(row["g1_winner"]), names.get(row["g2_winner"]))
     outcome = pair_outcome(row)
     return {
         "judge": judge,
         "vote": ledger.vote_of(row),
         "outcome": None if outcome is None else OUTCOMES[outcome],
-        "orders": orders,
+        "orders": [
+            {"first": first, "winner": winners[0], "text": row["g1_judgment"]},
+            {"first": second, "winner": winners[1], "text": row["g2_judgment"]},
+        ],
     }

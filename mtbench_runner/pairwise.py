@@ -9,7 +9,7 @@ from mtbench_runner.ledger import Current
 from mtbench_runner.length import Comparison
 from mtbench_runner.ratings import pair_outcome
 from mtbench_runner.rows import AnyJudgment, PairFile, PairJudgment, Place
-from mtbench_runner.score import all_rows, categories_of, jury_of, summary
+from mtbench_runner.score import all_rows, jury_of, summary
 from mtbench_runner.spending import Prices
 from mtbench_runner.statistics import Item, average
 
@@ -31,7 +31,7 @@ def compare_pairs(
     models = [model_id, baseline]
     judged = jury_of(bench, judges, models)
     outcomes = {judge: outcomes_of(current) for judge, current in judged.items()}
-    categories = categories_of(bench)
+    categories = bench.categories()
     values = jury.turn_values(outcomes)
     items = jury.items_of(values, categories)
     shared = summary(bench, models, judged, items, prices)

@@ -43,7 +43,7 @@ def score(
     """
     judged = jury_of(bench, judges, [model_id])
     ratings = {judge: ratings_of(bench, current) for judge, current in judged.items()}
-    categories = categories_of(bench)
+    categories = bench.categories()
     items = jury.items_of(jury.turn_values(ratings), categories)
     shared = summary(bench, [model_id], judged, items, prices)
     first = first_votes(judged[judges[0]])
@@ -69,15 +69,6 @@ def score(
 def jury_of(bench: Bench, judges: Sequence[str], models: Sequence[str]) -> Jury:
     """What each judge said of a model, or of two. Raises InputError for one that said nothing."""
     return {judge: ledger.current(bench, judge, models) for judge in judges}
-
-
-def categories_of(bench: Bench) -> dict[Place, str]:
-    """The category of each place, in the bench's order."""
-    found = {}
-    for question in bench.questions:
-        for turn in range(1, len(question["turns"]) + 1):
-            found[question["question_id"], turn] = question["category"]
-    return found
 
 
 def ratings_of(bench: Bench, current: Current) -> Ratings:

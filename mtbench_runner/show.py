@@ -1,7 +1,9 @@
 """What a person sees: tables of scores, the turns of two models side by side, a radar figure."""
 
+import contextlib
 import shutil
 import textwrap
+from collections import Counter
 from collections.abc import Collection, Sequence
 from itertools import zip_longest
 from math import pi
@@ -18,6 +20,7 @@ from mtbench_runner.rows import (
     Place,
     Question,
     ScoreFile,
+    Strict,
     Summary,
 )
 from mtbench_runner.score import SUCCESS
@@ -77,34 +80,48 @@ def title(result: Summary, what: str) -> list[str]:
 
 
 def _scores(result: ScoreFile) -> list[str]:
+    """A row for each category and one for all: the mean of each turn, of all turns, its error."""
     turns = list(result["turns"])
-    head = f"{'':<14}" + "".join(f"{'turn ' + turn:>9}" for turn in turns) + f"{'mean':>9}"
-    lines = [head]
-    for name, mean in (result["categories"] | {"overall": result["overall"]}).items():
-        if name == "overall":
-            cells = [result["turns"][turn] for turn in turns]
-            error = result["stderr"]["overall"]
-        else:
-            cells = [result["category_turns"][name].get(turn) for turn in turns]
-            error = result["stderr"]["categories"][name]
-        shown = "".join(f"{number(cell):>9}" for cell in [*cells, mean])
-        lines.append(f"{name:<14}" + shown + (f"  ± {error:.2f}" if error is not None else ""))
+    titles = [f"turn {turn}" for turn in turns]
+    lines = [_score_row("", [*titles, "mean"])]
+    for name, mean in result["categories"].items():
+        by_turn = result["category_turns"][name]
+        cells = [number(by_turn.get(turn)) for turn in turns]
+        error = result["stderr"]["categories"][name]
+        lines.append(_score_row(name, [*cells, number(mean)], error))
+    cells = list(map(number, result["turns"].values()))
+    error = result["stderr"]["overall"]
+    lines.append(_score_row("overall", [*cells, number(result["overall"])], error))
     return lines
+
+
+def _score_row(name: str, cells: Sequence[str], error: float | None = None) -> str:
+    """One line of the table of scores."""
+    line = f"{name:<14}"
+    for cell in cells:
+        line += f"{cell:>9}"
+    return line if error is None else f"{line}  ± {error:.2f}"
 
 
 def _judges(judges: dict[str, JudgeSummary]) -> list[str]:
     """Each judge of a jury, or the one judge whose votes say something about it."""
-    if len(judges) < 2 and all(judge["votes"] < 2 for judge in judges.values()):
+    most_votes = max((judge["votes"] for judge in judges.values()), default=0)
+    if len(judges) < 2 and most_votes < 2:
         return []
     lines = []
     for name, judge in judges.items():
-        error = f" ± {judge['stderr']:.2f}" if judge["stderr"] is not None else ""
-        spread = f", spread within {judge['within']:.2f}" if judge["within"] is not None else ""
-        lines.append(f"{name}: {number(judge['overall'])}{error}, votes {judge['votes']}{spread}")
+        line = f"{name}: {number(judge['overall'])}"
+        if judge["stderr"] is not None:
+            line += f" ± {judge['stderr']:.2f}"
+        line += f", votes {judge['votes']}"
+        if judge["within"] is not None:
+            line += f", spread within {judge['within']:.2f}"
+        lines.append(line)
     return lines
 
 
 def _noise(result: ScoreFile) -> list[str]:
+    """How far the mean is to be trusted."""
     lines = _moves("mean", result["noise"])
     if result["interval"]:
         low, high = result["interval"]
@@ -126,11 +143,14 @@ def _moves(what: str, noise: Noise, scale: float = 1, unit: str = "") -> list[st
 
 
 def _drawn_anew(judges: Collection[str]) -> str:
-    several = len(judges) > 1
-    return f"{'questions, votes and judges' if several else 'questions and votes'} drawn anew"
+    """What an interval lets vary."""
+    if len(judges) > 1:
+        return "questions, votes and judges drawn anew"
+    return "questions and votes drawn anew"
 
 
 def _notes(result: ScoreFile) -> list[str]:
+    """The success rate, wrong references, and what strict reading would change."""
     lines = []
     if result["success_rate"] is not None:
         lines.append(f"success rate (turns scored {SUCCESS} or more): {result['success_rate']:.1%}")
@@ -141,21 +161,34 @@ def _notes(result: ScoreFile) -> list[str]:
             "(FastChat #3158; --references takes others)"
         )
     if strict := result.get("strict"):
-        change = "" if strict["change"] is None else f" ({strict['change']:+.3f})"
-        lines.append(f"strict reading of the ratings: {number(strict['overall'])}{change}")
-        for flag, places in strict["flagged"].items():
-            if places:
-                named = ", ".join(f"{question} turn {turn}" for question, turn in places)
-                lines.append(f"{flag}: {named}")
+        lines += _strict(strict)
+    return lines
+
+
+def _strict(strict: Strict) -> list[str]:
+    """What strict reading of the ratings would change, and where reading is doubtful."""
+    line = f"strict reading of the ratings: {number(strict['overall'])}"
+    if strict["change"] is not None:
+        line += f" ({strict['change']:+.3f})"
+    lines = [line]
+    for flag, places in strict["flagged"].items():
+        if places:
+            named = [f"{question} turn {turn}" for question, turn in places]
+            lines.append(f"{flag}: {', '.join(named)}")
     return lines
 
 
 def _lengths(means: Sequence[tuple[str, float | None]]) -> list[str]:
-    shown = [f"{name} {mean:,.0f}" for name, mean in means if mean is not None]
+    """The mean length of each model's answers, as far as there are any."""
+    shown = []
+    for name, mean in means:
+        if mean is not None:
+            shown.append(f"{name} {mean:,.0f}")
     return ["characters an answer: " + ", ".join(shown)] if shown else []
 
 
 def _positions(result: PairFile) -> list[str]:
+    """Whether the judge looks at which answer stands first."""
     if result["position_consistency"] is None:
         return []
     line = f"same verdict in both orders: {result['position_consistency']:.1%}"
@@ -178,13 +211,16 @@ def _seen(result: ScoreFile) -> list[str]:
     if result["partly_judged"]:
         texts["turns that not all judges rated"] = result["partly_judged"]
     seen = [f"{count} {text}" for text, count in texts.items() if count]
-    values = {value for turns in result["per_question"].values() for value in turns.values()}
-    if len(values) == 1 and result["n_expected"] > 2:
+    ratings: set[float | None] = set()
+    for turns in result["per_question"].values():
+        ratings.update(turns.values())
+    if len(ratings) == 1 and result["n_expected"] > 2:
         seen.append("every rating is the same: this judge tells nothing apart here")
     return ["note: " + ", ".join(seen)] if seen else []
 
 
 def _ending(result: Summary) -> list[str]:
+    """What is missing and why, tokens and their cost, what is left out."""
     tokens = result["usage"]
     line = f"judge tokens: {tokens['prompt']} in, {tokens['completion']} out"
     if result["usage_unknown"]:
@@ -197,7 +233,7 @@ def _ending(result: Summary) -> list[str]:
         line,
     ]
     if result["failures"]:
-        causes = [cause for cause, n in result["failures"].items() for _ in range(n)]
+        causes = Counter(result["failures"]).elements()
         lines.insert(1, f"will not be had by asking again: {histogram(causes)}")
     if result["superseded"]:
         lines.append(f"{result['superseded']} superseded judgments are left out")
@@ -205,6 +241,7 @@ def _ending(result: Summary) -> list[str]:
 
 
 def number(value: float | None) -> str:
+    """Two decimals, or a dash."""
     return "-" if value is None else f"{value:.2f}"
 
 
@@ -233,9 +270,7 @@ def question(bench: Bench, wanted: str, models: list[str], judges: Sequence[str]
     """
     asked = find(bench, wanted)
     parts = [_columns(models)]
-    judged = [
-        [(judge, _current_or_none(bench, judge, model)) for judge in judges] for model in models
-    ]
+    judged = [_judged(bench, model, judges) for model in models]
     for turn, text in enumerate(asked["turns"], 1):
         place = (asked["question_id"], turn)
         said = [_said(bench, model, place) for model in models]
@@ -245,32 +280,38 @@ def question(bench: Bench, wanted: str, models: list[str], judges: Sequence[str]
 
 
 def find(bench: Bench, wanted: str) -> Question:
+    """The question of this id. Raises InputError if there is none."""
     for asked in bench.questions:
         if str(asked["question_id"]) == wanted:
             return asked
-    first, last = (bench.questions[place]["question_id"] for place in (0, -1))
+    first = bench.questions[0]["question_id"]
+    last = bench.questions[-1]["question_id"]
     raise InputError(f"{bench.name} has no question {wanted}; it has {first} to {last}")
 
 
-def _current_or_none(bench: Bench, judge: str, model: str) -> Current | None:
-    try:
-        return ledger.current(bench, judge, [model])
-    except InputError:
-        return None
+def _judged(bench: Bench, model: str, judges: Sequence[str]) -> dict[str, Current]:
+    """What those judges said of a model that said anything."""
+    found = {}
+    for judge in judges:
+        with contextlib.suppress(InputError):
+            found[judge] = ledger.current(bench, judge, [model])
+    return found
 
 
 def _said(bench: Bench, model: str, place: Place) -> str:
-    answer = bench.answers(model).get(place[0])
+    """What a model answered to a turn."""
+    question, turn = place
+    answer = bench.answers(model).get(question)
     if answer is None:
         return "(not answered)"
-    return answer["choices"][0]["turns"][place[1] - 1]
+    return answer["choices"][0]["turns"][turn - 1]
 
 
-def _ratings(judged: list[tuple[str, Current | None]], place: Place) -> str:
+def _ratings(judged: dict[str, Current], place: Place) -> str:
+    """Every vote of every judge on a turn, its score first."""
     shown = []
-    for judge, current in judged:
-        votes = current.judged.get(place, []) if current else []
-        for row in votes:
+    for judge, current in judged.items():
+        for row in current.judged.get(place, []):
             if "model" in row:
                 shown.append(f"[{judge}: {row['score']}] {row['judgment']}")
     return "\n".join(shown) or "(not judged)"
@@ -283,11 +324,13 @@ def _columns(texts: list[str]) -> str:
     wrapped = [_wrap(text, width) for text in texts]
     lines = []
     for row in zip_longest(*wrapped, fillvalue=""):
-        lines.append(" | ".join(cell.ljust(width) for cell in row).rstrip())
+        cells = [cell.ljust(width) for cell in row]
+        lines.append(" | ".join(cells).rstrip())
     return "\n".join(lines)
 
 
 def _wrap(text: str, width: int) -> list[str]:
+    """Lines of at most `width` characters; empty ones stay."""
     wrapped: list[str] = []
     for line in printable(text).splitlines():
         wrapped += textwrap.wrap(line, width) or [""]
@@ -302,12 +345,13 @@ def radar(results: list[ScoreFile], path: Path) -> None:
     from matplotlib.figure import Figure
 
     names = list(results[0]["categories"])
-    angles = [2 * pi * i / len(names) for i in range(len(names))]
+    angles = [2 * pi * spoke / len(names) for spoke in range(len(names))]
     figure = Figure(figsize=(6, 6))
     axes = figure.add_subplot(projection="polar")
     for result in results:
         values = [result["categories"].get(name) or 0.0 for name in names]
-        axes.plot([*angles, angles[0]], [*values, values[0]], marker="o", label=result["model_id"])
+        closed = [*values, values[0]]
+        axes.plot([*angles, angles[0]], closed, marker="o", label=result["model_id"])
     axes.set_xticks(angles, names)
     axes.set_ylim(0, 10)
     axes.set_title("\n".join(title(results[0], "category means")), fontsize=9)

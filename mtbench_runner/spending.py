@@ -109,14 +109,18 @@ def total(usages: Iterable[Usage | None]) -> tuple[dict[str, int], int]:
 
 def add_usage(usages: Sequence[Usage]) -> Usage:
     """The sum of several calls' counts; None where one of them is unknown."""
-    prompts = [usage["prompt"] for usage in usages]
-    completions = [usage["completion"] for usage in usages]
-    return Usage(prompt=_sum(prompts), completion=_sum(completions))
+    whole = Usage(prompt=0, completion=0)
+    for usage in usages:
+        whole["prompt"] = _plus(whole["prompt"], usage["prompt"])
+        whole["completion"] = _plus(whole["completion"], usage["completion"])
+    return whole
 
 
-def _sum(counts: Sequence[int | None]) -> int | None:
-    known = [count for count in counts if count is not None]
-    return sum(known) if len(known) == len(counts) else None
+def _plus(count: int | None, more: int | None) -> int | None:
+    """The sum of two counts, unknown where one of them is."""
+    if count is None or more is None:
+        return None
+    return count + more
 
 
 class Estimate(TypedDict):

@@ -35,8 +35,11 @@ ANSWER = r".*(?:\[The Start of {0}'s Answer\]|### {0}:|<answer{1}>)\n(.*?)\n(?:\
 def judgment(prompt: str) -> str:
     """The stand-in's reply to a judge prompt."""
     if "Assistant B" in prompt or "<answer B>" in prompt:
-        a, b = (_words(ANSWER.format(f"Assistant {side}", f" {side}"), prompt) for side in "AB")
-        verdict = "C" if a == b else "A" if a > b else "B"
+        a = _words(ANSWER.format("Assistant A", " A"), prompt)
+        b = _words(ANSWER.format("Assistant B", " B"), prompt)
+        verdict = "C"
+        if a != b:
+            verdict = "A" if a > b else "B"
         return f"Stand-in verdict by a fixed rule: {a} against {b} different words. [[{verdict}]]"
     words = _words(ANSWER.format("Assistant(?: A)?", ""), prompt)
     rating = max(1, min(10, words // 4))
@@ -44,6 +47,7 @@ def judgment(prompt: str) -> str:
 
 
 def _words(pattern: str, prompt: str) -> int:
+    """How many different words the answer has that the pattern finds."""
     found = re.match(pattern, prompt, re.DOTALL)
     return len(set(found[1].lower().split())) if found else 0
 
