@@ -11,12 +11,15 @@ and transformers with it).
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
+from mtbench_runner import store
 from mtbench_runner.bench import SHIPPED
 from mtbench_runner.stand_in_judge import Handler, Server
 
@@ -24,30 +27,27 @@ CATEGORIES = "writing roleplay reasoning math coding extraction stem humanities"
 
 
 class OneSecond(Handler):
+    """The stand-in judge, which thinks for a second."""
+
     def do_POST(self) -> None:
         time.sleep(1)
         super().do_POST()
 
 
 def make_bench(folder: Path, questions: int = 80) -> None:
-    def write(name: str, rows: list[dict[str, object]]) -> None:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-
+    """A bench folder with questions, answers of the model `m`, references and judge prompts."""
     said = [{"index": 0, "turns": ["An answer. " * 60, "Another answer. " * 60]}]
-    ids = range(1, questions + 1)
-    asked = [
-        {"question_id": i, "category": CATEGORIES[i % 8], "turns": ["First?", "Second?"]}
-        for i in ids
-    ]
-    write("question.jsonl", asked)
-    write(
-        "model_answer/m.jsonl", [{"question_id": i, "model_id": "m", "choices": said} for i in ids]
-    )
-    write("reference_answer/reference.jsonl", [{"question_id": i, "choices": said} for i in ids])
-    (folder / "judge_prompts.jsonl").write_bytes(
-        (SHIPPED / "demo" / "judge_prompts.jsonl").read_bytes()
-    )
+    asked: list[dict[str, Any]] = []
+    answers: list[dict[str, Any]] = []
+    for number in range(1, questions + 1):
+        category = CATEGORIES[number % len(CATEGORIES)]
+        turns = ["First?", "Second?"]
+        asked.append({"question_id": number, "category": category, "turns": turns})
+        answers.append({"question_id": number, "model_id": "m", "choices": said})
+    store.write_rows(folder / "question.jsonl", asked)
+    store.write_rows(folder / "model_answer" / "m.jsonl", answers)
+    store.write_rows(folder / "reference_answer" / "reference.jsonl", answers)
+    shutil.copy(SHIPPED / "demo" / "judge_prompts.jsonl", folder)
 
 
 def main() -> None:
@@ -59,39 +59,24 @@ def main() -> None:
     args = parser.parse_args()
     with Server(OneSecond) as server, tempfile.TemporaryDirectory() as folder:
         make_bench(Path(folder))
-        command = [
-            sys.executable,
-            "-m",
-            "mtbench_runner",
-            "judge",
-            "--data",
-            folder,
-            "--model-id",
-            "m",
-        ]
-        command += [
-            "--judge-model",
-            "stand-in-judge",
-            "--judge-url",
-            server.url,
-            "--parallel",
-            str(args.parallel),
-        ]
+        command = [sys.executable, "-m", "mtbench_runner", "judge"]
+        command += ["--data", folder, "--model-id", "m", "--parallel", str(args.parallel)]
+        command += ["--judge-model", "stand-in-judge", "--judge-url", server.url]
         started = time.perf_counter()
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
         whole = time.perf_counter() - started
         path = Path(folder) / "model_judgment" / "stand-in-judge_single.jsonl"
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        judgments = len(store.read(path))
         path.unlink()
         judging = judge_here(folder, server.url, args.parallel)
     result = {
-        "judgments": len(rows),
+        "judgments": judgments,
         "parallel": args.parallel,
         "seconds": judging,
         "seconds_of_command": whole,
     }
     print("| judgments | parallel | judging, s | whole command, s |\n|---|---|---|---|")
-    print(f"| {len(rows)} | {args.parallel} | {judging:.1f} | {whole:.1f} |")
+    print(f"| {judgments} | {args.parallel} | {judging:.1f} | {whole:.1f} |")
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n")
 

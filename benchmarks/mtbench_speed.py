@@ -19,6 +19,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,30 +71,34 @@ class Bench:
         import torch
         from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
-        self.device, self.new, self.part = device, (96 if tiny else 1024), (8 if tiny else 96)
+        self.device = device
+        self.new = 96 if tiny else 1024
+        self.part = 8 if tiny else 96  # new tokens of a run that is extrapolated from
         torch.manual_seed(0)
         torch.set_default_dtype(torch.float32 if tiny else torch.bfloat16)
         with torch.device(device):
-            self.model = Qwen3ForCausalLM(Qwen3Config(**(TINY if tiny else QWEN3_1_7B))).eval()
+            config = Qwen3Config(**(TINY if tiny else QWEN3_1_7B))
+            self.model = Qwen3ForCausalLM(config).eval()
         torch.set_default_dtype(torch.float32)
-        self.model.generation_config = GenerationConfig(
-            pad_token_id=0, top_k=20, top_p=0.95
-        )  # no end: never early
+        # without a token that ends a reply: none ends early
+        self.model.generation_config = GenerationConfig(pad_token_id=0, top_k=20, top_p=0.95)
 
     def prompts(self, turn: int, rows: int = 80) -> tuple[Any, Any]:
+        """Left-padded prompts of a turn at their real lengths, and their mask [rows, length]."""
         import torch
 
-        lengths = [a + (turn - 1) * (self.new + b) for a, b in zip(TURN_1, TURN_2, strict=True)][
-            :rows
-        ]
+        lengths = []
+        for first, added in zip(TURN_1[:rows], TURN_2[:rows], strict=True):
+            lengths.append(first if turn == 1 else first + self.new + added)
         mask = torch.zeros(rows, max(lengths), dtype=torch.long, device=self.device)
         for row, length in enumerate(lengths):
             mask[row, -length:] = 1
-        return torch.randint(
-            1, self.model.config.vocab_size, mask.shape, device=self.device
-        ) * mask, mask
+        vocabulary = self.model.config.vocab_size
+        ids = torch.randint(1, vocabulary, mask.shape, device=self.device)
+        return ids * mask, mask
 
     def timed(self, work: Any) -> float:
+        """Seconds that the work takes, to its end on the device."""
         import torch
 
         started = time.perf_counter()
@@ -129,11 +134,12 @@ class Bench:
 
 
 def graphs(bench: Bench) -> dict[str, Any]:
+    """The runner's own way, both turns whole."""
     from mtbench_runner.decode import Batch, decode
 
     agrees = same_as_generate(bench.device)
     batches = [Batch(*bench.prompts(turn), TEMPERATURES, bench.new) for turn in (1, 2)]
-    turns = [bench.timed(lambda: decode(bench.model, batch)) for batch in batches]  # noqa: B023
+    turns = [bench.timed(partial(decode, bench.model, batch)) for batch in batches]
     return {
         "seconds": sum(turns),
         "measured": "whole",
@@ -153,19 +159,22 @@ def same_as_generate(device: str) -> bool:
 
 
 def loop(bench: Bench) -> dict[str, Any]:
+    """One question at a time, by the time of a step at batch 1."""
     _, step = bench.per_step(turn=1, rows=1)
     return {"seconds": step * 160 * bench.new, "measured": f"{bench.part} steps at batch 1"}
 
 
 def plain(bench: Bench) -> dict[str, Any]:
-    parts = [bench.per_step(turn) for turn in (1, 2)]
-    return {
-        "seconds": sum(a + b * bench.new for a, b in parts),
-        "measured": f"{bench.part} steps a turn",
-    }
+    """`generate`, each turn one batch."""
+    seconds = 0.0
+    for turn in (1, 2):
+        prefill, step = bench.per_step(turn)
+        seconds += prefill + step * bench.new
+    return {"seconds": seconds, "measured": f"{bench.part} steps a turn"}
 
 
 def compiled(bench: Bench) -> dict[str, Any]:
+    """`generate` with a static cache, which compiles its forward pass."""
     first = []
 
     def cold() -> None:
@@ -182,17 +191,22 @@ def compiled(bench: Bench) -> dict[str, Any]:
 
 
 def continuous(bench: Bench) -> dict[str, Any]:
+    """transformers' continuous batching, on turn 1."""
     ids, mask = bench.prompts(1)
-    rows = [row[keep.bool()].tolist() for row, keep in zip(ids.cpu(), mask.cpu(), strict=True)]
+    rows = []
+    for row, own in zip(ids.cpu(), mask.cpu(), strict=True):
+        rows.append(row[own.bool()].tolist())
     new = 2 * bench.part
-    done: list[Any] = []
-    seconds = bench.timed(
-        lambda: done.append(bench.model.generate_batch(rows, max_new_tokens=new, do_sample=False))
-    )
-    results = list(done[0].values())
-    failed = (
-        sum(bool(r.error) or len(r.generated_tokens) != new for r in results) + 80 - len(results)
-    )
+    done: dict[str, Any] = {}
+
+    def work() -> None:
+        done.update(bench.model.generate_batch(rows, max_new_tokens=new, do_sample=False))
+
+    seconds = bench.timed(work)
+    failed = len(rows)
+    for result in done.values():
+        if not result.error and len(result.generated_tokens) == new:
+            failed -= 1
     return {
         "seconds": seconds * 2 * bench.new / new,
         "measured": f"{new} steps of turn 1, counted twice",
@@ -215,7 +229,10 @@ def real(model: str, data: str, longest: int) -> dict[str, Any]:
     for said in converse(candidate.reply, bench.load(data).questions):
         replies += said
     seconds = time.perf_counter() - loaded
-    tokens = sum(reply.usage["completion"] or 0 for reply in replies)
+    tokens = cut = 0
+    for reply in replies:
+        tokens += reply.usage["completion"] or 0
+        cut += reply.finish == "length"
     on_gpu = torch.cuda.is_available()
     return {
         "device": torch.cuda.get_device_name() if on_gpu else "CPU",
@@ -223,7 +240,7 @@ def real(model: str, data: str, longest: int) -> dict[str, Any]:
         "model": Path(model).name,
         "replies": len(replies),
         "tokens": tokens,
-        "cut_at_the_limit": sum(reply.finish == "length" for reply in replies),
+        "cut_at_the_limit": cut,
         "seconds": seconds,
         "tokens_per_second": tokens / seconds,
         "seconds_of_loading": loaded - started,
@@ -231,18 +248,21 @@ def real(model: str, data: str, longest: int) -> dict[str, Any]:
     }
 
 
+MEASURES = {
+    "loop": loop,
+    "plain": plain,
+    "graphs": graphs,
+    "compiled": compiled,
+    "continuous": continuous,
+}
+
+
 def worker(way: str, device: str, tiny: bool) -> None:
     """Load, say so, wait for the word, measure, and print the result as JSON."""
     bench = Bench(device, tiny)
     print("ready", flush=True)
     sys.stdin.readline()
-    result = {
-        "loop": loop,
-        "plain": plain,
-        "graphs": graphs,
-        "compiled": compiled,
-        "continuous": continuous,
-    }[way](bench)
+    result = MEASURES[way](bench)
     if device == "cuda":
         import torch
 
@@ -250,7 +270,8 @@ def worker(way: str, device: str, tiny: bool) -> None:
     print(json.dumps(result), flush=True)
 
 
-def measure(way: str, process: "subprocess.Popen[str]", seconds: float) -> dict[str, Any]:
+def measure(process: "subprocess.Popen[str]", seconds: float) -> dict[str, Any]:
+    """What a worker that is loaded measures; why it failed, if it did."""
     try:
         output, errors = process.communicate("go\n", timeout=max(seconds, 1))
         return json.loads(output.splitlines()[-1])
@@ -258,7 +279,8 @@ def measure(way: str, process: "subprocess.Popen[str]", seconds: float) -> dict[
         process.kill()
         return {"failed": f"not done within {seconds:.0f} s"}
     except (IndexError, json.JSONDecodeError):
-        return {"failed": (errors.strip().splitlines() or ["no output"])[-1][:300]}
+        said = errors.strip().splitlines() or ["no output"]
+        return {"failed": said[-1][:300]}
 
 
 def main() -> None:
@@ -284,63 +306,62 @@ def main() -> None:
             args.json.write_text(json.dumps(result, indent=1) + "\n")
         return None
     started = time.perf_counter()
-    command = [
-        sys.executable,
-        __file__,
-        "--device",
-        args.device,
-        *["--tiny"] * args.tiny,
-        "--worker",
-    ]
-    path = [str(Path(__file__).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
-    pipes: dict[str, Any] = {
-        "stdin": subprocess.PIPE,
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.PIPE,
-    }
-    processes = {
-        w: subprocess.Popen([*command, w], text=True, env=environment, **pipes) for w in args.ways
-    }
+    processes = {way: start(way, args) for way in args.ways}
     for process in processes.values():
         process.stdout.readline()  # type: ignore[union-attr]
     print(f"loaded in {time.perf_counter() - started:.0f} s", flush=True)
     results = {}
     for way, process in processes.items():
-        results[way] = measure(way, process, min(100, args.limit - (time.perf_counter() - started)))
+        left = args.limit - (time.perf_counter() - started)
+        results[way] = measure(process, min(100, left))
         print(way, json.dumps(results[way]), flush=True)
-    report(results, args)
+    return report(results, args)
+
+
+def start(way: str, args: argparse.Namespace) -> "subprocess.Popen[str]":
+    """A worker that loads, with the packages of this checkout before any that are installed."""
+    command = [sys.executable, __file__, "--device", args.device, "--worker", way]
+    if args.tiny:
+        command.append("--tiny")
+    path = str(Path(__file__).resolve().parents[1])
+    if os.environ.get("PYTHONPATH"):
+        path += os.pathsep + os.environ["PYTHONPATH"]
+    return subprocess.Popen(
+        command,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def report(results: dict[str, Any], args: argparse.Namespace) -> None:
+    """Print the results as a table, and write them to --json."""
     import torch
     import transformers
 
     name = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
+    shape = "toy model" if args.tiny else "Qwen3-1.7B shape, bf16"
     tokens = 160 * (96 if args.tiny else 1024)
-    print(
-        f"\n160 replies, {tokens} tokens, "
-        f"{'toy model' if args.tiny else 'Qwen3-1.7B shape, bf16'}, {name}\n"
-    )
+    print(f"\n160 replies, {tokens} tokens, {shape}, {name}\n")
     print("| way | seconds | tokens/s | measured |\n|---|---|---|---|")
     for way, result in results.items():
         seconds = result.get("seconds")
-        figures = (
-            f"{seconds:,.1f} | {tokens / seconds:,.0f} | {result['measured']}"
-            if seconds
-            else f"- | - | {result}"
-        )
+        figures = f"- | - | {result}"
+        if seconds:
+            figures = f"{seconds:,.1f} | {tokens / seconds:,.0f} | {result['measured']}"
         print(f"| {WAYS[way]} | {figures} |")
     record = {
         "device": name,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "tiny": args.tiny,
+        "tokens": tokens,
+        "ways": results,
     }
     if args.json:
-        args.json.write_text(
-            json.dumps(record | {"tokens": tokens, "ways": results}, indent=1) + "\n"
-        )
+        args.json.write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

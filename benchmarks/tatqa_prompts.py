@@ -14,7 +14,7 @@ asked again.
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
@@ -50,7 +50,7 @@ def main() -> None:
                 continue
             replies, seconds = replied(arguments.out, form, name, wording, asked, ask)
             rows.append(measured(form, name, asked, replies) | {"seconds": seconds})
-            print(line(rows[-1]), flush=True)
+            print(line(rows[-1].values()), flush=True)
     text = table(rows, arguments.model, asked)
     (arguments.out / "table.md").write_text(text, encoding="utf-8")
     (arguments.out / "table.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
@@ -78,8 +78,11 @@ def parser() -> argparse.ArgumentParser:
 def draw(n_contexts: int, seed: int) -> list[Asked]:
     """The questions of some training contexts."""
     contexts = data.load("train")
-    drawn = Random(seed).sample(contexts, min(n_contexts, len(contexts)))
-    return [Asked(context, question) for context in drawn for question in context.questions]
+    asked = []
+    for context in Random(seed).sample(contexts, min(n_contexts, len(contexts))):
+        for question in context.questions:
+            asked.append(Asked(context, question))
+    return asked
 
 
 # --- asking ---
@@ -169,7 +172,8 @@ def replied(
 ) -> tuple[list[str], float]:
     """The replies to one wording, and the seconds they took; kept in the folder."""
     path = folder / f"replies_{form}_{name}.json"
-    texts = [prompt.worded(prompt.Wording(**wording), a.context, a.question) for a in asked]
+    worded = prompt.Wording(**wording)
+    texts = [prompt.worded(worded, context, question) for context, question in asked]
     if path.is_file():
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept["prompts"] == texts:
@@ -187,36 +191,41 @@ def replied(
 
 def measured(form: Form, name: str, asked: list[Asked], replies: list[str]) -> dict[str, Any]:
     """Scores of one wording, in percent; EM also by answer type."""
-    ems: dict[str, list[float]] = {}
-    strict, parsed, scales, calculated = [], [], [], []
+    exact, strict, parsed, scales, calculated = [], [], [], [], []
+    by_type: dict[str, list[float]] = {}
     for (_, question), reply in zip(asked, replies, strict=True):
         read = answer.parse(reply, form)
         score = metric.score(question, read.answer, read.scale)
-        ems.setdefault(question.answer_type, []).append(score.em)
+        exact.append(score.em)
+        by_type.setdefault(question.answer_type, []).append(score.em)
         strict.append(score.em * read.strict)
         parsed.append(read.parsed)
         scales.append(score.scale)
         calculated.append(read.calc_used)
-    every = [em for values in ems.values() for em in values]
-    return {
+    row: dict[str, Any] = {
         "form": form,
         "wording": name,
-        "em": percent(every),
+        "em": percent(exact),
         "em_strict": percent(strict),
         "parsed": percent(parsed),
         "scale": percent(scales),
-        **{kind: percent(ems[kind]) for kind in data.ANSWER_TYPES if kind in ems},
-        "calc_used": percent(calculated),
-        "characters": round(sum(map(len, replies)) / len(replies)),
     }
+    for kind in data.ANSWER_TYPES:
+        if kind in by_type:
+            row[kind] = percent(by_type[kind])
+    row["calc_used"] = percent(calculated)
+    row["characters"] = round(sum(map(len, replies)) / len(replies))
+    return row
 
 
 def percent(values: Sequence[float]) -> float:
+    """The mean in percent, one decimal."""
     return round(100 * sum(values) / len(values), 1)
 
 
-def line(row: dict[str, Any]) -> str:
-    return "| " + " | ".join(str(value) for value in row.values()) + " |"
+def line(cells: Iterable[Any]) -> str:
+    """A row of a Markdown table."""
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def table(rows: list[dict[str, Any]], model: str, asked: list[Asked]) -> str:
@@ -224,7 +233,9 @@ def table(rows: list[dict[str, Any]], model: str, asked: list[Asked]) -> str:
     best_first = sorted(rows, key=lambda row: (row["form"], -row["em"]))
     title = f"{Path(model).name}, {len(asked)} training questions, zero-shot, in percent"
     rule = "|" + "---|" * len(rows[0])
-    lines = [title, "", line({key: key for key in rows[0]}), rule, *map(line, best_first)]
+    lines = [title, "", line(rows[0]), rule]
+    for row in best_first:
+        lines.append(line(row.values()))
     return "\n".join(lines) + "\n"
 
 

@@ -83,7 +83,7 @@ def table(out: Path) -> str:
     """The rows that are there, in Markdown, scores in percent."""
     seconds = read_seconds(out / "seconds.tsv")
     lines = [HEAD, "|" + "---|" * (HEAD.count("|") - 1)]
-    for folder in sorted(path for path in out.iterdir() if path.name.endswith("shot")):
+    for folder in sorted(out.glob("*shot")):
         found = results_file(folder)
         if found is not None:
             results = json.loads(found.read_text(encoding="utf-8"))["results"]
@@ -111,8 +111,11 @@ def read_seconds(path: Path) -> dict[str, str]:
     """Seconds of each row, by its name: the last of a line's fields."""
     if not path.is_file():
         return {}
-    lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
-    return {line[0]: line[-1] for line in lines}
+    seconds = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        name, *_, last = line.split("\t")
+        seconds[name] = last
+    return seconds
 
 
 if __name__ == "__main__":

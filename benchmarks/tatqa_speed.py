@@ -16,10 +16,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tatqa_task import answer, data, synthetic
+from tatqa_task.types import questions_of
 
 REPEATS = 5
 REQUESTS_BOUND = 10.0  # seconds for the 1,668 requests of the validation split
@@ -50,27 +52,19 @@ def best(run: Callable[[], Any]) -> float:
 
 def scoring(folder: Path, official: Path | None) -> dict[str, float]:
     """Whole commands, from start to table, on the same files."""
-    gold, predictions = (
-        str(folder / data.FILES["validation"][0]),
-        str(folder / "sample_prediction.dev.json"),
-    )
-    ours = [sys.executable, "-m", "tatqa_task", "score", "--gold", gold, "--pred", predictions]
-    measured = {
-        "score_seconds": best(lambda: subprocess.run(ours, check=True, capture_output=True))
+    gold = str(folder / data.FILES["validation"].name)
+    predictions = str(folder / "sample_prediction.dev.json")
+    command = [sys.executable, "-m", "tatqa_task", "score", "--gold", gold, "--pred", predictions]
+    ours = best(lambda: subprocess.run(command, check=True, capture_output=True))
+    if official is None:
+        return {"score_seconds": ours}
+    script = [sys.executable, "tatqa_eval.py", f"--gold_path={gold}", f"--pred_path={predictions}"]
+    theirs = best(lambda: subprocess.run(script, check=True, capture_output=True, cwd=official))
+    return {
+        "score_seconds": ours,
+        "official_seconds": theirs,
+        "ratio_to_official": ours / theirs,
     }
-    if official:
-        script = [
-            sys.executable,
-            "tatqa_eval.py",
-            f"--gold_path={gold}",
-            f"--pred_path={predictions}",
-        ]
-        theirs = best(lambda: subprocess.run(script, check=True, capture_output=True, cwd=official))
-        measured |= {
-            "official_seconds": theirs,
-            "ratio_to_official": measured["score_seconds"] / theirs,
-        }
-    return measured
 
 
 def building(folder: Path) -> dict[str, Any]:
@@ -103,10 +97,9 @@ def parsing() -> dict[str, float]:
     """
     growth = {}
     for unit in ('{"a":{"a":', '{"answer": [', "{'answer': ['", "answer: ", "\n ", '{"', "9 "):
-        short, long = (unit * (n // len(unit)) for n in (100_000, 1_000_000))
-        growth[unit] = best(lambda text=long: answer.parse(text)) / best(
-            lambda text=short: answer.parse(text)
-        )  # type: ignore[misc]
+        short = unit * (100_000 // len(unit))
+        long = unit * (1_000_000 // len(unit))
+        growth[unit] = best(partial(answer.parse, long)) / best(partial(answer.parse, short))
     unit = max(growth, key=lambda unit: growth[unit])
     return {f"growth_of_10x_{unit!r}": growth[unit]}
 
@@ -115,11 +108,9 @@ def stand_in(folder: Path) -> None:
     """Synthetic files of the official size, with gold answers as predictions."""
     for split, (name, _) in data.FILES.items():
         (folder / name).write_text(json.dumps(synthetic.generate(split, CONTEXTS)))
-    questions = [q for context in data.load("validation", str(folder)) for q in context.questions]
-    predictions = {
-        q.uid: [q.answer if isinstance(q.answer, list) else [str(q.answer)], q.scale]
-        for q in questions
-    }
+    predictions = {}
+    for question in questions_of(data.load("validation", str(folder))):
+        predictions[question.uid] = [question.gold_items, question.scale]
     (folder / "sample_prediction.dev.json").write_text(json.dumps(predictions))
 
 
