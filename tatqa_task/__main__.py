@@ -222,12 +222,12 @@ def _table(title: str, questions: Sequence[Question], values: Sequence[float]) -
     """Means by answer type (rows) and source of the answer (columns), as in the official script."""
     rows: set[str] = set()
     columns: set[str] = set()
-    cells = defaultdict(list)
+    cells: dict[tuple[str, str], list[float]] = defaultdict(list)
     for question, value in zip(questions, values, strict=True):
-        row, column = question.answer_type, question.answer_from or "unknown"
-        rows.add(row)
-        columns.add(column)
-        cells[row, column].append(value)
+        source = question.answer_from or "unknown"
+        rows.add(question.answer_type)
+        columns.add(source)
+        cells[question.answer_type, source].append(value)
     lines = [_table_line(title, sorted(columns))]
     for row in sorted(rows):
         shown = [_mean_and_n(cells[row, column]) for column in sorted(columns)]
