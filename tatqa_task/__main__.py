@@ -29,7 +29,7 @@ from tatqa_task import (
     task_files,
     upstream,
 )
-from tatqa_task.command_line import exit_code
+from tatqa_task.command_line import collector_at_rest, exit_code
 from tatqa_task.types import Question, questions_of
 
 
@@ -37,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit code 0 done, 2 unusable call or input (one line on stderr)."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["evaluate"]:
-        from tatqa_task import evaluate
-
+        with collector_at_rest():
+            from tatqa_task import evaluate
         return evaluate.main(words[1:])
     arguments = _parser().parse_args(words)
     try:

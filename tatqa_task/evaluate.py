@@ -35,8 +35,9 @@ from lm_eval.models.openai_completions import LocalChatCompletion
 from requests import RequestException
 
 from tatqa_task import task_files
+from tatqa_task.command_line import collector_at_rest
 
-SHORT_FIRST = "tatqa_task.short_first:ShortFirst"  # read only if asked for: a server needs no torch
+SHORT_FIRST = "hf-short-first"
 ENDED = ("stop", "length")  # why a model ends a reply, which then may be empty
 LONGEST = 300  # characters of an answer in a message
 # A server's own words, in a warning of lm-eval's client.
@@ -174,7 +175,10 @@ def main(options: Sequence[str]) -> int:
     """
     if reason := unwritable(options):
         return fail(reason, 2)
-    model_registry.register("hf-short-first", target=SHORT_FIRST)
+    model_registry.register(SHORT_FIRST, target="tatqa_task.short_first:ShortFirst")
+    if SHORT_FIRST in options:  # a server needs no torch
+        with collector_at_rest():
+            from tatqa_task import short_first  # noqa: F401
     lm_eval.tasks.TaskManager = OurTasks
     LocalChatCompletion.parse_generations = parse_text
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # the other requests, after one failed

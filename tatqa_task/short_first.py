@@ -24,6 +24,8 @@ from lm_eval.models.utils import postprocess_generated_text
 from lm_eval.models.utils_hf import clear_torch_cache
 from tqdm import tqdm
 
+from tatqa_task.command_line import collector_at_rest
+
 FIRST_TOKENS = 32  # most replies of TAT-QA have ended by then
 TIMES = 2  # as many tokens at the end of each further try
 AUTO = {"cuda": 256, "cpu": 16}  # prompts in a batch of `--batch_size auto`
@@ -58,6 +60,10 @@ class ShortFirst(HFLM):  # type: ignore[misc]
     """
 
     room: int | None = None  # padded tokens of a batch; None until a batch was too large
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        with collector_at_rest():
+            super().__init__(*arguments, **named)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """A reply to each request, in their order.

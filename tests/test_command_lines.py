@@ -139,6 +139,16 @@ def test_what_a_main_lets_through_is_one_line(raised: str, line: bytes) -> None:
     assert done.stderr.count(b"\n") == 1
 
 
+@pytest.mark.parametrize("main", ["0", "(_ for _ in ()).throw(OSError(2, 'no'))", "sys.exit(0)"])
+def test_the_end_looks_for_no_garbage(main: str) -> None:
+    """With PyTorch in memory it took seconds."""
+    count = "import atexit, gc, sys; atexit.register(lambda: sys.stderr.write(COUNT)); "
+    count = count.replace("COUNT", "f'frozen {gc.get_freeze_count() > 0}'")
+    command = [sys.executable, "-c", count + CALL.format(main)]
+    done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, check=False)
+    assert done.stderr.endswith(b"frozen True")
+
+
 def test_a_list_of_recipes_may_be_cut_short() -> None:
     command = f"{sys.executable} -m tatqa_bench recipes ls | head -1"
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, check=False)

@@ -6,7 +6,6 @@ if __name__ == "__main__":  # a Ctrl-C may come while the rest is imported
     stop_at_once()
 
 import argparse
-import gc
 import json
 import logging
 import os
@@ -178,6 +177,4 @@ def quiet_libraries() -> None:
 
 
 if __name__ == "__main__":
-    code = exit_code(main)
-    gc.freeze()  # the interpreter's end would look through all that is left for garbage: seconds
-    sys.exit(code)
+    sys.exit(exit_code(main))

@@ -1,24 +1,16 @@
 """Loading the libraries of a training: without the work that no training has a use for."""
 
 import contextlib
-import gc
 from collections.abc import Iterator
+
+from tatqa_task.command_line import collector_at_rest
 
 
 @contextlib.contextmanager
 def loading() -> Iterator[None]:
-    """Import libraries within this: garbage is not collected meanwhile, and SciPy left out.
-
-    The collector takes a quarter of the imports' time. What they make stays until the end, so no
-    later collection looks at it.
-    """
-    gc.disable()
-    try:
-        with without_scipy():
-            yield
-    finally:
-        gc.freeze()
-        gc.enable()
+    """Import libraries within this: garbage is not collected meanwhile, and SciPy left out."""
+    with collector_at_rest(), without_scipy():
+        yield
 
 
 @contextlib.contextmanager

@@ -211,6 +211,24 @@ def test_lm_evals_own_models_are_there_and_a_server_needs_no_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
+WITHOUT_SERVER = """
+import gc, sys
+from tatqa_task import evaluate
+evaluate.cli_evaluate = lambda: None
+collections = []
+gc.callbacks.append(lambda phase, info: collections.append(phase))
+evaluate.main(["--model", "hf-short-first"])
+assert "torch" in sys.modules and gc.isenabled()
+print(len(collections) < 10, gc.get_freeze_count() > 100_000)
+"""
+
+
+def test_the_libraries_of_a_model_are_loaded_without_collections() -> None:
+    """Of which there were hundreds."""
+    done = subprocess.run([sys.executable, "-c", WITHOUT_SERVER], capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "True"], done.stderr
+
+
 def test_only_this_packages_tasks_are_read() -> None:
     tasks = evaluate.OurTasks(include_path=str(task_files.FOLDER)).all_tasks
     assert "tatqa_calc_test" in tasks
