@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -43,8 +44,11 @@ def micro_batch(recipe: Recipe, rows: Sequence[TokenPair]) -> int:
     sizes = divisors(share)
     if not torch.cuda.is_available():
         return fitting_on_cpu(recipe, rows, [n for n in sizes if n <= CPU_MICRO])
-    free = USABLE * torch.cuda.mem_get_info()[0]
-    return next((n for n in sizes if memory(recipe, rows, n) <= free), 1)
+    free, _ = torch.cuda.mem_get_info()
+    for micro in sizes:
+        if memory(recipe, rows, micro) <= USABLE * free:
+            return micro
+    return 1
 
 
 def fitting_on_cpu(recipe: Recipe, rows: Sequence[TokenPair], sizes: Sequence[int]) -> int:
@@ -71,17 +75,20 @@ def divisors(share: int) -> list[int]:
 
 def smaller(recipe: Recipe, micro: int) -> int | None:
     """The next smaller micro-batch, for when `micro` pairs turned out too many; None below 1."""
-    share = recipe.effective_batch_size // processes()
-    return next((n for n in divisors(share) if n < micro), None)
+    for size in divisors(recipe.effective_batch_size // processes()):
+        if size < micro:
+            return size
+    return None
 
 
 def memory(recipe: Recipe, rows: Sequence[TokenPair], micro: int) -> float:
     """Estimated peak bytes of one process: weights, trained parameters, activations."""
     model = empty_model(recipe)
-    batches = micro_batches(recipe, computed_rows(recipe, rows), micro)
-    tokens = max((computed_tokens(batch, recipe.share_prefixes) for batch in batches), default=0)
+    most_tokens = 0
+    for batch in micro_batches(recipe, computed_rows(recipe, rows), micro):
+        most_tokens = max(most_tokens, computed_tokens(batch, recipe.share_prefixes))
     shape = model.config.get_text_config()
-    return parameter_bytes(recipe, model) + activation_bytes(recipe, shape, tokens)
+    return parameter_bytes(recipe, model) + activation_bytes(recipe, shape, most_tokens)
 
 
 def empty_model(recipe: Recipe) -> Any:
@@ -97,17 +104,18 @@ def empty_model(recipe: Recipe) -> Any:
 
 def parameter_bytes(recipe: Recipe, model: torch.nn.Module) -> float:
     """Bytes of the base's weights, and of the adapter with its gradient and Adam's moments."""
-    linear = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear)
-    }
-    trained = 0
+    linear: dict[str, torch.nn.Linear] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            linear[name] = module
+    trained: int = 0
     for name in adapted(recipe, linear):
         trained += recipe.lora_r * (linear[name].in_features + linear[name].out_features)
     packed: int = 0
     if recipe.load_in_4bit and recipe.memory == "small":  # fast keeps them dequantized
-        packed = sum(layer.weight.numel() for name, layer in linear.items() if HEAD not in name)
+        for name, layer in linear.items():
+            if HEAD not in name:
+                packed += layer.weight.numel()
     whole: int = sum(parameter.numel() for parameter in model.parameters()) - packed
     return value_bytes(recipe) * whole + NF4 * packed + TRAINED * trained
 
@@ -161,14 +169,18 @@ def adapted(recipe: Recipe, linear: Iterable[str]) -> list[str]:
     targets = recipe.lora_target_modules
     if isinstance(targets, str):  # all-linear: PEFT leaves out the head
         return [name for name in linear if HEAD not in name]
-    return [name for name in linear if any(is_target(name, target) for target in targets)]
+    found = []
+    for name in linear:
+        if any(is_target(name, target) for target in targets):
+            found.append(name)
+    return found
 
 
 def computed_tokens(rows: Sequence[TokenPair], share: bool) -> int:
     """Tokens that one pass over these pairs computes: distinct prefixes, or all with padding."""
     if not share:
         return 2 * len(rows) * max(row.length for row in rows)
-    return distinct_tokens(row for pair in rows for row in sequences(pair))
+    return distinct_tokens(chain.from_iterable(map(sequences, rows)))
 
 
 def describe(recipe: Recipe, rows: Sequence[TokenPair], counts: Counts, micro: int) -> str:
@@ -177,7 +189,10 @@ def describe(recipe: Recipe, rows: Sequence[TokenPair], counts: Counts, micro: i
     accumulation = recipe.effective_batch_size // (micro * processes())
     pairs = f"{micro} pairs" if processes() == 1 else f"about {micro} pairs"
     lengths = sorted(row.length for row in rows)
-    percentiles = (f"p{p} {lengths[(len(lengths) - 1) * p // 100]:,}" for p in (0, 50, 90, 99, 100))
+    percentiles = []
+    for p in (0, 50, 90, 99, 100):
+        length = lengths[(len(lengths) - 1) * p // 100]
+        percentiles.append(f"p{p} {length:,}")
     return (
         f"{yaml.safe_dump(recipe.model_dump(), sort_keys=False)}{counts.table()}\n"
         f"{len(rows):>8,}  pairs to train on\n"
