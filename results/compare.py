@@ -7,7 +7,7 @@ verdict is about their mean.
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import chain, groupby
 from pathlib import Path
@@ -261,12 +261,12 @@ def apart(tables: Table, benches: Sequence[str]) -> list[str]:
     tasks = {}
     for bench in benches:
         tasks[bench] = set(tables[bench].groups.get("task", [bench]))
-    found = []
+    held = set()
     for bench in benches:
-        wider = [group for group in benches if tasks[bench] <= tasks[group]]
-        if not any(has_more(tables[group], tables[bench]) for group in wider):
-            found.append(bench)
-    return found
+        for group in benches:
+            if tasks[bench] <= tasks[group] and has_more(tables[group], tables[bench]):
+                held.add(bench)
+    return [bench for bench in benches if bench not in held]
 
 
 def has_more(group: Scores, part: Scores) -> bool:
@@ -402,7 +402,7 @@ def compare_metric(
     weights = first.weights.get(metric) or [1.0] * len(first.item)
     weight = dict(zip(first.item, weights, strict=True))
     for column, labels in labels_by_column(runs).items():
-        unpaired = Counter(labels[item] for item in lost)
+        unpaired = Counter(in_order(labels, lost))
         for group, names in members(shared, first.item, labels).items():
             scores = [in_order(found, names) for found in scored]
             difference = over_runs(
@@ -419,7 +419,7 @@ def compare_metric(
             yield Row(first.title, metric, measure, column, group, with_share)
 
 
-def in_order(known: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
+def in_order(known: Mapping[str, Any], names: Iterable[str]) -> list[Any]:
     """What is known of each of these items."""
     return [known[name] for name in names]
 
@@ -587,8 +587,9 @@ def notes(rows: Sequence[Row]) -> list[str]:
         if row.difference.family > 1:
             families[row.column] = row.difference.family
     if families:
-        sizes = ", ".join(f"{column} {size}" for column, size in families.items())
-        found.append(f"comparisons whose intervals hold together with 95 %: {sizes}")
+        sizes = [f"{column} {size}" for column, size in families.items()]
+        together = "comparisons whose intervals hold together with 95 %"
+        found.append(f"{together}: {', '.join(sizes)}")
     row, d = rows[0], rows[0].difference
     if d.runs > 1:
         found.append(

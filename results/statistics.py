@@ -489,9 +489,11 @@ def sign_flips(sums: Array) -> float:
     sums = sums[sums != 0]
     if len(sums) > EXACT:
         return 0.0
-    bits = np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums)) & 1
-    flipped = (1 - 2.0 * bits) @ sums
-    return float(np.mean(np.abs(flipped) >= abs(sums.sum()) * (1 - 1e-12)))
+    patterns = np.arange(2 ** len(sums))[:, None]
+    swapped = patterns >> np.arange(len(sums)) & 1  # [patterns, clusters], 0 or 1
+    totals = (1 - 2.0 * swapped) @ sums
+    least = abs(sums.sum()) * (1 - 1e-12)
+    return float(np.mean(np.abs(totals) >= least))
 
 
 def fewest_flips(alpha: float) -> int:
@@ -637,7 +639,8 @@ def spread_of_runs(runs: Sequence[Sequence[float]], weight: Sequence[float] | No
     What questions and runs do together (a question that one run happens to answer) is in it.
     """
     means = np.average(np.asarray(runs, float), axis=1, weights=weight)
-    return Part(float(np.std(means, ddof=1)) / math.sqrt(len(means)), len(means) - 1)
+    error = float(np.std(means, ddof=1)) / math.sqrt(len(means))
+    return Part(error, len(means) - 1)
 
 
 def together(

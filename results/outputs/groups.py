@@ -10,6 +10,9 @@ from results.outputs.folders import Row
 from results.outputs.tables import table
 from results.record import Scores
 
+Children = dict[str, list[str]]  # by a group's own tasks and groups: all tasks that each holds
+Weights = dict[str, float]  # what a question counts for, by task
+
 
 def add_group(
     group: str,
@@ -45,7 +48,7 @@ def add_group(
     return []
 
 
-def tasks_by_child(group: str, results: dict[str, Any]) -> dict[str, list[str]]:
+def tasks_by_child(group: str, results: dict[str, Any]) -> Children:
     """All tasks below each task or group that a group is made of."""
     found = {}
     for child in subtasks(group, results):
@@ -71,7 +74,7 @@ def task_by_item(parts: Iterable[Scores]) -> dict[str, str]:
 
 def weights_by_metric(
     parts: Sequence[Scores], metrics: Iterable[str], figures: Row
-) -> dict[str, dict[str, float]]:
+) -> dict[str, Weights]:
     """What a question of each task counts for, for each metric whose figure is a mean of them."""
     found = {}
     for metric in metrics:
@@ -81,7 +84,7 @@ def weights_by_metric(
     return found
 
 
-def group_labels(tasks: list[str], children: dict[str, list[str]]) -> dict[str, list[str]]:
+def group_labels(tasks: list[str], children: Children) -> dict[str, list[str]]:
     """The task of every question of a group, and before it its group where some are in one."""
     child_of: dict[str, str] = {}
     has_groups = False
@@ -93,7 +96,7 @@ def group_labels(tasks: list[str], children: dict[str, list[str]]) -> dict[str, 
     return {"group": [child_of[task] for task in tasks], "task": tasks}
 
 
-def unequal(tasks: list[str], weights: dict[str, dict[str, float]]) -> dict[str, list[float]]:
+def unequal(tasks: list[str], weights: dict[str, Weights]) -> dict[str, list[float]]:
     """The weights of a group's questions, by metric, where they differ from task to task."""
     found = {}
     for metric, of_task in weights.items():
@@ -129,7 +132,7 @@ def leaves(name: str, results: dict[str, Any]) -> list[str]:
     return found
 
 
-def group_weights(parts: Sequence[Scores], metric: str, figures: Row) -> dict[str, float] | None:
+def group_weights(parts: Sequence[Scores], metric: str, figures: Row) -> Weights | None:
     """What a question of each task counts for in the group's figure.
 
     1 where all count the same, 1 over the task's questions where its tasks do. None where neither

@@ -40,13 +40,18 @@ def clusters(rows: dict[str, Row], key: str | None) -> list[str]:
     found = []
     for name, row in rows.items():
         value = None if key is None else row["doc"].get(key)
-        found.append(own_cluster(name, row) if value is None else json.dumps(value, sort_keys=True))
+        if value is None:
+            found.append(own_cluster(name, row))
+        else:
+            found.append(json.dumps(value, sort_keys=True))
     return found
 
 
 def own_cluster(name: str, row: Row) -> str:
     """What a question shares with others where nobody has said it: TAT-QA's context, or itself."""
-    return str(row["doc"]["context_uid"]) if is_tatqa(row) else name.split(" #")[0]
+    if is_tatqa(row):
+        return str(row["doc"]["context_uid"])
+    return name.partition(" #")[0]
 
 
 def with_copies(cluster: list[str], rows: list[Row]) -> list[str]:
@@ -138,7 +143,8 @@ def first_prompt(row: Row) -> str:
     """The text that a sample's first request sent to the model."""
     found = row.get("arguments")
     while isinstance(found, dict | list) and found:
-        found = next(iter(found.values())) if isinstance(found, dict) else found[0]
+        values = found.values() if isinstance(found, dict) else found
+        found = next(iter(values))
     return str(found)
 
 

@@ -19,7 +19,7 @@ def score(metric: str, value: Any) -> tuple[Any, float]:
     if metric in PER_UNIT and _pair(value):
         likelihood, units = value
         return per_unit(metric, finite(likelihood), finite(units))
-    if isinstance(value, list) and value and all(isinstance(x, bool) for x in value):
+    if _bools(value):
         return sum(value) / len(value), float(len(value))
     return NotImplemented, 1.0
 
@@ -49,6 +49,14 @@ def finite(value: float) -> float | None:
 
 
 def _pair(value: Any) -> bool:
+    """Is this a log-likelihood and a number of units?"""
     if not isinstance(value, list) or len(value) != 2:
         return False
     return all(isinstance(x, int | float) for x in value)
+
+
+def _bools(value: Any) -> bool:
+    """Are these the answers to several parts of a question, right or wrong each?"""
+    if not isinstance(value, list) or not value:
+        return False
+    return all(isinstance(x, bool) for x in value)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from results.outputs.folders import NO_FILTER, Row
 from results.outputs.identity import (
@@ -23,7 +23,16 @@ SYNTHETIC = "synthetic-"  # so begin the names of generated questions
 NO_KEY = "each question stands alone, its document has no"
 SHARED_TEXT = ("passage", "context", "article", "paragraph", "document", "story")
 Column = tuple[list[float | None], list[float]]  # scores and their weights, by question
+Metrics = dict[str, list[float | None]]  # scores by metric
 ByFilter = dict[str, dict[str, Row]]  # rows by filter and question
+
+
+class Columns(NamedTuple):
+    """Scores by metric, their weights where these are not 1, and metrics that have no scores."""
+
+    metrics: Metrics
+    weights: dict[str, list[float]]
+    left_out: list[str]
 
 
 def table(
@@ -35,7 +44,7 @@ def table(
     first = next(iter(by_filter.values()))
     asked = list(first.values())
     docs = [row["doc"] for row in asked]
-    metrics, weights, left_out = columns(by_filter, list(first))
+    found = columns(by_filter, list(first))
     apart = clusters(first, cluster_key)
     cluster = with_copies(apart, asked)
     scores = Scores(
@@ -46,11 +55,11 @@ def table(
         item=list(first),
         cluster=cluster,
         groups=labels_of(docs, TATQA_GROUPS if tatqa else ()),
-        metrics=metrics,
-        weights=weights,
-        higher_is_better=directions(results, rows[0]["task"], metrics),
+        metrics=found.metrics,
+        weights=found.weights,
+        higher_is_better=directions(results, rows[0]["task"], found.metrics),
     )
-    warnings = left_out_warnings(bench, left_out) + copies_warnings(bench, apart, cluster)
+    warnings = left_out_warnings(bench, found.left_out) + copies_warnings(bench, apart, cluster)
     if not tatqa:
         warnings += cluster_warnings(bench, docs, cluster_key)
     return scores, warnings
@@ -84,14 +93,9 @@ def directions(results: dict[str, Any], task: str, metrics: Iterable[str]) -> di
     return found
 
 
-def columns(
-    by_filter: ByFilter, items: Sequence[str]
-) -> tuple[dict[str, list[float | None]], dict[str, list[float]], list[str]]:
-    """Columns of scores, their weights where these are not 1, and metrics that have none.
-
-    A column is called after its metric, and after its filter where that has a name.
-    """
-    metrics: dict[str, list[float | None]] = {}
+def columns(by_filter: ByFilter, items: Sequence[str]) -> Columns:
+    """The columns of every filter, called after their metric, and its filter if that has a name."""
+    metrics: Metrics = {}
     weights: dict[str, list[float]] = {}
     left_out: list[str] = []
     for filter_name, rows in by_filter.items():
@@ -104,7 +108,7 @@ def columns(
             metrics[name], weight = found
             if set(weight) != {1.0}:
                 weights[name] = weight
-    return shown_of_tatqa(metrics, by_filter), weights, left_out
+    return Columns(shown_of_tatqa(metrics, by_filter), weights, left_out)
 
 
 def metrics_of(rows: Iterable[Row]) -> list[str]:
@@ -128,9 +132,7 @@ def column(metric: str, rows: Mapping[str, Row], items: Sequence[str]) -> Column
     return scores, weights
 
 
-def shown_of_tatqa(
-    metrics: dict[str, list[float | None]], by_filter: ByFilter
-) -> dict[str, list[float | None]]:
+def shown_of_tatqa(metrics: Metrics, by_filter: ByFilter) -> Metrics:
     """TAT-QA's own metrics in their order, where all rows are of it; else all that there are."""
     for rows in by_filter.values():
         if not all(is_tatqa(row) for row in rows.values()):
