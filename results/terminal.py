@@ -25,8 +25,10 @@ def run(args: argparse.Namespace) -> int:
     rows = list(chain.from_iterable(found.values()))
     for warning in dict.fromkeys(warnings + more):
         sys.stderr.write(f"warning: {on_one_line(warning)}\n")
-    shown = json.dumps(compare.as_json(rows), indent=1) if args.json else compare.text(rows)
-    sys.stdout.write(f"{shown}\n")
+    if args.json:
+        sys.stdout.write(json.dumps(compare.as_json(rows), indent=1) + "\n")
+    else:
+        sys.stdout.write(compare.text(rows) + "\n")
     if args.flips:
         sys.stdout.write(f"{flips(args.before, args.after[0], found)}\n")
     if not args.fail_if_worse:
@@ -133,7 +135,9 @@ def headlines(pairs: Sequence[tuple[Path, Path]]) -> str:
     """The first metric of every bench of each (base, run) pair of run folders, as tables."""
     lines = []
     for base, run_folder in pairs:
-        found, _ = compare.compare(compare.load(base)[0], compare.load(run_folder)[0])
+        before, _ = compare.load(base)
+        after, _ = compare.load(run_folder)
+        found, _ = compare.compare(before, after)
         rows: list[Row] = []
         for of_bench in found.values():
             rows += [row for row in of_bench if row.metric == of_bench[0].metric]

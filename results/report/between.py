@@ -1,5 +1,6 @@
 """Runs against each other: repeats, steps from one adapter to the next, one field at a time."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,8 +32,11 @@ def between_runs(found: Sequence[Run]) -> list[Between]:
     Among runs that agree in every other field, the reference is the first by that field's value.
     """
     pairs = [*repeats(found), *steps(found), *single_fields(found)]
-    family = as_family([pair.row for pair in pairs])
-    return [replace(pair, row=row) for pair, row in zip(pairs, family, strict=True)]
+    rows = as_family([pair.row for pair in pairs])
+    adjusted = []
+    for pair, row in zip(pairs, rows, strict=True):
+        adjusted.append(replace(pair, row=row))
+    return adjusted
 
 
 def repeats(found: Sequence[Run]) -> Iterator[Between]:
@@ -42,7 +46,7 @@ def repeats(found: Sequence[Run]) -> Iterator[Between]:
         if run.again in records:
             once = records[run.again]
             reference = replace(owner[once.name], name=once.name, records=[once])
-            yield from pair(AGAIN, run, reference)
+            yield from on_best_form(AGAIN, run, reference)
 
 
 def steps(found: Sequence[Run]) -> Iterator[Between]:
@@ -55,12 +59,13 @@ def steps(found: Sequence[Run]) -> Iterator[Between]:
         start_run = owner[starts[0].name]
         if all(owner[start.name] is start_run for start in starts):
             reference = replace(start_run, name=step_name(starts), records=starts)
-            yield from pair(STEP, run, reference)
+            yield from on_best_form(STEP, run, reference)
 
 
 def by_name(found: Sequence[Run]) -> tuple[dict[str, Record], dict[str, Run]]:
-    """Every record by its name, and the run that it belongs to."""
-    records, owner = {}, {}
+    """By a record's name: the record, and the run that it belongs to."""
+    records = {}
+    owner = {}
     for run in found:
         for record in run.records:
             records[record.name] = record
@@ -90,10 +95,11 @@ def single_fields(found: Sequence[Run]) -> Iterator[Between]:
     recipes = [run for run in found if not run.again]
     for field in differing_fields(recipes):
         for group in alike_but_for(field, recipes):
-            first, *others = sorted(group, key=lambda run: by_size(run.recipe.get(field)))
-            for run in others:
+            group.sort(key=lambda run: by_size(run.recipe.get(field)))
+            first = group[0]
+            for run in group[1:]:
                 if run.recipe.get(field) != first.recipe.get(field):
-                    yield from pair(field, run, first)
+                    yield from on_best_form(field, run, first)
 
 
 def differing_fields(found: Sequence[Run]) -> list[str]:
@@ -114,16 +120,19 @@ def alike_but_for(field: str, found: Sequence[Run]) -> list[list[Run]]:
     groups: dict[str, list[Run]] = {}
     for run in found:
         rest = {**run.recipe, field: None, "base": run.base.name}
-        groups.setdefault(repr(sorted(rest.items(), key=str)), []).append(run)
+        key = repr(sorted(rest.items(), key=str))
+        groups.setdefault(key, []).append(run)
     return list(groups.values())
 
 
 def by_size(value: Any) -> tuple[float, str]:
     """Sorts numbers by size, then everything else by its text."""
-    return (value, "") if isinstance(value, int | float) else (float("inf"), str(value))
+    if isinstance(value, int | float):
+        return value, ""
+    return math.inf, str(value)
 
 
-def pair(field: str, run: Run, reference: Run) -> Iterator[Between]:
+def on_best_form(field: str, run: Run, reference: Run) -> Iterator[Between]:
     """Two runs on one form of TAT-QA: the one that `run` answers best, where both have it."""
     for bench in sorted(reference.tatqa, key=lambda bench: bench != run.best_bench):
         if bench in run.rows:

@@ -37,8 +37,7 @@ def chosen(found: Sequence[Run]) -> Choice:
     """What to open with, of these runs."""
     highest = max(found, key=height)
     choice = Choice(highest, highest, rivals_of(highest, found))
-    most_seeds = max(choice.as_high, key=lambda run: (len(run.records), height(run)))
-    return replace(choice, run=most_seeds)
+    return replace(choice, run=max(choice.as_high, key=seeds_and_height))
 
 
 def rivals_of(highest: Run, found: Sequence[Run]) -> list[tuple[Run, Row]]:
@@ -58,3 +57,8 @@ def rivals_of(highest: Run, found: Sequence[Run]) -> list[tuple[Run, Row]]:
 def height(run: Run) -> float:
     """Where a run ends in the bench that it answers best."""
     return run.headline(run.best_bench).difference.after
+
+
+def seeds_and_height(run: Run) -> tuple[int, float]:
+    """Sorts runs by their training seeds, then by where they end."""
+    return len(run.records), height(run)

@@ -129,8 +129,9 @@ def collect(runs: Path) -> tuple[list[Run], list[str]]:
         try:
             rows = compared(base, group)
         except InputError as error:
-            names = ", ".join(record.name for record in group)
-            problems.append(f"{names} and {base.name}: {error}; run the recipe again")
+            names = [record.name for record in group]
+            sides = f"{', '.join(names)} and {base.name}"
+            problems.append(f"{sides}: {error}; run the recipe again")
             continue
         run = Run(common_name(group), group, base, shown_recipe(group[0]), rows)
         if first[group[0].name] != group[0].name:
@@ -176,7 +177,8 @@ def first_of_its_seed(records: dict[str, Record]) -> dict[str, str]:
     found = {}
     for record in records.values():
         if record.base is not None and record.training is not None:
-            key = recipe_key(record, records), repr(record.training.recipe.get("seed"))
+            seed = repr(record.training.recipe.get("seed"))
+            key = (recipe_key(record, records), seed)
             found[record.name] = first.setdefault(key, record.name)
     return found
 
@@ -193,11 +195,13 @@ def recipe_key(record: Record, records: dict[str, Record], depth: int = DEEPEST)
     start = started_from(record, records)
     if start is not None and start.training is not None and depth > 0:
         recipe["init_adapter"] = recipe_key(start, records, depth - 1)
-    own_folder = f"/{record.name}/"
-    samples = recipe.get("samples", [])
-    recipe["samples"] = [str(pattern).replace(own_folder, "/its own/") for pattern in samples]
-    data = record.provenance.data.get("sha256"), record.training.more.get("data")
-    return repr((record.base, data, sorted(recipe.items(), key=str)))
+    samples = []
+    for pattern in recipe.get("samples", []):
+        samples.append(str(pattern).replace(f"/{record.name}/", "/its own/"))
+    recipe["samples"] = samples
+    data = (record.provenance.data.get("sha256"), record.training.more.get("data"))
+    fields = sorted(recipe.items(), key=str)
+    return repr((record.base, data, fields))
 
 
 def fields_that_are_on(training: Training) -> dict[str, Any]:

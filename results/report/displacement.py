@@ -45,10 +45,13 @@ def displacement(training: Training) -> Displacement | None:
     moves = moves_of_logps(training) or moves_of_rewards(training)
     if not moves:
         return None
-    last = last_tenth(moves)
-    chosen = [move.chosen for move in last]
-    rejected = [move.rejected for move in last]
-    error = stdev(chosen) / math.sqrt(len(last)) if len(last) > 1 else math.nan
+    chosen, rejected = [], []
+    for move in last_tenth(moves):
+        chosen.append(move.chosen)
+        rejected.append(move.rejected)
+    error = math.nan
+    if len(chosen) > 1:
+        error = stdev(chosen) / math.sqrt(len(chosen))
     return Displacement(fmean(chosen), fmean(rejected), error)
 
 

@@ -110,7 +110,10 @@ def training(history: Sequence[dict[str, Any]], title: str) -> str:
     """Loss, reward accuracy and reward margin against the optimizer step, as far as logged."""
     curves = {}
     for key in ("loss", "rewards/accuracies", "rewards/margins"):
-        curve = [(entry["step"], entry[key]) for entry in history if {"step", key} <= entry.keys()]
+        curve = []
+        for entry in history:
+            if "step" in entry and key in entry:
+                curve.append((entry["step"], entry[key]))
         if curve:
             curves[key] = curve
     figure = Figure(figsize=(7.6, 2.6))
@@ -128,7 +131,8 @@ def training(history: Sequence[dict[str, Any]], title: str) -> str:
 def thinned(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
     """Steps and values, as means of equal parts where there are more than a figure shows."""
     steps, values = [], []
-    for part in np.array_split(np.array(points, float), min(len(points), MOST_POINTS)):
+    number = min(len(points), MOST_POINTS)
+    for part in np.array_split(np.array(points, float), number):
         step, value = part.mean(axis=0)
         steps.append(float(step))
         values.append(float(value))

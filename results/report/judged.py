@@ -12,7 +12,9 @@ from urllib.parse import unquote
 
 from results import outputs
 
+Row = dict[str, Any]  # as a file has it
 Note = tuple[str, str]  # who says it, and what: a judgment, a verdict, the model's thinking
+Place = tuple[Any, int]  # question and turn
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def turns(folder: Path) -> Iterator[Turn]:
         yield from of_rows(folder)
 
 
-def of_page(content: dict[str, Any], compared: dict[tuple[str, int], list[Note]]) -> Iterator[Turn]:
+def of_page(content: Row, compared: dict[Place, list[Note]]) -> Iterator[Turn]:
     """The turns of a score file, with what pairwise judging says of them."""
     for question in content["page"]["questions"]:
         scores = content["per_question"].get(question["id"], {})
@@ -62,7 +64,7 @@ def of_page(content: dict[str, Any], compared: dict[tuple[str, int], list[Note]]
             )
 
 
-def reply_notes(turn: dict[str, Any]) -> list[Note]:
+def reply_notes(turn: Row) -> list[Note]:
     """What is to be known of a reply itself: its thinking, and whether it was cut off."""
     found = []
     if turn.get("finish") == "length":
@@ -72,33 +74,35 @@ def reply_notes(turn: dict[str, Any]) -> list[Note]:
     return found
 
 
-def judgment(row: dict[str, Any]) -> Note:
+def judgment(row: Row) -> Note:
     """One vote of one judge."""
     words = ["no rating" if row["score"] is None else f"{row['score']:g}"]
     words += [flag for flag in row["flags"] if flag != "unrated"]
     return f"{voter(row)}: {', '.join(words)}", row["text"]
 
 
-def voter(row: dict[str, Any]) -> str:
+def voter(row: Row) -> str:
     """The judge, and its vote's number from the second on."""
     return row["judge"] if row["vote"] == 1 else f"{row['judge']}, vote {row['vote']}"
 
 
-def verdicts(folder: Path) -> dict[tuple[str, int], list[Note]]:
+def verdicts(folder: Path) -> dict[Place, list[Note]]:
     """By question and turn: the verdicts in the folder's pairwise score files."""
-    found: dict[tuple[str, int], list[Note]] = {}
+    found: dict[Place, list[Note]] = {}
     for file in sorted(folder.glob("*.json")):
         content = outputs.read_json(file)
         if not isinstance(content, dict) or not {"page", "baseline"} <= content.keys():
             continue
         for question in content["page"]["questions"]:
             for turn in question["turns"]:
-                notes = [verdict(row, content["baseline"]) for row in turn["verdicts"]]
-                found.setdefault((question["id"], turn["turn"]), []).extend(notes)
+                place = (question["id"], turn["turn"])
+                notes = found.setdefault(place, [])
+                for row in turn["verdicts"]:
+                    notes.append(verdict(row, content["baseline"]))
     return found
 
 
-def verdict(row: dict[str, Any], baseline: str) -> Note:
+def verdict(row: Row, baseline: str) -> Note:
     """One vote of one judge on two replies, which it read in both orders."""
     said = []
     for order in row["orders"]:
@@ -135,11 +139,12 @@ def of_rows(folder: Path) -> Iterator[Turn]:
         )
 
 
-def rows_by_place(judgments: Path) -> dict[tuple[Any, int], list[tuple[str, dict[str, Any]]]]:
+def rows_by_place(judgments: Path) -> dict[Place, list[tuple[str, Row]]]:
     """Judges and their rows by question and turn."""
-    found: dict[tuple[Any, int], list[tuple[str, dict[str, Any]]]] = {}
+    found: dict[Place, list[tuple[str, Row]]] = {}
     for file in sorted(judgments.glob("**/*_single.jsonl")):  # a judge's name may have a slash
         judge = unquote(str(file.relative_to(judgments)).removesuffix("_single.jsonl"))
         for row in outputs.read_lines(file):
-            found.setdefault((row["question_id"], row["turn"]), []).append((judge, row))
+            place = (row["question_id"], row["turn"])
+            found.setdefault(place, []).append((judge, row))
     return found

@@ -81,7 +81,8 @@ def markdown_table(rows: list[list[str]]) -> str:
 def _line(cells: list[str]) -> str:
     escaped = []
     for cell in cells:
-        escaped.append(re.sub(r"([|<*`\\])", r"\\\1", " ".join(cell.split())))
+        text = " ".join(cell.split())
+        escaped.append(re.sub(r"([|<*`\\])", r"\\\1", text))
     return "| " + " | ".join(escaped) + " |"
 
 

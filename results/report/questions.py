@@ -50,7 +50,8 @@ def of_runs(runs: Path, pairs: Sequence[tuple[str, str]]) -> tuple[dict[str, Any
             if one.name not in index:
                 index[one.name] = len(questions)
                 questions.append([one.bench, one.name, one.kind, one.question, one.gold])
-            replies[name][index[one.name]] = [one.reply, one.score, one.notes]
+            place = index[one.name]
+            replies[name][place] = [one.reply, one.score, one.notes]
     content = {"questions": questions, "replies": replies, "pairs": [list(pair) for pair in pairs]}
     return content, problems
 

@@ -81,7 +81,8 @@ def opening(found: list[Run]) -> Iterator[Block]:
 def real_recipes(found: Sequence[Run]) -> list[Run]:
     """Every recipe once: those on real questions, or all if there are none."""
     recipes = [run for run in found if not run.again]
-    return [run for run in recipes if run.stands_for_itself] or recipes
+    real = [run for run in recipes if run.stands_for_itself]
+    return real or recipes
 
 
 def opening_words(choice: Choice, recipes: int) -> str:
