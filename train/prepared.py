@@ -9,7 +9,6 @@ import os
 from collections import Counter
 from dataclasses import asdict
 from glob import glob
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,9 +115,14 @@ def write(path: Path, made: Prepared) -> None:
     }
     arrays: dict[str, Any] = {"facts": np.frombuffer(json.dumps(facts).encode(), np.uint8)}
     for side in SIDES:
-        ids: list[list[int]] = [getattr(row, side) for row in rows]
-        arrays[f"{side}_lengths"] = np.array([len(each) for each in ids])
-        arrays[side] = np.array(list(chain.from_iterable(ids)), np.int32)
+        tokens: list[int] = []
+        lengths: list[int] = []
+        for row in rows:
+            ids = getattr(row, side)
+            tokens += ids
+            lengths.append(len(ids))
+        arrays[side] = np.array(tokens, np.int32)
+        arrays[f"{side}_lengths"] = np.array(lengths)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         whole = path.with_name(f".{os.getpid()}.npz")

@@ -6,9 +6,11 @@ count once, the most frequent first.
 """
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from random import Random
 from typing import NamedTuple
 
@@ -102,7 +104,8 @@ def substance(reply: answer.Reply) -> Substance:
     items: list[object] = []
     for item in reply.answer:
         value = metric.to_number(item)
-        items.append(" ".join(item.lower().split()) if value is None else value)
+        words = " ".join(item.lower().split())
+        items.append(words if value is None else value)
     manner = (reply.parsed, reply.strict, reply.calc_used)
     return manner, tuple(items), reply.scale
 
@@ -113,14 +116,16 @@ def balanced(pairs: Sequence[Pair], asked: Counter[str], seed: int) -> list[Pair
     A model errs most where it is weakest; without this, its pairs would be mostly of one type.
     First pairs of a question are kept before second ones, in an order drawn by `seed`.
     """
-    room = {name: -(-len(pairs) * n // asked.total()) for name, n in asked.items()}
-    kept: set[int] = set()
+    room = {}
+    for answer_type, n in asked.items():
+        room[answer_type] = math.ceil(Fraction(len(pairs) * n, asked.total()))
+    kept: list[int] = []
     for i in _first_pairs_first(pairs, seed):
         answer_type = pairs[i].answer_type
         if room[answer_type] > 0:
             room[answer_type] -= 1
-            kept.add(i)
-    return [pair for i, pair in enumerate(pairs) if i in kept]
+            kept.append(i)
+    return [pairs[i] for i in sorted(kept)]
 
 
 def _first_pairs_first(pairs: Sequence[Pair], seed: int) -> Iterable[int]:

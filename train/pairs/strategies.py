@@ -75,20 +75,27 @@ def wrong_reply(mistakes: Mistakes, kind: str, chosen: str) -> str | None:
         right = answer.parse(chosen)  # as written: an expression is not worked out
         candidates = misformatted(right.answer, right.scale)
         mistakes.rng.shuffle(candidates)
-        return next((text for text in candidates if not answer.parse(text, form).parsed), None)
+        for text in candidates:
+            if not answer.parse(text, form).parsed:
+                return text
+        return None
     items, scale = getattr(mistakes, kind)()
     if not any(items):
         return None
     rejected = answer.render(items, scale)
-    followed = answer.parse(rejected, form).parsed
-    return rejected if followed and exact_match(mistakes.question, rejected, form) == 0 else None
+    if not answer.parse(rejected, form).parsed:
+        return None
+    is_wrong = exact_match(mistakes.question, rejected, form) == 0
+    return rejected if is_wrong else None
 
 
 def number_nearby(question: Question, rng: Random) -> tuple[list[str], list[str]]:
     """The gold number and one that is off by 10 to 35 %, as the log wrote both."""
     gold = float(str(question.answer).replace(",", ""))
     factor = 1 + rng.choice((-1, 1)) * rng.uniform(0.10, 0.35)
-    wrong = gold * factor if gold else rng.choice((-1, 1)) * rng.uniform(1, 10)
+    wrong = gold * factor
+    if gold == 0:
+        wrong = rng.choice((-1, 1)) * rng.uniform(1, 10)
     return [f"{gold:.4g}"], [f"{round(wrong, 1):.4g}"]
 
 

@@ -7,7 +7,7 @@ chat template the prompt is plain text, as in scoring, and the reply follows aft
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os.path import commonprefix
 from typing import Any, NamedTuple
 
@@ -57,12 +57,8 @@ def tokenize(
     rows = _conversations(pairs, tokenizer) if conversational else _texts(pairs, tokenizer)
     kept = []
     for row in rows:
-        cut = TokenPair(
-            row.pair,
-            row.prompt_ids[-(max_prompt or len(row.prompt_ids)) :],
-            row.chosen_ids,
-            row.rejected_ids,
-        )
+        most = max_prompt or len(row.prompt_ids)
+        cut = replace(row, prompt_ids=row.prompt_ids[-most:])
         reason = unusable(cut, max_length)
         if reason:
             dropped[reason] += 1
@@ -89,22 +85,31 @@ def _conversations(pairs: Sequence[Pair], tokenizer: Any) -> Iterable[TokenPair]
     template may change, having spaces at an end or marks, is tried itself.
     """
     around: dict[tuple[str, ...], Around] = {}
-    prompts: list[str] = []
-    sides: tuple[list[str], list[str]] = ([], [])
+    prompts, chosen, rejected = [], [], []
     for pair in pairs:
         roles = tuple(turn["role"] for turn in pair.turns)
         if roles not in around:
             around[roles] = around_reply(tokenizer, pair)
-        prompts.append(conversation_text(tokenizer, pair.turns))
-        refuse_left_out(pair.turns, prompts[-1])
-        for side, reply in zip(sides, (pair.chosen, pair.rejected), strict=True):
-            here = around[roles]
-            if reply.strip() and (reply != reply.strip() or "<" in reply):
-                reply = as_written(tokenizer, pair.turns, reply)
-                here = _around(tokenizer, pair.turns, reply)
-            side.append(f"{here.before}{reply}{here.after}")
-    encoded = [_ids(tokenizer, texts) for texts in (prompts, *sides)]
-    return map(TokenPair, pairs, *encoded)
+        prompt = conversation_text(tokenizer, pair.turns)
+        refuse_left_out(pair.turns, prompt)
+        prompts.append(prompt)
+        chosen.append(_after_prompt(tokenizer, pair.turns, pair.chosen, around[roles]))
+        rejected.append(_after_prompt(tokenizer, pair.turns, pair.rejected, around[roles]))
+    return map(
+        TokenPair,
+        pairs,
+        _ids(tokenizer, prompts),
+        _ids(tokenizer, chosen),
+        _ids(tokenizer, rejected),
+    )
+
+
+def _after_prompt(tokenizer: Any, turns: list[Message], reply: str, around: Around) -> str:
+    """A reply with what stands around it, which is tried anew where the template may change it."""
+    if reply.strip() and (reply != reply.strip() or "<" in reply):
+        reply = as_written(tokenizer, turns, reply)
+        around = _around(tokenizer, turns, reply)
+    return f"{around.before}{reply}{around.after}"
 
 
 def _texts(pairs: Sequence[Pair], tokenizer: Any) -> Iterable[TokenPair]:
