@@ -32,7 +32,7 @@ def recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 # Stand-ins: the command lines and files of the three programs, no models.
 # Each sleeps so that a kill finds it at work.
 STAND_INS = {
-    "tatqa_task.py": """
+    "tatqa_task": """
 import json, pathlib, random, sys, time
 a = sys.argv
 out = pathlib.Path(a[a.index("--output_path") + 1]) / "m"
@@ -62,7 +62,7 @@ for i in range(40):
 results = {"config": {}, "configs": {"tatqa_span": {}}, "versions": {}, "n-shot": {}}
 (out / "results_x.json").write_text(json.dumps(results))
 """,
-    "train.py": """
+    "train": """
 import json, pathlib, sys, time
 if sys.argv[1:] == ["-"]:  # loaded ahead: the options come later, or never
     sys.argv[1:] = json.loads(sys.stdin.readline() or sys.exit())
@@ -80,7 +80,7 @@ recipe = {"beta": beta, "lora_r": 32, "lora_alpha": 32}
 facts = {"recipe": recipe, "history": history, "pairs": {"kept": 1}, "seconds": 1, "device": "d"}
 (out / "train.json").write_text(json.dumps(facts))
 """,
-    "mtbench_runner.py": """
+    "mtbench_runner": """
 import json, pathlib, sys, time
 a = sys.argv
 out = pathlib.Path(a[a.index("--out") + 1])
@@ -94,13 +94,26 @@ score |= {"n_questions": 6, "per_question": per}
 }
 
 
+# `python -m results`, for which the programs beside it are those in this file's folder.
+WITH_STAND_INS = """
+import pathlib, sys
+from results.sweep import processes
+processes.ROOT = pathlib.Path(__file__).resolve().parent
+from results.__main__ import main
+sys.exit(main())
+"""
+
+
 @pytest.fixture
 def stand_ins(tmp_path: Path, recipes: list[Path]) -> Iterator[dict[str, str]]:
-    """An environment in which the three programs are the stand-ins, and a judge that listens."""
+    """An environment beside the stand-ins for the three programs, and a judge that listens."""
     folder = tmp_path / "stand_ins"
-    folder.mkdir()
     for name, code in STAND_INS.items():
-        (folder / name).write_text(code)
+        package = folder / name
+        package.mkdir(parents=True)
+        (package / "__init__.py").touch()
+        (package / "__main__.py").write_text(code)
+    (folder / "sweep.py").write_text(WITH_STAND_INS)
     bench = tmp_path / "bench"
     bench.mkdir()
     questions = [
@@ -111,7 +124,7 @@ def stand_ins(tmp_path: Path, recipes: list[Path]) -> Iterator[dict[str, str]]:
         judge_url = f"http://127.0.0.1:{judge.getsockname()[1]}/v1"
         yield {
             **os.environ,
-            "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}",
+            "PYTHONPATH": str(ROOT),
             "OPENAI_API_KEY": "x",
             "OPENAI_BASE_URL": judge_url,
         }
@@ -134,8 +147,7 @@ def sweep_command() -> Command:
     """The command line of a sweep with the stand-ins."""
 
     def made(recipes: list[Path], runs: str, *options: str, judged: bool = True) -> list[str]:
-        code = "import sys; from results.__main__ import main; sys.exit(main())"
-        command = [sys.executable, "-c", code, "run", *map(str, recipes)]
+        command = [sys.executable, "stand_ins/sweep.py", "run", *map(str, recipes)]
         if judged:
             command += ["--judge-model", "stand-in-judge", "--bench", "bench"]
         return [*command, "--runs", f"{runs}/runs", *options]

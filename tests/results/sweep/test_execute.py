@@ -102,7 +102,7 @@ def test_ctrl_c_stops_in_one_line_and_the_next_call_goes_on(
 def test_every_failed_run_is_named_in_one_line_and_the_others_go_on(
     recipes: list[Path], stand_ins: dict[str, str], sweep_command: Command, tmp_path: Path
 ) -> None:
-    (tmp_path / "stand_ins" / "mtbench_runner.py").write_text(
+    (tmp_path / "stand_ins" / "mtbench_runner" / "__main__.py").write_text(
         "import sys; print('error: judge unreachable'); sys.exit(1)"
     )
     done = subprocess.run(
@@ -239,10 +239,10 @@ def test_a_server_scores_beside_training_if_there_is_room_for_both(
     tmp_path: Path,
     share: str,
 ) -> None:
-    program = tmp_path / "stand_ins" / "train.py"
+    program = tmp_path / "stand_ins" / "train" / "__main__.py"
     if share == "0.4":
-        imports, _, work = program.read_text().partition("\nif ")
-        program.write_text(f"{imports}{WAITS}if {work}")
+        told, check, work = program.read_text().partition('if "--check"')
+        program.write_text(f"{told}{WAITS}{check}{work}")
     served = ["--server", "vllm", "--server-memory", share]
     done = finish(sweep_command(recipes, "r", *served, judged=False), stand_ins)
     assert done.returncode == 0, done.stderr
@@ -256,9 +256,9 @@ def test_a_server_scores_beside_training_if_there_is_room_for_both(
 def test_without_a_server_it_scores_beside_training_if_that_is_asked_for(
     recipes: list[Path], stand_ins: dict[str, str], sweep_command: Command, tmp_path: Path
 ) -> None:
-    program = tmp_path / "stand_ins" / "train.py"
-    imports, _, work = program.read_text().partition("\nif ")
-    program.write_text(f"{imports}{WAITS}if {work}")
+    program = tmp_path / "stand_ins" / "train" / "__main__.py"
+    told, check, work = program.read_text().partition('if "--check"')
+    program.write_text(f"{told}{WAITS}{check}{work}")
     done = finish(sweep_command(recipes, "r", "--overlap"), stand_ins)
     assert done.returncode == 0, done.stderr
     found, _ = record.load_all(Path("r/runs"))
@@ -446,7 +446,8 @@ def start(command: list[str], environment: dict[str, str]) -> "subprocess.Popen[
 def test_the_slurm_script_runs_the_sweep(
     recipes: list[Path], stand_ins: dict[str, str], vllm: Path
 ) -> None:
-    for name, code in (("srun", 'exec "$@"'), ("python", f'exec {sys.executable} "$@"')):
+    sweep = f'shift 2; exec {sys.executable} {Path("stand_ins").resolve()}/sweep.py "$@"'
+    for name, code in (("srun", 'exec "$@"'), ("python", sweep)):  # for python -m results
         program = vllm.with_name(name)
         program.write_text(f"#!/bin/sh\n{code}\n")
         program.chmod(0o755)
