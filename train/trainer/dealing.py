@@ -180,11 +180,14 @@ def best_trade(dealt: Sequence[Hand]) -> Trade | None:
 
 
 def trades(giver: Hand, taker: Hand) -> Iterator[Trade]:
-    """All or some pairs of a context given away, or a whole context for a whole one."""
+    """All or some pairs of a context given away, or a whole context for a whole one.
+
+    To give all that it has relieves no hand, since the taker then computes as much: none is
+    emptied.
+    """
     for context, members in giver.held.items():
         for count in range(1, len(members) + 1):
-            if count < len(members) or len(giver.held) > 1:  # never the last
-                yield Trade(giver, taker, (context, members[:count]), None)
+            yield Trade(giver, taker, (context, members[:count]), None)
         for other in taker.held.items():
             if other[0] != context:
                 yield Trade(giver, taker, (context, members), other)

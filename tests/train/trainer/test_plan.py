@@ -5,10 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from train.pairs.pair import Pair
+from train.pairs.pair import Counts, Pair
 from train.pairs.tokens import TokenPair
 from train.recipe import Recipe, RecipeError
-from train.trainer.plan import computed_tokens, memory, micro_batch, sharing
+from train.trainer.plan import (
+    computed_tokens,
+    describe,
+    memory,
+    micro_batch,
+    micro_batches,
+    sharing,
+)
 
 
 def row(context: str, prompt: list[int], chosen: list[int], rejected: list[int]) -> TokenPair:
@@ -34,6 +41,21 @@ def test_sharing_is_told_in_tokens_of_an_epoch(mini: Path) -> None:
     assert sharing(recipe, ROWS, 4) == "28 with every prompt twice, 14 computed (2.0 to 1)"
     apart = recipe.model_copy(update={"share_prefixes": False})
     assert sharing(apart, ROWS, 4) == "28 with every prompt twice, 36 computed (0.8 to 1)"
+
+
+def test_several_processes_are_counted_together(
+    mini: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Context a goes to one, b to the other; the token that both begin with is computed twice."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    recipe = Recipe(model_name_or_path=str(mini), effective_batch_size=4)
+    assert list(micro_batches(recipe, ROWS, 2)) == [ROWS[2:], ROWS[:2]]
+    assert sharing(recipe, ROWS, 2) == "28 with every prompt twice, 15 computed (1.9 to 1)"
+    whole = memory(recipe, ROWS[:2], 2)  # a step of two pairs, one for each
+    assert memory(recipe, ROWS, 2) > whole
+    assert "each about 2 pairs x 1 micro-batches x 2 processes" in describe(
+        recipe, ROWS, Counts(), 2
+    )
 
 
 def test_a_prompt_too_long_for_the_machine_is_refused(
