@@ -60,6 +60,14 @@ class Scores(BaseModel, extra="forbid"):
             what = "SYNTHETIC QUESTIONS, no TAT-QA figure"
         return f"{name} ({what})" if self.stand_in else name
 
+    def scored(self, metric: str) -> dict[str, float]:
+        """A metric's scores by item, of those items that have one."""
+        found = {}
+        for item, score in zip(self.item, self.metrics[metric], strict=True):
+            if score is not None:
+                found[item] = score
+        return found
+
     @model_validator(mode="after")
     def _columns(self) -> "Scores":
         lengths = {

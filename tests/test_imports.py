@@ -28,7 +28,8 @@ CORES = [
     "tatqa_task/types.py", "tatqa_task/calculator.py", "tatqa_task/amounts.py",
     "tatqa_task/objects.py",
     "tatqa_task/plain_text.py", "tatqa_task/errata.py", "tatqa_task/sampling.py",
-    "results/statistics.py", "results/compare.py", "results/record.py", "results/outputs/tables.py",
+    "results/statistics.py", "results/measures.py", "results/compare.py", "results/record.py",
+    "results/outputs/tables.py",
 ]  # fmt: skip
 
 

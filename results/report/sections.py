@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-from results.compare import HEADER, MEASURES, Row, p_value
+from results.compare import HEADER, Row, p_value
 from results.files import file_name
+from results.measures import MEASURES
 from results.record import Example
 from results.report import figures, page
 from results.report import log as published

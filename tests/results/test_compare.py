@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from results import InputError, compare, outputs, statistics
+from results import InputError, compare, measures, outputs, statistics
 from results.__main__ import main
 from results.record import Scores
 
@@ -324,27 +324,7 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
     )
 
 
-def test_margins_and_spans_in_the_units_shown() -> None:
-    shown = {name: m.margin * m.factor for name, m in compare.MEASURES.items()}
-    assert shown == pytest.approx(
-        {
-            "em": 3,
-            "em_strict": 3,
-            "f1": 3,
-            "scale_em": 3,
-            "parsed": 3,
-            "lenient_em": 3,
-            "calc_used": 3,
-            "prompt_level_strict_acc": 3,
-            "score": 0.5,
-            "success": 10,
-        }
-    )
-    assert compare.MEASURES["score"].span == 9  # from 1 to 10
-    assert {m.span for name, m in compare.MEASURES.items() if name != "score"} == {1}
-
-
-def row(low: float, high: float, measure: compare.Measure) -> compare.Row:
+def row(low: float, high: float, measure: measures.Measure) -> compare.Row:
     """A row with this interval."""
     part = statistics.Part((high - low) / 2 / statistics.t_quantile(1e9, 0.05), 1e9)
     middle = (low + high) / 2
@@ -355,7 +335,7 @@ def row(low: float, high: float, measure: compare.Measure) -> compare.Row:
 
 
 def test_a_line_in_words_and_figures() -> None:
-    em, rating = compare.MEASURES["em"], compare.MEASURES["score"]
+    em, rating = measures.MEASURES["em"], measures.MEASURES["score"]
     assert row(-0.0251, 0.01, em).words == "no difference within 2.5"
     assert row(-0.01, 0.0251, em).words == "no difference within 2.5"
     assert row(0.001, 0.0251, em).words == "better, smaller than 2.5"
@@ -407,7 +387,7 @@ def scores(values: Sequence[float | None], metric: str = "m", **known: Any) -> S
 )
 def test_scores_in_other_units_are_no_metric_of_ours(metric: str, values: list[float]) -> None:
     judged = scores(values, metric, identity={"judge": "j"})
-    measure = compare.measure_of([judged], metric, None)
+    measure = measures.measure_of([judged], metric, None)
     assert (measure.label, measure.factor, measure.margin) == (metric, 1, 0)
     assert measure.span == pytest.approx(values[1] - values[0])
     _, warnings = compare.compare({"b": judged}, {"b": judged})
@@ -422,35 +402,6 @@ def test_cluster_does_nothing_for_records_and_says_so(results_folder: Path) -> N
     assert compare.load(folder)[1] == []
 
 
-def test_spans_of_unknown_metrics_are_those_of_their_scores() -> None:
-    far = compare.measure_of([scores([2.0, None]), scores([7.0, None])], "m", None)
-    assert (far.span, far.factor, far.margin, far.label) == (5, 1, 0, "m")
-    lost = compare.measure_of([scores([2.0, None]), scores([7.0, 5.0])], "m", None)
-    assert lost.span == math.inf  # a log-likelihood of minus infinity, say
-    share = compare.measure_of([scores([0.2, 0.4]), scores([0.3, 0.3])], "m", 2)
-    assert (share.span, share.factor, share.margin, share.label) == (1, 100, 0.02, "m, %")
-    bits = compare.measure_of([scores([0.2, 0.4], "bits_per_byte")], "bits_per_byte", None)
-    assert (bits.factor, bits.label) == (1, "bits_per_byte")
-    constant = compare.measure_of([scores([100.0] * 3)], "m", None)
-    assert constant.span == math.inf  # how far it can change is not known
-
-
-@pytest.mark.parametrize(("metric", "rated"), [("score", [1.0, 10.0]), ("success", [0.0, 1.0])])
-def test_a_metric_is_a_judges_only_where_a_judge_gave_it(metric: str, rated: list[float]) -> None:
-    judged = scores(rated, metric, identity={"judge": "j"})
-    assert compare.measure_of([judged], metric, None) == compare.MEASURES[metric]
-    toxicity = scores([0.7, 0.9], metric, higher_is_better={metric: False})
-    other = compare.measure_of([toxicity], metric, None)
-    assert (other.span, other.margin, other.higher_is_better) == (1, 0, False)
-
-
-def test_tatqa_is_known_by_its_questions_and_not_by_the_name_of_a_task() -> None:
-    other = scores([0.0, 1.0], "em", bench="tatqa_of_others")
-    assert compare.measure_of([other], "em", None).margin == 0
-    ours = scores([0.0, 1.0], "em", bench="tatqa", groups={"answer_type": ["span", "count"]})
-    assert compare.measure_of([ours], "em", None) == compare.MEASURES["em"]
-
-
 def test_ratings_allow_for_losses_that_were_not_seen() -> None:
     sides = [scores([float(3 + i % k) for i in range(20)], "score", identity={"judge": "j"})
              for k in (2, 3)]  # fmt: skip
@@ -458,16 +409,6 @@ def test_ratings_allow_for_losses_that_were_not_seen() -> None:
     assert d.beyond == (8, 7)  # one lost a point, one gained two; nine is the most
     plain = [scores(side.metrics["score"]) for side in sides]
     assert compare.compare({"b": plain[0]}, {"b": plain[1]})[0]["b"][0].difference.beyond == (0, 0)
-
-
-def test_a_direction_is_that_of_either_output_and_they_must_agree() -> None:
-    unknown = scores([0.1])
-    up, down = (scores([0.1], higher_is_better={"m": known}) for known in (True, False))
-    assert compare.measure_of([unknown, up], "m", None).higher_is_better is True
-    assert compare.measure_of([down, unknown], "m", None).higher_is_better is False
-    assert compare.measure_of([unknown, unknown], "m", None).higher_is_better is None
-    with pytest.raises(InputError, match="higher m is better in one output and worse in another"):
-        compare.measure_of([up, down], "m", None)
 
 
 def test_scores_that_one_side_lacks_may_have_been_anything() -> None:
@@ -527,7 +468,7 @@ def test_clusters_of_very_unequal_size_are_warned_of() -> None:
 
 
 def test_worse_is_about_the_first_metric_overall() -> None:
-    em = compare.MEASURES["em"]
+    em = measures.MEASURES["em"]
     overall, down = row(-0.01, 0.01, em), row(-0.2, -0.1, em)
     assert not compare.is_worse([overall, replace(down, column="answer_type")])
     assert not compare.is_worse([overall, replace(down, metric="f1")])
