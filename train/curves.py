@@ -5,6 +5,7 @@ Written by hand: importing a plotting library and drawing with it would take as 
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
+from itertools import cycle
 
 CURVES = {
     "loss": "loss",
@@ -47,7 +48,7 @@ def panel(title: str, names: Sequence[str], history: Sequence[Mapping[str, float
         values += [entry[name] for entry in history]
     low, high = min(values), max(values)
     svg = frame(title, (steps[0], steps[-1]), (low, high))
-    for name, colour in zip(names, COLOURS * len(names), strict=False):
+    for name, colour in zip(names, cycle(COLOURS), strict=False):
         points = []
         for entry in history:
             x = place(entry["step"], steps[0], steps[-1], LEFT, WIDTH - RIGHT)
@@ -85,7 +86,7 @@ def legend(names: Sequence[str]) -> str:
     """The names of a panel's lines, in their colours."""
     svg = ""
     height = TOP + 14
-    for name, colour in zip(names, COLOURS * len(names), strict=False):
+    for name, colour in zip(names, cycle(COLOURS), strict=False):
         svg += text(name, LEFT + 6, height, "start", colour)
         height += 12
     return svg
