@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 from transformers import TrainerCallback
 
-from train.folder import seal
+from train.folder import remove_older, seal
 from train.trainer.pair_trainer import PairTrainer
 
 SAVE_SECONDS = 300.0  # without a checkpoint, before one is written whatever save_steps says
@@ -130,7 +130,10 @@ class Accounts(TrainerCallback):  # type: ignore[misc]
 
 
 class Seal(TrainerCallback):  # type: ignore[misc]
-    """Writes down checksums of each checkpoint, once all processes have written theirs."""
+    """Writes down checksums of each checkpoint, once all processes have written theirs.
+
+    Then older ones go: Trainer's own rotation removes every folder of such a name.
+    """
 
     def __init__(self, trainer: PairTrainer) -> None:
         self.trainer = trainer
@@ -139,7 +142,9 @@ class Seal(TrainerCallback):  # type: ignore[misc]
         """Seal the checkpoint that was just saved."""
         self.trainer.accelerator.wait_for_everyone()
         if self.trainer.accelerator.is_main_process:
-            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+            out = Path(args.output_dir)
+            seal(out / f"checkpoint-{state.global_step}")
+            remove_older(out)
 
 
 class Progress(TrainerCallback):  # type: ignore[misc]

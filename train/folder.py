@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ DAY = "day_of_prompts"  # there and in train.json, where the chat template write
 # What a run writes into its folder, and what a folder of something else holds.
 WRITTEN = ("README.md", "curves.svg", "config.json", "*.safetensors", "*.bin", "token*", "*.jinja")
 SEAL = "checksums.json"  # written last: a checkpoint with a good one is whole
+KEPT = 2  # checkpoints of an unfinished run
+CARD = "is `train.json`; `curves.svg` shows"  # in every card that this program writes
+BEGUN = f"{SEAL}.begun"  # written first: whose the files are, until the seal says it
 
 
 def check_place(out: Path) -> None:
@@ -42,12 +46,22 @@ def holds(out: Path, identity: dict[str, Any]) -> bool:
     """
     if out.exists() and not out.is_dir():
         raise RecipeError(f"{out} is a file; choose another --output_dir")
-    for marker in (out / "train.json", out / MARKER):
-        if marker.exists():
-            refuse_another_run(marker, what_decides(identity))
-            return marker.name == "train.json"
+    if (out / "train.json").exists():
+        refuse_another_run(out / "train.json", what_decides(identity))
+        return True
+    if (out / MARKER).exists():
+        refuse_another_run(out / MARKER, what_decides(identity))
+        refuse_foreign_checkpoints(out)
+        return False
     refuse_files_of_others(out)
     return False
+
+
+def refuse_foreign_checkpoints(out: Path) -> None:
+    """Raise RecipeError for a checkpoint that a run could not write or remove as its own."""
+    for checkpoint in checkpoints(out):
+        if problem := foreign(checkpoint):
+            raise RecipeError(f"{checkpoint} {problem}; move it away, or choose another folder")
 
 
 def refuse_files_of_others(out: Path) -> None:
@@ -125,14 +139,60 @@ def checkpoints(out: Path) -> list[Path]:
     return [found[step] for step in sorted(found, reverse=True)]
 
 
+def begin(checkpoint: Path) -> None:
+    """Note in the folder of a new checkpoint whose it is: killed before it is sealed, it may go.
+
+    Raises RecipeError where somebody else's files are.
+    """
+    if problem := foreign(checkpoint):
+        raise RecipeError(f"{checkpoint} {problem}; move it away")
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    write_sums(checkpoint / BEGUN, {MARKER: run_digest(checkpoint.parent)})
+
+
 def seal(checkpoint: Path) -> None:
     """Write down the checksums of a checkpoint's files, and whose it is, to see damage later."""
-    sums = {name: sha256(checkpoint / name) for name in sorted(names_in(checkpoint))}
-    if run := run_digest(checkpoint.parent):
-        sums[MARKER] = run
-    partial = checkpoint / f"{SEAL}.partial"
-    partial.write_text(json.dumps(sums, indent=1), encoding="utf-8")
-    partial.replace(checkpoint / SEAL)
+    sums: dict[str, str | None] = {}
+    for name in sorted(names_in(checkpoint)):
+        sums[name] = sha256(checkpoint / name)
+    write_sums(checkpoint / SEAL, sums | {MARKER: run_digest(checkpoint.parent)})
+    (checkpoint / BEGUN).unlink(missing_ok=True)
+
+
+def write_sums(path: Path, sums: Mapping[str, str | None]) -> None:
+    """Write a seal, or the beginning of one, whole or not at all."""
+    partial = path.with_name(f"{SEAL}.partial")
+    known = {name: value for name, value in sums.items() if value is not None}
+    partial.write_text(json.dumps(known, indent=1), encoding="utf-8")
+    partial.replace(path)
+
+
+def read_sums(path: Path) -> dict[str, str] | None:
+    """A seal, or the beginning of one; None if there is no whole one."""
+    try:
+        sums = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return sums if isinstance(sums, dict) else None
+
+
+def foreign(checkpoint: Path) -> str | None:
+    """What is in a checkpoint's place that this run did not write; None if nothing is.
+
+    What a run wrote is what its seal names, or all where it had begun and was killed.
+    """
+    run = run_digest(checkpoint.parent)
+    names = names_in(checkpoint)
+    sealed, begun = read_sums(checkpoint / SEAL), read_sums(checkpoint / BEGUN)
+    known = sealed or begun
+    if known is None:
+        return f"holds {min(names)}, and nothing says that a run wrote it" if names else None
+    if known.get(MARKER, run) != run:
+        return "is of another run"
+    others = names - known.keys()
+    if others and begun is None:
+        return f"holds {min(others)}, which is no part of it"
+    return None
 
 
 def run_digest(out: Path) -> str | None:
@@ -163,34 +223,44 @@ def sha256(path: Path) -> str:
 
 def damage(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint; None if every file is as it was written."""
-    try:
-        sums = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+    if problem := foreign(checkpoint):
+        return problem
+    sums = read_sums(checkpoint / SEAL)
+    if sums is None or (checkpoint / BEGUN).exists():
         return "was cut short"
-    if not isinstance(sums, dict) or not sums:
-        return f"has a damaged {SEAL}"
-    run = run_digest(checkpoint.parent)
-    if sums.pop(MARKER, run) != run:
-        return "is of another run"
-    foreign = names_in(checkpoint) - set(sums)
-    if foreign:
-        return f"holds {min(foreign)}, which is no part of it"
-    for name, expected in sums.items():
+    for name in sums.keys() - {MARKER}:
         path = checkpoint / name
         if not path.is_file():
             return f"lacks {name}"
-        if sha256(path) != expected:
+        if sha256(path) != sums[name]:
             return f"has a damaged {name}"
     return None
 
 
 def remove(checkpoint: Path) -> None:
     """Remove a checkpoint, unless it is of another run or somebody put a file into it."""
-    problem = damage(checkpoint)
-    if problem and problem.startswith(("is of another run", "holds ")):
+    if problem := foreign(checkpoint):
         logger.warning("%s %s: it stays", checkpoint, problem)
         return
     shutil.rmtree(checkpoint)
+
+
+def remove_older(out: Path) -> None:
+    """Keep the newest checkpoints of a run and remove its others."""
+    for checkpoint in checkpoints(out)[KEPT:]:
+        remove(checkpoint)
+
+
+def set_readme_aside(out: Path) -> None:
+    """Rename a README.md that somebody wrote while the run was under way: PEFT writes into it."""
+    readme = out / "README.md"
+    if not readme.exists() or CARD in readme.read_text(encoding="utf-8", errors="replace"):
+        return
+    number = 1
+    while (aside := out / f"README.md.old-{number}").exists():
+        number += 1
+    readme.rename(aside)
+    logger.warning("%s is not this program's: it is %s now", readme, aside.name)
 
 
 def last_checkpoint(out: Path) -> Path | None:

@@ -39,6 +39,7 @@ from train.folder import (
     holds,
     last_checkpoint,
     remove,
+    set_readme_aside,
     unwritable,
 )
 from train.pairs.pair import Counts
@@ -244,6 +245,8 @@ def train(trainer: PairTrainer, task: Task) -> dict[str, Any]:
         )
     refuse_untrained(trainer, task.out)
     with stages("save"):
+        if trainer.accelerator.is_main_process:
+            set_readme_aside(task.out)
         trainer.save_model(str(task.out))
     return {**measured(trainer, logps), "reference": reference, "stages_seconds": stages.rounded()}
 

@@ -8,15 +8,21 @@ from pathlib import Path
 import pytest
 import torch
 
+from train import folder
 from train.folder import (
+    BEGUN,
+    MARKER,
     SEAL,
+    begin,
     check_place,
     checkpoints,
     damage,
     holds,
     last_checkpoint,
     remove,
+    remove_older,
     seal,
+    set_readme_aside,
     unwritable,
 )
 from train.recipe import RecipeError
@@ -181,12 +187,84 @@ def test_a_finished_run_removes_its_checkpoints_and_no_file_of_a_users(
     assert "holds notes.txt, which is no part of it: it stays" in caplog.text
 
 
+def cut_short(out: Path, step: int) -> Path:
+    """A checkpoint of which only a part was written when the run was killed."""
+    checkpoint = out / f"checkpoint-{step}"
+    begin(checkpoint)
+    (checkpoint / "optimizer.pt").write_text("half of it")
+    return checkpoint
+
+
 def test_a_checkpoint_that_was_cut_short_is_removed(out: Path) -> None:
-    (out / "checkpoint-8" / SEAL).unlink()
     (out / "checkpoint-10" / "optimizer.pt").unlink()
+    torn = cut_short(out, 12)
+    assert damage(torn) == "was cut short"
+    (out / "checkpoint-14").mkdir()  # killed before it was noted whose it is
     for checkpoint in checkpoints(out):
         remove(checkpoint)
     assert checkpoints(out) == []
+
+
+def somebodys(out: Path, step: int) -> Path:
+    """A checkpoint that another program wrote, or somebody copied here: without a seal."""
+    checkpoint = out / f"checkpoint-{step}"
+    checkpoint.mkdir()
+    (checkpoint / "optimizer.pt").write_text("a user's")
+    return checkpoint
+
+
+def test_a_checkpoint_that_no_run_began_stays(out: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """For want of a seal it was taken for one that was cut short, and removed."""
+    theirs = somebodys(out, 12)
+    for checkpoint in checkpoints(out):
+        remove(checkpoint)
+    assert checkpoints(out) == [theirs]
+    assert f"{theirs} holds optimizer.pt, and nothing says that a run wrote it" in caplog.text
+
+
+def test_only_checkpoints_of_the_run_make_room_for_newer_ones(out: Path) -> None:
+    """Trainer's own rotation removes the oldest of all folders of such a name."""
+    theirs = somebodys(out, 3)
+    seal_of(out, 12)
+    remove_older(out)
+    steps = [path.name for path in checkpoints(out)]
+    assert steps == ["checkpoint-12", "checkpoint-10", theirs.name]
+
+
+def seal_of(out: Path, step: int) -> None:
+    checkpoint = out / f"checkpoint-{step}"
+    begin(checkpoint)
+    (checkpoint / "optimizer.pt").write_text("whole")
+    seal(checkpoint)
+    assert not (checkpoint / BEGUN).exists()
+    assert damage(checkpoint) is None
+
+
+def test_a_run_does_not_go_on_over_somebodys_checkpoint(out: Path) -> None:
+    (out / MARKER).write_text(json.dumps(IDENTITY))
+    for step in (8, 10):
+        seal(out / f"checkpoint-{step}")
+    cut_short(out, 12)
+    assert not holds(out, IDENTITY)
+    theirs = somebodys(out, 14)
+    with pytest.raises(RecipeError, match="checkpoint-14 holds optimizer.pt, and nothing says"):
+        holds(out, IDENTITY)
+    with pytest.raises(RecipeError, match="move it away"):
+        begin(theirs)
+    assert (theirs / "optimizer.pt").read_text() == "a user's"
+    assert not (theirs / BEGUN).exists()
+
+
+def test_a_card_is_not_written_over_somebodys_readme(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    for notes in ("my notes", "more notes"):
+        readme.write_text(notes)
+        set_readme_aside(tmp_path)
+    readme.write_text((Path(folder.__file__).parent / "card.md").read_text())
+    set_readme_aside(tmp_path)
+    assert readme.exists()
+    assert (tmp_path / "README.md.old-1").read_text() == "my notes"
+    assert (tmp_path / "README.md.old-2").read_text() == "more notes"
 
 
 def test_a_folder_that_may_not_be_written_to_is_told_before_work(

@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, GPT2Co
 
 from train import folder
 from train.__main__ import main
-from train.folder import last_checkpoint
+from train.folder import begin, last_checkpoint
 
 pytestmark = pytest.mark.usefixtures("small_data")
 Command = Callable[..., subprocess.Popen[str]]
@@ -135,7 +135,7 @@ def test_killed_at_any_step_it_ends_with_the_same_adapter_to_the_bit(
     newest = last_checkpoint(out)
     assert newest is not None
     torn = out / "checkpoint-99"
-    torn.mkdir()
+    begin(torn)
     (torn / "trainer_state.json").write_text('{"epoch": 1.')
     assert last_checkpoint(out) == newest
     done = json.loads((newest / "trainer_state.json").read_text())["log_history"]

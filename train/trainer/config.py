@@ -50,7 +50,6 @@ def config(recipe: Recipe, out: Path, micro: int, processes: int) -> DPOConfig:
         logging_steps=1,
         logging_nan_inf_filter=False,
         save_steps=recipe.save_steps,
-        save_total_limit=2,
         report_to=recipe.report_to,
         disable_tqdm=True,
         ddp_find_unused_parameters=False,

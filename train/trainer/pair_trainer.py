@@ -10,6 +10,7 @@ import signal
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch.utils.data import DataLoader
 from trl import DPOTrainer
 
+from train.folder import begin
 from train.recipe import Recipe
 from train.sharing import Packed, PrefixSharing
 from train.sharing.forward import replace_attribute
@@ -210,6 +212,8 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
                         f"{name} ({what}) is no number after step {self.state.global_step}; "
                         "lower the learning_rate"
                     )
+        if _internal_call and output_dir and self.args.should_save:
+            begin(Path(output_dir))
         super().save_model(output_dir, _internal_call)
 
     def get_batch_samples(
