@@ -35,13 +35,13 @@ def exit_code(main: Callable[[], int]) -> int:
     line. Characters that it cannot take are written as escapes. What is left in memory then goes
     with the process: Python would look through all of it for garbage, which takes seconds.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         _interrupt()
+        _open_streams()
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
         code = main()
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         message = STOPPED
@@ -105,3 +105,17 @@ def _interrupt() -> None:
     """Let Ctrl-C be an exception again."""
     if signal.getsignal(signal.SIGINT) is _stop:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _open_streams() -> None:
+    """Give standard input, output and error that are closed (`>&-`) the null device.
+
+    Else the next file that is opened takes the place of one, and commands write into it.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))

@@ -162,6 +162,8 @@ class Record(BaseModel, extra="forbid"):
 def load(path: Path) -> Record:
     """Read a record, upgraded to the present version. Raises InputError with one line."""
     try:
+        if path.exists() and not path.is_file():  # a pipe's reader would wait for ever
+            raise InputError(f"{path}: cannot be read (no file)")
         return Record.model_validate(upgrade(json.loads(path.read_text(encoding="utf-8"))))
     except ValidationError as error:
         first = error.errors()[0]
@@ -228,6 +230,12 @@ def places(runs: Path) -> list[Path]:
         except OSError:
             pass  # who reads it is told why not
         found.append(path)
+    others = [folder.name for folder in folders if not folder.name.startswith(".")]
+    if others and not found:
+        raise InputError(
+            f"{runs}: holds {others[0]}, and no run is recorded there; name the folder of run"
+            " folders (each with a record.json)"
+        )
     return found
 
 

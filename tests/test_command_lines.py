@@ -110,6 +110,25 @@ def test_a_reader_that_left_is_told_nothing(unbuffered: str) -> None:
     assert (process.returncode, said) == (1, b"")
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_are_as_the_null_device(closed: str, tmp_path: Path) -> None:
+    """The next file that was opened took their place, and a command's output went into it."""
+    program = (
+        "import os, sys; from results.command_line import exit_code\n"
+        "def main():\n"
+        "    with open(sys.argv[1], 'w'):\n"
+        "        os.system('echo out; echo err >&2')\n"
+        "        print('out'); print('err', file=sys.stderr)\n"
+        "    return 5\n"
+        "sys.exit(exit_code(main))"
+    )
+    file = tmp_path / "file"
+    command = ["bash", "-c", f'exec "$@" {closed}', "-", sys.executable, "-c", program, str(file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 5
+    assert file.read_bytes() == b""
+
+
 @needs_dev_full
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_full_disk_is_one_line(unbuffered: str) -> None:

@@ -127,6 +127,7 @@ LIGHT = {
     # comparing and reporting
     "a report of no folder": Mistake("report", 2, "--runs"),
     "a report of a folder that is not there": Mistake("report --runs none", 2, "none"),
+    "a report of a folder without runs": Mistake("report --runs bench", 2, "no run is recorded"),
     "nothing to compare": Mistake("compare none.json none2.json", 2, "none.json"),
     "a folder without results": Mistake("compare bench data-empty", 2, "bench"),
     "a torn record": Mistake("compare torn.json torn.json", 2, "torn.json"),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -117,14 +118,16 @@ def test_a_folder_of_runs_that_may_not_be_read_is_refused(
         record.load_all(Path("runs"))
 
 
-@pytest.mark.parametrize("way", ["link to nothing", "folder"])
-def test_what_stands_in_a_records_place_is_named(results_folder: Path, way: str) -> None:
+@pytest.mark.parametrize(
+    "put", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere")], ids=str
+)
+def test_what_stands_in_a_records_place_is_named(
+    results_folder: Path, put: Callable[[Path], None]
+) -> None:
+    """Of a pipe the reader waited for ever."""
     place = results_folder / "runs/low/record.json"
     place.unlink()
-    if way == "folder":
-        place.mkdir()
-    else:
-        place.symlink_to("nowhere")
+    put(place)
     _, problems = record.load_all(results_folder / "runs")
     assert [line for line in problems if line.startswith(f"{place}: cannot be read (")]
 
