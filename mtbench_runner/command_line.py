@@ -53,8 +53,15 @@ def exit_code(main: Callable[[], int]) -> int:
         gc.freeze()
     leave_output()
     if message:
-        sys.stderr.write(f"error: {message}\n")
+        say_error(message)
     return 1
+
+
+def say_error(message: object) -> None:
+    """What went wrong, on one line whatever characters the name of a file has."""
+    line = " ".join(str(message).split())
+    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+    sys.stderr.write(f"error: {shown}\n")
 
 
 def finish(process: "subprocess.Popen[bytes]") -> int:

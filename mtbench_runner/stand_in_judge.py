@@ -24,7 +24,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from mtbench_runner.command_line import exit_code, finish
+from mtbench_runner.command_line import exit_code, finish, say_error
 from mtbench_runner.score import STAND_IN
 
 # what stands before and after an answer in FastChat's prompts and in those of the benches that
@@ -106,7 +106,7 @@ def main(command: list[str]) -> int:
         try:
             return finish(subprocess.Popen(command, env=environment))
         except OSError as error:
-            sys.stderr.write(f"error: cannot run {command[0]}: {error.strerror}\n")
+            say_error(f"cannot run {command[0]}: {error.strerror}")
             return 2
 
 

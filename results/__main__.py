@@ -129,6 +129,9 @@ def report_command(args: argparse.Namespace) -> int:
     runs = args.results / "runs" if args.results else args.runs
     if not runs.is_dir():
         raise InputError(f"{runs}: no such folder of runs")
+    from results import record
+
+    record.places(runs)
     from results.report import publish  # draws figures: only for a call that is not refused
 
     out = args.results or publish.folder_for(runs, args.out)

@@ -2,9 +2,10 @@
 
 import argparse
 import importlib.util
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from tatqa_bench.command_line import say_error
 
 
 def folder() -> Path:
@@ -36,7 +37,7 @@ def copy_recipe(name: str, target: Path | None) -> int:
     """Copy a recipe for editing; nothing is overwritten."""
     known = {recipe.stem: recipe for recipe in folder().glob("*.yaml")}
     if name not in known:
-        print(f"error: no recipe {name!r}; see tatqa-bench recipes ls", file=sys.stderr)
+        say_error(f"no recipe {name!r}; see tatqa-bench recipes ls")
         return 2
     file = target or Path(f"{name}.yaml")
     if file.is_dir():
@@ -45,10 +46,10 @@ def copy_recipe(name: str, target: Path | None) -> int:
         with file.open("x", encoding="utf-8") as copy:
             copy.write(known[name].read_text(encoding="utf-8"))
     except FileExistsError:
-        print(f"error: {file} exists; name another file", file=sys.stderr)
+        say_error(f"{file} exists; name another file")
         return 2
     except OSError as error:
-        print(f"error: cannot write {file}: {error.strerror}", file=sys.stderr)
+        say_error(f"cannot write {file}: {error.strerror}")
         return 2
     print(file)
     return 0

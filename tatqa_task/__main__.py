@@ -29,7 +29,7 @@ from tatqa_task import (
     task_files,
     upstream,
 )
-from tatqa_task.command_line import collector_at_rest, exit_code
+from tatqa_task.command_line import collector_at_rest, exit_code, say_error
 from tatqa_task.types import Question, questions_of
 
 
@@ -45,14 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.run(arguments)
         return 0
     except data.DataError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say_error(error)
     except BrokenPipeError:
         raise  # a reader of standard output that left early
     except OSError as error:
-        print(
-            f"error: {error.filename2 or error.filename or 'output'}: {error.strerror}",
-            file=sys.stderr,
-        )
+        say_error(f"{error.filename2 or error.filename or 'output'}: {error.strerror}")
     return 2
 
 

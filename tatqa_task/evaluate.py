@@ -35,7 +35,7 @@ from lm_eval.models.openai_completions import LocalChatCompletion
 from requests import RequestException
 
 from tatqa_task import task_files
-from tatqa_task.command_line import collector_at_rest
+from tatqa_task.command_line import collector_at_rest, say_error
 
 SHORT_FIRST = "hf-short-first"
 ENDED = ("stop", "length")  # why a model ends a reply, which then may be empty
@@ -201,5 +201,5 @@ def main(options: Sequence[str]) -> int:
 
 def fail(reason: object, code: int) -> int:
     """Report an expected failure."""
-    print(f"error: {reason}", file=sys.stderr)  # noqa: T201
+    say_error(reason)
     return code

@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import random
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from functools import lru_cache
@@ -18,6 +17,7 @@ from typing import Any, NoReturn
 from lm_eval.api.samplers import ContextSampler
 
 from tatqa_task import answer, budget, data, errata, metric, prompt, sampling, task_files
+from tatqa_task.command_line import say_error
 from tatqa_task.log_rule import lenient_match
 from tatqa_task.types import Form
 
@@ -121,7 +121,7 @@ def _documents(split: str, source: str | None) -> list[Doc]:
 
 def _stop(message: str) -> NoReturn:
     """End the program with one line."""
-    print(f"error: {message}", file=sys.stderr)  # noqa: T201
+    say_error(message)
     raise SystemExit(2)
 
 

@@ -137,6 +137,19 @@ LIGHT = {
     "a sweep of nothing": Mistake("run nothing.yaml --runs r", 2, "nothing.yaml"),
     "a sweep with a typo": Mistake("run typo.yaml --runs r", 2, "`beta`", SYNTHETIC),
     "a dry run with a typo": Mistake("run typo.yaml --runs r --dry-run", 2, "`beta`", SYNTHETIC),
+    "a value that ends too soon": Mistake(
+        "run good.yaml --runs r --set beta=[", 2, "--set beta=[: cannot read the value", SYNTHETIC
+    ),
+    "a value that is no date": Mistake(
+        "run good.yaml --runs r --set beta=2020-13-45", 2, "month must be in 1..12", SYNTHETIC
+    ),
+    "a date for training that is none": Mistake(
+        "train good.yaml --beta 2020-13-45", 2, "the value of --beta is not YAML"
+    ),
+    "a recipe with a date that is none": Mistake("run date.yaml --runs r", 2, "month must be"),
+    "a name with line breaks": Mistake(
+        "train no\nsuch\x1b.yaml", 2, "no such\N{REPLACEMENT CHARACTER}"
+    ),
     "two recipes of one name": Mistake("run good.yaml sub/good.yaml --runs r", 2, "same"),
     "a base that is not there": Mistake("run missing.yaml --runs r", 2, "nowhere"),
     "a judge without a key": Mistake("run good.yaml --runs r --judge-model j", 2, "OPENAI_API_KEY"),
@@ -271,6 +284,7 @@ def prepare(folder: Path) -> None:
             "typo.yaml": base + "betta: 0.1\n",
             "nobase.yaml": "beta: 0.1\n",
             "missing.yaml": "model_name_or_path: ./nowhere\n",
+            "date.yaml": base + "beta: 2020-13-45\n",
             "torn.yaml": base + "beta: [1",
             "list.yaml": "- beta\n",
             "empty.yaml": "",
@@ -356,7 +370,7 @@ def call(mistake: Mistake) -> dict[str, Any]:
         try:
             main = importlib.import_module(mistake.module).main
             with interrupted(mistake.interrupted_in):
-                code = main(mistake.call.split())
+                code = main(mistake.call.split(" "))
         except SystemExit as stop:
             code = stop.code
         except BaseException:

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from tatqa_task.command_line import exit_code
+from tatqa_task.command_line import exit_code, say_error
 from tatqa_task.data import DataError
 from train.folder import check_place
 from train.libraries import loading
@@ -103,7 +103,7 @@ def own_folder(recipe: Path) -> Path | None:
 
 def fail(error: Exception, code: int) -> int:
     """Report an expected failure."""
-    print(f"error: {error}", file=sys.stderr)
+    say_error(error)
     return code
 
 
@@ -142,7 +142,7 @@ def overrides(rest: Sequence[str]) -> dict[str, Any]:
     for name, words in given(rest):
         try:
             values = [read_yaml(word) for word in words]
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             problem = f"the value of {name} is not YAML: {one_line(error)}"
             raise RecipeError(f"command line: {problem}") from None
         mapping[name.removeprefix("--")] = values[0] if len(values) == 1 else values

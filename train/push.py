@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tatqa_task.command_line import exit_code
+from tatqa_task.command_line import exit_code, say_error
 from train.card import card, read
 from train.recipe import one_line
 from train.sources import HUB_ID
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         files = contents(args.run, args.repo, args.base)
     except (PushError, OSError, ValueError, LookupError) as error:
-        print(f"error: {args.run}: {one_line(error)}", file=sys.stderr)
+        say_error(f"{args.run}: {one_line(error)}")
         return 2
     if args.dry_run:
         print(files["README.md"].decode())
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         print(upload(files, args.repo, args.private))
     except Exception as error:  # the Hub client's and httpx's many types
-        print(f"error: the Hub refused {args.repo}: {one_line(error)}", file=sys.stderr)
+        say_error(f"the Hub refused {args.repo}: {one_line(error)}")
         return 1
     return 0
 

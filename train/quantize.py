@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tatqa_task.command_line import exit_code
+from tatqa_task.command_line import exit_code, say_error
 from train.recipe import RecipeError, one_line
 
 MARKER = ".tatqa-bench-partial"  # in the folder of a copy that is not whole yet
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         refuse(args.base, args.out)
         begin(partial)
     except RecipeError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say_error(error)
         return 2
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         AutoTokenizer.from_pretrained(args.base).save_pretrained(partial)
     except (OSError, ValueError) as error:
-        print(f"error: cannot load {args.base}: {one_line(error)}", file=sys.stderr)
+        say_error(f"cannot load {args.base}: {one_line(error)}")
         shutil.rmtree(partial)
         return 2
     model.save_pretrained(partial)

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from tatqa_task import answer, synthetic
-from tatqa_task.command_line import exit_code
+from tatqa_task.command_line import exit_code, say_error
 from tatqa_task.data import ANSWER_TYPES, Context, parse_contexts
 from tatqa_task.prompt import user_message
 from train.pairs.strategies import exact_match
@@ -354,7 +354,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Train, examine and save. Exit code 0, or 2 where the folder is not a new one."""
     options = parser().parse_args(arguments)
     if options.out.exists():
-        print(f"error: {options.out} exists; name a new folder", file=sys.stderr)
+        say_error(f"{options.out} exists; name a new folder")
         return 2
     settings = Settings(**{name: getattr(options, name) for name in asdict(Settings())})
     print(json.dumps(make(options, settings)))

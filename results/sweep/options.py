@@ -262,13 +262,23 @@ def check_judge_answers() -> None:
 
 
 def check_folders(args: argparse.Namespace) -> None:
-    """Raise InputError if no folder can be there, or lm-eval could not be told of one."""
+    """Raise InputError if a file, or a link to nothing, lies where a folder is to be.
+
+    Or if nothing may be written there.
+    """
     for option, folder in (("--runs", args.runs), ("--report", args.report)):
         for path in [folder, *folder.parents] if folder else []:
             if not path.is_dir() and (path.exists() or path.is_symlink()):
                 raise InputError(f"{option}: {path} is no folder; name another")
-    if "," in str(args.runs):
-        raise InputError(f"--runs: {args.runs}: lm-eval's options hold no comma; name another")
+        if folder:
+            refuse_unwritable(option, folder)
+
+
+def refuse_unwritable(option: str, folder: Path) -> None:
+    """Raise InputError if this folder, or the one that it would be made in, takes no files."""
+    there = next(path for path in (folder, *folder.parents) if path.is_dir())
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{option}: {there} may not be written to; name another")
 
 
 def check_data() -> None:

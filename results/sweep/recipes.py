@@ -96,7 +96,7 @@ def read(path: Path, changes: tuple[str, ...] = ()) -> Recipe:
         name, equals, value = change.partition("=")
         if not equals or not re.fullmatch(r"\w+", name):
             raise InputError(f"--set {change}: expected FIELD=VALUE")
-        fields[name] = yaml.safe_load(value)
+        fields[name] = read_yaml(value, f"--set {change}: cannot read the value")
     check(path, fields)
     fields["model_name_or_path"] = shipped.base_model(fields["model_name_or_path"])
     recipe = Recipe(path, changes, fields)
@@ -108,12 +108,24 @@ def read(path: Path, changes: tuple[str, ...] = ()) -> Recipe:
 
 def load(path: Path) -> dict[str, Any]:
     """The fields in a recipe file. Raises InputError."""
+    problem = f"{path}: cannot read the recipe"
     try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
-        raise InputError(f"{path}: cannot read the recipe ({reason})") from None
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{problem} ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{problem} ({error})") from None
+    fields = read_yaml(text, problem)
     return fields if isinstance(fields, dict) else {}
+
+
+def read_yaml(text: str, problem: str) -> Any:
+    """What a YAML text holds. Raises InputError, which begins with the problem."""
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{problem} ({reason})") from None
 
 
 def check(path: Path, fields: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tatqa_task import data
-from tatqa_task.command_line import exit_code
+from tatqa_task.command_line import exit_code, say_error
 from tatqa_task.files import refuse_existing
 from train.pairs.build import EVALUATED, build
 from train.pairs.pair import Counts
@@ -41,10 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         refuse_existing(args.out)
         write(recipe, counts, args.out)
     except (data.DataError, RecipeError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        say_error(error)
         return 2
     except OSError as error:
-        print(f"error: cannot write {args.out}: {error.strerror or error}", file=sys.stderr)
+        say_error(f"cannot write {args.out}: {error.strerror or error}")
         return 2
     if recipe.strategy == "log":
         print(NOT_CHECKED)

@@ -457,3 +457,12 @@ def test_own_records_do_not_make_the_code_dirty(
         file.write_text("after")
         states.append(records.git_state()["dirty"])
     assert states == [False, False, True]
+
+
+def test_a_folder_that_takes_no_files_is_told_before_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options.refuse_unwritable("--runs", tmp_path / "new" / "runs")
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
+    with pytest.raises(InputError, match=f"--runs: {tmp_path} may not be written to"):
+        options.refuse_unwritable("--runs", tmp_path / "new" / "runs")
