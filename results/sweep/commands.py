@@ -1,6 +1,7 @@
 """The command lines of a sweep: what trains, samples and scores, as `python -m` arguments."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -83,18 +84,35 @@ def generating(model: Scored, settings: Settings, program: list[str]) -> list[st
     """lm-eval's options for what generates."""
     if settings.backend == SERVED:
         return served()
-    adapter = ""
+    given: dict[str, object] = {"pretrained": model.base, "enable_thinking": False}
     if model.adapter and settings.backend == "vllm":
-        adapter = f",lora_local_path={model.adapter},max_lora_rank={model.rank}"
+        given |= {"lora_local_path": str(model.adapter), "max_lora_rank": model.rank}
     elif model.adapter:
-        adapter = f",peft={model.adapter}"
+        given["peft"] = str(model.adapter)
     short_first = settings.backend == "hf" and program == EVALUATE
     backend = "hf-short-first" if short_first else settings.backend
-    given = f"pretrained={model.base},enable_thinking=False{adapter}"
     size = settings.batch_size
     if size == "auto" and backend == "hf":
         size = FIXED_BATCH
-    return ["--model", backend, "--model_args", given, "--batch_size", str(size)]
+    return ["--model", backend, "--model_args", model_args(given), "--batch_size", str(size)]
+
+
+def model_args(given: dict[str, object]) -> str:
+    """lm-eval's `--model_args`, as JSON if it would not read a value as it stands.
+
+    It splits at commas that are in no quotes or brackets, and takes words like `12` or `true` for
+    numbers and the like.
+    """
+    if all(map(is_plain, given.values())):
+        return ",".join(f"{name}={value}" for name, value in given.items())
+    return json.dumps(given, ensure_ascii=False)
+
+
+def is_plain(value: object) -> bool:
+    """Whether lm-eval reads a value of `--model_args` as it stands."""
+    if not isinstance(value, str):
+        return True
+    return "/" in value and not re.search(r"[,'\"(){}\[\]]", value)
 
 
 def served(seed: int | None = None) -> list[str]:

@@ -5,6 +5,7 @@ command lines and files, no models), and, marked slow, with the programs themsel
 base.
 """
 
+import argparse
 import json
 import os
 import re
@@ -15,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lm_eval._cli.utils import MergeDictAction
 
 from results import FailedError, InputError
 from results.__main__ import main
 from results.sweep import execute, options, records
 from results.sweep import recipes as recipe_files
-from results.sweep.commands import Settings
+from results.sweep.commands import EVALUATE, Scored, Settings, generating
 from results.sweep.execute import Serving, Sweep, Task
 from results.sweep.plan import Plan, Rounds, sweep, told_settings
 
@@ -466,3 +468,20 @@ def test_a_folder_that_takes_no_files_is_told_before_work(
     monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
     with pytest.raises(InputError, match=f"--runs: {tmp_path} may not be written to"):
         options.refuse_unwritable("--runs", tmp_path / "new" / "runs")
+
+
+@pytest.mark.parametrize("backend", ["hf", "vllm"])
+@pytest.mark.parametrize(
+    "name",
+    ["a/b-c+d=0.1", "a,b=c", "o'brien", '"', "[x]", "{", "12", "1e5", "nan", "True", "\u00fc x"],
+)
+def test_lm_eval_reads_the_folders_of_a_model_as_they_are(name: str, backend: str) -> None:
+    """A comma in the name of a recipe or of --runs failed once the adapter was trained."""
+    model = Scored(Path("r"), name, "tatqa", adapter=Path(name), rank=8)
+    words = generating(model, Settings(backend=backend), EVALUATE)
+    given = words[words.index("--model_args") + 1]
+    read = argparse.Namespace()
+    MergeDictAction([], "args")(argparse.ArgumentParser(), read, [given])
+    adapter = "lora_local_path" if backend == "vllm" else "peft"
+    assert read.args["pretrained"] == read.args[adapter] == name
+    assert read.args["enable_thinking"] is False
