@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from lm_eval.models.utils import postprocess_generated_text
+from lm_eval.models.utils import handle_stop_sequences, postprocess_generated_text
 from lm_eval.models.utils_hf import clear_torch_cache
 from tqdm import tqdm
 
@@ -30,6 +30,9 @@ FIRST_TOKENS = 32  # most replies of TAT-QA have ended by then
 TIMES = 2  # as many tokens at the end of each further try
 AUTO = {"cuda": 256, "cpu": 16}  # prompts in a batch of `--batch_size auto`
 ENCODED = 512  # prompts that are tokenized at once
+
+# What other errors than torch.OutOfMemoryError say where a batch was too large.
+TOO_LITTLE_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
 
 LOG = logging.getLogger("lm-eval")
 
@@ -74,7 +77,9 @@ class ShortFirst(HFLM):  # type: ignore[misc]
         if not settings or not self._is_plain(settings):
             return list(super().generate_until(requests, disable_tqdm))
         limit = settings[0].get("max_gen_toks", self.max_gen_toks)
-        limits = Limits(limit, settings[0].get("until") or [], self._ends())
+        end = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
+        stops = handle_stop_sequences(settings[0].get("until"), eos=end)
+        limits = Limits(limit, stops, self._ends())
         waiting = self._longest_first([request.args[0] for request in requests], limit)
         replies: dict[int, str] = {}
         tokens = min(FIRST_TOKENS, limit)
@@ -82,6 +87,8 @@ class ShortFirst(HFLM):  # type: ignore[misc]
             while waiting:
                 waiting = self._try(waiting, tokens, limits, replies, bar)
                 tokens = min(tokens * TIMES, limit)
+        for place, request in enumerate(requests):
+            self.cache_hook.add_partial("generate_until", request.args, replies[place])
         return [replies[place] for place in range(len(requests))]
 
     def _is_plain(self, settings: Sequence[dict[str, Any]]) -> bool:
@@ -90,8 +97,14 @@ class ShortFirst(HFLM):  # type: ignore[misc]
         first = settings[0]
         greedy = not first.get("do_sample") and not first.get("temperature")
         alike = all(given == first for given in settings)
-        stops = isinstance(first.get("until", []), list)
-        return greedy and alike and stops and known >= first.keys() and self._ends_alone()
+        until = first.get("until", [])
+        stops = isinstance(until, list) and "" not in until
+        possible = stops and self._is_length(first.get("max_gen_toks", self.max_gen_toks))
+        return greedy and alike and possible and known >= first.keys() and self._ends_alone()
+
+    def _is_length(self, tokens: Any) -> bool:
+        """Whether replies of so many tokens leave room for a prompt."""
+        return isinstance(tokens, int) and 0 < tokens < self.max_length
 
     def _ends_alone(self) -> bool:
         """Whether replies are this model's own, up to a token with which it ends them."""
@@ -158,13 +171,13 @@ class ShortFirst(HFLM):  # type: ignore[misc]
     def _go_on(self, batch: Sequence[Open], tokens: int) -> bool:
         """Bring the replies of a batch to so many tokens; False if the memory was too short.
 
-        Raises torch.OutOfMemoryError if the batch is one prompt.
+        Raises torch.OutOfMemoryError, or what else the device says, if the batch is one prompt.
         """
         rows = [one.tokens + one.reply for one in batch]
         try:
             made = self._generated(rows, tokens - len(batch[0].reply))
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
+        except RuntimeError as error:
+            if len(batch) == 1 or not is_too_little_memory(error):
                 raise
             made = None
         if made is None:  # out of the `except`, whose traceback holds what was on the GPU
@@ -180,7 +193,7 @@ class ShortFirst(HFLM):  # type: ignore[misc]
         """The text of a reply that has ended, None for one that has not."""
         whole = self.tok_decode(one.reply)
         text: str = postprocess_generated_text(whole, limits.stops, None)
-        ended = one.reply[-1] in {self.tokenizer.pad_token_id, *limits.ends}
+        ended = not limits.ends.isdisjoint(one.reply)  # pads follow it
         full = len(one.reply) >= limits.tokens
         return text if ended or full or text != whole else None
 
@@ -202,3 +215,10 @@ class ShortFirst(HFLM):  # type: ignore[misc]
             )
         replies: list[list[int]] = made[:, length:].tolist()
         return replies
+
+
+def is_too_little_memory(error: RuntimeError) -> bool:
+    """Whether a smaller batch could help: CPUs and cuBLAS have no error of their own for it."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return any(words in str(error) for words in TOO_LITTLE_MEMORY)
