@@ -100,6 +100,7 @@ def run_plans(args: argparse.Namespace, plans: list[Any], work: Callable[[], Non
     """Do the work, then show and report what is done of it, also where a run has failed."""
     from results import terminal
     from results.report import publish  # draws figures: only for a call that is not refused
+    from results.sweep import stages
 
     publish.check_place(publish.folder_for(args.runs, args.report))
     failure = None
@@ -115,9 +116,9 @@ def run_plans(args: argparse.Namespace, plans: list[Any], work: Callable[[], Non
     if pairs:
         print(terminal.headlines(pairs))
     if done:  # somebody else's broken record does not fail a sweep that is done
-        report_command(
-            argparse.Namespace(runs=args.runs, out=args.report, results=None, check=False)
-        )
+        asked = argparse.Namespace(runs=args.runs, out=args.report, results=None, check=False)
+        with stages.in_turn(args.runs / "report.lock"):
+            report_command(asked)
     if failure:
         raise failure
     return 0

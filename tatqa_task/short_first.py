@@ -29,6 +29,7 @@ from tatqa_task.command_line import collector_at_rest
 FIRST_TOKENS = 32  # most replies of TAT-QA have ended by then
 TIMES = 2  # as many tokens at the end of each further try
 AUTO = {"cuda": 256, "cpu": 16}  # prompts in a batch of `--batch_size auto`
+AUTO_OF_HF = 16  # prompts in its batches where `hf` itself generates
 ENCODED = 512  # prompts that are tokenized at once
 
 # What other errors than torch.OutOfMemoryError say where a batch was too large.
@@ -62,6 +63,7 @@ class ShortFirst(HFLM):  # type: ignore[misc]
     Takes the options of `hf`.
     """
 
+    batch_size_per_gpu: int | str  # "auto" may be given
     room: int | None = None  # padded tokens of a batch; None until a batch was too large
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -75,7 +77,7 @@ class ShortFirst(HFLM):  # type: ignore[misc]
         """
         settings = [request.args[1] for request in requests]
         if not settings or not self._is_plain(settings):
-            return list(super().generate_until(requests, disable_tqdm))
+            return self._as_hf(requests, disable_tqdm)
         limit = settings[0].get("max_gen_toks", self.max_gen_toks)
         end = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
         stops = handle_stop_sequences(settings[0].get("until"), eos=end)
@@ -90,6 +92,19 @@ class ShortFirst(HFLM):  # type: ignore[misc]
         for place, request in enumerate(requests):
             self.cache_hook.add_partial("generate_until", request.args, replies[place])
         return [replies[place] for place in range(len(requests))]
+
+    def _as_hf(self, requests: list[Instance], disable_tqdm: bool) -> list[str]:
+        """The replies of `hf` itself, whose own `auto` takes minutes on a CPU and ends at 1.
+
+        It tries the longest prompt that the model can read.
+        """
+        given = self.batch_size_per_gpu
+        if given == "auto":
+            self.batch_size_per_gpu = AUTO_OF_HF
+        try:
+            return list(super().generate_until(requests, disable_tqdm))
+        finally:
+            self.batch_size_per_gpu = given
 
     def _is_plain(self, settings: Sequence[dict[str, Any]]) -> bool:
         """Whether all requests are decoded greedily, alike, by a model that knows its own end."""

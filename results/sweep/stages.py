@@ -13,7 +13,7 @@ import os
 import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -40,6 +40,8 @@ PACKAGES = (
 # In a served stage's arguments, until it is known which server answers and under what name.
 SERVER, MODEL = "SERVER_URL", "SERVED_MODEL"
 LOCK = "run.lock"  # in a run's folder, while somebody is at work there
+REFUSED = 2  # the exit code of a command whose input is wrong
+TURN_SECONDS = 60  # that another worker may take to write the report
 SERVER_NOTE = "server.json"  # in a run's folder: how long it waited for its servers
 Names = Mapping[str, str]  # SERVER and MODEL, where a stage is served
 
@@ -195,10 +197,12 @@ def perform_together(
 ) -> None:
     """Run those of the stages that are not done, all at once. Raises as `perform` does."""
     started = []
+    before = {}
     for stage in stages:
         if stage.done():
             say(f"{stage.title}: done before")
         else:
+            before[stage.name] = stage.note()
             started.append((stage, begin(stage, names or {})))
     since = time.monotonic()
     codes = call([(stage.filled(names or {}), stage.log) for stage, _ in started], bars)
@@ -206,6 +210,8 @@ def perform_together(
     for (stage, note), code in zip(started, codes, strict=True):
         if code == 0:
             end(stage, note, seconds)
+        elif code == REFUSED and before[stage.name]:  # of other work, which may still stand
+            write_whole(stage.file, json.dumps(before[stage.name], indent=1))
     for (stage, _), code in zip(started, codes, strict=True):
         judge(stage.title, code)
 
@@ -264,7 +270,7 @@ def set_aside(path: Path) -> Path:
 
 def judge(title: str, code: int) -> None:
     """Raise what an exit code means."""
-    if code == 2:
+    if code == REFUSED:
         raise InputError(
             f"stage {title}: its input is refused, see above; put it right and run the same"
             " command again"
@@ -293,6 +299,21 @@ def locked(folder: Path) -> Iterator[None]:
             f"{folder / LOCK}: cannot be locked ({error.strerror}), so several runs could meet"
             " there; give --runs on a file system with flock (NFS 4, Lustre mounted with -o flock)"
         ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def in_turn(file: Path) -> Iterator[None]:
+    """Wait until no other worker holds this lock, and hold it.
+
+    Where there are no locks, or another one takes too long, go on without.
+    """
+    lock = filelock.FileLock(file, timeout=TURN_SECONDS)
+    with suppress(filelock.Timeout, OSError):
+        lock.acquire()
     try:
         yield
     finally:

@@ -64,6 +64,22 @@ def test_what_is_not_plain_greedy_decoding_is_left_to_hf(
     assert models[1].generate_until(requests(**settings)) == ["hf"]
 
 
+@pytest.mark.parametrize(("size", "used"), [("auto", "16"), (2, "2")])
+def test_hf_itself_does_not_look_for_a_batch_size(
+    models: tuple[HFLM, short_first.ShortFirst],
+    monkeypatch: pytest.MonkeyPatch,
+    size: str | int,
+    used: str,
+) -> None:
+    """It tries the longest prompt that the model reads: minutes on a CPU."""
+    monkeypatch.setattr(
+        HFLM, "generate_until", lambda self, asked, quiet=False: [str(self.batch_size)]
+    )
+    monkeypatch.setattr(models[1], "batch_size_per_gpu", size)
+    assert models[1].generate_until(requests(do_sample=True)) == [used]
+    assert models[1].batch_size == size
+
+
 class TooLarge:
     """`_generated` on a device with memory for so many padded tokens."""
 

@@ -1,5 +1,6 @@
 """Stages as real processes: skipped by content, resumed after kill -9, one at a time, no orphan."""
 
+import argparse
 import errno
 import fcntl
 import json
@@ -8,10 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import filelock
 import pytest
 
+import results.__main__ as main
 from results import FailedError, InputError
 from results.sweep import processes, stages
 from results.sweep.stages import LockedError, Stage
@@ -101,6 +105,21 @@ def test_what_a_pasted_command_made_is_kept(
     stages.perform(stage)
     assert (stage.folder / "out.old-1" / "0.json").read_text() == "pasted"
     assert "kept as" in capsys.readouterr().err
+
+
+def test_work_that_is_refused_in_the_place_of_other_work_leaves_its_note(
+    stage: Stage, tmp_path: Path
+) -> None:
+    """As training does where another worker has another version of the recipe."""
+    one = replace(stage, output=stage.output / "4.json")
+    stages.perform(one)
+    note = one.note()
+    (tmp_path / "source").write_text("exit 2")
+    with pytest.raises(InputError):
+        stages.perform(one)
+    assert one.note() == note
+    (tmp_path / "source").write_text("one")
+    assert one.done()
 
 
 def test_a_lost_file_among_others_runs_again(stage: Stage) -> None:
@@ -238,6 +257,44 @@ def test_a_file_system_without_locks_is_one_line(
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(FailedError, match=r"cannot be locked.*flock"), stages.locked(stage.folder):
+        pass
+
+
+def test_workers_write_the_report_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else one takes what another has just written for somebody else's."""
+    told = []
+
+    def report(args: argparse.Namespace) -> int:
+        with pytest.raises(filelock.Timeout):
+            filelock.FileLock(args.runs / "report.lock", timeout=0).acquire()
+        told.append(args.runs)
+        return 0
+
+    monkeypatch.setattr(main, "report_command", report)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "record.json").touch()
+    plans = [argparse.Namespace(folder=tmp_path / "run", base=None)]
+    args = argparse.Namespace(runs=tmp_path, report=None)
+    assert main.run_plans(args, plans, lambda: None) == 0
+    assert told == [tmp_path]
+
+
+def test_where_there_are_no_locks_nobody_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(file: int, how: int) -> None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with stages.in_turn(tmp_path / "report.lock"):
+        pass
+
+
+def test_one_that_holds_its_turn_for_too_long_is_passed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "TURN_SECONDS", 0)
+    with filelock.FileLock(tmp_path / "lock"), stages.in_turn(tmp_path / "lock"):
         pass
 
 
