@@ -1,6 +1,7 @@
 """Fixtures that every room's tests share: where the real data lies, and the small base."""
 
 import contextlib
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -54,6 +55,13 @@ def _clean_environment(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "TATQA_DATA"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _commands_leave_nothing() -> Iterator[None]:
+    """A command freezes what it leaves in memory, for its process ends; a test's goes on."""
+    yield
+    gc.unfreeze()
 
 
 NOBODY = 65534

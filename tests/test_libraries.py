@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("tatqa_task", "mtbench_runner", "train", "results", "tatqa_bench")
 ROW = re.compile(r"^\| `([\w.]+)` \| ([\w/.]+) \| .* \| ([\w/.:]+) \|$", re.MULTILINE)
 TABLE = ROW.findall((ROOT / "docs" / "LIBRARIES.md").read_text(encoding="utf-8"))
-OF_PYTHON = {"_replace", "_asdict", "_fields"}  # a NamedTuple's, documented
+OF_PYTHON = {"_replace", "_asdict", "_fields", "_exit"}  # a NamedTuple's and os's, documented
 
 
 def sources() -> list[Path]:

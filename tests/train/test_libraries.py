@@ -36,7 +36,6 @@ def test_the_collector_rests_for_the_imports_alone_and_all_is_put_back() -> None
 
     with pytest.raises(ImportError), loading():
         failing_import()
-    gc.unfreeze()
     assert [*enabled, gc.isenabled()] == [False, True]
     assert transformers.utils.is_scipy_available is own
     assert importlib.metadata.packages_distributions is scan
