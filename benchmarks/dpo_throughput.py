@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -155,12 +155,19 @@ def ours(bench: Bench, name: str, steps: int, warm: int, **fields: Any) -> dict[
         "compile_and_setup_seconds": setup,
         "shapes": sorted(trainer.sharing.shapes) if trainer.sharing else [],
         "tokens": {key: int(value) for key, value in trainer.tokens.items()},
-        "losses": [
-            round(entry["loss"], 4) for entry in trainer.state.log_history if "loss" in entry
-        ][:3],
+        "losses": first_losses(trainer),
         **memory,
     }
     return facts
+
+
+def first_losses(trainer: Any, number: int = 3) -> list[float]:
+    """The first losses that a trainer logged, four decimals."""
+    losses = []
+    for entry in trainer.state.log_history:
+        if "loss" in entry:
+            losses.append(round(entry["loss"], 4))
+    return losses[:number]
 
 
 def as_in_a_whole_epoch(trainer: Any, rows: list[Any]) -> None:
@@ -205,11 +212,13 @@ def profiled(wanted: bool) -> Iterator[None]:
 
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
         yield
-    rows = sorted(
-        ((e.self_device_time_total, e.count, e.key) for e in found.key_averages()), reverse=True
-    )
-    print(f"device ms in all: {sum(row[0] for row in rows) / 1e3:.1f}")
-    for device, count, key in rows[:45]:
+    rows = []
+    microseconds = 0.0
+    for event in found.key_averages():
+        microseconds += event.self_device_time_total
+        rows.append((event.self_device_time_total, event.count, event.key))
+    print(f"device ms in all: {microseconds / 1e3:.1f}")
+    for device, count, key in sorted(rows, reverse=True)[:45]:
         print(f"{device / 1e3:10.2f} ms {count:7d}x  {key[:100]}")
 
 
@@ -229,8 +238,10 @@ def stock(
             return dataset
 
     rows = bench.rows[: micro * accumulate * (steps + 1)]
-    names = ("prompt_ids", "chosen_ids", "rejected_ids")
-    data = Dataset.from_dict({name: [getattr(row, name) for row in rows] for name in names})
+    columns = {}
+    for name in ("prompt_ids", "chosen_ids", "rejected_ids"):
+        columns[name] = [getattr(row, name) for row in rows]
+    data = Dataset.from_dict(columns)
     with measured_memory() as memory, tempfile.TemporaryDirectory() as out:
         trainer = OnTokenIds(
             model=bench.base,
@@ -271,13 +282,12 @@ def stock(
 
 def equality(bench: Bench, pairs: int = 8) -> dict[str, float]:
     """How far one batch's loss and LoRA gradients in bf16 are from fp32: plain, and shared."""
-    plain, shared, exact = (
-        gradients(bench, pairs, *how)
-        for how in ((False, "bfloat16"), (True, "bfloat16"), (False, "float32"))
-    )
+    plain = gradients(bench, pairs, share=False, dtype="bfloat16")
+    shared = gradients(bench, pairs, share=True, dtype="bfloat16")
+    exact = gradients(bench, pairs, share=False, dtype="float32")
     return {
-        name: float((found - exact).norm() / exact.norm())
-        for name, found in (("plain", plain), ("shared", shared))
+        "plain": float((plain - exact).norm() / exact.norm()),
+        "shared": float((shared - exact).norm() / exact.norm()),
     }
 
 
@@ -300,9 +310,8 @@ def gradients(bench: Bench, pairs: int, share: bool, dtype: str) -> Any:
     torch.manual_seed(1)
     for parameter in trained:
         parameter.data = torch.randn_like(parameter) * 0.02
-    inputs = trainer._prepare_inputs(
-        trainer.data_collator([trainer.train_dataset[i] for i in range(pairs)])
-    )
+    examples = [trainer.train_dataset[place] for place in range(pairs)]
+    inputs = trainer._prepare_inputs(trainer.data_collator(examples))
     trainer.model.train()
     trainer.state.max_steps = trainer.current_gradient_accumulation_steps = 1
     # Trainer's own autocast comes with `train` alone; without it LoRA's products are in fp32
@@ -314,19 +323,18 @@ def gradients(bench: Bench, pairs: int, share: bool, dtype: str) -> Any:
 
 def repeated(rows: Sequence[Any], length: int, questions: int, pairs: int) -> list[Any]:
     """Pairs whose prompts of `length` tokens are shared, but for 40, by `questions` neighbours."""
-    from dataclasses import replace
-
     made = []
-    for i in range(pairs):
-        row, first = rows[i % len(rows)], rows[(i // questions * 7) % len(rows)]
-        context = [
-            (token + i // questions) % 1000 + 1000
-            for token in (first.prompt_ids * 20)[: length - 40]
-        ]
-        pair = replace(row.pair, context_uid=str(i // questions))
-        made.append(
-            replace(row, pair=pair, prompt_ids=context + [(t + i) % 900 for t in range(40)])
-        )
+    for number in range(pairs):
+        context_number = number // questions
+        row = rows[number % len(rows)]
+        source = rows[(context_number * 7) % len(rows)].prompt_ids * 20
+        prompt_ids = []
+        for token in source[: length - 40]:  # of the context
+            prompt_ids.append((token + context_number) % 1000 + 1000)
+        for place in range(40):  # of the question
+            prompt_ids.append((place + number) % 900)
+        pair = replace(row.pair, context_uid=str(context_number))
+        made.append(replace(row, pair=pair, prompt_ids=prompt_ids))
     return made
 
 
@@ -338,12 +346,12 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         if "failed" in row:
             lines.append(f"| {row['row']} | {row['failed']} | | | | |")
             continue
-        rate, first = row["pairs_per_second"], row.get("first_run_pairs_per_second")
-        lines.append(
-            f"| {row['row']} | {rate:.1f} | {EPOCH / rate:,.0f} s | "
-            f"{f'{first:.1f} pairs/s' if first else 'included'} "
-            f"| {row['peak_gib']:.1f} | {row['reserved_gib']:.1f} |"
-        )
+        rate = row["pairs_per_second"]
+        first = row.get("first_run_pairs_per_second")
+        with_reference = f"{first:.1f} pairs/s" if first else "included"
+        memory = f"{row['peak_gib']:.1f} | {row['reserved_gib']:.1f}"
+        epoch = f"{EPOCH / rate:,.0f} s"
+        lines.append(f"| {row['row']} | {rate:.1f} | {epoch} | {with_reference} | {memory} |")
     return "\n".join(lines)
 
 
@@ -351,20 +359,13 @@ def plans(bench: Bench) -> dict[str, Callable[[], dict[str, Any]]]:
     """Every row by name."""
 
     def varied(length: int, questions: int) -> dict[str, Any]:
-        few = Bench(
-            bench.base, bench.tokenizer, repeated(bench.rows, length, questions, 192), bench.profile
-        )
-        return ours(
-            few,
-            f"prompt of {length} tokens, {questions} questions a context",
-            24,
-            12,
-            effective_batch_size=16,
-        )
+        few = replace(bench, rows=repeated(bench.rows, length, questions, 192))
+        name = f"prompt of {length} tokens, {questions} questions a context"
+        return ours(few, name, 24, 12, effective_batch_size=16)
 
     def own_data(trainer: Callable[..., dict[str, Any]], name: str, *how: Any) -> dict[str, Any]:
         """What a user's data are like: nothing shared but a pair's own prompt of 1,024 tokens."""
-        alone = Bench(bench.base, bench.tokenizer, repeated(bench.rows, 1024, 1, 96), bench.profile)
+        alone = replace(bench, rows=repeated(bench.rows, 1024, 1, 96))
         fields = {"effective_batch_size": 8} if trainer is ours else {}
         return trainer(alone, f"{name}, two replies a prompt of 1,024 tokens", *how, **fields)
 
@@ -439,7 +440,9 @@ def circumstances() -> dict[str, Any]:
     import transformers
     import trl
 
-    versions = {module.__name__: module.__version__ for module in (torch, transformers, trl)}
+    versions = {}
+    for module in (torch, transformers, trl):
+        versions[module.__name__] = module.__version__
     return {"device": torch.cuda.get_device_name(), "versions": versions}
 
 

@@ -19,7 +19,7 @@ from statistics import mean, median
 from typing import Any
 
 from mtbench_runner import bench as benches
-from mtbench_runner.bench import Bench
+from mtbench_runner.bench import Bench, turns_of
 
 DECLINES = re.compile(
     r"^\W*(?:I'?m sorry|sorry|I can(?:no|')t|I am unable|As an AI)", re.IGNORECASE
@@ -209,8 +209,10 @@ def followed(bench: Bench, model: str) -> list[int]:
     """The questions of `instruct` whose instruction the model's reply follows."""
     found = []
     for question, answer in bench.answers(model).items():
-        if CHECKS[int(question)](answer["choices"][0]["turns"][0]):
-            found.append(int(question))
+        number = int(question)
+        follows = CHECKS[number]
+        if follows(turns_of(answer)[0]):
+            found.append(number)
     return found
 
 

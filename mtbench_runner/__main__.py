@@ -209,7 +209,8 @@ def show_stage(args: argparse.Namespace, bench: Bench) -> None:
     if args.question is not None:
         print(printable(show.question(bench, args.question, models, judges)))
     if args.figure:
-        show.radar([score.score(bench, name, judges) for name in models], args.figure)
+        results = [score.score(bench, name, judges) for name in models]
+        show.radar(results, args.figure)
 
 
 def models_of(args: argparse.Namespace) -> list[str]:

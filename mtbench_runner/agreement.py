@@ -86,7 +86,11 @@ def compare(bench: Bench, first: str, second: str, model_id: str | None = None) 
     if ratings is None and not votes:
         raise InputError(f"{first} and {second} have judged nothing in common in {bench.name}")
     return AgreementFile(
-        bench=bench.name, first=a.name, second=b.name, ratings=ratings, votes=votes
+        bench=bench.name,
+        first=a.name,
+        second=b.name,
+        ratings=ratings,
+        votes=votes,
     )
 
 
@@ -122,7 +126,8 @@ def said_by(bench: Bench, judge: str) -> tuple[str, list[dict[str, Any]]]:
     else:
         for mode, paired in (("single", False), ("pair", True)):
             path = bench.judgments_file(judge, mode)
-            rows += cast(list[dict[str, Any]], ledger.read_with_votes(path, paired))
+            found = ledger.read_with_votes(path, paired)
+            rows += cast(list[dict[str, Any]], found)
     if not rows:
         where = bench.judgments_file(judge)
         raise InputError(f"no judgments of {judge}: no file of that name, and none at {where}")
@@ -300,13 +305,15 @@ def pearson(first: Sequence[float], second: Sequence[float]) -> float | None:
     """Pearson's correlation; None below two values, or where one does not vary."""
     if len(first) < 2:
         return None
-    x, y = average(first), average(second)
-    xs = squared_deviations(first, x)
-    ys = squared_deviations(second, y)
-    if not xs or not ys:
+    centre, other_centre = average(first), average(second)
+    squares = squared_deviations(first, centre)
+    other_squares = squared_deviations(second, other_centre)
+    if not squares or not other_squares:
         return None
-    products = [(a - x) * (b - y) for a, b in zip(first, second, strict=True)]
-    return float(sum(products) / (xs * ys) ** 0.5)
+    products = []
+    for value, other in zip(first, second, strict=True):
+        products.append((value - centre) * (other - other_centre))
+    return float(sum(products) / (squares * other_squares) ** 0.5)
 
 
 def compare_votes(a: Votes, b: Votes, same: bool = False) -> dict[str, dict[str, Agreed]]:

@@ -107,7 +107,8 @@ def client_of(endpoint: Endpoint) -> openai.OpenAI:
 
 def _failed(endpoint: Endpoint, error: Exception) -> str:
     """What is said of a batch that the endpoint did not take or give."""
-    words = " ".join(outcomes.without_key(str(error), endpoint.key).split())[:300]
+    said = outcomes.without_key(str(error), endpoint.key)
+    words = " ".join(said.split())[:300]
     return f"the batch did not get through: {words}; run the same command again"
 
 

@@ -62,7 +62,7 @@ class Bench:
         """
         found = {}
         for row in read_answers(self.answers_file(model_id)):
-            if ERROR_ANSWER not in row["choices"][0]["turns"]:
+            if ERROR_ANSWER not in turns_of(row):
                 own = self.own(row)
                 found[own["question_id"]] = own
         return found
@@ -106,6 +106,11 @@ class Bench:
             for turn in range(1, len(question["turns"]) + 1):
                 found[question["question_id"], turn] = question["category"]
         return found
+
+
+def turns_of(answer: Answer) -> list[str]:
+    """What an answer says, turn by turn; of several choices the first counts, as in FastChat."""
+    return answer["choices"][0]["turns"]
 
 
 def read_answers(path: Path) -> list[Answer]:

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from mtbench_runner.options import ANSWERING, JUDGING, READING
-from mtbench_runner.store import InputError, is_there
+from mtbench_runner.store import InputError, first_line, is_there
 
 LOCAL = "local:"  # before the folder of a judge on this machine
 WRITTEN = {"missing", "votes"}  # one of them is in every result
@@ -178,5 +178,5 @@ def check_model(name: str, configs: tuple[str, ...]) -> None:
         except HFValidationError:
             raise InputError(f"no folder {name}, and no name of a model on the Hub") from None
         except (HfHubHTTPError, OSError, ValueError) as error:
-            reason = reason or (str(error).splitlines() or [type(error).__name__])[0]
+            reason = reason or first_line(error)
     raise InputError(f"cannot load {name}: no such folder, and not on the Hub ({reason})")

@@ -52,7 +52,8 @@ def plain(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
 
     Pad follows a row's end.
     """
-    tokens = batch.prompts.new_full((len(batch.prompts), batch.max_new_tokens), batch.pad)
+    shape = (len(batch.prompts), batch.max_new_tokens)
+    tokens = batch.prompts.new_full(shape, batch.pad)
     for temperature in sorted(set(batch.temperatures)):
         rows = [row for row, own in enumerate(batch.temperatures) if own == temperature]
         settings = {
@@ -108,7 +109,9 @@ def decode(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
             if bool(run.finished.all()):
                 break
             run.compact()
-            run.steps(min(WINDOW, end - 1 - start), window=min(start + WINDOW, end) - run.trimmed)
+            number = min(WINDOW, end - 1 - start)
+            seen = min(start + WINDOW, end)
+            run.steps(number, window=seen - run.trimmed)
     return run.result()
 
 
@@ -143,8 +146,9 @@ def is_plain_rms_norm(module: Module) -> bool:
         return False
     if weight.device.type == "meta":
         return True
-    probe = torch.linspace(-3, 3, 4 * len(weight), device=weight.device, dtype=weight.dtype)
-    probe = probe.view(4, len(weight))
+    size = len(weight)
+    probe = torch.linspace(-3, 3, 4 * size, device=weight.device, dtype=weight.dtype)
+    probe = probe.view(4, size)
     tolerance = 4 * torch.finfo(weight.dtype).eps
     plain, fused = module(probe), fused_norm(module, probe)
     return bool(torch.allclose(plain, fused, rtol=tolerance, atol=tolerance))
@@ -234,7 +238,8 @@ class Decoding:
         parts = []
         order = lengths.argsort()
         for rows in order.split(PREFILL_ROWS):
-            longest = aligned(int(lengths[rows].max()), batch.prompts.shape[1])
+            longest = int(lengths[rows].max())
+            longest = aligned(longest, batch.prompts.shape[1])
             parts.append(self._read_part(batch, rows, longest))
         return torch.cat(parts)[order.argsort()]
 
@@ -292,7 +297,8 @@ class Decoding:
         if len(going) > FULL_ENOUGH * len(self.rows):
             return
         self.said[self.rows] = self.tokens
-        padding = int(self.usable[going].any(0).long().argmax())
+        used = self.usable[going].any(0)
+        padding = int(used.long().argmax())
         cut = padding - padding % ALIGNED
         for layer in self.layers:
             layer.keys = layer.keys[going, :, cut:]
@@ -353,5 +359,7 @@ def sample(
     too_rare = (before > 0) & (before >= top_p)
     scores = scores.masked_fill(too_rare, -torch.inf)
     noise = -torch.empty_like(scores).exponential_().log()
-    drawn = tokens.gather(-1, (scores + noise).argmax(-1, keepdim=True))
-    return torch.where(sampled, drawn, logits.argmax(-1, keepdim=True))[:, 0]
+    highest = (scores + noise).argmax(-1, keepdim=True)
+    drawn = tokens.gather(-1, highest)
+    best = logits.argmax(-1, keepdim=True)
+    return torch.where(sampled, drawn, best)[:, 0]

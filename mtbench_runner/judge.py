@@ -98,7 +98,8 @@ class EndpointJudge:
                 return [await caller.complete(task.calls[0])]
             replies = []
             for call in task.calls:
-                replies.append(await kept.ask(caller, self.name, call, task.vote))
+                reply = await kept.ask(caller, self.name, call, task.vote)
+                replies.append(reply)
             return replies
 
         return ask
@@ -124,7 +125,9 @@ def to_do(bench: Bench, request: Request, judge: str) -> tuple[list[Task], list[
     """
     path = bench.judgments_file(judge, request.mode)
     answers = answers_of(bench, request)
-    wanted = {task.identity: task for task in all_tasks(bench, request, judge, answers)}
+    wanted: dict[Identity, Task] = {}
+    for task in all_tasks(bench, request, judge, answers):
+        wanted[task.identity] = task
     redo = ledger.redo(request.again, bench)
     done: set[Identity] = set()
     for file, identities in by_file(path, wanted.values()).items():
@@ -151,7 +154,8 @@ def by_file(path: Path, tasks: Iterable[Task]) -> dict[Path, list[Identity]]:
     """The tasks' identities by the file that their rows lie in."""
     found: dict[Path, list[Identity]] = {}
     for task in tasks:
-        found.setdefault(votes_file(path, task.vote), []).append(task.identity)
+        file = votes_file(path, task.vote)
+        found.setdefault(file, []).append(task.identity)
     return found
 
 
@@ -183,7 +187,8 @@ def all_tasks(bench: Bench, request: Request, judge: str, answers: Sequence[Answ
             calls = [_with_effort(call, request.effort) for call in calls]
         for vote in range(1, request.votes + 1):
             row: AnyJudgment = {**empty, "vote": vote}  # type: ignore[assignment]
-            tasks.append(Task(match, vote, ledger.identity(row, bench), calls))
+            identity = ledger.identity(row, bench)
+            tasks.append(Task(match, vote, identity, calls))
     return tasks
 
 

@@ -129,7 +129,8 @@ def win_rate_interval(items: Sequence[Item], noise: Noise, judges: int = 1) -> l
         return None
     by_judge = judges_part(noise, judges)
     low, high = by_question
-    below, above = hypot(rate - low, by_judge), hypot(high - rate, by_judge)
+    below = hypot(rate - low, by_judge)
+    above = hypot(high - rate, by_judge)
     return [max(0.0, rate - below), min(1.0, rate + above)]
 
 

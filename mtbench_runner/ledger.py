@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from mtbench_runner import store
-from mtbench_runner.bench import ERROR_ANSWER, Bench
+from mtbench_runner.bench import ERROR_ANSWER, Bench, turns_of
 from mtbench_runner.outcome import Failure, Outcome
 from mtbench_runner.rows import (
     Answer,
@@ -43,7 +43,8 @@ UNPARSABLE = -1  # FastChat's score for a judgment without a rating
 
 def read_judgments(path: Path, paired: bool) -> list[AnyJudgment]:
     """Rows of a judgments file. Raises InputError for one that is none."""
-    rows = cast(list[AnyJudgment], store.read(path, PairJudgment if paired else Judgment))
+    kind = PairJudgment if paired else Judgment
+    rows = cast(list[AnyJudgment], store.read(path, kind))
     for row in rows:
         if len(row["judge"]) != 2:
             raise InputError(f"{path}: a judge is a name and a prompt, not {row['judge']}")
@@ -105,7 +106,7 @@ def failed(row: AnyJudgment) -> bool:
 
 def answer_sha256(answers: Sequence[Answer], turn: int) -> str:
     """A hash of the turns that a judgment saw; tells when an answer has changed since."""
-    return store.digest([answer["choices"][0]["turns"][:turn] for answer in answers])
+    return store.digest([turns_of(answer)[:turn] for answer in answers])
 
 
 def saw(row: AnyJudgment, answers: Sequence[Answer]) -> bool:
@@ -116,9 +117,10 @@ def saw(row: AnyJudgment, answers: Sequence[Answer]) -> bool:
     turn = row["turn"]
     if "answer_sha256" in row:
         return row["answer_sha256"] == answer_sha256(answers, turn)
+    prompts = list(filter(None, prompts_of(row)))
     for answer in answers:
-        for text in answer["choices"][0]["turns"][:turn]:
-            if not all(text in prompt for prompt in prompts_of(row) if prompt):
+        for text in turns_of(answer)[:turn]:
+            if not all(text in prompt for prompt in prompts):
                 return False
     return True
 
@@ -168,7 +170,8 @@ def rows_of(rows: Iterable[AnyJudgment], models: Sequence[str], bench: Bench) ->
     own = []
     for row in rows:
         row = turned(bench.own(row), models)
-        if models_of(row) == list(models) and (row["question_id"], row["turn"]) in places:
+        place = (row["question_id"], row["turn"])
+        if place in places and models_of(row) == list(models):
             own.append(row)
     return own
 
@@ -185,7 +188,8 @@ def choose(
             continue
         votes = newest.setdefault((row["question_id"], row["turn"]), {})
         vote = vote_of(row)
-        if vote not in votes or row.get("tstamp", 0.0) >= votes[vote].get("tstamp", 0.0):
+        earlier = votes.get(vote)
+        if earlier is None or row.get("tstamp", 0.0) >= earlier.get("tstamp", 0.0):
             votes[vote] = row
     judged: dict[Place, Votes] = {}
     counted = 0
@@ -288,7 +292,7 @@ class Settled:
 
     def concerned(self, row: AnyJudgment) -> bool:
         """Whether the row is of the models, questions and votes that are judged now."""
-        if set(models_of(row)) != set(self.models) or len(models_of(row)) != len(self.models):
+        if sorted(models_of(row)) != sorted(self.models):  # compared in whatever order
             return False
         if vote_of(row) not in self.votes:
             return False
@@ -392,7 +396,9 @@ def note_failure(
 
 
 def read_failures(path: Path) -> list[FailureRow]:
-    return cast(list[FailureRow], store.read(store.beside(path, "failures"), FailureRow))
+    """What will not be had by asking again, of a file of answers or judgments."""
+    rows = store.read(store.beside(path, "failures"), FailureRow)
+    return cast(list[FailureRow], rows)
 
 
 def failures(path: Path) -> dict[str, str]:

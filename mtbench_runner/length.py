@@ -13,7 +13,7 @@ from math import exp, hypot, sqrt, tanh
 from statistics import stdev
 from typing import NamedTuple
 
-from mtbench_runner.bench import Bench
+from mtbench_runner.bench import Bench, turns_of
 from mtbench_runner.rows import Length, Place, QuestionId
 from mtbench_runner.statistics import average, squared_deviations, t_95
 
@@ -46,7 +46,7 @@ def lengths(bench: Bench, model_id: str) -> dict[Place, int]:
     found = {}
     for question, turn in bench.places():
         if question in answers:
-            turns = answers[question]["choices"][0]["turns"]
+            turns = turns_of(answers[question])
             if turn <= len(turns):
                 found[question, turn] = len(turns[turn - 1])
     return found

@@ -14,7 +14,7 @@ from mtbench_runner import decode
 from mtbench_runner.endpoint import fold_system
 from mtbench_runner.outcome import Outcome, named
 from mtbench_runner.rows import Conversation, Usage
-from mtbench_runner.store import InputError
+from mtbench_runner.store import InputError, first_line
 
 T = TypeVar("T")
 SEED = 0  # FastChat seeds with the index of the choice, and there is one
@@ -66,7 +66,8 @@ class LocalModel:
         As many at once as memory holds.
         """
         prompts = [self.prompt(conversation) for conversation in conversations]
-        lengths = [len(ids) for ids in self.tokenizer(prompts, add_special_tokens=False).input_ids]
+        encoded = self.tokenizer(prompts, add_special_tokens=False)
+        lengths = list(map(len, encoded.input_ids))
         size = self.rows_that_fit(max(lengths))
         rows = list(zip(prompts, temperatures, strict=True))
         tokens = decode_in_parts(self._decode, rows, size)
@@ -119,7 +120,8 @@ class LocalModel:
                 break
         text = self.tokenizer.decode(tokens, skip_special_tokens=True).strip()
         usage = Usage(prompt=prompt_length, completion=length)
-        return named(Outcome(kind="text", text=text, finish=finish, usage=usage, raw=text))
+        said = Outcome(kind="text", text=text, finish=finish, usage=usage, raw=text)
+        return named(said)
 
     def rows_that_fit(self, prompt_length: int) -> int:
         """How many conversations' caches and logits the free memory holds, with some to spare."""
@@ -154,8 +156,7 @@ def load(candidate: Candidate, device: str) -> tuple[Any, Any]:
             adapted = PeftModel.from_pretrained(model, candidate.adapter).eval()
             model = adapted.get_base_model()
     except (OSError, ValueError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"cannot load {loading}: {reason}") from None
+        raise InputError(f"cannot load {loading}: {first_line(error)}") from None
     return tokenizer, model
 
 

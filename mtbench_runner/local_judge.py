@@ -32,7 +32,8 @@ class LocalJudge:
         Nothing that a model said is a failure: what was cut or is empty is for the score to tell.
         """
         self.model = self.model or LocalModel(self.candidate)
-        longest_first = sorted(enumerate(tasks), key=lambda numbered: -_characters(numbered[1]))
+        numbered = list(enumerate(tasks))
+        longest_first = sorted(numbered, key=lambda one: -_characters(one[1]))
         size = min(BATCH, default_batch_size(BATCH))
         for start in range(0, len(tasks), size):
             batch = longest_first[start : start + size]

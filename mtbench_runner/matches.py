@@ -16,7 +16,7 @@ from unittest import mock
 from fastchat.conversation import get_conv_template
 from fastchat.llm_judge import common, gen_judgment
 
-from mtbench_runner.bench import Bench
+from mtbench_runner.bench import Bench, turns_of
 from mtbench_runner.endpoint import Call
 from mtbench_runner.rows import Answer, AnyJudgment, JudgePrompt, Question, QuestionId
 from mtbench_runner.store import InputError
@@ -117,7 +117,7 @@ def matches_of_turn(
 def answered(question: Question, answers: Answers, turn: int) -> bool:
     """Whether the question has such a turn and there is an answer to it."""
     given = answers.get(question["question_id"])
-    turns = given["choices"][0]["turns"] if given else []
+    turns = turns_of(given) if given else []
     return min(len(question["turns"]), len(turns)) >= turn
 
 
@@ -152,7 +152,7 @@ def check_references(bench: Bench, questions: Sequence[Question]) -> None:
     lacking = []
     for question in questions:
         reference = bench.references.get(question["question_id"])
-        turns = reference["choices"][0]["turns"] if reference else []
+        turns = turns_of(reference) if reference else []
         if len(turns) < len(question["turns"]):
             lacking.append(question["question_id"])
     if lacking:
@@ -199,7 +199,8 @@ def fold_question(question: Question, turn: int) -> Question:
     """The question as one of at most two turns: its first, and the one that is judged."""
     if turn == 1:
         return question
-    return {**question, "turns": [question["turns"][0], question["turns"][turn - 1]]}
+    first, judged = question["turns"][0], question["turns"][turn - 1]
+    return {**question, "turns": [first, judged]}
 
 
 def fold_all(
@@ -224,10 +225,10 @@ def fold(
     if turn <= 2:
         return answer
     to_answer, to_question = separators(template, field)
-    given = answer["choices"][0]["turns"]
+    given = turns_of(answer)
     text = given[0]
-    for asked, said in zip(question["turns"][1 : turn - 1], given[1 : turn - 1], strict=True):
-        text += to_question + asked + to_answer + said
+    for later in range(1, turn - 1):  # the turns between the first and the judged one
+        text += to_question + question["turns"][later] + to_answer + given[later]
     choice = {**answer["choices"][0], "turns": [text, given[turn - 1]]}
     return cast(Answer, {**answer, "choices": [choice]})
 

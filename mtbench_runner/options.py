@@ -63,8 +63,9 @@ def seconds(text: str) -> float:
 def option(stages: Collection[str], name: str, text: str, **settings: Any) -> Option:
     """An option whose help is `text` and its default."""
     default = settings.get("default")
-    shown = " ".join(map(str, default)) if isinstance(default, list) else default
-    settings["help"] = f"{text} (default: {shown})" if default else text
+    if isinstance(default, list):
+        default = " ".join(map(str, default))
+    settings["help"] = f"{text} (default: {default})" if default else text
     return Option(stages, name, settings)
 
 
@@ -206,7 +207,8 @@ def unknown_word(arguments: list[str]) -> str | None:
             known.append(name)
     for word in words:
         name = word.partition("=")[0]
-        if name.startswith("--") and not any(option.startswith(name) for option in known):
+        meant = [option for option in known if option.startswith(name)]  # argparse takes beginnings
+        if name.startswith("--") and not meant:
             return f"{stage} has no option {name}; {_meant(name, known)}"
     return None
 

@@ -110,7 +110,7 @@ class Outcome:
     text: str = ""
     thoughts: str = ""
     finish: str | None = None
-    usage: Usage = field(default_factory=lambda: Usage(prompt=None, completion=None))
+    usage: Usage = field(default_factory=UNKNOWN_USAGE.copy)
     cause: str = ""
     detail: str = ""
     raw: str = ""
@@ -221,13 +221,16 @@ def _whole(digits: str) -> int | float:
 
 def _first_choice(choices: object) -> dict[str, Any] | None:
     """The choice of the lowest index, wherever it stands; without indices the first."""
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+    if not isinstance(choices, list) or not choices:
+        return None
+    if not isinstance(choices[0], dict):
         return None
     found = [choice for choice in choices if isinstance(choice, dict)]
     return min(found, key=_index)
 
 
 def _index(choice: dict[str, Any]) -> float:
+    """The place that a choice says it has; behind all others if it says none."""
     index = choice.get("index")
     return index if isinstance(index, int | float) and index == index else float("inf")
 
@@ -489,17 +492,19 @@ class ErrorFacts:
 
     @classmethod
     def read(cls, body: object, key: str = "") -> "ErrorFacts":
+        """From a body as JSON, or as text where it is none; the key is cut out."""
         if isinstance(body, list) and len(body) == 1:  # Google's
             body = body[0]
         outer = body if isinstance(body, dict) else {}
         inner = outer.get("error", outer)
         error = inner if isinstance(inner, dict) else {}
+        written = body if isinstance(body, str) else json.dumps(body)
         return cls(
             message=_clean(_error_message(body), key),
             codes=_codes(outer, error),
             params=_params(outer, error),
             flagged=_is_flagged(error),
-            raw=_clean(body if isinstance(body, str) else json.dumps(body), key, RAW_KEPT),
+            raw=_clean(written, key, RAW_KEPT),
         )
 
 
@@ -531,7 +536,9 @@ def _is_flagged(error: dict[str, Any]) -> bool:
 
 def _details(detail: object) -> list[dict[str, Any]]:
     """FastAPI's list of validation errors."""
-    return [d for d in detail if isinstance(d, dict)] if isinstance(detail, list) else []
+    if not isinstance(detail, list):
+        return []
+    return [entry for entry in detail if isinstance(entry, dict)]
 
 
 def _last(loc: object) -> object:
@@ -564,7 +571,9 @@ def without_key(text: str, key: str) -> str:
     """
     if len(key) < SHORTEST_KEY:
         return text
-    for written in (key, json.dumps(key)[1:-1], quote(key, safe="")):
+    in_json = json.dumps(key)[1:-1]
+    in_url = quote(key, safe="")
+    for written in (key, in_json, in_url):
         text = text.replace(written, "***")
     return text
 

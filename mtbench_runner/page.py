@@ -112,16 +112,21 @@ def _judgment(bench: Bench, judge: str, row: Judgment) -> Page:
 
 def _verdict(judge: str, row: PairJudgment) -> Page:
     """A comparison in both orders: which answer stood first, who won, and why."""
-    first, second = row["model_1"], row["model_2"]
-    names = {"model_1": first, "model_2": second, "tie": "tie"}
-    winners = (names.get(row["g1_winner"]), names.get(row["g2_winner"]))
+    names = {"model_1": row["model_1"], "model_2": row["model_2"], "tie": "tie"}
+    as_asked = {
+        "first": row["model_1"],
+        "winner": names.get(row["g1_winner"]),
+        "text": row["g1_judgment"],
+    }
+    swapped = {
+        "first": row["model_2"],
+        "winner": names.get(row["g2_winner"]),
+        "text": row["g2_judgment"],
+    }
     outcome = pair_outcome(row)
     return {
         "judge": judge,
         "vote": ledger.vote_of(row),
         "outcome": None if outcome is None else OUTCOMES[outcome],
-        "orders": [
-            {"first": first, "winner": winners[0], "text": row["g1_judgment"]},
-            {"first": second, "winner": winners[1], "text": row["g2_judgment"]},
-        ],
+        "orders": [as_asked, swapped],
     }

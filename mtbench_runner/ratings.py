@@ -28,6 +28,7 @@ def pair_outcome(row: PairJudgment) -> float | None:
 
 
 def out_of_range(rating: float | None) -> bool:
+    """Whether there is a rating, and it is none from 1 to 10."""
     return rating is not None and not LOWEST <= rating <= HIGHEST
 
 
@@ -37,7 +38,8 @@ def strict_rating(judgment: str) -> tuple[float | None, list[str]]:
     FastChat takes the first [[n]]. quoted: brackets in code or in a matrix, or no [[n]] at all but
     an [n]; range: a rating outside 1 to 10; disagree: the first and the last rating differ.
     """
-    ratings = [float(number) for number in RATING.findall(CODE.sub("", judgment))]
+    outside_code = CODE.sub("", judgment)
+    ratings = list(map(float, RATING.findall(outside_code)))
     valid = [rating for rating in ratings if not out_of_range(rating)]
     flags = []
     if _is_quoted(judgment, len(ratings)):

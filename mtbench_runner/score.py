@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from mtbench_runner import jury, ledger, length, page
-from mtbench_runner.bench import Bench
+from mtbench_runner.bench import Bench, turns_of
 from mtbench_runner.jury import Ratings
 from mtbench_runner.ledger import Current
 from mtbench_runner.ratings import out_of_range, strict_summary
@@ -103,8 +103,8 @@ def partly_judged(items: Sequence[Item], ratings: Mapping[str, Ratings]) -> int:
     """How many turns some judges rated and others did not."""
     found = 0
     for item in items:
-        rated_by = sum((item.question, item.turn) in own for own in ratings.values())
-        found += rated_by < len(ratings)
+        place = (item.question, item.turn)
+        found += not all(place in of_judge for of_judge in ratings.values())
     return found
 
 
@@ -122,7 +122,7 @@ def known_wrong(bench: Bench, rows: Mapping[Place, Judgment]) -> list[QuestionId
     wrong = []
     for question in bench.known_wrong:
         row = rows.get((question, 1))
-        reference = bench.references[question]["choices"][0]["turns"][0]
+        reference = turns_of(bench.references[question])[0]
         if row is not None and reference in row["user_prompt"]:
             wrong.append(question)
     return wrong

@@ -27,11 +27,13 @@ def _fault_in_fields(value: object, expected: Any) -> str | None:
         return " is not an object"
     for name, kind in get_type_hints(expected, include_extras=True).items():
         optional = get_origin(kind) is NotRequired
+        if optional:
+            (kind,) = get_args(kind)
         if name not in value:
             if optional:
                 continue
             return f": no {name}"
-        found = fault(value[name], get_args(kind)[0] if optional else kind)
+        found = fault(value[name], kind)
         if found is not None:
             return f", {name}{found}"
     return None

@@ -10,7 +10,7 @@ from math import pi
 from pathlib import Path
 
 from mtbench_runner import ledger
-from mtbench_runner.bench import Bench
+from mtbench_runner.bench import Bench, turns_of
 from mtbench_runner.ledger import Current
 from mtbench_runner.outcome import histogram
 from mtbench_runner.rows import (
@@ -304,7 +304,7 @@ def _said(bench: Bench, model: str, place: Place) -> str:
     answer = bench.answers(model).get(question)
     if answer is None:
         return "(not answered)"
-    return answer["choices"][0]["turns"][turn - 1]
+    return turns_of(answer)[turn - 1]
 
 
 def _ratings(judged: dict[str, Current], place: Place) -> str:
@@ -319,8 +319,9 @@ def _ratings(judged: dict[str, Current], place: Place) -> str:
 
 def _columns(texts: list[str]) -> str:
     """The texts beside each other, as wide as the terminal."""
+    terminal = shutil.get_terminal_size((120, 24))
     gaps = 3 * (len(texts) - 1)
-    width = (shutil.get_terminal_size((120, 24)).columns - gaps) // len(texts)
+    width = (terminal.columns - gaps) // len(texts)
     wrapped = [_wrap(text, width) for text in texts]
     lines = []
     for row in zip_longest(*wrapped, fillvalue=""):

@@ -49,7 +49,10 @@ def judgment(prompt: str) -> str:
 def _words(pattern: str, prompt: str) -> int:
     """How many different words the answer has that the pattern finds."""
     found = re.match(pattern, prompt, re.DOTALL)
-    return len(set(found[1].lower().split())) if found else 0
+    if found is None:
+        return 0
+    words = found[1].lower().split()
+    return len(set(words))
 
 
 class Handler(BaseHTTPRequestHandler):

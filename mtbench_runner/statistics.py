@@ -26,7 +26,8 @@ def grouped(
     """A statistic of the items of each question, turn or category."""
     groups: dict[str, list[Item]] = {}
     for item in items:
-        groups.setdefault(str(getattr(item, field)), []).append(item)
+        name = str(getattr(item, field))
+        groups.setdefault(name, []).append(item)
     names = groups if field == "question" else sorted(groups)
     return {name: statistic(groups[name]) for name in names}
 
@@ -69,8 +70,8 @@ def clustered_stderr(items: Sequence[Item]) -> float | None:
     deviations: dict[QuestionId, list[float]] = {}
     for item in items:
         deviations.setdefault(item.question, []).append(item.value - centre)
-    by_question = [sum(own) for own in deviations.values()]
-    squares = sum(total * total for total in by_question)
+    totals = list(map(sum, deviations.values()))
+    squares = sum(total * total for total in totals)
     return sqrt(clusters / (clusters - 1) * squares) / len(items)
 
 
@@ -94,7 +95,9 @@ def win_interval(items: Sequence[Item]) -> list[float] | None:
     low, high = _share_interval(decided) if decided else (0.0, 1.0)
     at_least = min(3, len(items))
     share = max(len(decided), at_least) / len(items)
-    return [0.5 + share * (low - 0.5), 0.5 + share * (high - 0.5)]
+    low = 0.5 + share * (low - 0.5)
+    high = 0.5 + share * (high - 0.5)
+    return [low, high]
 
 
 def _share_interval(items: Sequence[Item]) -> tuple[float, float]:

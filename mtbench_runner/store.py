@@ -31,6 +31,12 @@ class IncompleteError(Exception):
     """Some of the work failed and can be run again: one line, exit code 1."""
 
 
+def first_line(error: Exception) -> str:
+    """The first line of what an error says; its type where it says nothing."""
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def file_name(name: str) -> str:
     """A name of a model or judge as the name of a file in a folder, never of another folder.
 

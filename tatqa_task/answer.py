@@ -193,11 +193,10 @@ def _run(found: list[Stated], part: str) -> list[Stated]:
     """
     run = [found[0]]
     seen = {tuple(found[0].items)}
-    in_array = part[: min(found[0].start, found[-1].start)].rstrip().endswith("[")
+    leftmost = min(found[0].start, found[-1].start)
+    in_array = part[:leftmost].rstrip().endswith("[")
     for stated in found[1:]:
-        first, second = sorted((run[-1], stated), key=lambda one: one.start)
-        beside = _BETWEEN.fullmatch(part, first.end, second.start) is not None
-        beside = beside and (in_array or "\n" in part[first.end : second.start])
+        beside = _is_beside(run[-1], stated, part, in_array)
         if not beside or not _alike(run[0], stated) or tuple(stated.items) in seen:
             break
         run.append(stated)
@@ -205,15 +204,27 @@ def _run(found: list[Stated], part: str) -> list[Stated]:
     return run
 
 
+def _is_beside(one: Stated, other: Stated, part: str, in_array: bool) -> bool:
+    """Whether nothing stands between two objects but a comma, and, outside an array, a new line."""
+    first, second = sorted((one, other), key=lambda stated: stated.start)
+    if _BETWEEN.fullmatch(part, first.end, second.start) is None:
+        return False
+    return in_array or "\n" in part[first.end : second.start]
+
+
 def _alike(first: Stated, second: Stated) -> bool:
     """Whether two objects state one span each of the same kind and scale."""
-    if len(first.items) != 1 or len(second.items) != 1 or first.scale != second.scale:
+    if len(first.items) != 1 or len(second.items) != 1:
+        return False
+    if first.scale != second.scale:
         return False
     one, other = first.items[0], second.items[0]
-    if (metric.to_number(one) is None) != (metric.to_number(other) is None):
+    numbers = [item for item in (one, other) if metric.to_number(item) is not None]
+    if len(numbers) == 1:
         return False
-    if metric.to_number(one) is None:
-        return max(len(one.split()), len(other.split())) <= LONGEST_SPAN
+    if not numbers:
+        longest = max(len(one.split()), len(other.split()))
+        return longest <= LONGEST_SPAN
     return _decimals(one) == _decimals(other) and abs(_digits(one) - _digits(other)) <= 1
 
 
@@ -249,9 +260,12 @@ def _apart(items: list[str], scale: Scale | None) -> tuple[list[str], Scale | No
 
 def _is_pair(items: list[str]) -> bool:
     """Whether items are a number and its scale, as in the official format: `["5", "million"]`."""
-    if len(items) != 2 or items[1].strip().lower().removesuffix("s") not in SCALES[1:]:
+    if len(items) != 2:
         return False
-    return any(map(str.isdigit, items[0])) and not any(map(str.isalpha, items[0]))
+    number, word = items
+    if word.strip().lower().removesuffix("s") not in SCALES[1:]:
+        return False
+    return any(map(str.isdigit, number)) and not any(map(str.isalpha, number))
 
 
 def _in_words(parts: list[str], placeholders: list[Stated], last: bool) -> Reply:

@@ -131,7 +131,8 @@ def _is_range(text: str) -> bool:
     found = _RANGE.fullmatch(text)
     if found is None:
         return False
-    first, second = metric.to_number(found.group(1)), metric.to_number(found.group(2))
+    first = metric.to_number(found.group(1))
+    second = metric.to_number(found.group(2))
     return first is None or second is None or first <= second
 
 
@@ -216,7 +217,9 @@ def _without_one(tokens: list[Token]) -> Iterator[Token]:
     times, hundred = ("operator", "*"), ("number", "100")
     for i, token in enumerate(tokens):
         if token[0] == "percent" and i and tokens[i - 1] == hundred:
-            if times in (tokens[i + 1 : i + 2] + tokens[max(0, i - 2) : i - 1]):
+            before = tokens[max(0, i - 2) : i - 1]
+            after = tokens[i + 1 : i + 2]
+            if times in before or times in after:
                 continue
         yield token
 
@@ -327,10 +330,11 @@ def _after_operand(stacks: _Stacks, kind: str, text: str, accounting: bool) -> b
 
 def _is_accounting(tokens: list[Token], at: int) -> bool:
     """Whether the bracket closed here holds one number without a sign: `(134)`, `(12.5%)`."""
-    before = tokens[max(0, at - 3) : at + 1]
-    if len(before) == 4 and before[2][0] == "percent":
-        del before[2]
-    return [kind for kind, _ in before[-3:]] == ["open", "number", "close"] and before[-1][1] == ")"
+    last = tokens[max(0, at - 3) : at + 1]
+    if len(last) == 4 and last[2][0] == "percent":
+        del last[2]
+    kinds = [kind for kind, _ in last[-3:]]
+    return kinds == ["open", "number", "close"] and last[-1][1] == ")"
 
 
 # --- expressions as training targets ---

@@ -89,8 +89,8 @@ def _chosen(split: str, settings: dict[str, Any]) -> list[Doc]:
     if settings.get("verified"):
         docs = [doc for doc in docs if doc["uid"] not in errata.listed()]
     if settings.get("contexts") is not None:
-        contexts = data.load(split)
-        drawn = sampling.typical(contexts, settings["contexts"], settings.get("seed", 0))
+        seed = settings.get("seed", 0)
+        drawn = sampling.typical(data.load(split), settings["contexts"], seed)
         uids = {context.uid for context in drawn}
         docs = [doc for doc in docs if doc["context_uid"] in uids]
     return docs

@@ -64,7 +64,7 @@ def mean(scores: Sequence[Score]) -> Score:
 
 
 def _score(question: Question, answer: Any, scale: Any) -> Score:
-    gold = question.answer if isinstance(question.answer, list) else [str(question.answer)]
+    gold = question.gold_items
     if question.answer_type == "count":
         gold = [str(int(gold[0]))]
     gold_text = _normalise(_answer_text(gold, question.scale))

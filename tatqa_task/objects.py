@@ -115,7 +115,9 @@ def unnamed(text: str) -> Iterator[Stated]:
         return
     start = found.start()
     content, length = decoded(text[:LONGEST_UNNAMED], start)
-    scale_key = _scale_key(content) if isinstance(content, dict) and len(content) == 2 else None
+    if not isinstance(content, dict) or len(content) != 2:
+        return
+    scale_key = _scale_key(content)
     if scale_key is None:
         return
     (key,) = content.keys() - {scale_key}
@@ -166,10 +168,12 @@ def _stated(content: Any, text: str, start: int, end: int) -> Stated | None:
     items = _scalars(answer)
     if items is None:
         return _nested(content, answer, start, end)
-    numbers = all(isinstance(item, _Number) for item in items) and len(items) > 1
-    grouped = _grouped_numbers(text[start:end]) if numbers else []
+    are_numbers = all(isinstance(item, _Number) for item in items)
+    grouped = []
+    if are_numbers and len(items) > 1:
+        grouped = _grouped_numbers(text[start:end])
     return Stated(
-        items=grouped or [str(item) for item in items],
+        items=grouped or list(map(str, items)),
         scale=_text(_scale_value(content)),
         as_asked=_is_as_asked(content),
         start=start,
@@ -231,7 +235,7 @@ def _nested(content: dict[str, Any], answer: Any, start: int, end: int) -> State
         items += found
         scales.add(_text(_scale_value(part, scale)))
     stated = scales.pop() if len(scales) == 1 else _text(scale)
-    return Stated([str(item) for item in items], stated, as_asked=False, start=start, end=end)
+    return Stated(list(map(str, items)), stated, as_asked=False, start=start, end=end)
 
 
 def _parts(answer: Any) -> list[Any]:
@@ -458,7 +462,9 @@ class _Reader:
 
 def listed(text: str) -> list[str]:
     """The items of a list that the text begins with; [] if it begins with none."""
-    return _Reader(text).value() if _LIST.match(text) and text[0] != " " else []
+    if text.startswith(" ") or not _LIST.match(text):
+        return []
+    return _Reader(text).value()
 
 
 def unescaped(text: str) -> str:

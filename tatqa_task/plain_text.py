@@ -131,7 +131,9 @@ def _names_and_values(rows: list[list[str]]) -> list[tuple[str, str]]:
     first = rows[0]
     if objects.is_answer_key(first[0]) and not objects.is_scale_key(first[1]):
         return [(row[0], row[1]) for row in rows]
-    return list(zip(first, rows[1], strict=False)) if len(rows) > 1 else []
+    if len(rows) < 2:
+        return []
+    return list(zip(first, rows[1], strict=False))
 
 
 def _behind(text: str, introduction: re.Match[str]) -> Said | None:
@@ -167,7 +169,8 @@ def _said(text: str) -> Said | None:
     items = _list_items(body)
     if items:
         return _said_list(items, beside)
-    first, _, rest = _CLOSING.split(body, maxsplit=1)[0].strip().partition("\n")
+    unclosed = _CLOSING.split(body, maxsplit=1)[0]
+    first, _, rest = unclosed.strip().partition("\n")
     line = without_markup(first)
     found = amount(line) or amount(_EXPLAINED.split(line, maxsplit=1)[0])
     if found:
@@ -212,8 +215,11 @@ def _without(pattern: re.Pattern[str], text: str) -> str:
 
 def _scale_line(rest: str) -> Scale:
     """The scale that a line of its own states behind a number."""
-    line = without_markup(rest.lstrip().partition("\n")[0]).strip("() ").lower()
-    return scale_of(line) or "" if len(line.split()) <= 2 else ""
+    first = rest.lstrip().partition("\n")[0]
+    line = without_markup(first).strip("() ").lower()
+    if len(line.split()) > 2:
+        return ""
+    return scale_of(line) or ""
 
 
 def _list_items(body: str) -> list[str]:
@@ -237,7 +243,9 @@ def without_markup(line: str) -> str:
     if "{" not in line:
         line = line.replace("}", "")
     line = line.rstrip(" \t.").strip(" \t*`\"'").rstrip(".")
-    return line[1:-1] if line[:1] == "“" and line[-1:] == "”" else line
+    if line.startswith("“") and line.endswith("”"):
+        return line[1:-1]
+    return line
 
 
 def _only_number(text: str) -> Said | None:
@@ -255,4 +263,7 @@ def _only_number(text: str) -> Said | None:
     if found is None or len(numbers) != 1:
         return None
     read = amount(without_markup(text)) or amount(without_markup(found.group(1)))
-    return Said([read[0]], read[1]) if read else None
+    if read is None:
+        return None
+    number, scale = read
+    return Said([number], scale)

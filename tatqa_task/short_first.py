@@ -78,11 +78,13 @@ class ShortFirst(HFLM):  # type: ignore[misc]
         settings = [request.args[1] for request in requests]
         if not settings or not self._is_plain(settings):
             return self._as_hf(requests, disable_tqdm)
-        limit = settings[0].get("max_gen_toks", self.max_gen_toks)
+        first = settings[0]
+        limit = first.get("max_gen_toks", self.max_gen_toks)
         end = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
-        stops = handle_stop_sequences(settings[0].get("until"), eos=end)
+        stops = handle_stop_sequences(first.get("until"), eos=end)
         limits = Limits(limit, stops, self._ends())
-        waiting = self._longest_first([request.args[0] for request in requests], limit)
+        prompts = [request.args[0] for request in requests]
+        waiting = self._longest_first(prompts, limit)
         replies: dict[int, str] = {}
         tokens = min(FIRST_TOKENS, limit)
         with tqdm(total=len(requests), disable=disable_tqdm, desc="Replies") as bar:
@@ -111,7 +113,7 @@ class ShortFirst(HFLM):  # type: ignore[misc]
         known = {"until", "do_sample", "max_gen_toks", "temperature"}
         first = settings[0]
         greedy = not first.get("do_sample") and not first.get("temperature")
-        alike = all(given == first for given in settings)
+        alike = settings.count(first) == len(settings)
         until = first.get("until", [])
         stops = isinstance(until, list) and "" not in until
         possible = stops and self._is_length(first.get("max_gen_toks", self.max_gen_toks))
@@ -177,8 +179,10 @@ class ShortFirst(HFLM):  # type: ignore[misc]
 
     def _size(self, length: int) -> int:
         """Prompts in a batch whose longest row has so many tokens."""
-        wanted = self.batch_size
-        most = AUTO.get(self.device.type, AUTO["cpu"]) if wanted == "auto" else int(wanted)
+        if self.batch_size == "auto":
+            most = AUTO.get(self.device.type, AUTO["cpu"])
+        else:
+            most = int(self.batch_size)
         if self.room is None:
             return most
         return max(1, min(most, self.room // length))
@@ -197,7 +201,8 @@ class ShortFirst(HFLM):  # type: ignore[misc]
             made = None
         if made is None:  # out of the `except`, whose traceback holds what was on the GPU
             clear_torch_cache()
-            self.room = len(batch) // 2 * (len(batch[0].tokens) + tokens)
+            half = len(batch) // 2
+            self.room = half * (len(batch[0].tokens) + tokens)
             LOG.warning("too little memory for %d prompts at once; fewer from here on", len(batch))
             return False
         for one, row in zip(batch, made, strict=True):
@@ -210,7 +215,8 @@ class ShortFirst(HFLM):  # type: ignore[misc]
         text: str = postprocess_generated_text(whole, limits.stops, None)
         ended = not limits.ends.isdisjoint(one.reply)  # pads follow it
         full = len(one.reply) >= limits.tokens
-        return text if ended or full or text != whole else None
+        stopped = text != whole
+        return text if ended or full or stopped else None
 
     def _generated(self, rows: Sequence[list[int]], tokens: int) -> list[list[int]]:
         """Token ids that follow each row, at most so many, padded to one length."""

@@ -123,7 +123,8 @@ def _rates(draw: Random, n_years: int) -> list[Row]:
     if draw.random() >= 0.35:
         return []
     label = draw.choice(WORDS["rates"])
-    return [Row(label, _values(draw, n_years, 600, tenths=True), "percent")]
+    values = _values(draw, n_years, 600, tenths=True)
+    return [Row(label, values, "percent")]
 
 
 def _items(draw: Random, theme: dict[str, Any], n_years: int, scale: str) -> list[Row]:
@@ -194,7 +195,8 @@ def _table(report: Report) -> list[list[str]]:
         other_years = [""] * (len(report.years) - 1)
         lines.insert(0, ["", f"Years ended {report.end},", *other_years])
     *subtotal, total = report.sums
-    rows = [*report.items[: report.half], *subtotal, *report.items[report.half :], total]
+    first_items, other_items = report.items[: report.half], report.items[report.half :]
+    rows = [*first_items, *subtotal, *other_items, total]
     in_dollars = report.scale and report.draw.random() < 0.4
     lines.append(_line(rows[0], before="$" if in_dollars else ""))
     for row in rows[1:]:
@@ -234,19 +236,22 @@ def _question(report: Report) -> dict[str, Any] | None:
     kind = report.draw.choice(KINDS)
     if kind == "text":
         return _from_text(report)
-    slots, known = _computed(kind, report) if kind in FORMULAS else _read_off(kind, report)
+    work_out = _computed if kind in FORMULAS else _read_off
+    slots, known = work_out(kind, report)
     if known is None:
         return None
     slots |= {"theme": report.theme["name"], "total": report.theme["total"]}
-    question = report.draw.choice(WORDS["questions"][kind]).format(**slots)
+    template = report.draw.choice(WORDS["questions"][kind])
+    question = template.format(**slots)
     return {"question": question, "answer_from": report.source} | known
 
 
 def _from_text(report: Report) -> dict[str, Any]:
     """A question about a fact that a paragraph tells."""
     fact, slots = report.draw.choice(report.facts)
-    kind, question, answer = report.draw.choice(fact["ask"])
-    known = {"question": question.format(**slots), "answer_type": kind, "answer_from": "text"}
+    kind, template, answer = report.draw.choice(fact["ask"])
+    question = template.format(**slots)
+    known = {"question": question, "answer_type": kind, "answer_from": "text"}
     if kind == "multi-span":
         return known | {"answer": slots[answer]}
     if kind == "count":
@@ -312,7 +317,8 @@ def _best(values: dict[str, float], most: bool) -> dict[str, Any] | None:
 
 def _unit(report: Report, row: Row) -> dict[str, str]:
     """A rate shows its unit in the table."""
-    return {"scale": row.scale, "answer_from": "table" if row.scale == "percent" else report.source}
+    source = "table" if row.scale == "percent" else report.source
+    return {"scale": row.scale, "answer_from": source}
 
 
 def _count(names: list[str]) -> dict[str, Any]:
@@ -333,8 +339,8 @@ def _computed(kind: str, report: Report) -> Known:
     value = round(formula(a, b), 2)
     if not value:
         return slots, None
-    known = {"answer": int(value) if value == int(value) else value, "answer_type": "arithmetic"}
-    known |= _unit(report, row)
+    answer = int(value) if value == int(value) else value
+    known = {"answer": answer, "answer_type": "arithmetic"} | _unit(report, row)
     if in_percent:
         known["scale"] = "percent"
     known["derivation"] = template.format(_operand(a), _operand(b))
