@@ -100,6 +100,7 @@ class Clock:
 
 
 def _now() -> float:
+    """The time at which the device has done all that it was given."""
     import torch
 
     torch.cuda.synchronize()

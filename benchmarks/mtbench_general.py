@@ -217,6 +217,7 @@ def followed(bench: Bench, model: str) -> list[int]:
 
 
 def main() -> None:
+    """Count the replies of each model; print a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

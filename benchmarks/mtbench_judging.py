@@ -51,6 +51,7 @@ def make_bench(folder: Path, questions: int = 80) -> None:
 
 
 def main() -> None:
+    """Time the judging by itself and as a command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -284,6 +284,7 @@ def measure(process: "subprocess.Popen[str]", seconds: float) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Time the ways of decoding one after the other, or a real model."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

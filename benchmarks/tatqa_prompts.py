@@ -38,6 +38,7 @@ class Asked(NamedTuple):
 
 
 def main() -> None:
+    """Ask every wording; print and keep the table."""
     arguments = parser().parse_args()
     asked = draw(arguments.contexts, arguments.seed)
     ask = server(arguments) if arguments.base_url else local(arguments)
@@ -58,6 +59,7 @@ def main() -> None:
 
 
 def parser() -> argparse.ArgumentParser:
+    """The command line."""
     made = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

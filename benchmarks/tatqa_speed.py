@@ -115,6 +115,7 @@ def stand_in(folder: Path) -> None:
 
 
 def main() -> None:
+    """Measure; print every figure."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -52,12 +52,14 @@ def endpoint(
 
 
 def prices(args: argparse.Namespace) -> "Prices | None":
+    """The prices that --prices gives."""
     from mtbench_runner.spending import Prices
 
     return Prices(*args.prices) if args.prices else None
 
 
 def spending(args: argparse.Namespace) -> "Spending":
+    """The running costs of a stage, with the limit that --max-cost gives."""
     from mtbench_runner.spending import Spending
 
     return Spending(prices(args), args.max_cost)
@@ -67,6 +69,7 @@ def spending(args: argparse.Namespace) -> "Spending":
 
 
 def answer_stage(args: argparse.Namespace, bench: Bench, served: "Endpoint | None") -> None:
+    """Let the model answer what is not answered yet. Raises IncompleteError."""
     from mtbench_runner.answer import answer
 
     limits = spending(args) if args.stage == "answer" else None  # else prices are the judge's
@@ -74,6 +77,7 @@ def answer_stage(args: argparse.Namespace, bench: Bench, served: "Endpoint | Non
 
 
 def candidate_of(args: argparse.Namespace) -> "Candidate":
+    """The model that answers, as the options say."""
     from mtbench_runner.local import Candidate
 
     return Candidate(
@@ -108,12 +112,14 @@ def judge_stage(args: argparse.Namespace, bench: Bench, judges: "list[Judge]") -
 
 
 def submit(bench: Bench, request: "Request", by: "Judge", args: argparse.Namespace) -> None:
+    """Send one judge's calls as a batch, and say what was done."""
     from mtbench_runner import batch
 
     print(printable(batch.submit(bench, request, endpoint(args, by.name, args.judge_url))))
 
 
 def collect(bench: Bench, request: "Request", by: "Judge") -> None:
+    """Judge from the output of a batch that was sent. Raises IncompleteError."""
     from mtbench_runner import batch
 
     if isinstance(by, batch.BatchJudge):
@@ -121,6 +127,7 @@ def collect(bench: Bench, request: "Request", by: "Judge") -> None:
 
 
 def request_of(args: argparse.Namespace) -> "Request":
+    """What is to be judged, as the options say."""
     from mtbench_runner.judge import Request
 
     return Request(
@@ -200,6 +207,7 @@ def write_result(result: Mapping[str, Any], to: str | None, text: str) -> None:
 
 
 def show_stage(args: argparse.Namespace, bench: Bench) -> None:
+    """Print a question's turns, draw the figure, or both."""
     from mtbench_runner import score, show
 
     models = models_of(args)
@@ -219,6 +227,7 @@ def models_of(args: argparse.Namespace) -> list[str]:
 
 
 def agreement_stage(args: argparse.Namespace, bench: Bench) -> None:
+    """Compare two judges, or a judge with people."""
     from mtbench_runner import agreement
 
     first, second = map(local_name, args.judges)
@@ -227,6 +236,7 @@ def agreement_stage(args: argparse.Namespace, bench: Bench) -> None:
 
 
 def dry_run(args: argparse.Namespace, bench: Bench) -> None:
+    """Tell what the stage would ask and pay. Nothing is asked or written."""
     from mtbench_runner import estimate, show
 
     found = []
@@ -242,6 +252,7 @@ def dry_run(args: argparse.Namespace, bench: Bench) -> None:
 
 
 def load_bench(args: argparse.Namespace) -> Bench:
+    """The bench that the options name. Raises InputError."""
     return benches.load(
         args.data,
         args.out,
@@ -320,6 +331,7 @@ def _score_what_is_there(args: argparse.Namespace, bench: Bench, lacking: list[s
 
 
 def main(arguments: list[str]) -> int:
+    """Run one stage. Exit code 0 done, 1 failed or incomplete, 2 a wrong call or input."""
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         arguments = ["run", *arguments]
     code = 1

@@ -235,6 +235,7 @@ def votes_from_people(rows: Iterable[dict[str, Any]]) -> Votes:
 
 
 def add_votes(votes: Votes, more: Votes) -> None:
+    """Add more votes to votes, in place."""
     for turn, pairs in more.items():
         for key, said in pairs.items():
             votes.setdefault(turn, {}).setdefault(key, []).extend(said)

@@ -181,6 +181,7 @@ def read_questions(path: Path) -> list[Question]:
 
 
 def _check_question(row: dict[str, Any], path: Path) -> Question:
+    """A row as a question. Raises InputError for one without its fields."""
     where = f"{path}: question {row.get('question_id', '?')}"
     identifier = row.get("question_id")
     is_id = isinstance(identifier, int | str) and not isinstance(identifier, bool)
@@ -201,6 +202,7 @@ def read_prompts(path: Path) -> dict[str, JudgePrompt]:
 
 
 def _prompt_file(folder: Path) -> Path:
+    """The judge prompts in a bench's folder, or else beside it."""
     inside = folder / "judge_prompts.jsonl"
     return inside if inside.exists() else folder.parent / inside.name
 
@@ -233,6 +235,7 @@ def _is_gpt_4s(path: Path) -> bool:
 
 
 def _rows(path: Path, kind: Any = None) -> list[dict[str, Any]]:
+    """The rows of one of a bench's files. Raises InputError."""
     if not (store.is_there(str(path)) and path.is_file()):
         raise InputError(
             f"no file {path}; a bench folder has question.jsonl, "
@@ -242,6 +245,7 @@ def _rows(path: Path, kind: Any = None) -> list[dict[str, Any]]:
 
 
 def _compile(pattern: str) -> re.Pattern[str]:
+    """A pattern with one group. Raises InputError."""
     try:
         compiled = re.compile(pattern)
     except re.error as error:
@@ -295,6 +299,7 @@ def download(folder: Path) -> None:
 
 
 def _fetch(url: str, folder: Path) -> bytes:
+    """The content at an address. Raises InputError."""
     try:
         with urllib.request.urlopen(url, timeout=60) as response:
             return bytes(response.read())

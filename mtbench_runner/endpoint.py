@@ -191,6 +191,7 @@ class Caller:
             raise CallFailed(Failure(self._too_late(seen))) from None
 
     async def _until_settled(self, call: Call, seen: list[Outcome]) -> Outcome:
+        """Attempt after attempt, as the policy says. Raises CallFailed where it says to end."""
         retries = 0
         while True:
             sent_at_cap = self.cap_raised
@@ -233,6 +234,7 @@ class Caller:
         return call
 
     async def _attempt(self, call: Call) -> Outcome:
+        """One attempt: wait for its turn, set its cost aside, send it, count what it cost."""
         await self._pace()
         messages = fold_system(call.messages) if self.folds_system else call.messages
         sent = self._accepted(call)
@@ -260,6 +262,7 @@ class Caller:
         return reserved
 
     async def _post(self, messages: Conversation, sent: dict[str, Any]) -> Outcome:
+        """What a request came to, whatever the client raises."""
         request: Any = self.client.chat.completions.with_raw_response
         extra = sent.get("extra_body") or {}
         answering.set(False)
@@ -282,6 +285,7 @@ class Caller:
             return Outcome(kind="wrong shape", cause="not a chat completion", detail=detail)
 
     def _timed_out(self) -> Outcome:
+        """The outcome of an attempt that took longer than --timeout."""
         seconds = f"{self.endpoint.timeout:g}"
         if answering.get():
             cause = f"the reply did not end within --timeout {seconds} s"
@@ -305,6 +309,7 @@ class Caller:
         return kept
 
     def _too_late(self, seen: list[Outcome]) -> Outcome:
+        """The outcome of a call whose attempts took longer than --deadline."""
         seconds = f"{self.endpoint.deadline:g}"
         last = seen[-1] if seen else Outcome(kind="timeout")
         after = f" after: {last.cause}" if last.cause else ""
@@ -312,6 +317,7 @@ class Caller:
         return replace(last, kind="timeout", cause=cause)
 
     async def _pace(self) -> None:
+        """Wait for this call's turn under --requests-per-minute."""
         if self.endpoint.requests_per_minute:
             now = asyncio.get_running_loop().time()
             self.slot = max(now, self.slot + 60 / self.endpoint.requests_per_minute)
@@ -350,6 +356,7 @@ def _wait(found: Outcome, retries: int) -> float:
 
 
 def _retry_after(headers: Any) -> float | None:
+    """The seconds that a server asks to wait; None if it asks for none."""
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         try:
             said = float(headers[name]) / unit

@@ -93,6 +93,8 @@ class EndpointJudge:
         run_jobs(self.endpoint, jobs, JUDGING, take, self.spending)
 
     def _job(self, task: Task, kept: ledger.Replies) -> Job[list[Outcome]]:
+        """A job that makes all calls of a task, one after the other."""
+
         async def ask(caller: Caller) -> list[Outcome]:
             if len(task.calls) == 1:
                 return [await caller.complete(task.calls[0])]

@@ -437,6 +437,7 @@ class Replies:
         return self.found.get(self.key(model, call, vote))
 
     def put(self, model: str, call: "Call", outcome: Outcome, vote: int = 1) -> None:
+        """Keep a reply, also in the file."""
         key = self.key(model, call, vote)
         self.found[key] = outcome
         store.append(self.path, {"key": key, "outcome": asdict(outcome)})

@@ -301,6 +301,7 @@ def play(
 def _play(
     match: Match, chat_completion: Any, replies: list[str], pattern: re.Pattern[str] | None
 ) -> AnyJudgment:
+    """FastChat's row, with `chat_completion` in place of its call to a judge."""
     single = isinstance(match.match, common.MatchSingle)
     play_a_match = common.play_a_match_single if single else common.play_a_match_pair
     try:

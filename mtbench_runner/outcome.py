@@ -264,6 +264,7 @@ def usage_of(value: object) -> Usage:
 
 
 def _count(value: object) -> int | None:
+    """A number of tokens; None for what is none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return int(value) if 0 <= value <= MOST_TOKENS else None
@@ -272,6 +273,7 @@ def _count(value: object) -> int | None:
 def _of_choice(
     choice: dict[str, Any], message: dict[str, Any], usage: Usage, raw: str, ignored: int
 ) -> Outcome:
+    """The outcome of a reply by its one choice."""
     content = Content.read(message)
     if content is None:
         return _wrong_shape(raw, "content is neither text nor parts with text")
@@ -338,6 +340,7 @@ def _name_without_text(found: Outcome, calls_tool: bool) -> tuple[Kind, str, str
 
 
 def _thinking_detail(found: Outcome) -> str:
+    """What is said of a reply that never came to speak."""
     tokens = found.usage["completion"]
     spent = f"all {tokens} tokens" if tokens else "all tokens"
     return f"finish_reason length: {spent} went into thinking, or nothing was said"
@@ -400,12 +403,14 @@ def _part(part: object) -> tuple[str, str]:
 
 
 def _refusal(value: object) -> str:
+    """The refusal in a message, which may be of any type, as text."""
     if isinstance(value, str):
         return value.strip()
     return json.dumps(value) if value else ""
 
 
 def _wrong_shape(text: str, what: str) -> Outcome:
+    """The outcome of a body that is no chat completion."""
     return Outcome(
         kind="wrong shape",
         cause="not a chat completion",
@@ -595,6 +600,7 @@ def _name_error(status: int, facts: ErrorFacts, sent: set[str]) -> Named:
 
 
 def _name_by_code(status: int, facts: ErrorFacts) -> Named | None:
+    """The name of an error by its codes; None where they tell nothing."""
     if facts.flagged or facts.codes & FILTER_CODES:
         return "filtered", f"filtered ({status})", None
     if status == 413 or facts.codes & OVERFLOW_CODES:
@@ -609,6 +615,7 @@ def _name_by_code(status: int, facts: ErrorFacts) -> Named | None:
 
 
 def _name_by_sentence(status: int, facts: ErrorFacts, sent: set[str]) -> Named:
+    """The name of an error by its sentence and status."""
     if OVERFLOW.search(facts.message):
         return "overflow", "the prompt exceeds the context", None
     if status == 404:
@@ -623,6 +630,7 @@ def _name_by_sentence(status: int, facts: ErrorFacts, sent: set[str]) -> Named:
 
 
 def _name_busy(status: int, facts: ErrorFacts) -> Named:
+    """The name of an error that may pass, and of a used-up quota, which comes under 429 too."""
     if facts.codes & QUOTA_CODES:
         return "quota", f"the quota is used up ({status})", None
     return "busy", f"{BUSY.get(status, 'server error')} ({status})", None

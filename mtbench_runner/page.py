@@ -65,6 +65,7 @@ def of_pairs(bench: Bench, models: Sequence[str], judged: Mapping[str, Current])
 
 
 def _question(question: Question, turns: list[Page]) -> Page:
+    """A question with its turns, as the page has it."""
     identifier = str(question["question_id"])
     return {"id": identifier, "category": question["category"], "turns": turns}
 
@@ -93,6 +94,7 @@ def _answer(answer: Answer | None, turn: int) -> Page:
 
 
 def _judgment(bench: Bench, judge: str, row: Judgment) -> Page:
+    """One judgment of an answer, and what is doubtful about it."""
     rating = ledger.rating_of(row, bench.rating_pattern)
     flags = []
     if ledger.truncated(row):

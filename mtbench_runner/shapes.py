@@ -23,6 +23,7 @@ def fault(value: object, expected: Any) -> str | None:
 
 
 def _fault_in_fields(value: object, expected: Any) -> str | None:
+    """The same of an object that should have a TypedDict's fields."""
     if not isinstance(value, dict):
         return " is not an object"
     for name, kind in get_type_hints(expected, include_extras=True).items():
@@ -40,6 +41,7 @@ def _fault_in_fields(value: object, expected: Any) -> str | None:
 
 
 def _fault_in_list(value: object, kind: Any) -> str | None:
+    """The same of a list whose items should be of one kind."""
     if not isinstance(value, list):
         return " is not a list"
     for place, item in enumerate(value):
@@ -50,6 +52,7 @@ def _fault_in_list(value: object, kind: Any) -> str | None:
 
 
 def _fits(value: object, expected: Any) -> bool:
+    """Whether a value is of a type that holds no other."""
     if expected is Any:
         return True
     if get_origin(expected) is Literal:
@@ -66,6 +69,7 @@ def _fits(value: object, expected: Any) -> bool:
 
 
 def _name(expected: Any) -> str:
+    """A type in words."""
     if get_origin(expected) is Literal:
         return " or ".join(map(str, get_args(expected)))
     if get_origin(expected) is UnionType:

@@ -75,6 +75,7 @@ def pair_table(result: PairFile) -> str:
 
 
 def title(result: Summary, what: str) -> list[str]:
+    """What a table is of, and the warning if its ratings measure nothing."""
     warning = [STAND_IN_WARNING] if result["stand_in"] else []
     return [f"{result['bench']}: {what}, judged by {result['judge']}", *warning]
 

@@ -56,6 +56,8 @@ def _words(pattern: str, prompt: str) -> int:
 
 
 class Handler(BaseHTTPRequestHandler):
+    """Answers chat completions in OpenAI's shape."""
+
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
@@ -73,6 +75,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.send(200, {"object": "chat.completion", "choices": [choice], "usage": usage})
 
     def send(self, status: int, body: dict[str, Any]) -> None:
+        """Answer with a JSON body."""
         content = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -101,6 +104,7 @@ class Server(ThreadingHTTPServer):
 
 
 def main(command: list[str]) -> int:
+    """Serve the judge while a command runs; the exit code is the command's."""
     if not command or command[0] in ("-h", "--help"):
         sys.stderr.write(__doc__ or "")
         return 0 if command else 2

@@ -91,6 +91,7 @@ def replace_surrogates(text: str) -> str:
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
+    """A line's JSON object; None if it is none."""
     try:
         row = json.loads(line)
         if b"\\ud" in line.lower():

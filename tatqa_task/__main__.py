@@ -127,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _score(arguments: argparse.Namespace) -> None:
+    """Print the scores of a file of predictions, and write them if asked to."""
     if arguments.json:
         files.refuse_existing(arguments.json)
     questions = questions_of(data.read_file(arguments.gold))
@@ -170,6 +171,7 @@ def _print_scores(questions: Sequence[Question], scores: dict[str, metric.Score]
 
 
 def _errata(arguments: argparse.Namespace) -> None:
+    """Print what the rules doubt in a file, then what only a reader found."""
     contexts = data.read_file(arguments.gold)
     listed = errata.listed()
     for found in errata.findings(contexts):
@@ -182,11 +184,13 @@ def _errata(arguments: argparse.Namespace) -> None:
 
 
 def _download(arguments: argparse.Namespace) -> None:
+    """Fetch the official files, and print where they are."""
     for split in data.FILES:
         print(download.official_file(split))
 
 
 def _upstream(arguments: argparse.Namespace) -> None:
+    """Write the task folder for lm-evaluation-harness."""
     names = upstream.write(arguments.folder)
     print(
         f"{len(names)} files in {arguments.folder}; with lm-eval: --include_path {arguments.folder}"
@@ -246,6 +250,7 @@ def _mean_and_n(values: Sequence[float]) -> str:
 
 
 def _rescore(arguments: argparse.Namespace) -> None:
+    """Score an lm-eval output again."""
     from tatqa_task import rescore  # reads lm-eval, which takes seconds
 
     number = rescore.rescore(arguments.output, arguments.folder)
@@ -253,6 +258,7 @@ def _rescore(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
+    """Write the replies of samples files as predictions."""
     files.refuse_existing(arguments.out)
     predictions: dict[str, list[Any]] = {}
     found: list[Path] = []
@@ -297,6 +303,7 @@ def _reply(sample: dict[str, Any]) -> answer.Reply:
 
 
 def _generate(arguments: argparse.Namespace) -> None:
+    """Write synthetic files under the official names."""
     folder = arguments.folder
     if arguments.contexts < 1:
         raise data.DataError(f"--contexts {arguments.contexts}: one or more are needed")

@@ -90,6 +90,7 @@ class _Question(BaseModel):
 
 
 def _with_answer_of_its_type(question: _Question) -> _Question:
+    """The question, whose answer must fit its type. Raises ValueError, as pydantic takes it."""
     answer = question.answer
     if question.answer_type in ("span", "multi-span"):
         good = isinstance(answer, list) and bool(answer)

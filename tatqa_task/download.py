@@ -62,6 +62,7 @@ def git_blob_id(content: bytes) -> str:
 
 
 def _fetch(url: str) -> bytes:
+    """The content at an address, with a bar. Raises DataError."""
     from tqdm import tqdm
 
     content = io.BytesIO()

@@ -64,6 +64,7 @@ def mean(scores: Sequence[Score]) -> Score:
 
 
 def _score(question: Question, answer: Any, scale: Any) -> Score:
+    """As `score`, but it raises where the official script stops."""
     gold = question.gold_items
     if question.answer_type == "count":
         gold = [str(int(gold[0]))]
