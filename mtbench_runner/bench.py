@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -303,7 +304,7 @@ def _fetch(url: str, folder: Path) -> bytes:
     try:
         with urllib.request.urlopen(url, timeout=60) as response:
             return bytes(response.read())
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         raise InputError(
             f"cannot download {url} ({error}); without a network, copy MT-Bench's files into "
             f"{folder} or pass --data FOLDER"

@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +113,26 @@ def test_another_file_than_the_pinned_one_is_refused_and_not_kept(
 
 
 @pytest.mark.real
+def test_a_download_that_breaks_off_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that promises more than it sends: no OSError, but http.client's IncompleteRead."""
+    reply = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nshort"
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(reply)
+
+        threading.Thread(target=serve, daemon=True).start()
+        monkeypatch.setattr(benches, "SOURCE", f"http://127.0.0.1:{listening.getsockname()[1]}/")
+        with pytest.raises(InputError, match=r"cannot download http://127.*IncompleteRead"):
+            benches.download(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_download_keeps_what_has_the_pinned_hashes(
     shared_data: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
