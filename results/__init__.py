@@ -15,5 +15,7 @@ class InputError(FailedError):
 
 def on_one_line(text: str) -> str:
     """The text on one line, without characters that control a terminal or reorder what follows."""
-    line = " ".join(text.split())
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+    shown = ""
+    for character in " ".join(text.split()):
+        shown += character if character.isprintable() else "\N{REPLACEMENT CHARACTER}"
+    return shown

@@ -180,9 +180,10 @@ def compare(
         warnings.append(f"{copies} of the runs after are copies of others and are left out")
     rows: dict[str, list[Row]] = {}
     for bench in benches:
-        others = [run[bench] for run in runs]
-        for other in others:
-            warnings += check(before[bench], other)
+        others = []
+        for run in runs:
+            others.append(run[bench])
+            warnings += check(before[bench], run[bench])
         rows[bench], unscored = compare_bench([before[bench]], others, margin)
         warnings += unscored
     return in_families(rows), list(dict.fromkeys(warnings))

@@ -229,4 +229,8 @@ def glob_safe(name: str) -> str:
 def seeds(path: Path) -> dict[str, Any]:
     """lm-eval's own seeds, as its results file has them; {} for an older version's."""
     config = read_results(results_file(path))["config"]
-    return {name: config[name] for name in sorted(config) if name.endswith("_seed")}
+    found = {}
+    for name in sorted(config):
+        if name.endswith("_seed"):
+            found[name] = config[name]
+    return found

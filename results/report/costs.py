@@ -74,7 +74,10 @@ def means(noted: Sequence[Mapping[str, float]]) -> dict[str, float]:
     for seconds in noted:
         for name, took in seconds.items():
             each.setdefault(name, []).append(took)
-    return {name: fmean(values) for name, values in each.items()}
+    found = {}
+    for name, values in each.items():
+        found[name] = fmean(values)
+    return found
 
 
 def parts_of(record: Record) -> dict[str, float]:

@@ -76,9 +76,11 @@ def reply_notes(turn: Row) -> list[Note]:
 
 def judgment(row: Row) -> Note:
     """One vote of one judge."""
-    words = ["no rating" if row["score"] is None else f"{row['score']:g}"]
-    words += [flag for flag in row["flags"] if flag != "unrated"]
-    return f"{voter(row)}: {', '.join(words)}", row["text"]
+    words = "no rating" if row["score"] is None else f"{row['score']:g}"
+    for flag in row["flags"]:
+        if flag != "unrated":
+            words += f", {flag}"
+    return f"{voter(row)}: {words}", row["text"]
 
 
 def voter(row: Row) -> str:

@@ -36,7 +36,8 @@ def render(runs: Path, own: bool) -> tuple[dict[str, str], list[str]]:
     content = list(sections.blocks(found, problems, own))
     pairs = []
     for run in found:
-        pairs += [(run.base.name, record.name) for record in run.records]
+        for record in run.records:
+            pairs.append((run.base.name, record.name))
     answered, unread = questions.of_runs(runs, pairs)
     problems = problems + unread
     extra = list(log.blocks()) if own else []

@@ -74,9 +74,9 @@ def opening(found: list[Run]) -> Iterator[Block]:
     for sentence in [*cautions(run), *choice_words(choice)]:
         yield "li", sentence
     yield "li", training_cost(run)
-    shown = opening_examples(run)
+    shown = example_rows(opening_examples(run))
     if shown:
-        yield "examples", [example_cells(example) for example in shown]
+        yield "examples", shown
 
 
 def real_recipes(found: Sequence[Run]) -> list[Run]:
@@ -132,15 +132,13 @@ def opening_examples(run: Run) -> list[Example]:
     return [first[kind] for kind in ("gained", "lost", "format") if kind in first]
 
 
-def example_cells(example: Example) -> list[str]:
-    """Kind, question, gold, before, after."""
-    return [
-        f"{example.kind} ({example.group})",
-        example.question,
-        example.gold,
-        example.before,
-        example.after,
-    ]
+def example_rows(examples: Sequence[Example]) -> list[list[str]]:
+    """Kind, question, gold, before and after of each."""
+    rows = []
+    for example in examples:
+        kind = f"{example.kind} ({example.group})"
+        rows.append([kind, example.question, example.gold, example.before, example.after])
+    return rows
 
 
 def recipe_words(run: Run, found: Sequence[Run]) -> str:
@@ -352,7 +350,7 @@ def run_sections(found: list[Run]) -> Iterator[Block]:
 def drawn(found: list[Run]) -> list[list[Block]]:
     """Every run's figures, drawn on several cores: that is most of a report's time."""
     if len(found) < FEW_RUNS or sys.platform != "linux":
-        return [drawings(run) for run in found]
+        return list(map(drawings, found))
     workers = min(MOST_DRAWERS, os.cpu_count() or 1)
     with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
         return list(pool.map(drawings, found))
@@ -371,7 +369,7 @@ def section(run: Run, figures_of_run: list[Block]) -> Iterator[Block]:
     yield from figures_of_run
     for rows in run.rows.values():
         yield from bench_tables(rows)
-    examples = [example_cells(example) for example in run.record.examples]
+    examples = example_rows(run.record.examples)
     if examples:
         yield "h4", "Some replies that changed"
         yield "examples", examples
