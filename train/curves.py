@@ -42,16 +42,16 @@ def panels(entry: Mapping[str, float]) -> Iterator[tuple[str, list[str]]]:
 
 def panel(title: str, names: Sequence[str], history: Sequence[Mapping[str, float]]) -> str:
     """One panel: a frame with the range of both axes, a line for each name."""
-    steps = [entry["step"] for entry in history]
+    first, last = history[0]["step"], history[-1]["step"]
     values: list[float] = []
     for name in names:
         values += [entry[name] for entry in history]
     low, high = min(values), max(values)
-    svg = frame(title, (steps[0], steps[-1]), (low, high))
+    svg = frame(title, (first, last), (low, high))
     for name, colour in zip(names, cycle(COLOURS), strict=False):
         points = []
         for entry in history:
-            x = place(entry["step"], steps[0], steps[-1], LEFT, WIDTH - RIGHT)
+            x = place(entry["step"], first, last, LEFT, WIDTH - RIGHT)
             y = place(entry[name], low, high, HEIGHT - BOTTOM, TOP)
             points.append(f"{x:.1f},{y:.1f}")
         svg += f'<polyline fill="none" stroke="{colour}" points="{" ".join(points)}">'

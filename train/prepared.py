@@ -99,7 +99,8 @@ def files_read(recipe: Recipe) -> list[Path]:
     source = os.environ.get("TATQA_DATA")
     if source != "synthetic":  # whose contexts are made by the code
         folder = Path(source) if source else download.cache()
-        files += [folder / file.name for file in download.FILES.values()]
+        for file in download.FILES.values():
+            files.append(folder / file.name)
     for pattern in recipe.samples:
         files += sorted(map(Path, glob(pattern, recursive=True)))
     return files

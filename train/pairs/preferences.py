@@ -234,4 +234,5 @@ def in_contexts(pairs: list[Pair]) -> list[Pair]:
 def _as_text(pair: Pair) -> str:
     if isinstance(pair.prompt, str):
         return pair.prompt
-    return "\n".join(f"{message['role']}: {message['content']}" for message in pair.prompt)
+    lines = [f"{message['role']}: {message['content']}" for message in pair.prompt]
+    return "\n".join(lines)

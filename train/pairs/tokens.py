@@ -87,7 +87,7 @@ def _conversations(pairs: Sequence[Pair], tokenizer: Any) -> Iterable[TokenPair]
     around: dict[tuple[str, ...], Around] = {}
     prompts, chosen, rejected = [], [], []
     for pair in pairs:
-        roles = tuple(turn["role"] for turn in pair.turns)
+        roles = _roles(pair.turns)
         if roles not in around:
             around[roles] = around_reply(tokenizer, pair)
         prompt = conversation_text(tokenizer, pair.turns)
@@ -153,6 +153,11 @@ def _with_reply(tokenizer: Any, turns: list[Message], reply: str) -> str:
     return _in_template(tokenizer, [*turns, {"role": "assistant", "content": reply}])
 
 
+def _roles(turns: list[Message]) -> tuple[str, ...]:
+    """Who speaks, turn by turn."""
+    return tuple(turn["role"] for turn in turns)
+
+
 def _in_template(tokenizer: Any, turns: list[Message], **options: Any) -> str:
     """Raises RecipeError where the template takes no such conversation, or is damaged."""
     try:
@@ -160,7 +165,7 @@ def _in_template(tokenizer: Any, turns: list[Message], **options: Any) -> str:
             turns, tokenize=False, enable_thinking=False, **options
         )
     except Exception as error:  # a template may raise anything
-        roles = ", ".join(turn["role"] for turn in turns)
+        roles = ", ".join(_roles(turns))
         problem = f"the base's chat template fails on a conversation ({roles})"
         raise RecipeError(f"{problem}: {one_line(error)}") from None
     return str(text)

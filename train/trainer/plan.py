@@ -61,11 +61,15 @@ def fitting_on_cpu(recipe: Recipe, rows: Sequence[TokenPair], sizes: Sequence[in
         needed = memory(recipe, rows, micro)
         if needed <= total:
             return micro
-    longest = max(row.length for row in rows)
     raise RecipeError(
-        f"memory: about {needed / 2**30:.0f} GiB are needed for a pair of {longest:,} tokens, the "
-        f"machine has {total / 2**30:.0f}; set max_length"
+        f"memory: about {needed / 2**30:.0f} GiB are needed for a pair of {longest(rows):,} "
+        f"tokens, the machine has {total / 2**30:.0f}; set max_length"
     )
+
+
+def longest(rows: Sequence[TokenPair]) -> int:
+    """Tokens of the longest pair, its prompt with its longer reply."""
+    return max(row.length for row in rows)
 
 
 def divisors(share: int) -> list[int]:
@@ -179,7 +183,7 @@ def adapted(recipe: Recipe, linear: Iterable[str]) -> list[str]:
 def computed_tokens(rows: Sequence[TokenPair], share: bool) -> int:
     """Tokens that one pass over these pairs computes: distinct prefixes, or all with padding."""
     if not share:
-        return 2 * len(rows) * max(row.length for row in rows)
+        return 2 * len(rows) * longest(rows)
     return distinct_tokens(chain.from_iterable(map(sequences, rows)))
 
 
