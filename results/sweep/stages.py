@@ -210,10 +210,16 @@ def perform_together(
     for (stage, note), code in zip(started, codes, strict=True):
         if code == 0:
             end(stage, note, seconds)
-        elif code == REFUSED and before[stage.name]:  # of other work, which may still stand
-            write_whole(stage.file, json.dumps(before[stage.name], indent=1))
+        elif code == REFUSED:
+            restore(stage, before[stage.name])
     for (stage, _), code in zip(started, codes, strict=True):
         judge(stage.title, code)
+
+
+def restore(stage: Stage, note: dict[str, Any]) -> None:
+    """Put back what was noted of other work before, if anything was: it may still stand."""
+    if note:
+        write_whole(stage.file, json.dumps(note, indent=1))
 
 
 def begin(stage: Stage, names: Names) -> dict[str, Any]:
