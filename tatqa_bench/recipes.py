@@ -43,8 +43,7 @@ def copy_recipe(name: str, target: Path | None) -> int:
     if file.is_dir():
         file = file / f"{name}.yaml"
     try:
-        with file.open("x", encoding="utf-8") as copy:
-            copy.write(known[name].read_text(encoding="utf-8"))
+        write_new(file, known[name].read_text(encoding="utf-8"))
     except FileExistsError:
         say_error(f"{file} exists; name another file")
         return 2
@@ -53,6 +52,17 @@ def copy_recipe(name: str, target: Path | None) -> int:
         return 2
     print(file)
     return 0
+
+
+def write_new(file: Path, text: str) -> None:
+    """Write a file that is not there yet, whole or not at all. Raises OSError."""
+    with file.open("x", encoding="utf-8") as copy:
+        try:
+            copy.write(text)
+            copy.flush()
+        except OSError:
+            file.unlink()
+            raise
 
 
 def main(arguments: Sequence[str]) -> int:

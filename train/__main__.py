@@ -91,7 +91,14 @@ def told_later() -> list[str]:
     line = sys.stdin.readline()
     if not line:
         sys.exit(0)
-    return list(json.loads(line))
+    try:
+        words = json.loads(line)
+    except ValueError:
+        words = None
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        say_error("standard input: expected the command line as a JSON list of words, on one line")
+        sys.exit(2)
+    return words
 
 
 def own_folder(recipe: Path) -> Path | None:

@@ -22,7 +22,8 @@ from train.recipe import one_line
 from train.sources import HUB_ID
 
 ADAPTER = "adapter_config.json"
-FILES = ("adapter_model.safetensors", "train.json", "record.json", "curves.svg")
+WEIGHTS = "adapter_model.safetensors"
+FILES = (WEIGHTS, "train.json", "record.json", "curves.svg")
 
 
 class PushError(Exception):
@@ -34,8 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         files = contents(args.run, args.repo, args.base)
-    except (PushError, OSError, ValueError, LookupError) as error:
+    except (PushError, OSError, ValueError) as error:
         say_error(f"{args.run}: {one_line(error)}")
+        return 2
+    except (LookupError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        say_error(f"{args.run}: its JSON files are not as this program wrote them ({reason})")
         return 2
     if args.dry_run:
         print(files["README.md"].decode())
@@ -76,6 +81,8 @@ def contents(run: Path, repo: str, base: str | None) -> dict[str, bytes]:
     config = read(run, ADAPTER)
     if config is None:
         raise PushError(f"no adapter ({ADAPTER})")
+    if not (run / WEIGHTS).is_file():
+        raise PushError(f"no weights ({WEIGHTS})")
     config["base_model_name_or_path"] = trained_on
     text = card(facts, repo, read(run, "record.json"))
     files = {"README.md": text.encode(), ADAPTER: (json.dumps(config, indent=2) + "\n").encode()}

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,6 +132,27 @@ def test_recipes_are_listed_and_copied_and_nothing_is_overwritten(
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 3
     assert all(line.startswith("error: ") for line in errors)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_copy_on_a_full_disk_leaves_no_part_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An empty file stayed, over which nothing could be copied once there was room."""
+    file = tmp_path / "demo.yaml"
+
+    really = Path.open
+
+    def opened(self: Path, mode: str = "r", **options: Any) -> Any:
+        if mode != "x":
+            return really(self, mode, **options)
+        self.touch()
+        return open("/dev/full", "w", encoding="utf-8")
+
+    monkeypatch.setattr(Path, "open", opened)
+    assert main(["recipes", "cp", "demo", str(file)]) == 2
+    assert not file.exists()
+    assert "No space left on device" in capsys.readouterr().err
 
 
 def test_the_demo_compares_with_the_committed_record() -> None:

@@ -128,6 +128,7 @@ def test_what_the_hub_refuses_is_one_line(
     [
         ("train.json", "me/mine", "no finished run"),
         ("adapter_config.json", "me/mine", "no adapter"),
+        ("adapter_model.safetensors", "me/mine", "no weights (adapter_model.safetensors)"),
         (None, "mine", "mine is no repository id"),
         ("local base", "me/mine", "name its Hub id with --base"),
         ("torn", "me/mine", "error: "),
@@ -146,3 +147,22 @@ def test_what_cannot_be_published_is_one_line(
     err = capsys.readouterr().err
     assert message in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "5", '{"recipe": []}', '{"recipe": {}}'])
+@pytest.mark.parametrize("name", ["train.json", "record.json", "adapter_config.json"])
+def test_a_file_of_another_shape_is_one_line(
+    name: str, content: str, run: Path, hub: type[Hub], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A list was a traceback, and of what lacked a field there was its name alone."""
+    (run / name).write_text(content)
+    code = push.main([str(run), "me/mine", "--dry-run"])
+    err = capsys.readouterr().err
+    is_one = name == "adapter_config.json" and content.startswith("{")
+    is_none = name == "record.json" and content in ("{}", "[]")
+    if is_one or is_none:
+        assert (code, err) == (0, "")
+        return
+    assert code == 2
+    assert err.count("\n") == 1
+    assert err.startswith(f"error: {run}: its JSON files are not as this program wrote them (")

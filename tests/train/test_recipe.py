@@ -1,5 +1,6 @@
 """Recipes are read strictly, and the shipped ones say what the experiment log says."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -331,3 +332,14 @@ def test_the_shipped_schema_is_that_of_the_recipe() -> None:
     """Editors and `results run` read it; write it anew with Recipe.model_json_schema()."""
     shipped = json.loads((FOLDER.parent / "recipe.schema.json").read_text())
     assert shipped == Recipe.model_json_schema()
+
+
+@pytest.mark.parametrize("said", ["x", "{}", "5", "[1]", "["])
+def test_what_is_told_later_and_is_no_command_line_is_one_line(
+    said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{said}\n"))
+    with pytest.raises(SystemExit) as stop:
+        main(["-"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith("error: standard input: expected the command line")
