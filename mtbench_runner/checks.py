@@ -6,6 +6,7 @@ folder has that name. Every check raises InputError.
 
 import argparse
 import json
+import os
 import re
 from pathlib import Path
 
@@ -77,12 +78,14 @@ def check_places(args: argparse.Namespace) -> None:
 
 
 def _is_taken(path: str | None) -> bool:
-    """Whether a path was given and something is there."""
-    return bool(path) and is_there(str(path))
+    """Whether a path was given and something is there, be it a link to nothing."""
+    return bool(path) and (is_there(str(path)) or os.path.islink(str(path)))
 
 
 def is_result(path: Path) -> bool:
-    """Whether a file is a result that --json wrote."""
+    """Whether a file is a result that --json wrote; a link to one is the user's."""
+    if path.is_symlink() or not path.is_file():  # a pipe's reader would wait for ever
+        return False
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError):

@@ -4,6 +4,7 @@ This file is the same in every room that imports no other (a test compares).
 """
 
 import contextlib
+import errno
 import gc
 import io
 import os
@@ -15,6 +16,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     import subprocess
 
+WRONG_PLACE = (
+    errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP,
+    errno.ENAMETOOLONG, errno.EROFS,
+)  # fmt: skip
 STOPPED = "stopped; what is done is kept, the same command goes on from there"
 
 
@@ -25,12 +30,14 @@ def stop_at_once() -> None:
     the caller ignores (`nohup`, a job in the background) is left to be ignored.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _stop)
+        with contextlib.suppress(ValueError):  # another thread than the first may not
+            signal.signal(signal.SIGINT, _stop)
 
 
 def exit_code(main: Callable[[], int]) -> int:
     """The exit code of a main; 1 after Ctrl-C, or where something could not be read or written.
 
+    2 where a file is not there, is of another kind or may not be used: a wrong call or input.
     Standard output may be a full disk, or a reader that left early (`| head`), which needs no
     line. Characters that it cannot take are written as escapes. What is left in memory then goes
     with the process: Python would look through all of it for garbage, which takes seconds.
@@ -44,17 +51,17 @@ def exit_code(main: Callable[[], int]) -> int:
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        message = STOPPED
+        message, code = STOPPED, 1
     except BrokenPipeError:
-        message = ""
+        message, code = "", 1
     except OSError as error:
-        message = in_words(error)
+        message, code = in_words(error), 2 if error.errno in WRONG_PLACE else 1
     finally:
         gc.freeze()
     leave_output()
     if message:
         say_error(message)
-    return 1
+    return code
 
 
 def say_error(message: object) -> None:
@@ -79,12 +86,15 @@ def finish(process: "subprocess.Popen[bytes]") -> int:
 def collector_at_rest() -> Iterator[None]:
     """Import libraries within this: looking for garbage takes a quarter of the time.
 
-    What they make stays until the end, so that no later collection looks at it.
+    What they make stays until the end, so that no later collection looks at it. Ctrl-C ends the
+    program: libraries catch its exception, or report it as ignored and go on.
     """
     gc.disable()
+    stop_at_once()
     try:
         yield
     finally:
+        _interrupt()
         gc.freeze()
         gc.enable()
 
@@ -111,7 +121,8 @@ def _stop(*_: Any) -> NoReturn:
 def _interrupt() -> None:
     """Let Ctrl-C be an exception again."""
     if signal.getsignal(signal.SIGINT) is _stop:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _open_streams() -> None:

@@ -49,6 +49,26 @@ def test_ctrl_c_while_modules_are_imported_is_one_line(module: str, tmp_path: Pa
     assert done.stderr.count(b"\n") == 1
 
 
+def test_ctrl_c_while_libraries_are_loaded_is_not_lost() -> None:
+    """As a program that goes on after "Exception ignored in": the exception came in a callback."""
+    program = (
+        "import os; from results.command_line import collector_at_rest, exit_code\n"
+        "class Library:\n"
+        "    def __del__(self): os.kill(os.getpid(), 2)\n"
+        "def main():\n"
+        "    with collector_at_rest():\n"
+        "        Library()\n"
+        "    return 0\n"
+        "raise SystemExit(exit_code(main))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"error: stopped; ")
+    assert done.stderr.count(b"\n") == 1
+
+
 def test_ctrl_c_that_is_ignored_stays_so() -> None:
     """As with nohup, or in the background of a script."""
     found = subprocess.run(
@@ -144,16 +164,18 @@ def test_letters_that_a_terminal_cannot_show_are_escapes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("raised", "line"),
+    ("raised", "code", "line"),
     [
-        ("KeyboardInterrupt", b"error: stopped; what is done is kept, the same command goes on"),
-        ("FileNotFoundError(2, 'No such file', 'x/y')", b"error: x/y: No such file"),
-        ("OSError('no such\\nmodel')", b"error: no such model"),
+        ("KeyboardInterrupt", 1, b"error: stopped; what is done is kept, the same command goes on"),
+        ("FileNotFoundError(2, 'No such file', 'x/y')", 2, b"error: x/y: No such file"),
+        ("PermissionError(13, 'Permission denied', 'x')", 2, b"error: x: Permission denied"),
+        ("OSError(28, 'No space left', 'x')", 1, b"error: x: No space left"),
+        ("OSError('no such\\nmodel')", 1, b"error: no such model"),
     ],
 )
-def test_what_a_main_lets_through_is_one_line(raised: str, line: bytes) -> None:
+def test_what_a_main_lets_through_is_one_line(raised: str, code: int, line: bytes) -> None:
     done = ended(f"(_ for _ in ()).throw({raised})", subprocess.PIPE)
-    assert done.returncode == 1
+    assert done.returncode == code
     assert done.stderr.startswith(line)
     assert done.stderr.count(b"\n") == 1
 

@@ -121,6 +121,15 @@ LIGHT = {
     "a rating over a recipe": Mistake(
         "mtbench score --model-id m --data bench --json good.yaml", 2, "good.yaml is there"
     ),
+    "a rating over a link to nothing": Mistake(
+        "mtbench score --model-id m --data bench --json link", 2, "link is there"
+    ),
+    "a rating over a pipe": Mistake(
+        "mtbench score --model-id m --data bench --json pipe", 2, "pipe is there"
+    ),
+    "answers over a link to nothing": Mistake(
+        "mtbench answer --model tiny-tatqa --data demo --out link", 2, "--out link is a file"
+    ),
     "data into a file": Mistake("generate a-file", 2, "a-file", module=TASK),
     "no data at all": Mistake("generate new-data --contexts 0", 2, "--contexts 0", module=TASK),
     "data over a link": Mistake("generate data-link", 2, "is there already", module=TASK),
@@ -310,6 +319,8 @@ def prepare(folder: Path) -> None:
         },
     )
     (folder / "binary.yaml").write_bytes(b"\xff\xfe\x00beta")
+    (folder / "link").symlink_to("nowhere")
+    os.mkfifo(folder / "pipe")
     (folder / "linked").mkdir()
     (folder / "linked" / "good").symlink_to(folder / "bench")
     (folder / "data-link").mkdir()
