@@ -124,12 +124,24 @@ class ModelError(Exception):
 
 def load_model(model: type[LM], given: dict[str, Any], more: dict[str, Any] | None = None) -> Any:
     """lm-eval's way to make a model from `--model_args`. Raises ModelError."""
+    name = given.get("pretrained") or given.get("model") or "no pretrained= in --model_args"
     try:
-        return make_model(model, given, more)
+        made = make_model(model, given, more)
     except Exception as error:  # of transformers, PEFT, vLLM, the Hub's client
         LOG.debug("the model cannot be loaded", exc_info=True)
-        name = given.get("pretrained") or given.get("model") or "no pretrained= in --model_args"
         raise ModelError(f"cannot load the model ({name}): {in_words(error)}") from error
+    if "--apply_chat_template" in sys.argv and not has_template(made):
+        raise ModelError(
+            f"{name}: its tokenizer has no chat template; take an instruction-tuned model, or put a"
+            " chat_template.jinja into its folder"
+        )
+    return made
+
+
+def has_template(model: LM) -> bool:
+    """Whether a model can be asked in turns: a server sees to that itself, and has no tokenizer."""
+    tokenizer = getattr(model, "tokenizer", None)
+    return bool(getattr(tokenizer, "chat_template", "its own way"))
 
 
 def in_words(error: BaseException) -> str:

@@ -157,5 +157,19 @@ def check_base(recipe: Recipe) -> None:
         raise InputError(
             f"{recipe.path}: no model folder {base} here, nor is that a hub id (owner/name)"
         )
+    if lacks_template(Path(base)):
+        raise InputError(
+            f"{recipe.path}: model folder {base} has no chat template, without which nothing is"
+            " scored; take an instruction-tuned model, or put a chat_template.jinja into it"
+        )
     if "," in base:
         raise InputError(f"{recipe.path}: model folder {base}: lm-eval's options hold no comma")
+
+
+def lacks_template(base: Path) -> bool:
+    """Whether a folder has a tokenizer's settings, and no chat template among them or beside."""
+    try:
+        settings = (base / "tokenizer_config.json").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return "chat_template" not in settings and not any(base.glob("chat_template*"))

@@ -1,6 +1,7 @@
 """`tatqa_task evaluate`: lm-eval with our tasks alone, and what it makes of a server's faults."""
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -192,6 +193,22 @@ def test_why_a_server_refuses_is_told_in_its_own_words(
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert 'chat/completions {"error": "maximum context length is 512 tokens"})' in line
+
+
+def test_a_model_without_chat_template_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_base: Path
+) -> None:
+    monkeypatch.setenv("TATQA_DATA", "synthetic")
+    folder = shutil.copytree(tiny_base, tmp_path / "base")
+    (folder / "chat_template.jinja").unlink()
+    options = ["--tasks", "tatqa_span", "--model", "hf-short-first", "--model_args"]
+    options += [f"pretrained={folder}", "--apply_chat_template", "--limit", "1"]
+    command = [sys.executable, "-m", "tatqa_task", "evaluate", *options]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"error: {folder}: its tokenizer has no chat template; take")
 
 
 CLIENT = """

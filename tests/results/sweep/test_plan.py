@@ -412,6 +412,19 @@ def test_a_judge_without_a_key_is_refused(
     )
 
 
+@pytest.mark.parametrize("template", [None, "chat_template.jinja", "chat_template.json", "inside"])
+def test_a_base_without_chat_template_is_told_before_any_work(
+    recipes: list[Path], capsys: pytest.CaptureFixture[str], template: str | None
+) -> None:
+    inside = '{"chat_template": "x"}' if template == "inside" else "{}"
+    Path(BASE, "tokenizer_config.json").write_text(inside)
+    if template and template != "inside":
+        Path(BASE, template).write_text("x")
+    code = main(["run", str(recipes[0]), "--runs", "r", "--dry-run"])
+    assert code == (0 if template else 2)
+    assert ("has no chat template" in capsys.readouterr().err) == (template is None)
+
+
 def test_two_recipes_of_one_name_are_refused(
     recipes: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
