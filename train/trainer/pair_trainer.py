@@ -212,8 +212,10 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
                         f"{name} ({what}) is no number after step {self.state.global_step}; "
                         "lower the learning_rate"
                     )
-        if _internal_call and output_dir and self.args.should_save:
-            begin(Path(output_dir))
+        if _internal_call and output_dir:
+            if self.args.should_save:
+                begin(Path(output_dir))
+            self.accelerator.wait_for_everyone()  # each process writes a file of its own there
         super().save_model(output_dir, _internal_call)
 
     def get_batch_samples(

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
 from train.callbacks import Accounts, EpochOrder
+from train.folder import BEGUN
 from train.pairs import build as pairs
 from train.pairs.pair import Counts, Pair
 from train.pairs.tokens import TokenPair, tokenize
@@ -479,6 +480,22 @@ def test_unequal_shares_of_two_processes_average_to_the_whole_step(
     for name in ("rewards/chosen", "rewards/margins", "logps/rejected"):
         of_whole, one, other = metrics[name]
         assert (one + other) / 2 == pytest.approx(of_whole, rel=1e-5), name
+
+
+def test_no_process_writes_into_a_checkpoint_before_it_is_begun(
+    mini: Path, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process's random state was there first, and taken for a file of somebody else's."""
+    trainer = trainer_for(small(mini), tokenizer, tmp_path)
+    found: list[list[str]] = []
+
+    def wait() -> None:
+        found.append([path.name for path in (tmp_path / "checkpoint-1").iterdir()])
+
+    monkeypatch.setattr(trainer.accelerator, "wait_for_everyone", wait)
+    trainer.save_model(str(tmp_path / "checkpoint-1"), _internal_call=True)
+    assert found[0] == [BEGUN]
+    assert (tmp_path / "checkpoint-1" / "adapter_model.safetensors").exists()
 
 
 def test_non_finite_loss_is_refused(mini: Path, tokenizer: Any, tmp_path: Path) -> None:
