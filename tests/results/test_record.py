@@ -119,7 +119,9 @@ def test_a_folder_of_runs_that_may_not_be_read_is_refused(
 
 
 @pytest.mark.parametrize(
-    "put", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere")], ids=str
+    "put",
+    [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere")],
+    ids=["folder", "pipe", "broken link"],
 )
 def test_what_stands_in_a_records_place_is_named(
     results_folder: Path, put: Callable[[Path], None]
