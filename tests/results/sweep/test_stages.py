@@ -5,7 +5,6 @@ import errno
 import fcntl
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -21,10 +20,13 @@ from results.sweep import processes, stages
 from results.sweep.stages import LockedError, Stage
 
 ROOT = Path(__file__).resolve().parents[3]
-# counts its runs, writes rows one at a time, goes on where it stopped, fails if told so
+# counts its runs, writes rows one at a time, goes on where it stopped, fails if told so; where the
+# file `hold` names a row, it says its process id before that row and waits for good
 WORK = """
-import json, pathlib, sys, time
-source, out, pause = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), float(sys.argv[3])
+import json, os, pathlib, signal, sys
+source, out = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+hold = source.with_name("hold")
+held = int(hold.read_text()) if hold.exists() else None
 word = source.read_text()
 if word.startswith("exit"): sys.exit(int(word.split()[1]))
 if word == "nothing": sys.exit(0)
@@ -32,8 +34,12 @@ out.mkdir(exist_ok=True)
 with (out.parent / "calls").open("a") as calls: calls.write("x")
 for i in range(5):
     file = out / f"{i}.json"
+    if i == held:
+        new = source.with_name("held.new")
+        new.write_text(str(os.getpid()))
+        new.rename(source.with_name("held"))
+        signal.pause()
     if not file.exists():
-        time.sleep(pause)
         file.write_text(json.dumps([word, i]))
 """
 
@@ -44,18 +50,13 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     (tmp_path / "source").write_text("one")
     (tmp_path / "run").mkdir()
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
-    return make(tmp_path, "0")
+    return make(tmp_path)
 
 
-def make(tmp_path: Path, pause: str) -> Stage:
+def make(tmp_path: Path) -> Stage:
     folder, source = tmp_path / "run", str(tmp_path / "source")
-    return Stage(
-        folder,
-        "rows",
-        ["work_in_rows", source, str(folder / "out"), pause],
-        [source],
-        folder / "out",
-    )
+    arguments = ["work_in_rows", source, str(folder / "out")]
+    return Stage(folder, "rows", arguments, [source], folder / "out")
 
 
 def calls(stage: Stage) -> int:
@@ -187,43 +188,54 @@ def test_failures_name_the_stage_and_are_not_done(
     assert not stage.done()
 
 
-def start(tmp_path: Path, pause: str) -> "subprocess.Popen[str]":
+def start_and_hold(tmp_path: Path, row: int) -> tuple["subprocess.Popen[str]", int]:
+    """A program that performs the stage, whose work waits before a row; and the work's process."""
+    held = tmp_path / "held"
+    held.unlink(missing_ok=True)
+    (tmp_path / "hold").write_text(str(row))
     code = (
         "import sys; from pathlib import Path; from results.sweep import stages; "
         "sys.path.insert(0, %r); "
         "stage = stages.Stage(Path(%r), 'rows', %r, [%r], Path(%r))\n"
         "with stages.locked(stage.folder): stages.perform(stage)"
     )
-    s = make(tmp_path, pause)
+    s = make(tmp_path)
     filled = code % (str(ROOT), str(s.folder), s.arguments, s.inputs[0], str(s.output))
-    return subprocess.Popen([sys.executable, "-c", filled], stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
-    while not path.exists():
-        assert process.poll() is None, f"ended before {path} came"
+    process = subprocess.Popen([sys.executable, "-c", filled], stderr=subprocess.PIPE, text=True)
+    while not held.exists():
+        assert process.poll() is None, f"ended before row {row}"
         time.sleep(0.01)
+    (tmp_path / "hold").unlink()
+    return process, int(held.read_text())
 
 
+def lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="a process learns of its parent's end on Linux only"
+)
 def test_killed_at_any_row_it_goes_on_and_leaves_no_orphan(stage: Stage, tmp_path: Path) -> None:
-    slow = make(tmp_path, "0.3")
-    for row in (0, 2):
-        process = start(tmp_path, "0.3")
-        wait_for(slow.output / f"{row}.json", process)
-        process.send_signal(signal.SIGKILL)
+    for row in (1, 3):
+        process, work = start_and_hold(tmp_path, row)
+        process.kill()
         process.wait()
-        time.sleep(0.5)
-        assert (
-            not (slow.output / f"{row + 2}.json").exists() or sys.platform != "linux"
-        )  # the child ended as well
-    first = (slow.output / "0.json").stat().st_mtime_ns
-    with stages.locked(slow.folder):
-        stages.perform(slow)
-    assert (slow.output / "0.json").stat().st_mtime_ns == first
-    assert [json.loads((slow.output / f"{i}.json").read_text()) for i in range(5)] == [
+        while lives(work):  # for good, were it not ended with its parent
+            time.sleep(0.01)
+        assert not (stage.output / f"{row}.json").exists()
+    first = (stage.output / "0.json").stat().st_mtime_ns
+    with stages.locked(stage.folder):
+        stages.perform(stage)
+    assert (stage.output / "0.json").stat().st_mtime_ns == first
+    assert [json.loads((stage.output / f"{i}.json").read_text()) for i in range(5)] == [
         ["one", i] for i in range(5)
     ]
-    assert calls(slow) == 3
+    assert calls(stage) == 3
 
 
 @pytest.mark.skipif(
@@ -238,8 +250,7 @@ def test_a_command_whose_parent_ended_before_it_began_does_nothing(stage: Stage)
 
 
 def test_a_second_run_is_refused_while_the_first_is_at_work(stage: Stage, tmp_path: Path) -> None:
-    process = start(tmp_path, "0.5")
-    wait_for(stage.output / "0.json", process)
+    process, _ = start_and_hold(tmp_path, 1)
     with pytest.raises(FailedError, match="another run is at work"), stages.locked(stage.folder):
         pass
     process.kill()
