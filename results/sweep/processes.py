@@ -99,8 +99,12 @@ def told(arguments: list[str]) -> "subprocess.Popen[bytes] | None":
 
 
 def stop_all() -> None:
-    """End every command that any thread has started here and that has not ended."""
-    for process in [*RUNNING, *SPARE]:
+    """End every command that any thread has started here and that has not ended.
+
+    The newest first: a scorer whose server is gone before it is told to stop would end with an
+    error of its own.
+    """
+    for process in reversed([*RUNNING, *SPARE]):
         stop(process)
     SPARE.clear()
 

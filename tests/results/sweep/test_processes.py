@@ -1,6 +1,7 @@
 """Commands of a sweep: training's program is loaded ahead and does just what it is told."""
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +55,23 @@ def test_a_program_that_is_told_nothing_ends_without_a_word(
     waiting.communicate()  # closes its standard input, as the end of the sweep does
     assert waiting.returncode == 0
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_newest_is_stopped_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server before the scorer that asks it: that would end with an error of its own."""
+    server = processes.start(["train", "-"], None)
+    scorer = processes.start(["train", "-"], None)
+    monkeypatch.setattr(processes, "RUNNING", [server, scorer])
+    stopped = []
+
+    def stop(process: "subprocess.Popen[bytes]") -> None:
+        stopped.append(process)
+        process.kill()
+        process.wait()
+
+    monkeypatch.setattr(processes, "stop", stop)
+    processes.stop_all()
+    assert stopped == [scorer, server]
 
 
 def test_a_ctrl_c_in_the_terminal_does_not_reach_the_commands(tmp_path: Path) -> None:
