@@ -4,7 +4,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from results.sweep import server
+from results.sweep import vllm
 from results.sweep.commands import Scored
 from results.sweep.execute import VLLM, Serving
 from results.sweep.plan import Plan
@@ -42,7 +42,7 @@ def server_lines(model: Scored, serving: Serving) -> list[str]:
     """How to serve a model by hand."""
     found = []
     if model.adapter is None and serving.where == VLLM:
-        words = server.serve_words("vllm", model.base, serving.rank, serving.memory, PORT)
+        words = vllm.serve_words("vllm", model.base, serving.rank, serving.memory, PORT)
         setting = "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
         found.append(f"{setting} {shlex.join(words)} &  # wait until it answers")
     if model.adapter is not None:
@@ -63,5 +63,5 @@ def url(serving: Serving) -> str:
 def name(model: Scored | None) -> str:
     """What the server calls a model; an adapter that is not there yet has its folder's name."""
     if model is None or model.adapter is None:
-        return server.BASE_NAME
+        return vllm.BASE_NAME
     return model.adapter.name

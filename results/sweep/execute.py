@@ -22,7 +22,7 @@ from typing import Literal
 
 from results import FailedError, on_one_line
 from results.command_line import in_words
-from results.sweep import processes, server, stages
+from results.sweep import processes, server, stages, vllm
 from results.sweep.commands import SERVED, TATQA, Scored, Settings
 from results.sweep.plan import Plan
 from results.sweep.server import Server
@@ -66,7 +66,7 @@ class Serving:
         processes.say(f"starting vLLM for {base}; what it says is in {log}")
         since = time.monotonic()
         shared = self.memory <= KEPT_WHILE_TRAINING
-        started = server.start_vllm(base, self.rank, self.memory, log, shared)
+        started = vllm.start(base, self.rank, self.memory, log, shared)
         found = self._stack.enter_context(started)
         waited = time.monotonic() - since
         self.seconds += waited

@@ -11,7 +11,7 @@ from typing import Any
 
 from results import InputError
 from results.files import in_checkout
-from results.sweep import commands, recipes, server
+from results.sweep import commands, recipes, vllm
 from results.sweep.commands import SERVED, Settings
 from results.sweep.execute import VLLM, Serving
 from results.sweep.plan import Plan, Rounds, sweep
@@ -185,8 +185,8 @@ def serving_of(args: argparse.Namespace, found: Sequence[recipes.Recipe]) -> Ser
     """The server that the options ask for. Raises InputError if it cannot be had."""
     rank = max(recipe.rank for recipe in found)
     if args.server == VLLM and not args.dry_run:
-        server.vllm_program()
-        server.served_rank(rank)
+        vllm.program()
+        vllm.served_rank(rank)
     elif args.server not in (None, VLLM):
         check_address(args.server)
     return Serving(args.server, args.server_memory, rank, args.runs, args.overlap)

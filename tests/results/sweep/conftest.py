@@ -10,10 +10,32 @@ from pathlib import Path
 
 import pytest
 
+from results.sweep.server import Server
+from results.sweep.vllm import start
+
 ROOT = Path(__file__).resolve().parents[3]
 BASE = "train/bases/tiny-tatqa"
 Command = Callable[..., list[str]]
 Wait = Callable[[Path, int], None]
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A `vllm` command on the PATH that is the small server without a model; its file."""
+    found = tmp_path / "bin" / "vllm"
+    found.parent.mkdir()
+    small = Path(__file__).with_name("small_server.py")
+    found.write_text(f'#!/bin/sh\nSMALL_SERVER_ECHO=1 exec {sys.executable} {small} "$@"\n')
+    found.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{found.parent}{os.pathsep}{os.environ['PATH']}")
+    return found
+
+
+@pytest.fixture
+def running(program: Path, tmp_path: Path) -> Iterator[Server]:
+    """That server, started for `some/base`."""
+    with start("some/base", 16, 0.5, tmp_path / "log") as found:
+        yield found
 
 
 @pytest.fixture
@@ -131,14 +153,9 @@ def stand_ins(tmp_path: Path, recipes: list[Path]) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
-def vllm(tmp_path: Path, stand_ins: dict[str, str]) -> Path:
-    """A `vllm` on the PATH of the stand-ins: the small server, without a model."""
-    program = tmp_path / "bin" / "vllm"
-    program.parent.mkdir()
-    small = Path(__file__).with_name("small_server.py")
-    program.write_text(f'#!/bin/sh\nSMALL_SERVER_ECHO=1 exec {sys.executable} {small} "$@"\n')
-    program.chmod(0o755)
-    stand_ins["PATH"] = f"{program.parent}{os.pathsep}{os.environ['PATH']}"
+def vllm(program: Path, stand_ins: dict[str, str]) -> Path:
+    """The same on the PATH of the stand-ins."""
+    stand_ins["PATH"] = os.environ["PATH"]
     return program
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from results import record
-from results.sweep import server
+from results.sweep.vllm import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 BASE = "train/bases/tiny-tatqa"
@@ -199,7 +199,7 @@ def test_a_server_elsewhere_that_will_not_do_is_told_before_training(
     base: str | None,
     said: str,
 ) -> None:
-    port = server.free_port()
+    port = free_port()
     running = None
     if base:
         running = subprocess.Popen([str(vllm), "serve", base, "--port", str(port)])
@@ -307,7 +307,7 @@ def test_two_lanes_stop_together_and_go_on(
     if number == signal.SIGINT:
         assert process.returncode == 1, errors
         assert errors.splitlines()[-1].startswith("error: stopped; what is done is kept")
-        assert "Traceback" not in errors
+        assert "Traceback" not in errors, errors
     done = finish(command, stand_ins)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("done before") >= stages_done
@@ -350,7 +350,7 @@ def test_a_server_elsewhere_that_hangs_does_not_hold_up_the_end(
     recipes: list[Path], stand_ins: dict[str, str], vllm: Path, sweep_command: Command
 ) -> None:
     """A lane waits for its answer about an adapter, for five minutes. SIGTERM is as Ctrl-C."""
-    port = server.free_port()
+    port = free_port()
     hanging = stand_ins | {"SMALL_SERVER_HANGS_AT": "/v1/load_lora_adapter"}
     running = subprocess.Popen(
         [str(vllm), "serve", BASE, "--port", str(port)], env=hanging, stdout=subprocess.PIPE
