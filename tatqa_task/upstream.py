@@ -17,11 +17,14 @@ HERE = Path(__file__).parent
 MODULES = (
     "types", "typography", "files", "download", "synthetic", "data", "metric", "log_rule",
     "calculator", "amounts", "objects", "plain_text", "answer", "prompt", "budget", "sampling",
-    "errata",
+    "errata", "command_line",
 )  # fmt: skip
 DATA = ("synthetic.json", "errata.json")
 FUNCTIONS = "utils"  # upstream's name for the module that task files name
 FIND_MODULES = """\
+import sys
+from pathlib import Path
+
 sys.path.insert(0, str(Path(__file__).parent))  # the modules beside this file
 
 """
@@ -64,12 +67,7 @@ def _functions() -> str:
     """harness.py, which puts the folder it stands in on the path before it imports from there."""
     text = standing_alone(_read("harness.py"))
     before, first, after = text.partition("import tatqa_")
-    return (
-        before.replace("import sys\n", "import sys\nfrom pathlib import Path\n")
-        + FIND_MODULES
-        + first
-        + after
-    )
+    return before + FIND_MODULES + first + after
 
 
 def standing_alone(source: str) -> str:
