@@ -14,11 +14,6 @@ from tatqa_task import task_files
 from tatqa_task.files import DataError, write_whole
 
 HERE = Path(__file__).parent
-MODULES = (
-    "types", "typography", "files", "download", "synthetic", "data", "metric", "log_rule",
-    "calculator", "amounts", "objects", "plain_text", "answer", "prompt", "budget", "sampling",
-    "errata", "command_line",
-)  # fmt: skip
 DATA = ("synthetic.json", "errata.json")
 FUNCTIONS = "utils"  # upstream's name for the module that task files name
 FIND_MODULES = """\
@@ -49,13 +44,33 @@ def write(folder: Path) -> list[str]:
 def contents() -> dict[str, str]:
     """All files of the folder: name and content."""
     made = {"README.md": _read("README.md"), f"{FUNCTIONS}.py": _functions()}
-    for module in (*MODULES, "task_files"):
+    for module in needed():
         made[f"tatqa_{module}.py"] = standing_alone(_read(f"{module}.py"))
     for name in DATA:
         made[f"tatqa_{name}"] = _read(name)
     for name, content in task_files.files().items():
         made[name] = content.replace("tatqa_task.harness.", f"{FUNCTIONS}.")
     return made
+
+
+def needed() -> list[str]:
+    """The modules that harness.py imports, itself or through others, as they are found."""
+    found: list[str] = []
+    waiting = ["harness"]
+    while waiting:
+        for name in imported(_read(f"{waiting.pop()}.py")):
+            if name not in found:
+                found.append(name)
+                waiting.append(name)
+    return found
+
+
+def imported(source: str) -> list[str]:
+    """The modules of this package that a module's source imports."""
+    found = _FROM_MODULE.findall(source)
+    for names in _FROM_PACKAGE.findall(source):
+        found += [name.strip() for name in names.split(",")]
+    return found
 
 
 def _read(name: str) -> str:
