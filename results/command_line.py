@@ -10,7 +10,7 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -34,6 +34,13 @@ def stop_at_once() -> None:
             signal.signal(signal.SIGINT, _stop)
 
 
+def interrupt_again() -> None:
+    """Let Ctrl-C be an exception again: what the main does may be kept."""
+    if signal.getsignal(signal.SIGINT) is _stop:
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def exit_code(main: Callable[[], int]) -> int:
     """The exit code of a main; 1 after Ctrl-C, or where something could not be read or written.
 
@@ -43,7 +50,7 @@ def exit_code(main: Callable[[], int]) -> int:
     with the process: Python would look through all of it for garbage, which takes seconds.
     """
     try:
-        _interrupt()
+        interrupt_again()
         _open_streams()
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
@@ -82,23 +89,6 @@ def finish(process: "subprocess.Popen[bytes]") -> int:
             return code if code >= 0 else 1  # killed by a signal
 
 
-@contextlib.contextmanager
-def collector_at_rest() -> Iterator[None]:
-    """Import libraries within this: looking for garbage takes a quarter of the time.
-
-    What they make stays until the end, so that no later collection looks at it. Ctrl-C ends the
-    program: libraries catch its exception, or report it as ignored and go on.
-    """
-    gc.disable()
-    stop_at_once()
-    try:
-        yield
-    finally:
-        _interrupt()
-        gc.freeze()
-        gc.enable()
-
-
 def in_words(error: OSError) -> str:
     """One line: libraries raise errors of this type too, with a text of their own."""
     if error.errno is None:
@@ -116,13 +106,6 @@ def _stop(*_: Any) -> NoReturn:
     """What a signal does while modules are imported, which catch an exception or report it."""
     os.write(2, f"error: {STOPPED}\n".encode())
     os._exit(1)
-
-
-def _interrupt() -> None:
-    """Let Ctrl-C be an exception again."""
-    if signal.getsignal(signal.SIGINT) is _stop:
-        with contextlib.suppress(ValueError):
-            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _open_streams() -> None:

@@ -29,7 +29,8 @@ from tatqa_task import (
     task_files,
     upstream,
 )
-from tatqa_task.command_line import collector_at_rest, exit_code, say_error
+from tatqa_task.command_line import exit_code, say_error
+from tatqa_task.imports import collector_at_rest
 from tatqa_task.types import Question, questions_of
 
 

@@ -35,7 +35,8 @@ from lm_eval.models.openai_completions import LocalChatCompletion
 from requests import RequestException
 
 from tatqa_task import task_files
-from tatqa_task.command_line import collector_at_rest, say_error
+from tatqa_task.command_line import say_error
+from tatqa_task.imports import collector_at_rest
 
 SHORT_FIRST = "hf-short-first"
 ENDED = ("stop", "length")  # why a model ends a reply, which then may be empty

@@ -24,7 +24,7 @@ from lm_eval.models.utils import handle_stop_sequences, postprocess_generated_te
 from lm_eval.models.utils_hf import clear_torch_cache
 from tqdm import tqdm
 
-from tatqa_task.command_line import collector_at_rest
+from tatqa_task.imports import collector_at_rest
 
 FIRST_TOKENS = 32  # most replies of TAT-QA have ended by then
 TIMES = 2  # as many tokens at the end of each further try

@@ -52,7 +52,8 @@ def test_ctrl_c_while_modules_are_imported_is_one_line(module: str, tmp_path: Pa
 def test_ctrl_c_while_libraries_are_loaded_is_not_lost() -> None:
     """As a program that goes on after "Exception ignored in": the exception came in a callback."""
     program = (
-        "import os; from results.command_line import collector_at_rest, exit_code\n"
+        "import os; from tatqa_task.command_line import exit_code\n"
+        "from tatqa_task.imports import collector_at_rest\n"
         "class Library:\n"
         "    def __del__(self): os.kill(os.getpid(), 2)\n"
         "def main():\n"
