@@ -12,6 +12,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from tatqa_task.files import write_whole
 from train.recipe import RecipeError, one_line
 
 logger = logging.getLogger(__name__)
@@ -161,10 +162,8 @@ def seal(checkpoint: Path) -> None:
 
 def write_sums(path: Path, sums: Mapping[str, str | None]) -> None:
     """Write a seal, or the beginning of one, whole or not at all."""
-    partial = path.with_name(f"{SEAL}.partial")
     known = {name: value for name, value in sums.items() if value is not None}
-    partial.write_text(json.dumps(known, indent=1), encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, json.dumps(known, indent=1).encode())
 
 
 def read_sums(path: Path) -> dict[str, str] | None:
