@@ -1,5 +1,6 @@
 """A working folder with recipes, and stand-ins for the three programs that a sweep runs."""
 
+import contextlib
 import json
 import os
 import socket
@@ -36,6 +37,19 @@ def running(program: Path, tmp_path: Path) -> Iterator[Server]:
     """That server, started for `some/base`."""
     with start("some/base", 16, 0.5, tmp_path / "log") as found:
         yield found
+
+
+@pytest.fixture
+def wait_for_end() -> Callable[[int], None]:
+    """Waits until a process, of whatever parent, is gone."""
+
+    def wait(pid: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            while True:
+                os.kill(pid, 0)
+                time.sleep(0.01)
+
+    return wait
 
 
 @pytest.fixture

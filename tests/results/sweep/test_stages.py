@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -209,24 +210,17 @@ def start_and_hold(tmp_path: Path, row: int) -> tuple["subprocess.Popen[str]", i
     return process, int(held.read_text())
 
 
-def lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 @pytest.mark.skipif(
     sys.platform != "linux", reason="a process learns of its parent's end on Linux only"
 )
-def test_killed_at_any_row_it_goes_on_and_leaves_no_orphan(stage: Stage, tmp_path: Path) -> None:
+def test_killed_at_any_row_it_goes_on_and_leaves_no_orphan(
+    stage: Stage, tmp_path: Path, wait_for_end: Callable[[int], None]
+) -> None:
     for row in (1, 3):
         process, work = start_and_hold(tmp_path, row)
         process.kill()
         process.wait()
-        while lives(work):  # for good, were it not ended with its parent
-            time.sleep(0.01)
+        wait_for_end(work)  # for good, were it not ended with its parent
         assert not (stage.output / f"{row}.json").exists()
     first = (stage.output / "0.json").stat().st_mtime_ns
     with stages.locked(stage.folder):

@@ -107,7 +107,9 @@ def test_while_nothing_answers_the_servers_last_words_are_told(
     assert all(line.startswith("vLLM does not answer yet after") for line in told)
 
 
-def test_a_ctrl_c_ends_a_server_that_has_not_started(program: Path, tmp_path: Path) -> None:
+def test_a_ctrl_c_ends_a_server_that_has_not_started(
+    program: Path, tmp_path: Path, wait_for_end: Callable[[int], None]
+) -> None:
     """Not only its start would be waited for: a hanging one for twenty minutes."""
     pid = tmp_path / "pid"
     program.write_text(f"#!/bin/sh\necho $$ > {pid}.new; mv {pid}.new {pid}\nexec sleep 600\n")
@@ -121,23 +123,17 @@ def test_a_ctrl_c_ends_a_server_that_has_not_started(program: Path, tmp_path: Pa
         processes.stop_all()
         with pytest.raises(FailedError, match="did not start"):
             starting.result()
-    wait_until(lambda: not lives(int(pid.read_text())))
+    wait_for_end(int(pid.read_text()))
     assert not processes.RUNNING
-
-
-def lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @pytest.mark.skipif(
     sys.platform != "linux", reason="a process learns of its parent's end on Linux only"
 )
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_command_ends_with_what_watches_it(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_command_ends_with_what_watches_it(
+    tmp_path: Path, number: signal.Signals, wait_for_end: Callable[[int], None]
+) -> None:
     pid = tmp_path / "pid"
     script = f"echo $$ > {pid}.new; mv {pid}.new {pid}; exec sleep 600"
     watching = subprocess.Popen(
@@ -146,7 +142,7 @@ def test_a_command_ends_with_what_watches_it(tmp_path: Path, number: signal.Sign
     wait_until(pid.exists)
     watching.send_signal(number)
     watching.wait()
-    wait_until(lambda: not lives(int(pid.read_text())))
+    wait_for_end(int(pid.read_text()))
 
 
 def test_a_port_that_is_taken_is_told(
