@@ -37,7 +37,7 @@ GO_ON = "what is done is kept, run the same command again for the rest"
 def endpoint(
     args: argparse.Namespace, model: str, url: str | None, variable: str = "OPENAI_API_KEY"
 ) -> "Endpoint":
-    """An endpoint that has been tried. Raises InputError where nothing answers or no key is."""
+    """The endpoint of a model, which is not asked yet. Raises InputError without a key."""
     from mtbench_runner.endpoint import Endpoint, key_for
 
     return Endpoint(

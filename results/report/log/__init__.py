@@ -6,7 +6,7 @@ pairing, before and after are independent.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import sqrt
@@ -142,22 +142,17 @@ def rating_error() -> tuple[float, list[float]]:
 
 def known_before(measure: str) -> list[float]:
     """A measure before training, of every run for which the log has it."""
-    found = []
-    for run in DONE:
-        before = run.reading(measure).before
-        if before is not None:
-            found.append(before)
-    return found
+    return without_none(run.reading(measure).before for run in DONE)
 
 
 def known_after(measure: str) -> list[float]:
     """A measure after training, of every run for which the log has it."""
-    found = []
-    for run in DONE:
-        after = run.reading(measure).after
-        if after is not None:
-            found.append(after)
-    return found
+    return without_none(run.reading(measure).after for run in DONE)
+
+
+def without_none(values: Iterable[float | None]) -> list[float]:
+    """Those that are known."""
+    return [value for value in values if value is not None]
 
 
 def largest_by_chance(error: float, runs: int, readings: int) -> float:
