@@ -32,15 +32,22 @@ PURPOSE = """, to answer questions on a table and text from a financial report w
 JSON"""
 LIMITS = """It knows English reports and the prompts of `tatqa_task/prompt.py` alone: check every
 figure it gives."""
+OWN_PROMPTS = """Prompt it as in its pairs: through the base model's chat template, thinking off,
+where these are messages; as plain text where they are texts."""
 METRICS = {"em": "exact match", "f1": "token F1", "score": "mean judge score"}  # reported, by name
 UNKNOWN_DATA = {"kind": "unknown"}
 
 
-def card(facts: Mapping[str, Any], name: str, record: Mapping[str, Any] | None = None) -> str:
+def card(
+    facts: Mapping[str, Any],
+    name: str,
+    record: Mapping[str, Any] | None = None,
+    licence: str | None = None,
+) -> str:
     """The card of a run (train.json) as Markdown with the Hub's metadata.
 
     `record` is the run's record.json; what is scored on synthetic questions or by a stand-in judge
-    stays out.
+    stays out. `licence` is the base's, where somebody else than its folder says it.
     """
     recipe = facts["recipe"]
     scores = list(results(record)) if record else []
@@ -55,10 +62,11 @@ def card(facts: Mapping[str, Any], name: str, record: Mapping[str, Any] | None =
         limits="" if recipe.get("pairs") else LIMITS,
         licence=licence_note(facts.get("data", UNKNOWN_DATA)),
         snippet=snippet(facts, name),
+        prompting=prompting(recipe),
         rows=rows(facts),
         scores=score_note(scores),
     )
-    return f"---\n{metadata(facts, name, scores).to_yaml()}\n---\n\n{text}"
+    return f"---\n{metadata(facts, name, scores, licence).to_yaml()}\n---\n\n{text}"
 
 
 def method(recipe: Mapping[str, Any]) -> str:
@@ -75,6 +83,13 @@ def purpose(recipe: Mapping[str, Any]) -> str:
     return PURPOSE + (" whose calculated answers are expressions" if in_calc else "")
 
 
+def prompting(recipe: Mapping[str, Any]) -> str:
+    """How to ask it; the user's own pairs may be texts, which are trained on as they are."""
+    if recipe.get("pairs"):
+        return OWN_PROMPTS
+    return "Prompt it through the base model's chat template, thinking off."
+
+
 def what(recipe: Mapping[str, Any]) -> str:
     """What the pairs are."""
     if recipe.get("pairs"):
@@ -89,7 +104,9 @@ def base_name(base: str) -> str:
     return f"[`{base}`](https://huggingface.co/{base})"
 
 
-def metadata(facts: Mapping[str, Any], name: str, scores: list[EvalResult]) -> ModelCardData:
+def metadata(
+    facts: Mapping[str, Any], name: str, scores: list[EvalResult], licence: str | None
+) -> ModelCardData:
     """The Hub's metadata: base, licence, tags, model-index."""
     base = facts["recipe"]["model_name_or_path"]
     is_local = Path(base).is_dir() or not HUB_ID.fullmatch(base)
@@ -99,7 +116,7 @@ def metadata(facts: Mapping[str, Any], name: str, scores: list[EvalResult]) -> M
         tags.append("tat-qa")
     return ModelCardData(
         base_model=None if is_local else base,
-        license=licence_of(base) or "other",
+        license=licence or licence_of(base) or "other",
         library_name="peft",
         pipeline_tag="text-generation",
         tags=tags,

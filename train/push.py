@@ -84,12 +84,24 @@ def contents(run: Path, repo: str, base: str | None) -> dict[str, bytes]:
     if not (run / WEIGHTS).is_file():
         raise PushError(f"no weights ({WEIGHTS})")
     config["base_model_name_or_path"] = trained_on
-    text = card(facts, repo, read(run, "record.json"))
+    text = card(facts, repo, read(run, "record.json"), licence_on_hub(trained_on))
     files = {"README.md": text.encode(), ADAPTER: (json.dumps(config, indent=2) + "\n").encode()}
     for name in FILES:
         if (run / name).is_file():
             files[name] = (run / name).read_bytes()
     return files
+
+
+def licence_on_hub(base: str) -> str | None:
+    """The licence that the base's own card states; None if it states none or is out of reach."""
+    from huggingface_hub import HfApi
+
+    try:
+        stated = HfApi().model_info(base, timeout=10).card_data
+    except Exception:  # offline, gated, gone: the card then says that the licence is another
+        return None
+    found = stated.get("license") if stated else None
+    return found if isinstance(found, str) else None
 
 
 def upload(files: dict[str, bytes], repo: str, private: bool) -> str:

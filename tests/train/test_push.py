@@ -39,6 +39,12 @@ class Hub(BaseHTTPRequestHandler):
             url = f"{self.address}/me/mine/commit/abc"
             self.answer({"commitUrl": url, "commitOid": "abc", "success": True})
 
+    def do_GET(self) -> None:
+        if self.path == "/api/models/org/base":
+            self.answer({"id": "org/base", "cardData": {"license": "apache-2.0"}})
+        else:
+            self.answer({"error": "no"}, 404)
+
     @property
     def address(self) -> str:
         return f"http://{self.headers['Host']}"
@@ -101,6 +107,15 @@ def test_what_goes_up_names_the_base_by_its_hub_id(run: Path) -> None:
     assert 'PeftModel.from_pretrained(base, "me/mine")' in card
     other = push.contents(run, "me/mine", "org/other")
     assert b"base_model: org/other" in other["README.md"]
+
+
+@pytest.mark.parametrize(("base", "licence"), [("org/base", "apache-2.0"), ("org/gone", "other")])
+def test_the_card_has_the_licence_that_the_base_states_on_the_hub(
+    base: str, licence: str, run: Path, hub: type[Hub]
+) -> None:
+    """It was always `other` for a base of the Hub."""
+    card = push.contents(run, "me/mine", base)["README.md"].decode()
+    assert f"license: {licence}\n" in card
 
 
 def test_a_dry_run_prints_the_card_and_uploads_nothing(
