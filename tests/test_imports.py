@@ -1,6 +1,9 @@
 """Who may know whom: the import graph of docs/DESIGN.md."""
 
 import ast
+import re
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -22,6 +25,7 @@ AT_THE_EDGE = {
     },
     "fastchat": {"mtbench_runner/answer.py", "mtbench_runner/matches.py"},
 }
+DISTRIBUTIONS = {"fastchat": "fschat", "lm_eval": "lm-eval", "yaml": "pyyaml"}  # named otherwise
 ONLY_IN_ROOMS = {"trl": ("train",), "peft": ("train", "mtbench_runner")}
 CORES = [
     "tatqa_task/prompt.py", "tatqa_task/answer.py", "tatqa_task/metric.py", "tatqa_task/data.py",
@@ -74,6 +78,15 @@ def test_third_parties_stay_at_the_edge(path: Path) -> None:
     assert "matplotlib" not in found or any(
         word in path.read_text(encoding="utf-8") for word in ("svg", "savefig")
     )
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_is_imported_is_declared(path: Path) -> None:
+    """NumPy and four more came along with other packages alone."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {re.split(r"[^\w.-]", line)[0] for line in project["dependencies"]}
+    others = imported(path) - ROOMS.keys() - sys.stdlib_module_names
+    assert {DISTRIBUTIONS.get(name, name) for name in others} <= declared
 
 
 @pytest.mark.parametrize("name", CORES)
