@@ -35,6 +35,10 @@ MOST_FIELDS = 8  # recipe fields in a sentence
 FEW_RUNS = 4  # drawn one after the other
 MOST_DRAWERS = 4  # processes, each with the records in memory
 MOST_NAMES = 6  # runs in a sentence
+OF_TATQA = (
+    "Questions and right answers of TAT-QA are by Zhu et al., ACL 2021, CC BY 4.0: "
+    "https://nextplusplus.github.io/TAT-QA/"
+)
 
 
 def blocks(found: list[Run], problems: list[str], own: bool) -> Iterator[Block]:
@@ -43,6 +47,7 @@ def blocks(found: list[Run], problems: list[str], own: bool) -> Iterator[Block]:
         "opening": opening(found),
         "unread": unread(problems),
         "verdicts": verdicts(found),
+        "sources": sources(found),
         "between": between(found),
         "beta": beta_section(found) if own else [],
         "log": log_section() if own else [],
@@ -251,6 +256,15 @@ def unread(problems: list[str]) -> Iterator[Block]:
         yield "p", "Not in this report:"
     for line in problems:
         yield "li", line
+
+
+def sources(found: list[Run]) -> Iterator[Block]:
+    """Whose questions the page quotes, as their licence asks."""
+    for run in found:
+        for bench in run.tatqa:
+            if not run.is_stand_in(bench):
+                yield "p", OF_TATQA
+                return
 
 
 def verdicts(found: list[Run]) -> Iterator[Block]:

@@ -55,6 +55,17 @@ def test_the_page_opens_with_the_best_run_its_verdict_and_its_cost(results_folde
     assert "measured another way" not in opening
 
 
+def test_who_made_the_quoted_questions_is_said(results_folder: Path) -> None:
+    """TAT-QA's licence asks for it; synthetic questions are nobody's."""
+    found = collect.collect(results_folder / "runs")[0]
+    assert list(report.sources(found)) == [("p", report.OF_TATQA)]
+    for run in found:
+        for record in run.records:
+            for name, scores in record.scores.items():
+                record.scores[name] = scores.model_copy(update={"stand_in": True})
+    assert list(report.sources(found)) == []
+
+
 def test_a_bases_revision_on_the_hub_is_named(results_folder: Path) -> None:
     file = results_folder / "runs" / "low" / "record.json"
     model = {"base": "org/model", "base_sha256": "org/model", "revision": "0123456789abcdef"}
