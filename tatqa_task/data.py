@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, StrictFloat, StrictInt, Validati
 
 from tatqa_task import synthetic
 from tatqa_task.download import FILES, official_file
-from tatqa_task.files import DataError, read_json, write_whole
+from tatqa_task.files import DataError, read_json
 from tatqa_task.types import (
     ANSWER_TYPES,
     SCALES,
@@ -35,8 +35,6 @@ __all__ = [
     "load",
     "parse_contexts",
     "read_file",
-    "read_json",
-    "write_whole",
 ]
 
 

@@ -67,3 +67,8 @@ def write_whole(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def write_json(path: Path, content: Any, **options: Any) -> None:
+    """Write a value as JSON, by json.dumps with these options, as `write_whole` does."""
+    write_whole(path, (json.dumps(content, **options) + "\n").encode())

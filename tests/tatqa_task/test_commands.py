@@ -1,5 +1,6 @@
 """`python -m tatqa_task`: what its commands do, and what they say of bad input."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -212,6 +213,7 @@ def test_a_folder_in_an_output_that_may_not_be_read_is_named(
     """What is in it was left out without a word."""
     (tmp_path / "run" / "part").mkdir(parents=True)
     (tmp_path / "run" / "part").chmod(0)
+    importlib.import_module("tatqa_task.rescore")  # nobody may not read all of Python's folder
     with as_nobody():
         assert main(call.split()) == 2
     assert capsys.readouterr().err == "error: run/part: Permission denied\n"
