@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from tatqa_task.command_line import exit_code, say_error
-from tatqa_task.data import DataError
+from tatqa_task.files import DataError
 from train.folder import check_place
 from train.libraries import loading
 from train.pairs.preferences import check_file

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from tatqa_task.data import write_whole
+from tatqa_task.files import write_whole
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets")
 
@@ -38,14 +38,15 @@ def git_state() -> dict[str, Any] | None:
     None for an installed copy.
     """
     git = ["git", "-C", str(Path(__file__).parents[1])]
-    status = ["status", "--porcelain", "-uno", "--", ".", ":(exclude)results"]
     try:
-        commit, changes = (
-            subprocess.run(
-                [*git, *words], capture_output=True, text=True, check=True
-            ).stdout.strip()
-            for words in (["rev-parse", "HEAD"], status)
-        )
-    except (OSError, subprocess.SubprocessError):
+        commit = said([*git, "rev-parse", "HEAD"])
+        changes = said([*git, "status", "--porcelain", "-uno", "--", ".", ":(exclude)results"])
+    except (OSError, subprocess.CalledProcessError):
         return None
     return {"commit": commit, "dirty": bool(changes)}
+
+
+def said(command: list[str]) -> str:
+    """What a command prints. Raises CalledProcessError."""
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout.strip()

@@ -6,7 +6,6 @@ An interrupted run goes on where its last checkpoint stands.
 import gc
 import hashlib
 import logging
-from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from tatqa_task.data import write_whole
+from tatqa_task.files import write_whole
 from train import record
 from train.base import fix_date, open_base, refuse_missing_weights
 from train.callbacks import (
@@ -127,7 +126,9 @@ class Task:
         model = self.identity["base_sha256"]
         if self.init:
             model += self.init.sha256
-        precision = f"{'nf4 ' * self.recipe.load_in_4bit}{compute_dtype(self.recipe)}"
+        precision = compute_dtype(self.recipe)
+        if self.recipe.load_in_4bit:
+            precision = f"nf4 {precision}"
         return cache_file(model, precision, self.rows)
 
 
@@ -138,8 +139,7 @@ def identify(
     data = hashlib.sha256()
     for row in rows:
         data.update(f"{row.pair.context_uid} {row.pair.answer_type} ".encode())
-        for ids in (row.prompt_ids, row.chosen_ids, row.rejected_ids):
-            data.update(array("q", [*ids, -1]).tobytes())
+        data.update(row.as_bytes())
     return {
         "recipe": recipe.model_dump(),
         "data_sha256": data.hexdigest(),
@@ -331,9 +331,8 @@ def peak_memory() -> int | None:
 
 def kept(rows: list[TokenPair], counts: Counts) -> dict[str, Any]:
     """The `pairs` entry of train.json."""
-    by_type, by_kind = (
-        Counter(getattr(row.pair, name) for row in rows) for name in ("answer_type", "kind")
-    )
+    by_type = Counter(row.pair.answer_type for row in rows)
+    by_kind = Counter(row.pair.kind for row in rows)
     return {
         "kept": len(rows),
         "dropped": dict(counts.dropped),

@@ -493,7 +493,7 @@ def test_the_micro_batch_follows_from_what_prompts_share(
 
     recipe = Recipe(model_name_or_path=str(mini), dtype="float32")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    needed = plan.memory(recipe, rows(shared=True), 32)
+    needed = plan.memory(recipe, plan.empty_model(recipe), rows(shared=True), 32)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (needed / plan.USABLE, 0))
     assert plan.micro_batch(recipe, rows(shared=True)) == 32
     assert plan.micro_batch(recipe, rows(shared=False)) < 4

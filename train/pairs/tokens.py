@@ -5,6 +5,7 @@ writes before it (Llama 2's space, an answer channel) and after it (the end of t
 chat template the prompt is plain text, as in scoring, and the reply follows after a space.
 """
 
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,13 @@ class TokenPair:
     def length(self) -> int:
         """Tokens of the prompt and the longer reply."""
         return len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids))
+
+    def as_bytes(self) -> bytes:
+        """Its ids for a hash, with an end after each list: the same for the same lists alone."""
+        content = b""
+        for ids in (self.prompt_ids, self.chosen_ids, self.rejected_ids):
+            content += array("q", [*ids, -1]).tobytes()
+        return content
 
 
 class Around(NamedTuple):

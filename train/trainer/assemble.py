@@ -1,9 +1,10 @@
 """Put a recipe's trainer together: model, adapter, pairs, order, shared prefixes."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -14,19 +15,24 @@ from transformers import PrinterCallback
 from trl import DPOConfig
 
 from train.pairs.tokens import TokenPair
-from train.recipe import Recipe, RecipeError
+from train.recipe import Recipe
 from train.sharing import share_prefixes
 from train.sharing.lengths import RECORDING, cheapest_lengths, distinct_tokens
 from train.sharing.mask import FLEX_BLOCK
-from train.sharing.preflight import preflight, tolerance
+from train.sharing.preflight import preflight
 from train.trainer.adapter import InitAdapter, lora, start_from
 from train.trainer.batches import ContextSampler, sequences
 from train.trainer.config import compute_dtype, nf4
 from train.trainer.dealing import count_costs
-from train.trainer.pair_trainer import PairTrainer, set_lora_dropout
+from train.trainer.dropout import without_lora_dropout
+from train.trainer.pair_trainer import PairTrainer
+from train.trainer.refusals import (
+    refuse_beyond_positions,
+    refuse_looking_ahead,
+    refuse_unknown_tokens,
+)
 
 logger = logging.getLogger(__name__)
-AHEAD = 16  # tokens in which a model that looks ahead shows it
 EPOCHS = 4  # whose batches are counted before packed lengths are chosen; later ones are alike
 
 
@@ -49,7 +55,7 @@ def make_trainer(
         quantization_config=nf4(compute_dtype(recipe)) if recipe.load_in_4bit else None,
         peft_config=lora(recipe),
     )
-    refuse_unknown_tokens(trainer, rows)
+    refuse_unknown_tokens(trainer.model, rows)
     refuse_beyond_positions(trainer.model, rows)
     say_what_is_left_out(trainer)
     if init:
@@ -63,52 +69,6 @@ def make_trainer(
         refuse_looking_ahead(trainer, rows[0])
     trainer.remove_callback(PrinterCallback)
     return trainer
-
-
-def refuse_unknown_tokens(trainer: PairTrainer, rows: Sequence[TokenPair]) -> None:
-    """Raise RecipeError for token ids that the model has no embedding for."""
-    largest = max(max(row.prompt_ids + row.chosen_ids + row.rejected_ids) for row in rows)
-    known = trainer.model.get_input_embeddings().weight.shape[0]
-    if largest >= known:
-        raise RecipeError(
-            f"model_name_or_path: the tokenizer gives token {largest}, the model knows {known}: "
-            "they do not belong together"
-        )
-
-
-def refuse_beyond_positions(model: Any, rows: Sequence[TokenPair]) -> None:
-    """Raise RecipeError for pairs longer than a learned table of positions, such as GPT-2's."""
-    tables = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Embedding) and ("wpe" in name or "position" in name)
-    ]
-    longest = max(row.length for row in rows)
-    known = model.config.get_text_config().max_position_embeddings if tables else longest
-    if longest > known:
-        raise RecipeError(
-            f"max_length: the longest pair has {longest:,} tokens, the model has {known:,} "
-            f"positions; set it to {known}"
-        )
-
-
-def refuse_looking_ahead(trainer: PairTrainer, row: TokenPair) -> None:
-    """Raise RecipeError for a model whose predictions depend on later tokens, such as an encoder.
-
-    One that shares prefixes is asked more by the pre-flight.
-    """
-    start = (row.prompt_ids + row.chosen_ids)[:AHEAD]
-    other = [*start[:-1], start[0]]
-    ids = torch.tensor([start, other], device=trainer.args.device)
-    trainer.model.train()
-    with torch.no_grad(), trainer.compute_loss_context_manager():
-        logits = trainer.model(input_ids=ids, use_cache=False).logits[:, :-1].float()
-        limit, _ = tolerance(trainer.model)
-    if (logits[0] - logits[1]).norm() > limit * logits[0].norm():
-        raise RecipeError(
-            "model_name_or_path: what it predicts depends on later tokens: it is no causal "
-            "language model"
-        )
 
 
 def say_what_is_left_out(trainer: PairTrainer) -> None:
@@ -133,15 +93,17 @@ def packed_lengths(
     epochs = trainer.recipe.num_train_epochs
     looked_at = min(epochs, EPOCHS)
     of_pair = [sequences(row) for row in rows]
-    totals = []
+    longest = []
     for epoch in range(looked_at):
         order.set_epoch(epoch)
         for at_once in batches.of_all_processes():
-            totals.append(
-                max(distinct_tokens(row for i in batch for row in of_pair[i]) for batch in at_once)
-            )
+            totals = []
+            for batch in at_once:
+                both_rows = chain.from_iterable(of_pair[i] for i in batch)
+                totals.append(distinct_tokens(both_rows))
+            longest.append(max(totals))
     order.set_epoch(0)
-    return cheapest_lengths(totals, FLEX_BLOCK, recording * looked_at / epochs)
+    return cheapest_lengths(longest, FLEX_BLOCK, recording * looked_at / epochs)
 
 
 def share(trainer: PairTrainer, lengths: Sequence[int]) -> None:
@@ -170,14 +132,12 @@ def compare_with_plain(trainer: PairTrainer) -> None:
         batch.pop("beta")
         return dict(trainer._prepare_inputs(batch))
 
-    set_lora_dropout(trainer.model, 0.0)
     trainer.model.train()
     lengths = trainer.order.tokens_of_pair
     shortest = sorted(range(len(lengths)), key=lengths.__getitem__)[:8]
     examples = [trainer.train_dataset[i] for i in shortest]
-    with trainer.compute_loss_context_manager():
+    with without_lora_dropout(trainer.model), trainer.compute_loss_context_manager():
         preflight(trainer.model, examples, trainer.data_collator, prepare)
-    set_lora_dropout(trainer.model, trainer.recipe.lora_dropout)
 
 
 def computed_rows(recipe: Recipe, rows: Sequence[TokenPair]) -> list[TokenPair]:
@@ -189,20 +149,22 @@ def computed_rows(recipe: Recipe, rows: Sequence[TokenPair]) -> list[TokenPair]:
 
 def dataset(recipe: Recipe, rows: Sequence[TokenPair]) -> Dataset:
     """A row for each pair: its token ids, and the beta that the recipe gives it."""
-    columns: dict[str, list[Any]] = {
-        name: [getattr(row, name) for row in rows]
-        for name in ("prompt_ids", "chosen_ids", "rejected_ids")
-    }
     by_type = {str(name): beta for name, beta in recipe.beta_by_type.items()}
-    columns["beta"] = [by_type.get(row.pair.answer_type, recipe.beta) for row in rows]
-    return Dataset.from_dict(columns)
+    return Dataset.from_dict(
+        {
+            "prompt_ids": [row.prompt_ids for row in rows],
+            "chosen_ids": [row.chosen_ids for row in rows],
+            "rejected_ids": [row.rejected_ids for row in rows],
+            "beta": [by_type.get(row.pair.answer_type, recipe.beta) for row in rows],
+        }
+    )
 
 
 def pair_order(recipe: Recipe, rows: Sequence[TokenPair]) -> ContextSampler:
     """Pairs of a context together, or (order: random) every pair as a context of its own."""
-    contexts = [
-        row.pair.context_uid if recipe.order == "context" else i for i, row in enumerate(rows)
-    ]
+    contexts: list[Hashable] = list(range(len(rows)))
+    if recipe.order == "context":
+        contexts = [row.pair.context_uid for row in rows]
     return ContextSampler(
         contexts,
         [len(row.prompt_ids) for row in rows],
@@ -221,9 +183,11 @@ def keep_dequantized(model: torch.nn.Module) -> None:
     for name, module in list(model.named_modules()):
         if isinstance(module, Linear4bit):
             weight = dequantize_4bit(module.weight.data, module.weight.quant_state)
+            has_bias = module.bias is not None
             plain = torch.nn.Linear(
-                module.in_features, module.out_features, module.bias is not None, device="meta"
+                module.in_features, module.out_features, has_bias, device="meta"
             )
-            plain.weight, plain.bias = torch.nn.Parameter(weight, requires_grad=False), module.bias
+            plain.weight = torch.nn.Parameter(weight, requires_grad=False)
+            plain.bias = module.bias
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, plain)

@@ -46,19 +46,27 @@ def context_order(
     per_window = max(1, WINDOW * batch_size * len(contexts) // max(1, len(context_of_pair)))
     for first in range(0, len(contexts), per_window):
         window = contexts[first : first + per_window]
-        batches = max(1, sum(map(len, window)) // batch_size)
-        for dealt in _deal(window, [tokens_of_pair[group[0]] for group in window], batches):
-            order += [index for group in dealt for index in group]
+        for batch in even_batches(window, tokens_of_pair, batch_size):
+            order += batch
     return order
 
 
-def _deal(groups: list[list[int]], costs: list[int], hands: int) -> list[list[list[int]]]:
-    """Deal groups, dearest first, back and forth over the hands."""
-    dealt: list[list[list[int]]] = [[] for _ in range(hands)]
-    for place, which in enumerate(sorted(range(len(groups)), key=lambda i: (-costs[i], i))):
-        turn, hand = divmod(place, hands)
-        dealt[hand if turn % 2 == 0 else hands - 1 - hand].append(groups[which])
-    return dealt
+def even_batches(
+    contexts: Sequence[list[int]], tokens_of_pair: Sequence[int], batch_size: int
+) -> list[list[int]]:
+    """The pairs of these contexts in batches of about one size and cost.
+
+    Contexts go to the batches dearest first, back and forth.
+    """
+    pairs = sum(map(len, contexts))
+    batches: list[list[int]] = [[] for _ in range(max(1, pairs // batch_size))]
+    dearest_first = sorted(contexts, key=lambda context: -tokens_of_pair[context[0]])
+    for place, context in enumerate(dearest_first):
+        turn, batch = divmod(place, len(batches))
+        if turn % 2:
+            batch = len(batches) - 1 - batch
+        batches[batch] += context
+    return batches
 
 
 class ContextSampler(Sampler[int]):  # type: ignore[misc]
@@ -175,9 +183,10 @@ def collator(pad_token_id: int) -> Callable[[Sequence[dict[str, Any]]], dict[str
     """
 
     def collate(examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        prompts = [example["prompt_ids"] for example in examples] * 2
-        replies = [example[name] for name in ("chosen_ids", "rejected_ids") for example in examples]
-        batch = laid_out(prompts, replies, pad_token_id)
+        prompts = [example["prompt_ids"] for example in examples]
+        chosen = [example["chosen_ids"] for example in examples]
+        rejected = [example["rejected_ids"] for example in examples]
+        batch = laid_out(prompts + prompts, chosen + rejected, pad_token_id)
         for name in CARRIED:
             if name in examples[0]:
                 batch[name] = torch.tensor([example[name] for example in examples])

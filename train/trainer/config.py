@@ -11,12 +11,10 @@ from train.recipe import Recipe
 
 
 def compute_dtype(recipe: Recipe) -> str:
-    """Of base weights and compute."""
-    return (
-        ("bfloat16" if torch.cuda.is_available() else "float32")
-        if recipe.dtype == "auto"
-        else recipe.dtype
-    )
+    """The type of base weights and compute."""
+    if recipe.dtype != "auto":
+        return recipe.dtype
+    return "bfloat16" if torch.cuda.is_available() else "float32"
 
 
 def config(recipe: Recipe, out: Path, micro: int, processes: int) -> DPOConfig:

@@ -11,8 +11,7 @@ Their figures stand in that epoch's last entry of the history in train.json:
 | `held_out/logps/chosen`, `.../rejected` | mean log-probabilities of whole replies |
 """
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,8 +19,8 @@ from transformers import TrainerCallback
 
 from train.pairs.tokens import TokenPair
 from train.trainer.assemble import dataset
-from train.trainer.pair_trainer import PairTrainer, set_lora_dropout
-from train.trainer.reference import as_reference
+from train.trainer.pair_trainer import PairTrainer
+from train.trainer.reference import as_policy, as_reference, reply_logps
 
 
 class HeldOut(TrainerCallback):  # type: ignore[misc]
@@ -61,23 +60,9 @@ class HeldOut(TrainerCallback):  # type: ignore[misc]
         done = []
         for first in range(0, len(self.rows), size):
             batch = [self.rows[i] for i in range(first, min(first + size, len(self.rows)))]
-            inputs = self.trainer._prepare_inputs(self.trainer.data_collator(batch))
-            inputs.pop("beta")
-            sides = self.trainer.compute_ref_log_probs(self.trainer.model, inputs)
-            done.append(torch.stack(sides, 1).double().cpu())
+            logps = reply_logps(self.trainer, self.trainer.data_collator(batch))
+            done.append(logps.double().cpu())
         return torch.cat(done)
-
-
-@contextlib.contextmanager
-def as_policy(trainer: PairTrainer) -> Iterator[None]:
-    """Let TRL's pass for the reference go through the model with its adapter, dropout off."""
-    set_lora_dropout(trainer.model, 0.0)
-    trainer.ref_model = trainer.model
-    try:
-        yield
-    finally:
-        trainer.ref_model = None
-        set_lora_dropout(trainer.model, trainer.recipe.lora_dropout)
 
 
 def figures(

@@ -8,14 +8,12 @@ import contextlib
 import math
 import signal
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch.utils.data import DataLoader
 from trl import DPOTrainer
 
@@ -23,27 +21,13 @@ from train.folder import begin
 from train.recipe import Recipe
 from train.sharing import Packed, PrefixSharing
 from train.sharing.forward import replace_attribute
-from train.trainer.adapter import is_target
 from train.trainer.batches import ContextSampler, StepBatches, collator
 from train.trainer.config import compute_dtype, fsdp_policy
+from train.trainer.dropout import set_lora_dropout, switch_off_functional_dropout
+from train.trainer.refusals import refuse_embeddings, refuse_missing_targets
+from train.trainer.step import StepTotals, beta_factor
 
-
-class TrainError(Exception):
-    """Training cannot go on; the message is one line."""
-
-
-def beta_factor(recipe: Recipe, step: int, steps: int) -> float:
-    """beta at `step` of `steps`, counted from 0, as a multiple of its value at the start."""
-    if recipe.beta_end is None:
-        return 1.0
-    if recipe.beta_schedule_unit == "epoch":
-        step, steps = step * recipe.num_train_epochs // steps, recipe.num_train_epochs
-    done = step / max(1, steps - 1)
-    course = done if recipe.beta_schedule == "linear" else (1 - math.cos(math.pi * done)) / 2
-    return 1 + (recipe.beta_end / recipe.beta - 1) * course
-
-
-UNTOLD = ("num_tokens",)  # of trimmed batches; see PairTrainer.tokens
+NUM_TOKENS = "num_tokens"  # TRL's metric counts trimmed batches; see PairTrainer.tokens
 PREFERENCE_METRICS = (  # nothing of these is known where only chosen replies are trained
     "rewards/chosen",
     "rewards/rejected",
@@ -54,45 +38,8 @@ PREFERENCE_METRICS = (  # nothing of these is known where only chosen replies ar
 )
 
 
-@dataclass(frozen=True)
-class StepTotals:
-    """Sums over all pairs of one optimizer step, on all processes, known before it is computed.
-
-    chosen_tokens: of all chosen replies. chosen_start, rejected_start: sums of log-probabilities
-    under the reference, which is the model as training started; None where none is computed.
-    """
-
-    pairs: float = 0.0
-    chosen_tokens: float = 0.0
-    chosen_start: float | None = None
-    rejected_start: float | None = None
-
-    @classmethod
-    def of(cls, batches: Sequence[dict[str, Any]], accelerator: Any) -> "StepTotals":
-        """The totals of the micro-batches of all processes."""
-        sums = torch.zeros(4, dtype=torch.float64)
-        for batch in batches:
-            pairs = len(batch["beta"])
-            sums[0] += pairs
-            sums[1] += batch["completion_mask"][:pairs].sum()
-            if "ref_chosen_logps" in batch:
-                sums[2] += batch["ref_chosen_logps"].double().sum()
-                sums[3] += batch["ref_rejected_logps"].double().sum()
-        if accelerator.num_processes > 1:
-            sums = accelerator.reduce(sums.to(accelerator.device), "sum")
-        pairs, tokens, chosen, rejected = sums.tolist()
-        if not batches or "ref_chosen_logps" not in batches[0]:
-            return cls(pairs, tokens)
-        return cls(pairs, tokens, chosen, rejected)
-
-    def logps_at_start(self) -> dict[str, float]:
-        """Mean log-probability of the step's chosen and rejected replies as training started."""
-        if self.chosen_start is None or self.rejected_start is None:
-            return {}
-        return {
-            "logps/chosen_start": self.chosen_start / self.pairs,
-            "logps/rejected_start": self.rejected_start / self.pairs,
-        }
+class TrainError(Exception):
+    """Training cannot go on; the message is one line."""
 
 
 class PairTrainer(DPOTrainer):  # type: ignore[misc]
@@ -103,15 +50,14 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
     first_step_is_checked = False  # set where a run starts with a reference
 
     def __init__(self, recipe: Recipe, order: ContextSampler, **kwargs: Any) -> None:
-        self.recipe, self.order = recipe, order
-        self.tokens: Counter[str] = (
-            Counter()
-        )  # of this process: padded, without padding, run through the backbone
+        self.recipe = recipe
+        self.order = order
+        # of this process: padded, without padding, run through the backbone
+        self.tokens: Counter[str] = Counter()
         self.step_totals = StepTotals()
         super().__init__(**kwargs)
-        self.weights_of_losses: list[float] = list(
-            self.args.loss_weights or [1.0] * len(self.loss_types)
-        )
+        weights = self.args.loss_weights or [1.0] * len(self.loss_types)
+        self.weights_of_losses: list[float] = list(weights)
         refuse_missing_targets(recipe, self.model)
         refuse_embeddings(self.model)
         if self.is_fsdp_enabled:
@@ -133,7 +79,7 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         return dataset
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Not with every checkpoint: train.record writes the card."""
+        """None with every checkpoint: train.run writes the card once, at the end."""
 
     def get_train_dataloader(self) -> DataLoader:
         """Micro-batches of this process; nothing is repeated to fill up a batch."""
@@ -148,20 +94,17 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
 
     def loader(self, batches: Iterable[list[int]]) -> DataLoader:
         """The given batches of pairs; on a GPU two workers collate ahead of it."""
-        workers: dict[str, Any] = {
-            "num_workers": 2,
-            "prefetch_factor": 4,
-            "worker_init_fn": undisturbed,
-        }
+        workers: dict[str, Any] = {}
+        if torch.cuda.is_available():
+            workers = {"num_workers": 2, "prefetch_factor": 4, "worker_init_fn": undisturbed}
         return DataLoader(
             self.train_dataset,
             batch_sampler=batches,
             collate_fn=self.data_collator,
-            generator=torch.Generator().manual_seed(
-                self.args.seed
-            ),  # not the global one: resume is to the bit
+            # not the global one: resume is to the bit
+            generator=torch.Generator().manual_seed(self.args.seed),
             pin_memory=self.args.dataloader_pin_memory,
-            **(workers if torch.cuda.is_available() else {}),
+            **workers,
         )
 
     def _prepare_input(self, data: Any) -> Any:
@@ -250,37 +193,57 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """TRL's mean over a micro-batch, times the micro-batch's share of the step's pairs.
+        """TRL's loss of a micro-batch (loss.py shows it), times its share of the step.
 
-        A share of 1 is what a process has on average: gradients, losses and metrics are averaged
-        over processes, so a process with more pairs than others counts more. The supervised term
-        alone is a mean over tokens, of all chosen replies of the step on all processes, so its
-        weight is the share of the tokens.
+        TRL takes the mean over the micro-batch's pairs, Trainer the sum over a process's
+        micro-batches and the mean over processes. So that each pair counts the same,
+
+            share = pairs of the micro-batch / pairs that a process has on average in this step
+
+        num_items_in_batch: the latter, as get_batch_samples gives it.
         """
         factor = beta_factor(self.recipe, self.state.global_step, self.state.max_steps)
         beta = inputs.pop("beta")
         self.beta = beta * factor
         share = len(beta) / num_items_in_batch
-        tokens = inputs["completion_mask"][: len(beta)].sum()
-        token_share = tokens / self.step_totals.chosen_tokens * self.args.world_size
-        self.loss_weights: list[Any] = [
-            weight * token_share / share if name == "sft" else weight
-            for name, weight in zip(self.loss_types, self.weights_of_losses, strict=True)
-        ]
+        chosen_tokens = inputs["completion_mask"][: len(beta)].sum()
+        self.loss_weights: list[Any] = self._weights(chosen_tokens, share)
         if not self.recipe.needs_reference:
             inputs["ref_chosen_logps"] = inputs["ref_rejected_logps"] = torch.zeros_like(beta)
         with metrics_of_this_process(self.accelerator):
             loss = super().compute_loss(model, inputs, return_outputs) * share
+        self._note_beta(factor)
+        self._weigh_metrics(share)
+        return loss
+
+    def _weights(self, chosen_tokens: torch.Tensor, share: float) -> list[Any]:
+        """What each loss counts for in a micro-batch that counts for its share of the pairs.
+
+        The supervised term is a mean over the tokens of all chosen replies of the step, so it
+        counts for its share of those.
+        """
+        token_share = chosen_tokens / self.step_totals.chosen_tokens * self.args.world_size
+        weights: list[Any] = []
+        for name, weight in zip(self.loss_types, self.weights_of_losses, strict=True):
+            weights.append(weight * token_share / share if name == "sft" else weight)
+        return weights
+
+    def _note_beta(self, factor: float) -> None:
+        """Log beta, and that of each answer type which has its own."""
         metrics = self._metrics["train"]
         metrics["beta"].append(self.recipe.beta * factor)
-        for answer_type, value in self.recipe.beta_by_type.items():
-            metrics[f"beta/{answer_type}"].append(value * factor)
-        left_out = UNTOLD if self.recipe.needs_reference else (*UNTOLD, *PREFERENCE_METRICS)
-        for unknown in left_out:
-            metrics.pop(unknown, None)
-        for name in metrics:  # TRL logs their plain mean over the step's micro-batches
-            metrics[name][-1] *= share * self.current_gradient_accumulation_steps
-        return loss
+        for answer_type, beta in self.recipe.beta_by_type.items():
+            metrics[f"beta/{answer_type}"].append(beta * factor)
+
+    def _weigh_metrics(self, share: float) -> None:
+        """Weigh TRL's metrics of a micro-batch by its share, and drop those that say nothing."""
+        metrics = self._metrics["train"]
+        metrics.pop(NUM_TOKENS, None)
+        if not self.recipe.needs_reference:
+            for name in PREFERENCE_METRICS:
+                metrics.pop(name, None)
+        for values in metrics.values():  # TRL logs their plain mean over the step's micro-batches
+            values[-1] *= share * self.current_gradient_accumulation_steps
 
     def _count_tokens(self, inputs: dict[str, Any]) -> None:
         """Add a micro-batch to this process's tokens: with padding, without, and computed."""
@@ -326,54 +289,6 @@ def refuse_other_reference(recipe: Recipe, logs: dict[str, float]) -> None:
                 f"the reference's log-probabilities are of another model: {start:.2f} for {side} "
                 f"replies, at the first step {now:.2f}; delete the cache's reference folder"
             )
-
-
-def refuse_missing_targets(recipe: Recipe, model: torch.nn.Module) -> None:
-    """Raise ValueError for a target that no layer is named after; PEFT is content if any is."""
-    if isinstance(recipe.lora_target_modules, str):
-        return
-    names = [name for name, _ in model.named_modules()]
-    missing = [
-        target
-        for target in recipe.lora_target_modules
-        if not any(is_target(name, target) for name in names)
-    ]
-    if missing:
-        raise ValueError(
-            f"lora_target_modules: the base model has no layer named {', '.join(missing)}"
-        )
-
-
-def refuse_embeddings(model: Any) -> None:
-    """Raise ValueError for an adapter on embeddings or the head, however the model names them.
-
-    lm-eval resizes embeddings before it loads an adapter, and then cannot load one of theirs.
-    """
-    base = model.get_base_model()
-    ends = [base.get_input_embeddings(), base.get_output_embeddings()]
-    for name, module in base.named_modules():
-        if isinstance(module, BaseTunerLayer) and (
-            isinstance(module.get_base_layer(), torch.nn.Embedding) or module in ends
-        ):
-            raise ValueError(f"lora_target_modules: {name} is an embedding or the head")
-
-
-def switch_off_functional_dropout(model: torch.nn.Module) -> None:
-    """Set every dropout rate that a module keeps as a number, such as attention_dropout, to zero.
-
-    TRL's disable_dropout means all dropout of the base model, but reaches only Dropout modules.
-    """
-    for module in model.modules():
-        for name, value in list(vars(module).items()):
-            if "drop" in name and isinstance(value, float):
-                setattr(module, name, 0.0)
-
-
-def set_lora_dropout(model: torch.nn.Module, rate: float) -> None:
-    """Give the adapter's own dropout its rate, which TRL switches off with the base model's."""
-    for name, module in model.named_modules():
-        if "lora_dropout" in name and isinstance(module, torch.nn.Dropout):
-            module.p = rate
 
 
 def undisturbed(worker: int) -> None:

@@ -41,24 +41,26 @@ def micro_batch(recipe: Recipe, rows: Sequence[TokenPair]) -> int:
         raise RecipeError(
             f"{batch} does not divide into {processes()} processes; start as many as divide it"
         )
-    sizes = divisors(share)
+    model = empty_model(recipe)
     if not torch.cuda.is_available():
-        return fitting_on_cpu(recipe, rows, [n for n in sizes if n <= CPU_MICRO])
+        return micro_batch_on_cpu(recipe, model, rows, share)
     free, _ = torch.cuda.mem_get_info()
-    for micro in sizes:
-        if memory(recipe, rows, micro) <= USABLE * free:
+    for micro in divisors(share):
+        if memory(recipe, model, rows, micro) <= USABLE * free:
             return micro
     return 1
 
 
-def fitting_on_cpu(recipe: Recipe, rows: Sequence[TokenPair], sizes: Sequence[int]) -> int:
-    """The first of the sizes whose estimate the machine's memory holds, whatever else it holds now.
+def micro_batch_on_cpu(recipe: Recipe, model: Any, rows: Sequence[TokenPair], share: int) -> int:
+    """The same for the machine's memory, whatever else that holds now; at most CPU_MICRO.
 
-    Raises RecipeError where none does: the system would end the run without a word.
+    Raises RecipeError where a pair alone is too much: the system would end the run without a word.
     """
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for micro in sizes:
-        needed = memory(recipe, rows, micro)
+    for micro in divisors(share):
+        if micro > CPU_MICRO:
+            continue
+        needed = memory(recipe, model, rows, micro)
         if needed <= total:
             return micro
     raise RecipeError(
@@ -85,9 +87,11 @@ def smaller(recipe: Recipe, micro: int) -> int | None:
     return None
 
 
-def memory(recipe: Recipe, rows: Sequence[TokenPair], micro: int) -> float:
-    """Estimated peak bytes of one process: weights, trained parameters, activations."""
-    model = empty_model(recipe)
+def memory(recipe: Recipe, model: Any, rows: Sequence[TokenPair], micro: int) -> float:
+    """Estimated peak bytes of one process: weights, trained parameters, activations.
+
+    model: the base as `empty_model` makes it.
+    """
     most_tokens = 0
     for batch in micro_batches(recipe, computed_rows(recipe, rows), micro):
         most_tokens = max(most_tokens, computed_tokens(batch, recipe.share_prefixes))
@@ -192,6 +196,7 @@ def describe(recipe: Recipe, rows: Sequence[TokenPair], counts: Counts, micro: i
     steps = -(-len(rows) // recipe.effective_batch_size) * recipe.num_train_epochs
     accumulation = recipe.effective_batch_size // (micro * processes())
     pairs = f"{micro} pairs" if processes() == 1 else f"about {micro} pairs"
+    needed = memory(recipe, empty_model(recipe), rows, micro)
     lengths = sorted(row.length for row in rows)
     percentiles = []
     for p in (0, 50, 90, 99, 100):
@@ -204,5 +209,5 @@ def describe(recipe: Recipe, rows: Sequence[TokenPair], counts: Counts, micro: i
         f"tokens an epoch: {sharing(recipe, rows, micro)}\n"
         f"steps: {steps:,}, each {pairs} x {accumulation} micro-batches x {processes()} "
         "processes\n"
-        f"memory, estimated: {memory(recipe, rows, micro) / 2**30:.1f} GiB a process"
+        f"memory, estimated: {needed / 2**30:.1f} GiB a process"
     )

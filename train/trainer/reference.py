@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import logging
 import os
-from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,8 @@ from tqdm import tqdm
 
 from train.base import cache_folder
 from train.pairs.tokens import TokenPair
-from train.trainer.pair_trainer import TrainError, set_lora_dropout
+from train.trainer.dropout import without_lora_dropout
+from train.trainer.pair_trainer import TrainError
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +33,7 @@ def cache_file(model_sha256: str, precision: str, rows: Sequence[TokenPair]) -> 
     """
     key = hashlib.sha256(f"{model_sha256} {precision}".encode())
     for row in rows:
-        for ids in (row.prompt_ids, row.chosen_ids, row.rejected_ids):
-            key.update(array("q", [*ids, -1]).tobytes())
+        key.update(row.as_bytes())
     return cache_folder() / "reference" / f"{key.hexdigest()}.npy"
 
 
@@ -111,34 +110,45 @@ def compute_reference(trainer: Any) -> np.ndarray:
     done: list[tuple[list[int], torch.Tensor]] = []
     with as_reference(trainer):
         for indices, batch in zip(progress, trainer.loader(mine), strict=True):
-            inputs = trainer._prepare_inputs(batch)
-            inputs.pop("beta", None)
-            done.append(
-                (indices, torch.stack(trainer.compute_ref_log_probs(trainer.model, inputs), 1))
-            )
+            done.append((indices, reply_logps(trainer, batch)))
+    on_host = [(indices, logps.float().cpu().numpy()) for indices, logps in done]
     values = np.full((len(trainer.order), 2), np.nan)
-    for indices, pair in gather_object(
-        [(indices, logps.float().cpu().numpy()) for indices, logps in done]
-    ):
-        values[indices] = pair
+    for indices, logps_of_batch in gather_object(on_host):
+        values[indices] = logps_of_batch
     return values
+
+
+def reply_logps(trainer: Any, batch: dict[str, Any]) -> torch.Tensor:
+    """Log-probabilities [pairs, 2] of a batch's chosen and rejected replies, no gradient.
+
+    By TRL's reference pass: within `as_policy` the model's own, within `as_reference` the
+    reference's.
+    """
+    inputs = trainer._prepare_inputs(batch)
+    inputs.pop("beta", None)
+    return torch.stack(trainer.compute_ref_log_probs(trainer.model, inputs), 1)
+
+
+@contextlib.contextmanager
+def as_policy(trainer: Any) -> Iterator[None]:
+    """Let TRL's reference pass go through the trainer's model as it is, without LoRA dropout.
+
+    TRL would switch the adapter off for every batch, which can take as long as the batch; a
+    `ref_model` keeps it from that.
+    """
+    trainer.ref_model = trainer.model
+    try:
+        with without_lora_dropout(trainer.model):
+            yield
+    finally:
+        trainer.ref_model = None
 
 
 @contextlib.contextmanager
 def as_reference(trainer: Any) -> Iterator[None]:
-    """Make the trainer's model the reference: the bare base, or the adapter it trains on from.
-
-    TRL would switch the adapter off for every batch, which can take as long as the batch; a
-    `ref_model` keeps it from that. The adapter's dropout is off meanwhile.
-    """
+    """Make the trainer's model the reference: the bare base, or the adapter it trains on from."""
     adapter = contextlib.nullcontext()
     if trainer.recipe.init_adapter is None:
         adapter = trainer.model.disable_adapter()
-    set_lora_dropout(trainer.model, 0.0)
-    trainer.ref_model = trainer.model
-    try:
-        with adapter:
-            yield
-    finally:
-        trainer.ref_model = None
-        set_lora_dropout(trainer.model, trainer.recipe.lora_dropout)
+    with as_policy(trainer), adapter:
+        yield

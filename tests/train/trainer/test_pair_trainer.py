@@ -25,14 +25,10 @@ from train.sharing.lengths import distinct_tokens
 from train.trainer import assemble
 from train.trainer.batches import ContextSampler, sequences
 from train.trainer.config import config, fsdp_policy
-from train.trainer.pair_trainer import (
-    PairTrainer,
-    StepTotals,
-    TrainError,
-    beta_factor,
-    refuse_embeddings,
-)
+from train.trainer.pair_trainer import PairTrainer, TrainError
 from train.trainer.reference import attach_reference, compute_reference
+from train.trainer.refusals import refuse_embeddings
+from train.trainer.step import StepTotals
 
 pytestmark = pytest.mark.usefixtures("small_data")
 History = list[dict[str, float]]
@@ -282,26 +278,6 @@ def test_lora_dropout_works_and_leaves_the_reference_alone(
         math.log(2), abs=1e-6
     )  # B is zero: policy and reference agree
     assert history[2]["rewards/margins"] != pytest.approx(without[2]["rewards/margins"], rel=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("fields", "expected"),
-    [
-        ({}, [1, 1, 1, 1, 1, 1]),
-        ({"beta_schedule": "linear", "beta_end": 0.6}, [1, 2, 3, 4, 5, 6]),
-        (
-            {"beta_schedule": "cosine", "beta_end": 0.3},
-            [2 - math.cos(math.pi * i / 5) for i in range(6)],
-        ),
-        (
-            {"beta_schedule": "linear", "beta_end": 0.05, "beta_schedule_unit": "epoch"},
-            [1, 1, 1, 0.5, 0.5, 0.5],
-        ),
-    ],
-)
-def test_beta_factor(fields: dict[str, Any], expected: list[float]) -> None:
-    recipe = Recipe(model_name_or_path="", beta=0.1, num_train_epochs=2, **fields)
-    assert [beta_factor(recipe, step, 6) for step in range(6)] == pytest.approx(expected)
 
 
 def test_beta_schedule_reaches_the_loss_and_is_logged(

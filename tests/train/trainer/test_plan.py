@@ -11,6 +11,7 @@ from train.recipe import Recipe, RecipeError
 from train.trainer.plan import (
     computed_tokens,
     describe,
+    empty_model,
     memory,
     micro_batch,
     micro_batches,
@@ -51,8 +52,9 @@ def test_several_processes_are_counted_together(
     recipe = Recipe(model_name_or_path=str(mini), effective_batch_size=4)
     assert list(micro_batches(recipe, ROWS, 2)) == [ROWS[2:], ROWS[:2]]
     assert sharing(recipe, ROWS, 2) == "28 with every prompt twice, 15 computed (1.9 to 1)"
-    whole = memory(recipe, ROWS[:2], 2)  # a step of two pairs, one for each
-    assert memory(recipe, ROWS, 2) > whole
+    model = empty_model(recipe)
+    whole = memory(recipe, model, ROWS[:2], 2)  # a step of two pairs, one for each
+    assert memory(recipe, model, ROWS, 2) > whole
     assert "each about 2 pairs x 1 micro-batches x 2 processes" in describe(
         recipe, ROWS, Counts(), 2
     )
@@ -64,7 +66,7 @@ def test_a_prompt_too_long_for_the_machine_is_refused(
     """45,000 tokens took 20 GiB of a dense mask, until the system ended the run."""
     recipe = Recipe(model_name_or_path=str(mini), effective_batch_size=4)
     rows = [row("a", [n] * 20_000, [5], [6]) for n in range(4)]
-    needed = memory(recipe, rows, 1)
+    needed = memory(recipe, empty_model(recipe), rows, 1)
     pages = needed / os.sysconf("SC_PAGE_SIZE")
     own = os.sysconf
     monkeypatch.setattr(os, "sysconf", lambda name: pages if name == "SC_PHYS_PAGES" else own(name))
