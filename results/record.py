@@ -112,7 +112,8 @@ class Training(BaseModel, extra="allow"):
 class Example(BaseModel, extra="forbid"):
     """One question and both replies, kept so that a page shows some without the raw samples.
 
-    `kind`: "gained" and "lost" by exact match; "format" where only following the format changed.
+    `bench`: the stage that asked it, such as `tatqa` for any form. `kind`: "gained" and "lost" by
+    exact match; "format" where only following the format changed.
     """
 
     bench: str
@@ -150,13 +151,18 @@ class Record(BaseModel, extra="forbid"):
     examples: list[Example] = []
 
     @property
-    def by_bench(self) -> dict[str, Scores]:
-        """Scores by what was asked: TAT-QA by its form and split, whatever the stage was called."""
+    def stage_of_bench(self) -> dict[str, str]:
+        """By what was asked (TAT-QA by form and split): the stage, whose name its folder has."""
         found = {}
         for stage, scores in self.scores.items():
             bench = scores.bench if scores.bench.startswith("tatqa") else stage
-            found[bench] = scores
+            found[bench] = stage
         return found
+
+    @property
+    def by_bench(self) -> dict[str, Scores]:
+        """Scores by what was asked, whatever the stage was called."""
+        return {bench: self.scores[stage] for bench, stage in self.stage_of_bench.items()}
 
 
 def load(path: Path) -> Record:

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from results import InputError, compare, on_one_line, outputs
+from results import InputError, compare, on_one_line, outputs, record
 from results.compare import Row
 from results.outputs import Reply
 
@@ -111,7 +111,8 @@ def replies(path: Path, bench: str, metric: str, tasks: Collection[str] = ()) ->
     """
     folder = path.parent if path.name == "record.json" else path
     if (folder / "record.json").is_file():
-        path = folder / bench
+        stages = record.load(folder / "record.json").stage_of_bench
+        path = folder / stages.get(bench, bench)
     name, _, filter_name = metric.partition(",")
     rows = samples_of(path, tasks or {bench}, filter_name or outputs.NO_FILTER)
     if not rows:

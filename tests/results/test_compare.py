@@ -517,6 +517,24 @@ def test_flips_of_what_is_there(results_folder: Path, capsys: pytest.CaptureFixt
     assert "mtbench: no replies to show, " in out
 
 
+def test_flips_of_a_form_that_lies_in_the_folder_of_its_stage(
+    results_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The stage is called tatqa whatever form it asks: tatqa_calc was looked for, and not there."""
+    sides = [results_folder / "runs" / name for name in ("base-tiny", "low")]
+    for side in sides:
+        content = json.loads((side / "record.json").read_text())
+        content["scores"]["tatqa"]["bench"] = "tatqa_calc"
+        (side / "record.json").write_text(json.dumps(content))
+        for file in [*(side / "tatqa").rglob("*.json*")]:
+            text = file.read_text().replace('"tatqa_', '"tatqa_calc_')
+            file.with_name(file.name.replace("tatqa_", "tatqa_calc_")).write_text(text)
+            if "tatqa_" in file.name:
+                file.unlink()
+    assert main(["compare", *map(str, sides), "--flips"]) == 0
+    assert "tatqa_calc: " in capsys.readouterr().out
+
+
 def test_percent_against_a_share_is_asked_about() -> None:
     share, percent = scores([0.0, 1.0]), scores([0.0, 100.0])
     (line,) = compare.compare({"b": share}, {"b": percent})[1]
