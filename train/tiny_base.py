@@ -153,7 +153,7 @@ def lesson(tokenizer: Any, settings: Settings, index: int) -> np.ndarray:
         wanted[row, len(prompt) - 1 : length - 1] = 1
     packed = pack_prefixes(ids, mask, wanted > 0)
     labels = np.full(packed.tokens.numel(), IGNORED)
-    labels[packed.slots.numpy()] = ids.reshape(-1)[packed.positions.numpy() + 1]
+    labels[packed.slots.numpy()] = ids.reshape(-1)[packed.places.numpy() + 1]
     return np.stack([packed.tokens, packed.depth, packed.last, labels])
 
 

@@ -5,8 +5,9 @@ gradients of all heads that share, one head after the other, and a part of the G
 of 16 heads over 8 takes 7 % less with the keys and values repeated (docs/SPEED.md). transformers
 repeats them itself where the number of query heads is no power of two.
 
-Always, whatever the number of heads: repeated keys and values are at most two more vectors a token
-and layer to keep, as wide as the queries, beside the twenty or more that a layer keeps anyway.
+Keys and values are always repeated here, whatever the number of heads: that is at most two more
+vectors a token and layer to keep, as wide as the queries, beside the twenty or more that a layer
+keeps anyway.
 
 Registered under a name of our own, as transformers documents for attention functions; nothing of
 its own is replaced.
@@ -21,7 +22,7 @@ from transformers.masking_utils import flex_attention_mask
 
 # transformers asks what FlexAttention needs of any name that contains its own
 EXPANDED = "flex_attention_expanded"
-# These compare with FlexAttention's exact name, and would cut the mask of another one.
+# These compare the name with FlexAttention's own; under another they slice the mask as a dense one.
 KNOW_THE_NAME = ("gemma4", "gemma4_text", "gemma4_unified", "gemma4_unified_text")
 
 

@@ -4,11 +4,12 @@
 
     trainer = SharedPrefixDPOTrainer(model=..., args=DPOConfig(...), train_dataset=..., ...)
     trainer.train()              # the arguments, losses, metrics and checkpoints are DPOTrainer's
-    trainer.stop_sharing()       # the model as it was; generation works before and after
+    trainer.stop_sharing()       # the model and the collator as they were
 
 Works with PEFT, with a separate `ref_model`, with precomputed references, and in evaluation. A
 pair's chosen and rejected reply share their prompt, so about half of the tokens go; more where a
-batch holds several pairs of one prompt or context.
+batch holds several pairs of one prompt or context. Generation works meanwhile too, but with layers
+that are compiled anew for each length: stop sharing first.
 """
 
 from collections.abc import Mapping
@@ -21,15 +22,16 @@ from train.sharing.forward import PrefixSharing, share_prefixes
 from train.sharing.layout import Packed, SharingError
 from train.sharing.preflight import preflight
 
-FIRST = 64  # rows among which the pre-flight looks for short ones
+FIRST = 64  # pairs among which the pre-flight looks for short ones
 
 
 class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
     """TRL's DPOTrainer over models that share prefixes.
 
-    sharing_options: of `share_prefixes`, such as {"compile_layers": True, "graphs": True} on a GPU.
-    check: compare one small batch with the plain forward first. Raises SharingError for a model
-    that would be computed wrongly.
+    sharing_options: of `share_prefixes`, such as {"compile_layers": True, "graphs": True} on a GPU,
+    with `gradient_checkpointing=False` in args (`recompute` is sharing's own). check: compare one
+    small batch with the plain forward first. Raises SharingError for a model that would be
+    computed wrongly.
     """
 
     def __init__(
@@ -43,9 +45,14 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         if self.args.neftune_noise_alpha:
             raise SharingError("NEFTune draws noise for whole rows: set no neftune_noise_alpha")
         collator: Any = self.data_collator
+        options = dict(sharing_options or {})
+        if options.get("graphs") and self.args.activation_checkpointing:
+            raise SharingError(
+                "checkpointed layers cannot be recorded: set gradient_checkpointing=False, "
+                "or share without graphs"
+            )
         if check:
             self._compare(collator)
-        options = dict(sharing_options or {})
         self.sharings: list[PrefixSharing] = [share_prefixes(self.model, **options)]
         if self.ref_model is not None:
             reference = self.accelerator.unwrap_model(self.ref_model)

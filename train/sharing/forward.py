@@ -6,7 +6,10 @@
 The batch becomes one row, the trie of its rows (layout.py); the trie's mask (mask.py) lets each
 token see its own prefix alone, its depth is its position id, and the hidden states are put back
 where the padded batch expects them. TRL's losses, metrics, reference pass and checkpoints sit
-above the backbone and cannot tell the difference. `remove` leaves no trace.
+above the backbone and cannot tell the difference. `remove` leaves no trace in the model.
+
+`collate` adds the trie to the batch as `packed`. TRL hands a batch's entries that it does not know
+to the model, whose head and PEFT's wrapper hand them on to the backbone.
 """
 
 import logging
@@ -22,7 +25,7 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPast, MoeModelOutputWithPast
 
 from train.sharing.attention import implementation
-from train.sharing.graphs import Recorded
+from train.sharing.graphs import Pool, Recorded
 from train.sharing.layout import Packed, SharingError, pack_prefixes, trim
 from train.sharing.mask import FLEX_BLOCK, trie_mask
 from train.sharing.support import (
@@ -36,10 +39,9 @@ from train.sharing.support import (
 logger = logging.getLogger(__name__)
 Collator = Callable[[list[Any]], dict[str, Any]]
 RECOMPILE_LIMIT = 256  # packed lengths, with and without gradients, for each kind of layer
-# A call with any of these is left to the backbone: it asks for more than hidden states of rows.
-ASKS_FOR_MORE = (
+# A call with any of these is no call for the hidden states of whole rows of tokens.
+NOT_OF_WHOLE_ROWS = (
     "past_key_values",
-    "position_ids",
     "inputs_embeds",
     "output_hidden_states",
     "output_attentions",
@@ -49,8 +51,9 @@ ASKS_FOR_MORE = (
 class PrefixSharing:
     """Wraps `backbone.forward` in place.
 
-    shapes: the packed lengths met so far; each costs one compilation. seconds_of_recording: spent
-    on compiling and recording graphs.
+    shapes: the packed lengths met so far; compiled layers are compiled for each of them, with and
+    without gradients and for each kind of layer. seconds_of_recording: spent on recording graphs,
+    and on the compiling that this brings.
     """
 
     def __init__(
@@ -70,9 +73,10 @@ class PrefixSharing:
         self.shapes: set[int] = set()
         self.seconds_of_recording = 0.0
         self.recorded: dict[tuple[Any, ...], Recorded] = {}
-        self.pools: dict[bool, Any] = {}
+        self.pools: dict[bool, Pool] = {}  # of passes without and with gradients
         if graphs:
-            self.pools = {wanted: torch.cuda.graph_pool_handle() for wanted in (False, True)}
+            for gradients in (False, True):
+                self.pools[gradients] = Pool(torch.cuda.graph_pool_handle())
         tuners = (layer for layer in backbone.modules() if isinstance(layer, BaseTunerLayer))
         self._tuner = next(tuners, None)
         self._backbone = backbone
@@ -110,15 +114,17 @@ class PrefixSharing:
     def forward(self, *args: Any, packed: list[Tensor] | None = None, **kwargs: Any) -> Any:
         """The backbone's forward for a batch [B, L]: hidden states [B, L, H], 0 where not wanted.
 
-        Without `packed`, which `collate` adds, a batch of whole rows is fetched from the device
-        and packed here; any other call, such as generation's, is the backbone's own.
+        Without `packed`, which `collate` adds, a batch of whole rows (told by `use_cache=False`,
+        which TRL passes) is fetched from the device and packed here. Any other call, such as
+        generation's, goes to the backbone's own forward, with this kernel and these compiled
+        layers: each length is compiled, so `remove` first to generate at speed.
         """
         if packed is None:
             packed = self._pack(args, kwargs)
             if packed is None:
                 return self._forward(*args, **kwargs)
-        for name in asked_for(kwargs, set(ASKS_FOR_MORE) - {"position_ids"}):
-            raise SharingError(f"a packed batch has no {name}: call the model without `packed`")
+        if more := given(kwargs, NOT_OF_WHOLE_ROWS):
+            raise SharingError(f"a packed batch has no {more[0]}: call the model without `packed`")
         input_ids = kwargs.pop("input_ids")
         for name in ("attention_mask", "position_ids"):  # the trie has its own
             kwargs.pop(name, None)
@@ -134,7 +140,7 @@ class PrefixSharing:
         ids, mask = kwargs.get("input_ids"), kwargs.get("attention_mask")
         if args or ids is None or kwargs.get("use_cache") is not False:
             return None
-        if asked_for(kwargs, ASKS_FOR_MORE):
+        if given(kwargs, (*NOT_OF_WHOLE_ROWS, "position_ids")):
             return None
         if mask is None:
             mask = torch.ones_like(ids)
@@ -165,7 +171,8 @@ class PrefixSharing:
 
         row = [trie.tokens, trie.depth, trie.last]
         gradients = torch.is_grad_enabled()
-        # recomputing sets the random state, which a recording cannot; it would freeze a tensor
+        # a recording can neither set the random state, as recomputing does, nor take other tensors
+        # than the row's: those would be frozen in it
         tensors = any(isinstance(value, Tensor) for value in kwargs.values())
         if not self.graphs or (gradients and self.recompute) or tensors:
             return compute(*row)
@@ -177,7 +184,11 @@ class PrefixSharing:
         return self.recorded[key](row)
 
     def _key(self, length: int, gradients: bool, kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        """All that decides which operations a pass consists of."""
+        """All that decides which operations a pass consists of, and changes from pass to pass.
+
+        A dropout rate is not in it: that is changed for passes without gradients alone, whose
+        recordings are others.
+        """
         adapters: tuple[Any, ...] = ()
         if self._tuner is not None:
             adapters = (self._tuner.disable_adapters, *self._tuner.active_adapters)
@@ -201,7 +212,7 @@ class PrefixSharing:
             logger.info("prefix sharing: %d packed lengths so far, newest %d", count, length)
 
 
-def asked_for(kwargs: dict[str, Any], names: Iterable[str]) -> list[str]:
+def given(kwargs: dict[str, Any], names: Iterable[str]) -> list[str]:
     """Those of the names that a call gives a value, be it a tensor."""
     return [name for name in names if kwargs.get(name) is not None and kwargs[name] is not False]
 
@@ -209,7 +220,7 @@ def asked_for(kwargs: dict[str, Any], names: Iterable[str]) -> list[str]:
 def put_back(values: Tensor, trie: Packed, input_ids: Tensor) -> Tensor:
     """Values [N, H] of the trie's slots in the padded layout [B, L, H], 0 where not wanted."""
     padded = values.new_zeros(input_ids.numel(), values.shape[-1])
-    padded = padded.index_copy(0, trie.positions, values.index_select(0, trie.slots))
+    padded = padded.index_copy(0, trie.places, values.index_select(0, trie.slots))
     return padded.view(*input_ids.shape, -1)
 
 
@@ -229,8 +240,9 @@ def share_prefixes(
     bounds recompilation (dense masks without graphs: 1). lengths: packed lengths to round up to
     instead, as lengths.py chooses them; what is longer is rounded by `bucket`. recompute:
     activation checkpointing around the compiled layers. graphs: record the passes over each packed
-    length as CUDA graphs, but for checkpointed ones; not for models that FSDP or DeepSpeed takes
-    apart.
+    length as CUDA graphs, but for checkpointed ones and those that bring other tensors or return
+    router logits; not for models that FSDP or DeepSpeed takes apart, nor for a loss that makes two
+    passes with gradients before the first one's backward.
 
     Raises SharingError for a model that would be computed wrongly.
     """

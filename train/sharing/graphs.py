@@ -6,10 +6,13 @@ trained ones' memory, and `Replay` connects it to the autograd graph of the trai
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from train.sharing.layout import SharingError
 
 WARM_UP = 2  # passes before the recording: they compile, and libraries set themselves up
 
@@ -39,12 +42,21 @@ def own_parameters(model: torch.nn.Module) -> Iterator[tuple[list[Tensor], list[
             setattr(module, name, parameter)
 
 
+@dataclass
+class Pool:
+    """GPU memory that passes over all lengths share, and how many were replayed in it."""
+
+    handle: Any
+    passes: int = 0
+
+
 class Recorded:
     """A pass over packed rows of one length, recorded once and replayed for every batch after.
 
     compute: [N] tokens, depth and last to hidden states [N, H]. The memory of `pool` is shared
     with other lengths, but never between passes with and without gradients: TRL may compute the
-    reference between the policy's forward and backward.
+    reference between the policy's forward and backward. So of passes with gradients, whatever
+    their length, each one's backward comes before the next one's forward.
     """
 
     def __init__(
@@ -52,13 +64,14 @@ class Recorded:
         backbone: torch.nn.Module,
         compute: Callable[..., Tensor],
         row: list[Tensor],
-        pool: Any,
+        pool: Pool,
     ) -> None:
+        self.pool = pool
         self.row = [part.clone() for part in row]
         self.forward_graph = torch.cuda.CUDAGraph()
         self.backward_graph = torch.cuda.CUDAGraph()
         # other threads, such as the loader's, go on meanwhile
-        capture: dict[str, Any] = {"pool": pool, "capture_error_mode": "thread_local"}
+        capture: dict[str, Any] = {"pool": pool.handle, "capture_error_mode": "thread_local"}
         dtype, enabled = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
         # without the cache, casts of weights are part of the recording
         autocast = torch.autocast("cuda", dtype, enabled, cache_enabled=False)
@@ -87,19 +100,31 @@ class Recorded:
 
 
 class Replay(torch.autograd.Function):  # type: ignore[misc]
-    """Connects a Recorded to the autograd graph."""
+    """Connects a Recorded to the autograd graph.
+
+    The trained weights are arguments for autograd's sake: they are where the gradients belong.
+    """
 
     @staticmethod
     def forward(ctx: Any, recorded: Recorded, *trained: Tensor) -> Tensor:
         """Hidden states of the row that was copied in."""
+        recorded.pool.passes += 1
+        ctx.number = recorded.pool.passes
         ctx.recorded = recorded
         recorded.forward_graph.replay()
         return recorded.hidden.detach()
 
     @staticmethod
     def backward(ctx: Any, hidden_gradient: Tensor) -> Any:
-        """Gradients of the trained weights, copied: the next replay writes over them."""
+        """Gradients of the trained weights, copied: the next replay writes over them.
+
+        Raises SharingError where another pass has overwritten this one's activations.
+        """
         recorded = ctx.recorded
+        if ctx.number != recorded.pool.passes:
+            raise SharingError(
+                "two passes with gradients before the first one's backward: share without graphs"
+            )
         recorded.hidden_gradient.copy_(hidden_gradient)
         recorded.backward_graph.replay()
         return None, *(gradient.clone() for gradient in recorded.trained_gradients)

@@ -23,15 +23,15 @@ class Packed(NamedTuple):
     """One batch of B rows of length L as a trie of T nodes, padded to N slots (N >= T), all int64.
 
     tokens: [N] token of each slot. depth: [N] its position id. last: [N] slot of its last
-    descendant (itself for a leaf). positions: [P] places in the flattened batch whose hidden state
-    is wanted, and slots: [P] where each is. sizes: [2] tokens of the padded batch, and those of
-    them that are no padding.
+    descendant (itself for a leaf). places: [P] of the flattened batch whose hidden state is wanted,
+    and slots: [P] where each is. sizes: [2] tokens of the padded batch, and those of them that are
+    no padding.
     """
 
     tokens: Tensor
     depth: Tensor
     last: Tensor
-    positions: Tensor
+    places: Tensor
     slots: Tensor
     sizes: Tensor
 
@@ -65,13 +65,13 @@ def pack_prefixes(
     tokens, depth, last = input_ids[order][new], np.nonzero(new)[1], last[new]
     total = len(tokens)
     padding = np.arange(total, rounded_up(total, lengths, bucket))
-    positions = np.flatnonzero(real if wanted is None else real & wanted)
+    places = np.flatnonzero(real if wanted is None else real & wanted)
     return Packed(
         tokens=int64(tokens, np.zeros_like(padding)),
         depth=int64(depth, np.zeros_like(padding)),
         last=int64(last, padding),
-        positions=int64(positions),
-        slots=int64(slot_of.reshape(-1)[positions]),
+        places=int64(places),
+        slots=int64(slot_of.reshape(-1)[places]),
         sizes=torch.tensor([real.size, real.sum()]),
     )
 
@@ -95,26 +95,35 @@ def sorted_rows(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def preorder(
-    common: np.ndarray, lengths: np.ndarray, columns: np.ndarray
+    common: np.ndarray, row_lengths: np.ndarray, columns: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The trie of sorted rows in preorder, by (row, column); [B, L] each.
 
     Whether the row brings a new node there, the slot of the node, and that of its last descendant.
 
-    In the README's example `lengths` is [5, 5, 5, 5] and `common` [0, 3, 2, 3]: the rows bring 5,
-    2, 3 and 2 new nodes, whose slots begin at 0, 5, 7 and 10. A row has branched off from the one
-    before it in every column from its `common` on. The node at (row, column) was brought by the
-    last row so far that has branched off there, and what is below it ends where the next row that
-    has branched off there begins.
+    A row has branched off from the one before it in every column from its `common` on. The node at
+    (row, column) was brought by the last row so far that has branched off there, and what is below
+    it ends where the next row that has branched off there begins. What the results hold beyond a
+    row's end means nothing.
+
+    In the README's example `row_lengths` is [5, 5, 5, 5] and `common` [0, 3, 2, 3]: the rows bring
+    5, 2, 3 and 2 new nodes, whose slots begin at 0, 5, 7 and 10. In its column 2, of the tokens
+    p p q q:
+
+        branched    1 0 1 0    slot  2 2  7  7
+        brought_by  0 0 2 2    last  6 6 11 11
+        next_branch 2 2 4 4    (4: there is none)
     """
     rows = np.arange(len(common))[:, None]
     beyond = len(common)  # in the place of a row where there is none
-    first_slot = np.concatenate([[0], np.cumsum(lengths - common)])  # of each row, and of `beyond`
+    first_slot = np.concatenate(
+        [[0], np.cumsum(row_lengths - common)]
+    )  # of each row, and of `beyond`
     branched = common[:, None] <= columns
     brought_by = np.maximum.accumulate(np.where(branched, rows, 0))
     from_here_on = np.minimum.accumulate(np.where(branched, rows, beyond)[::-1])[::-1]
     next_branch = np.vstack([from_here_on[1:], np.full_like(columns, beyond)])
-    new = branched & (columns < lengths[:, None])
+    new = branched & (columns < row_lengths[:, None])
     slot = first_slot[brought_by] + columns - common[brought_by]
     last = first_slot[next_branch] - 1
     return new, slot, last
@@ -135,6 +144,6 @@ def trim(batch: dict[str, Tensor], packed: Packed) -> tuple[dict[str, Tensor], P
     columns = torch.where(inside, columns, 0)
     names = ("input_ids", "attention_mask", "completion_mask")
     short = {name: torch.where(inside, batch[name].gather(1, columns), 0) for name in names}
-    row = packed.positions // completion.shape[1]
-    column = packed.positions % completion.shape[1]
-    return {**batch, **short}, packed._replace(positions=row * width + column - first[row, 0])
+    row = packed.places // completion.shape[1]
+    column = packed.places % completion.shape[1]
+    return {**batch, **short}, packed._replace(places=row * width + column - first[row, 0])

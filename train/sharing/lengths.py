@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-# About as many tokens are trained on while one length is compiled and recorded: on an H100 50,000
-# where the compiler's results are kept from a run before, 400,000 where they are not.
+# What one length costs, in tokens: about as many are trained on while it is compiled and recorded.
+# On an H100 50,000 where the compiler's results are kept from a run before, 400,000 where they are
+# not; which it will be is not known beforehand, so this lies between.
 RECORDING = 200_000
 TOKEN_BYTES = 8
 

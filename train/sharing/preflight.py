@@ -1,12 +1,17 @@
 """Before anything is trained: one small batch, plainly and with shared prefixes, compared.
 
 Refusing by what a model says of itself (support.py) cannot know every architecture; this computes.
-The two shortest rows, cut, through a dense mask show whether a model takes positions and masks as a
-trie needs them, in two small passes that compile nothing. Windows longer than those rows,
-FlexAttention and recorded graphs are left to the tests.
+The two shortest pairs, cut, through a dense mask show whether a model takes positions and masks as
+a trie needs them, in two small passes that compile nothing and draw no dropout. Windows longer than
+those rows, FlexAttention and recorded graphs are left to the tests. Where FSDP or DeepSpeed takes
+the model apart, a run goes without it.
+
+The model has TRL's fused head (DPOTrainer puts it there): with labels it returns `log_probs` of the
+labelled places alone.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,13 +19,11 @@ from torch import Tensor
 
 from train.sharing.forward import Collator, share_prefixes
 from train.sharing.layout import SharingError
-from train.sharing.support import dense_kernel
+from train.sharing.support import dense_kernel, refusal
 
 Batch = dict[str, Any]
 PAIRS = 2
-LONGEST = (
-    256  # tokens of a prompt or reply that are compared; plain attention grows with the square
-)
+LONGEST = 256  # tokens of a prompt or reply; plain attention grows with the square
 # How far log-probabilities and gradients may be apart, as a share of their size: rounding alone.
 TOLERANCE = {torch.float32: (1e-4, 1e-3), torch.bfloat16: (0.05, 0.3), torch.float16: (0.02, 0.2)}
 
@@ -33,11 +36,21 @@ def preflight(
 ) -> None:
     """Raise SharingError unless a small batch gives the same numbers both ways.
 
-    examples: rows of TRL's dataset (prompt_ids, chosen_ids, rejected_ids). collator: TRL's or like
-    it. prepare: moves a batch to the device, and leaves what the model's forward takes and
-    `completion_mask`.
+    examples: pairs, as rows of TRL's dataset (prompt_ids, chosen_ids, rejected_ids). collator:
+    TRL's or like it. prepare: moves a batch to the device, and leaves what the model's forward
+    takes and `completion_mask`.
     """
-    batch = small_batch(examples)
+    with without_dropout(model):
+        compare(model, small_batch(examples), collator, prepare)
+
+
+def compare(
+    model: torch.nn.Module,
+    batch: list[Batch],
+    collator: Collator,
+    prepare: Callable[[Batch], Batch],
+) -> None:
+    """The same for these pairs."""
     expected = log_probs_and_gradient(model, prepare(collator(batch)))
     if not torch.isfinite(expected[0]).all():
         return  # no fault of sharing's: whoever reads the model's numbers says so
@@ -59,10 +72,18 @@ def preflight(
             raise refusal(base, f"its {name} would be off by {distance:.1e} of their size")
 
 
-def refusal(model: Any, problem: str) -> SharingError:
-    """One line that says which model cannot share, why, and what to do."""
-    text = " ".join(f"{type(model).__name__} cannot share prefixes: {problem}".split())
-    return SharingError(f"{text[:300]}. Set share_prefixes: false")
+@contextlib.contextmanager
+def without_dropout(model: torch.nn.Module) -> Iterator[None]:
+    """Switch all dropout modules off, an adapter's too, and back on as they were."""
+    layers = [module for module in model.modules() if isinstance(module, torch.nn.Dropout)]
+    rates = [layer.p for layer in layers]
+    for layer in layers:
+        layer.p = 0.0
+    try:
+        yield
+    finally:
+        for layer, rate in zip(layers, rates, strict=True):
+            layer.p = rate
 
 
 def tolerance(model: torch.nn.Module) -> tuple[float, float]:
@@ -95,8 +116,8 @@ def small_batch(examples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
     batch = []
     for example in sorted(examples, key=length)[:PAIRS]:
-        cut = {
-            name: example[name][:LONGEST] for name in ("prompt_ids", "chosen_ids", "rejected_ids")
-        }
-        batch.append({**example, **cut})
+        cut = dict(example)
+        for name in ("prompt_ids", "chosen_ids", "rejected_ids"):
+            cut[name] = example[name][:LONGEST]
+        batch.append(cut)
     return batch

@@ -1,7 +1,7 @@
 """Which models can share prefixes: what their attention must be like, told from the model itself.
 
-What is refused here would be computed wrongly or not at all. What slips through is caught by the
-pre-flight of a run, which compares the first batch with the plain forward.
+What is refused here would be computed wrongly or not at all. What slips through is for a run's
+pre-flight (preflight.py) to catch.
 """
 
 import inspect
@@ -39,9 +39,13 @@ def refuse_unsupported(model: Any, backbone: Any) -> None:
     """Raise SharingError unless each layer is causal attention that takes a mask and positions."""
     problem = unsupported(model, backbone)
     if problem:
-        raise SharingError(
-            f"{type(model).__name__} cannot share prefixes: {problem}. Set share_prefixes: false"
-        )
+        raise refusal(model, problem)
+
+
+def refusal(model: Any, problem: str) -> SharingError:
+    """One line that says which model cannot share, why, and what to do."""
+    text = " ".join(f"{type(model).__name__} cannot share prefixes: {problem}".split())
+    return SharingError(f"{text[:300]}. Set share_prefixes: false")
 
 
 def unsupported(model: Any, backbone: Any) -> str | None:

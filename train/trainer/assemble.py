@@ -24,7 +24,6 @@ from train.trainer.adapter import InitAdapter, lora, start_from
 from train.trainer.batches import ContextSampler, sequences
 from train.trainer.config import compute_dtype, nf4
 from train.trainer.dealing import count_costs
-from train.trainer.dropout import without_lora_dropout
 from train.trainer.pair_trainer import PairTrainer
 from train.trainer.refusals import (
     refuse_beyond_positions,
@@ -136,7 +135,7 @@ def compare_with_plain(trainer: PairTrainer) -> None:
     lengths = trainer.order.tokens_of_pair
     shortest = sorted(range(len(lengths)), key=lengths.__getitem__)[:8]
     examples = [trainer.train_dataset[i] for i in shortest]
-    with without_lora_dropout(trainer.model), trainer.compute_loss_context_manager():
+    with trainer.compute_loss_context_manager():
         preflight(trainer.model, examples, trainer.data_collator, prepare)
 
 

@@ -1,11 +1,8 @@
 """Dropout in training: the adapter's own, at the recipe's rate, and no other.
 
 TRL's `disable_dropout` means all dropout of the base model, but reaches only Dropout modules, and
-the adapter's among them.
+the adapter's are among them.
 """
-
-import contextlib
-from collections.abc import Iterator
 
 import torch
 
@@ -19,25 +16,7 @@ def switch_off_functional_dropout(model: torch.nn.Module) -> None:
 
 
 def set_lora_dropout(model: torch.nn.Module, rate: float) -> None:
-    """Give the adapter's own dropout its rate."""
-    for layer in lora_dropout(model):
-        layer.p = rate
-
-
-@contextlib.contextmanager
-def without_lora_dropout(model: torch.nn.Module) -> Iterator[None]:
-    """Switch the adapter's own dropout off, and back on as it was."""
-    rates = [(layer, layer.p) for layer in lora_dropout(model)]
-    set_lora_dropout(model, 0.0)
-    try:
-        yield
-    finally:
-        for layer, rate in rates:
-            layer.p = rate
-
-
-def lora_dropout(model: torch.nn.Module) -> Iterator[torch.nn.Dropout]:
-    """The Dropout modules of the adapter."""
+    """Give the adapter's own dropout its rate back."""
     for name, module in model.named_modules():
         if "lora_dropout" in name and isinstance(module, torch.nn.Dropout):
-            yield module
+            module.p = rate

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from train.base import cache_folder
 from train.pairs.tokens import TokenPair
-from train.trainer.dropout import without_lora_dropout
+from train.sharing.preflight import without_dropout
 from train.trainer.pair_trainer import TrainError
 
 logger = logging.getLogger(__name__)
@@ -131,14 +131,14 @@ def reply_logps(trainer: Any, batch: dict[str, Any]) -> torch.Tensor:
 
 @contextlib.contextmanager
 def as_policy(trainer: Any) -> Iterator[None]:
-    """Let TRL's reference pass go through the trainer's model as it is, without LoRA dropout.
+    """Let TRL's reference pass go through the trainer's model as it is, without dropout.
 
     TRL would switch the adapter off for every batch, which can take as long as the batch; a
     `ref_model` keeps it from that.
     """
     trainer.ref_model = trainer.model
     try:
-        with without_lora_dropout(trainer.model):
+        with without_dropout(trainer.model):
             yield
     finally:
         trainer.ref_model = None

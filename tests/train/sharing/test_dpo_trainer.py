@@ -135,6 +135,18 @@ def made_of(mini: Path, out: Path, rows: Any, model: Any = None, **args: Any) ->
     )
 
 
+def test_checkpointed_layers_are_not_recorded(mini: Path, tmp_path: Path) -> None:
+    """TRL checkpoints unless it is told not to."""
+    with pytest.raises(SharingError, match="set gradient_checkpointing=False"):
+        SharedPrefixDPOTrainer(
+            model=str(mini),
+            args=DPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to="none"),
+            train_dataset=Dataset.from_list(PAIRS),
+            processing_class=AutoTokenizer.from_pretrained(mini),
+            sharing_options={"graphs": True},
+        )
+
+
 def test_a_stream_of_pairs_can_be_trained_on(mini: Path, tmp_path: Path) -> None:
     stream = IterableDataset.from_generator(lambda: iter(PAIRS))
     made = made_of(mini, tmp_path, stream, max_steps=1, save_strategy="no")

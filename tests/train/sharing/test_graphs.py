@@ -1,13 +1,36 @@
 """Recordings: parameters of their own over the trained ones' memory. Passes: see test_forward."""
 
-import pytest
+from types import SimpleNamespace
 
-from train.sharing.graphs import own_parameters
+import pytest
+import torch
+
+from train.sharing.graphs import Pool, Replay, own_parameters
+from train.sharing.layout import SharingError
+
+
+def test_a_pass_whose_activations_are_gone_has_no_gradient() -> None:
+    """Two passes in one memory: the first one's backward read the second one's activations."""
+    graph = SimpleNamespace(replay=lambda: None)
+    recorded = SimpleNamespace(
+        pool=Pool(None),
+        forward_graph=graph,
+        backward_graph=graph,
+        hidden=torch.zeros(2, 3),
+        hidden_gradient=torch.zeros(2, 3),
+        trained_gradients=[torch.ones(4)],
+    )
+    weight = torch.zeros(4, requires_grad=True)
+    first = Replay.apply(recorded, weight).sum()
+    second = Replay.apply(recorded, weight).sum()
+    with pytest.raises(SharingError, match="two passes with gradients"):
+        first.backward()
+    second.backward()
+    assert weight.grad is not None
+    assert weight.grad.tolist() == [1.0] * 4
 
 
 def test_own_parameters_get_the_gradients_without_waking_the_hooks_of_the_trained_weights() -> None:
-    import torch
-
     model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 2))
     model[0].bias.requires_grad_(False)
     trained = [model[0].weight, model[1].weight, model[1].bias]

@@ -29,7 +29,7 @@ def test_every_distinct_prefix_has_one_slot_and_sees_its_own_prefix(
     assert n == -(-len(distinct) // bucket) * bucket
     assert packed.sizes.tolist() == [len(rows) * length, sum(map(len, rows))]
     mask = trie_mask(packed.last, "sdpa", packed.depth)[0, 0]
-    slot_of = dict(zip(packed.positions.tolist(), packed.slots.tolist(), strict=True))
+    slot_of = dict(zip(packed.places.tolist(), packed.slots.tolist(), strict=True))
     assert set(slot_of) == {r * length + c for r, row in enumerate(rows) for c in range(len(row))}
     for r, row in enumerate(rows):
         for c in range(len(row)):
