@@ -76,7 +76,10 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """better, worse, no difference or cannot tell; higher or lower where neither is better."""
+        """better, worse, no difference or cannot tell; higher or lower where neither is better.
+
+        By statistics.verdict, from the interval of its family and the measure's margin.
+        """
         direction = self.measure.higher_is_better
         word = verdict(self.difference, self.measure.margin, direction is not False)
         if direction is None:

@@ -1,7 +1,7 @@
 """What the task files in `tasks/` name: documents, prompts, examples and results for lm-eval.
 
-A thin edge over the pure core; the only module here that imports lm_eval. Unusable data or settings
-end the program with one line and exit code 2, since lm-eval would show a traceback.
+A thin edge over the pure core. Unusable data or settings end the program with one line and exit
+code 2, since lm-eval would show a traceback.
 """
 
 import difflib

@@ -3,7 +3,12 @@
 Several workers may run the same command over one shared folder: a run that another one holds is
 passed over and looked at again, until all are done. What fails is told at the end; the other runs
 are finished first. With a server, or if it is asked for, one lane trains while another scores what
-is trained.
+is trained:
+
+    trains    prepare A             prepare B             prepare C
+    scores    score the base        score A               score B            score C
+
+A half is skipped over as long as what it needs is not there (`waits_for`).
 """
 
 import contextlib
@@ -114,14 +119,14 @@ def alive(server: Server) -> bool:
 
 
 @dataclass(frozen=True)
-class Task:
-    """Half of a plan."""
+class Half:
+    """All before a plan's scoring, or its scoring."""
 
     plan: Plan
-    half: Literal["prepare", "score"]
+    part: Literal["prepare", "score"]
 
 
-Lane = Callable[[Task], bool]  # which tasks are done one after the other
+Lane = Callable[[Half], bool]  # which halves are done one after the other
 
 
 class Sweep:
@@ -131,8 +136,8 @@ class Sweep:
         self.settings = settings
         self.serving = serving
         self.failed: dict[Path, FailedError] = {}
-        self.told: set[Path] = set()
-        self.left = tasks(plans, served=settings.backend == SERVED)
+        self.held: set[Path] = set()  # by other programs, as far as that was said
+        self.left = halves(plans, served=settings.backend == SERVED)
         self.makers = {plan.adapter: plan.folder for plan in plans if plan.train}
         self.lanes = lanes(plans, serving)
         self.news = threading.Condition()
@@ -140,7 +145,7 @@ class Sweep:
         self.stopped = False
 
     def run(self) -> None:
-        """Do all tasks, print what failed, and raise the last FailedError or InputError."""
+        """Do all halves, print what failed, and raise the last FailedError or InputError."""
         working = [in_background(functools.partial(self.work, lane)) for lane in self.lanes]
         try:
             for lane in futures.as_completed(working):
@@ -164,50 +169,53 @@ class Sweep:
             futures.wait(working, STOP_SECONDS)
 
     def work(self, lane: Lane) -> None:
-        """Do the tasks of a lane, those first that can be done now."""
-        while tasks := [task for task in self.left if lane(task)]:
+        """Do the halves of a lane, those first that can be done now."""
+        while of_lane := [half for half in self.left if lane(half)]:
             seen = self.settled
-            for task in tasks:
+            for half in of_lane:
                 if self.stopped:
                     return
-                if self.settle(task):
-                    self.left.remove(task)
-                    self.tell()
+                if self.settle(half):
+                    self.left.remove(half)
+                    self.wake_lanes()
             self.wait_for_news(seen)
 
     def wait_for_news(self, seen: int) -> None:
-        """Return when more than `seen` tasks are settled, or it is time to look at others' runs."""
+        """Return when more than `seen` halves are settled, or others' runs are to be looked at."""
         with self.news:
             self.news.wait_for(lambda: self.settled > seen, WAIT_SECONDS)
 
-    def tell(self) -> None:
-        """Let a waiting lane look again: a task is out of the way."""
+    def wake_lanes(self) -> None:
+        """Let those that wait look again: a half is out of the way."""
         with self.news:
             self.settled += 1
             self.news.notify_all()
 
-    def settle(self, task: Task) -> bool:
-        """Do a task if it can be done now; returns whether it is out of the way."""
-        if task.plan.folder in self.failed:
+    def settle(self, half: Half) -> bool:
+        """Do a half if it can be done now; returns whether it is out of the way."""
+        if half.plan.folder in self.failed:
             return True
-        first = self.waits_for(task)
+        first = self.waits_for(half)
         if first in self.failed:
-            self.give_up(task, first)
+            self.give_up(half, first)
             return True
-        return first is None and self.tried(task)
+        return first is None and self.hold_and_do(half)
 
-    def tried(self, task: Task) -> bool:
-        """Do a task that waits for nothing here; False if another program is at work there."""
+    def hold_and_do(self, half: Half) -> bool:
+        """Do a half that waits for nothing here; False if another program is at work there."""
         try:
-            with stages.locked(task.plan.folder):
-                self.do(task)
+            with stages.locked(half.plan.folder):
+                if half.part == "prepare":
+                    self.prepare(half.plan)
+                else:
+                    self.score(half.plan)
         except LockedError as error:
-            self.tell_once(task.plan.folder, str(error))
+            self.say_held(half.plan.folder, str(error))
             return False
         except FailedError as error:
-            self.fail(task.plan.folder, error)
+            self.fail(half.plan.folder, error)
         except OSError as error:  # a full disk, a folder that may not be written
-            self.fail(task.plan.folder, FailedError(in_words(error)))
+            self.fail(half.plan.folder, FailedError(in_words(error)))
         return True
 
     def fail(self, folder: Path, error: FailedError) -> None:
@@ -218,17 +226,17 @@ class Sweep:
             said = on_one_line(str(error))
             processes.say(f"{folder.name}: failed, the others go on ({said})")
 
-    def waits_for(self, task: Task) -> Path | None:
+    def waits_for(self, half: Half) -> Path | None:
         """The folder of what must be done first, here or by another worker; None if nothing.
 
         The base where it is used, as it may still have to be quantized. Then, to score: the run's
         own training, and the base's scores. To prepare: the run whose adapter it trains on from.
         """
-        plan = task.plan
-        uses_base = task.half == "score" or bool(plan.samples)
+        plan = half.plan
+        uses_base = half.part == "score" or bool(plan.samples)
         if uses_base and self.unprepared(plan.base):
             return plan.base
-        if task.half == "prepare":
+        if half.part == "prepare":
             return self.missing_maker(plan)
         if self.unprepared(plan.folder):
             return plan.folder
@@ -236,7 +244,7 @@ class Sweep:
 
     def unprepared(self, folder: Path | None) -> bool:
         """Whether a run is still to be prepared."""
-        return any(left.half == "prepare" and left.plan.folder == folder for left in self.left)
+        return any(left.part == "prepare" and left.plan.folder == folder for left in self.left)
 
     def missing_maker(self, plan: Plan) -> Path | None:
         """Another run that makes what this one reads, and has not done so or has failed."""
@@ -248,10 +256,10 @@ class Sweep:
                 return maker
         return None
 
-    def tell_once(self, folder: Path, line: str) -> None:
-        """Say that a run is held by another program."""
-        if folder not in self.told:
-            self.told.add(folder)
+    def say_held(self, folder: Path, line: str) -> None:
+        """Say, once, that a run is held by another program."""
+        if folder not in self.held:
+            self.held.add(folder)
             processes.say(line)
 
     def unscored_base(self, plan: Plan) -> Path | None:
@@ -276,21 +284,14 @@ class Sweep:
             if stage.name == TATQA and self.serving.where is not None:
                 refuse_base_replies(plan)
 
-    def give_up(self, task: Task, first: Path) -> None:
-        """Note that a task cannot be done because another run failed."""
-        self.failed[task.plan.folder] = FailedError(
-            f"{task.plan.folder.name}: not done, it needs {first.name}, which failed"
+    def give_up(self, half: Half, first: Path) -> None:
+        """Note that a half cannot be done because another run failed."""
+        self.failed[half.plan.folder] = FailedError(
+            f"{half.plan.folder.name}: not done, it needs {first.name}, which failed"
         )
 
-    def do(self, task: Task) -> None:
-        """Do one task, its folder being held. Raises FailedError or InputError."""
-        if task.half == "prepare":
-            self.prepare(task.plan)
-        else:
-            self.score(task.plan)
-
     def prepare(self, plan: Plan) -> None:
-        """Quantize, sample and train."""
+        """Quantize, sample and train. Raises FailedError or InputError."""
         if plan.quantize:
             stages.perform(plan.quantize)
         if plan.sampled and not all_done(plan.samples):
@@ -318,7 +319,7 @@ class Sweep:
             processes.load_ahead(min(LOADED_AHEAD, len(training)))
 
     def score(self, plan: Plan) -> None:
-        """Score, and write the record."""
+        """Score, and write the record. Raises FailedError or InputError."""
         from results.sweep.records import write_record
 
         if all_done(plan.scoring):
@@ -353,19 +354,19 @@ def all_done(wanted: Sequence[Stage]) -> bool:
     return all(stage.done() for stage in wanted)
 
 
-def everything(task: Task) -> bool:
+def everything(half: Half) -> bool:
     """The only lane where training and scoring do not share the GPU."""
     return True
 
 
-def trains(task: Task) -> bool:
+def trains(half: Half) -> bool:
     """The lane of training."""
-    return task.half == "prepare" and task.plan.train is not None
+    return half.part == "prepare" and half.plan.train is not None
 
 
-def scores(task: Task) -> bool:
+def scores(half: Half) -> bool:
     """The lane beside it."""
-    return not trains(task)
+    return not trains(half)
 
 
 def lanes(plans: Sequence[Plan], serving: Serving) -> list[Lane]:
@@ -381,17 +382,17 @@ def lanes(plans: Sequence[Plan], serving: Serving) -> list[Lane]:
     return [everything]
 
 
-def tasks(plans: Sequence[Plan], served: bool) -> list[Task]:
+def halves(plans: Sequence[Plan], served: bool) -> list[Half]:
     """The order of work.
 
     With a server, all runs are prepared before the first is scored: training and server then
     need not share the GPU, and the server starts once.
     """
-    prepare = [Task(plan, "prepare") for plan in plans]
-    score = [Task(plan, "score") for plan in plans]
+    prepare = [Half(plan, "prepare") for plan in plans]
+    score = [Half(plan, "score") for plan in plans]
     if served:
         return [*prepare, *score]
-    return [task for pair in zip(prepare, score, strict=True) for task in pair]
+    return [half for pair in zip(prepare, score, strict=True) for half in pair]
 
 
 def execute(plans: Sequence[Plan], settings: Settings, serving: Serving | None = None) -> None:
@@ -424,7 +425,7 @@ def check(plans: Sequence[Plan]) -> None:
     trained = [plan.train for plan in plans if plan.train and not plan.train.done()]
     codes = processes.call([([*stage.arguments, "--check"], None) for stage in trained])
     for stage, code in zip(trained, codes, strict=True):
-        stages.judge(f"{stage.folder.name}: check", code)
+        stages.raise_for_code(f"{stage.folder.name}: check", code)
 
 
 def refuse_base_replies(plan: Plan) -> None:

@@ -56,7 +56,9 @@ def say(line: str) -> None:
 
 def call(commands: Sequence[tuple[list[str], Path | None]], bars: bool = True) -> list[int]:
     """Run `python -m ARGUMENTS`, each with its log, all at once; returns their exit codes."""
-    processes = [told(arguments) or start(arguments, log, bars) for arguments, log in commands]
+    processes = [
+        handed_to_spare(arguments) or start(arguments, log, bars) for arguments, log in commands
+    ]
     RUNNING.extend(processes)
     try:
         codes = [process.wait() for process in processes]
@@ -83,8 +85,8 @@ def load_ahead(number: int) -> None:
         SPARE.append(process)
 
 
-def told(arguments: list[str]) -> "subprocess.Popen[bytes] | None":
-    """A program that was loaded ahead and has been told this command; None if there is none."""
+def handed_to_spare(arguments: list[str]) -> "subprocess.Popen[bytes] | None":
+    """A program that was loaded ahead and was given this command; None if there is none."""
     while arguments[0] == "train" and SPARE:
         process = SPARE.pop(0)
         try:

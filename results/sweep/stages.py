@@ -95,7 +95,9 @@ class Stage:
     def key(self) -> str:
         """Hash of all that the output depends on.
 
-        Command, contents read, data, package versions, and the code that scores.
+        Command, contents read, data, package versions, and the code that scores: any change of it
+        scores again. Not the code that trains: an adapter is not thrown away for that, and its
+        train.json says of which commit it is.
         """
         code = scoring_code(self.arguments[0])
         read = [*self.inputs, data_source(), *map(str, code)]
@@ -213,7 +215,7 @@ def perform_together(
         elif code == REFUSED:
             restore(stage, before[stage.name])
     for (stage, _), code in zip(started, codes, strict=True):
-        judge(stage.title, code)
+        raise_for_code(stage.title, code)
 
 
 def restore(stage: Stage, note: dict[str, Any]) -> None:
@@ -274,7 +276,7 @@ def set_aside(path: Path) -> Path:
     return path.rename(aside)
 
 
-def judge(title: str, code: int) -> None:
+def raise_for_code(title: str, code: int) -> None:
     """Raise what an exit code means."""
     if code == REFUSED:
         raise InputError(

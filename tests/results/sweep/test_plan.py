@@ -23,7 +23,7 @@ from results.__main__ import main
 from results.sweep import execute, options, records
 from results.sweep import recipes as recipe_files
 from results.sweep.commands import EVALUATE, Scored, Settings, generating
-from results.sweep.execute import Serving, Sweep, Task
+from results.sweep.execute import Half, Serving, Sweep
 from results.sweep.plan import Plan, Rounds, sweep, told_settings
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -212,20 +212,20 @@ def test_what_is_used_is_made_first(recipes: list[Path]) -> None:
     settings = Settings(backend="served")
     base, sft, mined = sweep(read, settings, Path("runs"), rounds=Rounds(1))
     state = Sweep([base, sft, mined], settings, Serving())
-    assert state.waits_for(Task(base, "prepare")) is None
-    assert state.waits_for(Task(sft, "prepare")) is None  # it trains on the base as it was
-    assert state.waits_for(Task(sft, "score")) == base.folder
-    assert state.waits_for(Task(mined, "prepare")) == base.folder
-    state.left.remove(Task(base, "prepare"))
-    assert state.waits_for(Task(mined, "prepare")) == sft.folder
-    assert state.waits_for(Task(sft, "score")) == sft.folder
-    state.left.remove(Task(sft, "prepare"))
-    assert state.waits_for(Task(mined, "prepare")) is None
-    assert state.waits_for(Task(sft, "score")) == base.folder  # replies are compared with its own
-    state.left.remove(Task(base, "score"))
-    assert state.waits_for(Task(sft, "score")) is None
+    assert state.waits_for(Half(base, "prepare")) is None
+    assert state.waits_for(Half(sft, "prepare")) is None  # it trains on the base as it was
+    assert state.waits_for(Half(sft, "score")) == base.folder
+    assert state.waits_for(Half(mined, "prepare")) == base.folder
+    state.left.remove(Half(base, "prepare"))
+    assert state.waits_for(Half(mined, "prepare")) == sft.folder
+    assert state.waits_for(Half(sft, "score")) == sft.folder
+    state.left.remove(Half(sft, "prepare"))
+    assert state.waits_for(Half(mined, "prepare")) is None
+    assert state.waits_for(Half(sft, "score")) == base.folder  # replies are compared with its own
+    state.left.remove(Half(base, "score"))
+    assert state.waits_for(Half(sft, "score")) is None
     state.failed[base.folder] = FailedError("no")
-    assert state.settle(Task(sft, "score"))
+    assert state.settle(Half(sft, "score"))
     assert "it needs base-" in str(state.failed[sft.folder])
 
 
