@@ -6,7 +6,6 @@ import shutil
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -71,7 +70,6 @@ class Handler(BaseHTTPRequestHandler):
                 self.server.under_way -= 1
 
     def answer(self, request: dict[str, Any]) -> None:
-        time.sleep(self.server.seconds)
         reply = self.server.reply
         self.send(200, chat_completion(reply(request) if callable(reply) else reply))
 
@@ -118,14 +116,15 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def fault_reset_midway(self) -> None:
+        """Only once the head is read: a reset discards what was not."""
+        self.server.head_read.clear()
         self.begin()
-        time.sleep(0.05)  # for the head to be read: a reset discards what was not
+        self.server.head_read.wait(timeout=600)
         self.fault_reset()
 
     def fault_stall(self) -> None:
         self.begin()
-        self.connection.settimeout(30)
-        self.connection.recv(1)  # until the client has given up
+        self.fault_hang()
 
     def fault_drip(self) -> None:
         self.begin()
@@ -138,7 +137,9 @@ class Handler(BaseHTTPRequestHandler):
                         return
 
     def fault_hang(self) -> None:
-        time.sleep(3)
+        """No more is sent until the client has given up."""
+        self.connection.settimeout(600)
+        self.connection.recv(1)
         self.close_connection = True
 
     def fault_empty(self) -> None:
@@ -182,7 +183,7 @@ class Judge(ThreadingHTTPServer):
         self.requests: list[dict[str, Any]] = []
         self.paths: list[str] = []
         self.under_way = self.most_under_way = 0
-        self.seconds = 0.0
+        self.head_read = threading.Event()
         self.reply: str | Callable[[dict[str, Any]], str] = "Fine. Rating: [[7]]"
         self.fault: Callable[[int, dict[str, Any]], Any] = lambda number, request: None
 
@@ -196,6 +197,15 @@ class Judge(ThreadingHTTPServer):
 
 @pytest.fixture
 def judge(monkeypatch: pytest.MonkeyPatch) -> Iterator[Judge]:
+    from mtbench_runner import endpoint
+
+    note_response = endpoint._note_response
+
+    async def note(response: object) -> None:
+        await note_response(response)
+        server.head_read.set()
+
+    monkeypatch.setattr(endpoint, "_note_response", note)
     with Judge() as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)

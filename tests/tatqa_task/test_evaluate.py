@@ -145,7 +145,7 @@ def server() -> Iterator[Server]:
 
 def run(server: Server, out: Path) -> "subprocess.CompletedProcess[str]":
     url = f"http://127.0.0.1:{server.server_address[1]}/v1/chat/completions"
-    given = f"model=m,base_url={url},num_concurrent=1,max_retries=2,timeout=60"
+    given = f"model=m,base_url={url},num_concurrent=1,max_retries=2,timeout=600"
     options = ["--tasks", "tatqa_span", "--model", "local-chat-completions", "--model_args", given]
     options += ["--apply_chat_template", "--limit", "2", "--log_samples", "--output_path", str(out)]
     return subprocess.run(

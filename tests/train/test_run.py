@@ -161,7 +161,7 @@ def test_a_signal_saves_a_checkpoint_and_the_run_goes_on(
     process = start(recipe_file, "--output_dir", out, "--save_steps", 1, *DROPOUT)
     wait_for(out / "checkpoint-1" / "checksums.json", process)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 1
     assert f"error: stopped by {number.name} at step" in err
     assert "Traceback" not in err
@@ -384,7 +384,7 @@ def test_full_disk_is_one_line_and_the_run_goes_on(
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
     process = start(recipe_file, "--output_dir", out, *DROPOUT, preexec_fn=limit)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 1, err
     assert f"error: cannot write to {out}" in err, err[-3000:]
     assert "Traceback" not in err

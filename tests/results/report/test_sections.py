@@ -323,7 +323,7 @@ def test_the_page_in_a_browser(results_folder: Path, tmp_path: Path) -> None:
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     body = re.search(r"<body[^>]*>(.*)</body>", done.stdout, re.S)
     assert body, done.stderr
