@@ -5,6 +5,7 @@ The rules, as they are numbered here: 1 gold, 2 falsy, 3 joining, 4 items, 5 is_
 """
 
 import json
+import string
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,13 @@ CASES = [
     (6, 3, "arithmetic", "", ["3 hundred"], "", (0, 0, 1)),
     (6, 300, "arithmetic", "", ["3 hundred"], "", (1, 1, 1)),
     (6, 5_000_000, "arithmetic", "", ["5 xmillion"], "", (1, 1, 1)),  # anywhere in the word
+    (6, 5_000, "arithmetic", "", ["5 Thousand"], "", (1, 1, 1)),
+    (6, 5_000_000_000, "arithmetic", "", ["5 billion"], "", (1, 1, 1)),
+    (6, 0.05, "arithmetic", "", ["5 percent"], "", (1, 1, 1)),
+    (6, 500, "arithmetic", "", ["5 thousandhundred"], "", (1, 1, 1)),  # in the rule's order
+    (6, 5_000, "arithmetic", "", ["5 millionthousand"], "", (1, 1, 1)),
+    (6, 5_000_000, "arithmetic", "", ["5 billionmillion"], "", (1, 1, 1)),
+    (6, 5_000_000_000, "arithmetic", "", ["5 percentbillion"], "", (1, 1, 1)),
     (7, -134, "arithmetic", "", ["(134)"], "", (1, 1, 1)),
     (7, -134, "arithmetic", "", ["$(134)"], "", (1, 1, 1)),
     (7, -1234, "arithmetic", "", ["(1,234)"], "", (0, 0, 1)),
@@ -81,6 +89,21 @@ CASES = [
     (7, 134, "arithmetic", "", ["-(134)"], "", (1, 1, 1)),
     (7, 5, "arithmetic", "million", ["5 million"], "million", (0, 0, 1)),  # scaled twice
     (7, 1, "arithmetic", "", ["1e5"], "", (1, 1, 1)),
+    (7, 5.5, "arithmetic", "", ["5.5e3"], "", (1, 1, 1)),
+    (7, 5, "arithmetic", "", [".5"], "", (0, 0, 1)),  # a fraction alone has no value, and not 5
+    (7, 5_000_000, "arithmetic", "", ["5\tmillion"], "", (1, 1, 1)),  # one white space between
+    (7, 5, "arithmetic", "", ["5  million"], "", (1, 1, 1)),  # but not two
+    (7, 5_000_000, "arithmetic", "", ["5 .million"], "", (1, 1, 1)),  # or a point before it
+    (7, 5_000_000, "arithmetic", "", ["inf 5million"], "", (1, 1, 1)),  # Python reads inf too
+    (7, -5_000_000, "arithmetic", "", ["inf +-5million"], "", (1, 1, 1)),  # one sign at most
+    (7, 1_200_000, "arithmetic", "", ["inf 1.2.3million"], "", (1, 1, 1)),  # and one fraction
+    (7, 5_000_000, "arithmetic", "", ["inf .xmillion5"], "", (1, 1, 1)),  # .x is no fraction
+    (7, -1.5, "arithmetic", "", ["( 1.5 )"], "", (1, 1, 1)),  # points and spaces in parentheses
+    (7, 5, "arithmetic", "", ["5()"], "", (1, 1, 1)),  # which hold nothing
+    (7, 0.05, "arithmetic", "", ["5.%"], "", (1, 1, 1)),
+    (7, 5, "arithmetic", "", ["%5"], "", (1, 1, 1)),  # no percent: nothing before it
+    (7, 5, "arithmetic", "", [" %5"], "", (1, 1, 1)),  # white space around does not count
+    (7, -5, "arithmetic", "", ["(5)%"], "", (1, 1, 1)),  # a parenthesis before it
     (7, 0.12, "arithmetic", "", ["12%"], "", (1, 1, 1)),
     (7, 0.12, "arithmetic", "", ["12 %"], "", (1, 1, 1)),
     (7, ["up 1.23456"], "span", "", ["up 1.23461"], "", (1, 1, 1)),  # rounded to 4 places
@@ -101,6 +124,10 @@ CASES = [
     (9, ["The income!"], "span", "", ["income"], "", (1, 1, 1)),
     (9, ["Net-Income"], "span", "", ["netincome"], "", (1, 1, 1)),  # inside a word too
     (9, ["income"], "span", "", ["an income"], "", (1, 1, 1)),
+    (9, ["income"], "span", "", ["income a"], "", (1, 1, 1)),
+    (9, ["alpha"], "span", "", ["alph"], "", (0, 0, 1)),  # whole words alone are articles
+    (9, ["area"], "span", "", ["rea"], "", (0, 0, 1)),
+    (9, ["in 5."], "span", "", ["in 5"], "", (1, 1, 1)),  # without a fraction it is a whole number
     (9, ["#5 of 6.0"], "span", "", ["5 of 6.0"], "", (1, 1, 1)),
     (9, ["in 6.0"], "span", "", ["in 6"], "", (0, 0.5, 1)),  # '6.0' and '6' are different words
     (10, ["alpha beta gamma"], "span", "", ["alpha beta"], "", (0, 0.8, 1)),
@@ -135,6 +162,15 @@ def test_rules(
 ) -> None:
     found = metric.score(question(gold, kind, scale), answer, predicted_scale)
     assert (found.em, found.f1, found.scale) == expected
+
+
+def test_the_characters_that_are_dropped_in_numbers() -> None:
+    """Rule 5; a digit, a sign, a point or white space before the 5 makes a number too."""
+    dropped = set("'\"\\$€£¥%(),[]")
+    for mark in dropped:
+        assert metric.to_number(f"{mark}5") == 5, mark
+    for mark in set(string.ascii_letters + string.punctuation + "₹–") - dropped - set("+-."):
+        assert not metric.is_number(f"{mark}5"), mark
 
 
 @pytest.mark.parametrize(
