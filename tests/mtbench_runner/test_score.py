@@ -1,101 +1,12 @@
-"""Scores, strict ratings, win rates: against hand-computed values, and properties."""
+"""The score of a model: its file, its table, and what is said of it."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mtbench_runner.__main__ import main
-from mtbench_runner.ratings import strict_rating
-from mtbench_runner.statistics import Item, clustered_stderr, mean, win_interval
-
-
-def items(*values: tuple[int, int, float]) -> list[Item]:
-    return [Item(question, turn, "stem", value) for question, turn, value in values]
-
-
-def test_clustered_stderr_by_hand() -> None:
-    """Question sums of deviations from the mean 6 are -2, 4, -2: sqrt(3/2 * 24) / 6 = 1."""
-    data = items((1, 1, 4), (1, 2, 6), (2, 1, 7), (2, 2, 9), (3, 1, 5), (3, 2, 5))
-    assert mean(data) == 6
-    assert clustered_stderr(data) == pytest.approx(1.0)
-
-
-@given(st.lists(st.integers(1, 10), min_size=2, max_size=30))
-def test_with_one_turn_a_question_it_is_the_usual_standard_error(values: list[int]) -> None:
-    data = items(*((question, 1, value) for question, value in enumerate(values)))
-    centre = sum(values) / len(values)
-    usual = math.sqrt(sum((v - centre) ** 2 for v in values) / (len(values) - 1) / len(values))
-    assert clustered_stderr(data) == pytest.approx(usual)
-
-
-@given(st.lists(st.tuples(st.integers(1, 10), st.integers(1, 10)), min_size=2, max_size=30))
-def test_with_two_turns_it_is_that_of_the_questions_means(values: list[tuple[int, int]]) -> None:
-    both = items(*((q, turn, v) for q, pair in enumerate(values) for turn, v in enumerate(pair, 1)))
-    means = items(*((q, 1, sum(pair) / 2) for q, pair in enumerate(values)))
-    assert clustered_stderr(both) == pytest.approx(clustered_stderr(means))
-
-
-def test_too_little_for_an_error() -> None:
-    assert clustered_stderr([]) is clustered_stderr(items((1, 1, 5), (1, 2, 7))) is None
-    assert mean([]) is None
-    assert win_interval([]) is None
-
-
-def verdicts(*counts: tuple[int, float]) -> list[Item]:
-    """So many comparisons of each value, a question each."""
-    values = [value for number, value in counts for _ in range(number)]
-    return items(*((q, 1, value) for q, value in enumerate(values)))
-
-
-def test_a_win_rate_without_ties_has_clopper_and_pearsons_interval() -> None:
-    """8 wins of 10: 0.4439 to 0.9748, a little wider by G / (G - 1) in the clustered error."""
-    low, high = win_interval(verdicts((8, 1.0), (2, 0.0))) or [0, 0]
-    assert low == pytest.approx(0.4439, abs=0.03)
-    assert high == pytest.approx(0.9748, abs=0.01)
-    low, high = win_interval(verdicts((10, 1.0))) or [0, 0]
-    assert (low, high) == pytest.approx((0.025**0.1, 1.0))
-
-
-def test_ties_say_nothing_of_which_is_better() -> None:
-    """4 wins of 160 and no loss are a sign test's p of 0.125: one half stays inside."""
-    low, high = win_interval(verdicts((4, 1.0), (156, 0.5))) or [0, 0]
-    assert (low, high) == pytest.approx((0.5 + (0.025**0.25 - 0.5) / 40, 0.5125))
-    assert low < 0.5
-    low, high = win_interval(verdicts((6, 1.0), (154, 0.5))) or [0, 0]
-    assert 0.5 < low < high
-    assert win_interval(verdicts((160, 0.5))) == pytest.approx([0.5 - 1.5 / 160, 0.5 + 1.5 / 160])
-
-
-@pytest.mark.parametrize(
-    ("judgment", "rating", "flags"),
-    [
-        ("Rating: [[7]]", 7, []),
-        ("[[6.5]] it is. Rating: [[6.5]]", 6.5, []),
-        ("The answer [[1]] is wrong. Rating: [[4]]", 4, ["disagree"]),
-        ("`[[1]]` is right. Rating: [[9]]", 9, ["quoted"]),
-        ("```\nm = [[1]]\n```\nRating: [[9]]", 9, ["quoted"]),
-        ("[[1, 2], [3, 4]] is the product. Rating: [[8]]", 8, ["quoted"]),
-        ("Rating: [[15]]", None, ["range"]),
-        ("Rating: [[0]]", None, ["range"]),
-        ("Rating: [[10/10]]", 10, []),
-        ("Rating: [[08]]", 8, []),
-        ("x[0] should be x[1].", None, ["quoted"]),  # FastChat's fallback would take 0
-        ("No rating.", None, []),
-    ],
-)
-def test_strict_rating(judgment: str, rating: float | None, flags: list[str]) -> None:
-    assert strict_rating(judgment) == (rating, flags)
-
-
-@pytest.mark.parametrize("start", ["[[", "[", "[[1."])
-def test_a_judgment_of_very_many_digits_is_read(start: str) -> None:
-    digits = "9" * 200_000  # twice as many may not take four times as long
-    assert strict_rating(start + digits) == (None, [])
 
 
 def write_judgments(bench: Path, ratings: dict[tuple[int, int], str]) -> None:
