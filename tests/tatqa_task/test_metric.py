@@ -27,6 +27,8 @@ CASES = [
     (1, 12.5, "arithmetic", "million", ["12.5"], "million", (1, 1, 1)),
     (1, "3", "count", "", ["3"], "", (1, 1, 1)),
     (1, "3", "count", "", "3", "", (1, 1, 1)),  # one item is wrapped into a list
+    (1, 12, "arithmetic", "", "12", "", (1, 1, 1)),  # and is not one of characters
+    (1, 12, "arithmetic", "", 12.0, "", (1, 1, 1)),  # nor must it be a text
     (1, "three", "count", "", ["three"], "", (0, 0, 0)),  # no whole number: the script stops
     (2, 5, "arithmetic", "", None, "", (0, 0, 0)),
     (2, 5, "arithmetic", "", "", "", (0, 0, 0)),
@@ -99,8 +101,12 @@ CASES = [
     (7, 1_200_000, "arithmetic", "", ["inf 1.2.3million"], "", (1, 1, 1)),  # and one fraction
     (7, 5_000_000, "arithmetic", "", ["inf .xmillion5"], "", (1, 1, 1)),  # .x is no fraction
     (7, -1.5, "arithmetic", "", ["( 1.5 )"], "", (1, 1, 1)),  # points and spaces in parentheses
+    (7, -1.5, "arithmetic", "", ["(1.5\t)"], "", (1, 1, 1)),  # or any white space
     (7, 5, "arithmetic", "", ["5()"], "", (1, 1, 1)),  # which hold nothing
+    (7, 5, "arithmetic", "", ["5 (million)"], "", (1, 1, 1)),  # or letters
     (7, 0.05, "arithmetic", "", ["5.%"], "", (1, 1, 1)),
+    (7, 0.05, "arithmetic", "", ["5\t%"], "", (1, 1, 1)),
+    (7, 5_000_000, "arithmetic", "", ["5 million%"], "", (1, 1, 1)),  # not after a letter
     (7, 5, "arithmetic", "", ["%5"], "", (1, 1, 1)),  # no percent: nothing before it
     (7, 5, "arithmetic", "", [" %5"], "", (1, 1, 1)),  # white space around does not count
     (7, -5, "arithmetic", "", ["(5)%"], "", (1, 1, 1)),  # a parenthesis before it

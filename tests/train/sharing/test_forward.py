@@ -283,6 +283,28 @@ def test_a_recording_is_known_by_all_that_decides_what_it_does(
         assert torch.allclose(a, b, atol=1e-4)
 
 
+def test_the_key_of_a_recording_by_hand(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Length, gradients, training mode, adapters (switched off?, names), options, autocast."""
+    import torch
+
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: device == "cuda")
+    monkeypatch.setattr(torch, "get_autocast_dtype", {"cuda": torch.bfloat16}.get)
+    bare = tiny("qwen3").eval()
+    sharing = share_prefixes(bare, "sdpa")
+    options, autocast = (("a", "2"), ("b", "None")), (True, torch.bfloat16)
+    expected = (128, True, False, (), options, autocast)
+    assert sharing._key(128, True, {"b": None, "a": 2}) == expected
+    bare.train()
+    assert sharing._key(256, False, {}) == (256, False, True, (), (), autocast)
+    trainer = trl_trainer(tiny("qwen3"), tiny_base, tmp_path, on_cpu=True)
+    sharing = share_prefixes(trainer.model, "sdpa")
+    assert sharing._key(128, True, {})[3] == (False, "default")
+    with trainer.model.disable_adapter():
+        assert sharing._key(128, True, {})[3] == (True, "default")
+
+
 def stand_in_for_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace CUDA graphs by what records and replays operations on a CPU."""
     import torch

@@ -1,6 +1,8 @@
 """Reference log-probabilities are computed again only when what they depend on changes."""
 
+import hashlib
 import shutil
+import struct
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +27,16 @@ def test_key_is_base_precision_and_token_ids() -> None:
     others = [("other", "nf4", ROWS), ("base", "bf16", ROWS), ("base", "nf4", ROWS[::-1])]
     others.append(("base", "nf4", [replace(ROWS[0], chosen_ids=[9]), ROWS[1]]))
     assert len({same, *(cache_file(*other) for other in others)}) == 5
+
+
+def test_key_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SHA-256 of `base precision` and of each list of ids as 64-bit numbers, -1 after each."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = [1, 2, -1, 3, -1, 4, -1]
+    second = [1, 2, -1, 5, -1, 6, 7, -1]
+    hashed = b"base nf4" + struct.pack("=15q", *first, *second)
+    name = f"{hashlib.sha256(hashed).hexdigest()}.npy"
+    assert cache_file("base", "nf4", ROWS) == tmp_path / "tatqa-bench" / "reference" / name
 
 
 def test_a_second_run_reads_what_the_first_one_computed(
@@ -84,6 +96,8 @@ def test_a_cache_that_cannot_be_written_is_said_before_the_pass(
     assert not attach_reference(trainer, tmp_path / "cache" / "x.npy")
     assert "set XDG_CACHE_HOME" in said_before[0]
     assert trainer.train_dataset["ref_chosen_logps"] == [-1.0]
+    assert trainer.train_dataset["ref_rejected_logps"] == [-2.0]
+    assert trainer.precompute_ref_logps is True
 
 
 def test_a_base_that_yields_no_numbers_ends_in_one_line(
