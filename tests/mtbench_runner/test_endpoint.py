@@ -248,7 +248,7 @@ def out_of_time_when_answering(monkeypatch: pytest.MonkeyPatch) -> None:
         if limits:  # none while it is asked for its models
             limits[-1].reschedule(asyncio.get_running_loop().time())
 
-    monkeypatch.setattr(endpoints.asyncio, "timeout", limit)
+    monkeypatch.setattr(asyncio, "timeout", limit)
     monkeypatch.setattr(endpoints, "_note_response", note)
 
 

@@ -5,6 +5,7 @@ from typing import Any, cast
 import pytest
 
 from mtbench_runner.ratings import out_of_range, pair_outcome, strict_rating, strict_summary
+from mtbench_runner.rows import Place
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_a_judgment_of_very_many_digits_is_read(start: str) -> None:
 
 def test_what_strict_reading_would_change() -> None:
     """FastChat read 4, nothing, 15 and 5; strictly they are 6, 8, none and 5."""
-    judgments = {
+    judgments: dict[Place, tuple[str, float]] = {
         (1, 1): ("[[4]] or rather [[6]]", 4),
         (1, 2): ("[[8]] in the end", -1),
         (2, 1): ("[[15]]", 15),

@@ -70,6 +70,7 @@ CASES = [
         "million",
         (1, 1, 1),
     ),  # no value: text with the scale after it
+    (4, ["alpha"], "span", "", ["alpha"], None, (1, 1, 0)),  # no scale is no word either
     (5, ["$ 1,234"], "span", "", ["1234"], "", (1, 1, 1)),
     (5, ["5"], "span", "", ["5 apples"], "", (0, 0, 1)),  # no scale behind it: text
     (5, ["nan"], "span", "", ["NaN"], "", (1, 1, 1)),  # not a number: text
@@ -133,6 +134,7 @@ CASES = [
     (9, ["income"], "span", "", ["income a"], "", (1, 1, 1)),
     (9, ["alpha"], "span", "", ["alph"], "", (0, 0, 1)),  # whole words alone are articles
     (9, ["area"], "span", "", ["rea"], "", (0, 0, 1)),
+    (9, ["net\tincome"], "span", "", ["net income"], "", (1, 1, 1)),  # white space of any kind
     (9, ["in 5."], "span", "", ["in 5"], "", (1, 1, 1)),  # without a fraction it is a whole number
     (9, ["#5 of 6.0"], "span", "", ["5 of 6.0"], "", (1, 1, 1)),
     (9, ["in 6.0"], "span", "", ["in 6"], "", (0, 0.5, 1)),  # '6.0' and '6' are different words

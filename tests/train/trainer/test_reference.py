@@ -83,6 +83,7 @@ def test_a_cache_that_cannot_be_written_is_said_before_the_pass(
     class Trainer:
         train_dataset = Dataset.from_dict({"prompt_ids": [[1]]})
         accelerator = SimpleNamespace(is_main_process=True)
+        precompute_ref_logps = False
 
     said_before: list[str] = []
 
@@ -97,7 +98,7 @@ def test_a_cache_that_cannot_be_written_is_said_before_the_pass(
     assert "set XDG_CACHE_HOME" in said_before[0]
     assert trainer.train_dataset["ref_chosen_logps"] == [-1.0]
     assert trainer.train_dataset["ref_rejected_logps"] == [-2.0]
-    assert trainer.precompute_ref_logps is True
+    assert trainer.precompute_ref_logps
 
 
 def test_a_base_that_yields_no_numbers_ends_in_one_line(
