@@ -19,7 +19,7 @@ import yaml
 
 from tatqa_task.command_line import exit_code, say_error
 from tatqa_task.files import DataError
-from train.folder import check_place
+from train.folder import BusyError, check_place, held
 from train.libraries import loading
 from train.pairs.preferences import check_file
 from train.recipe import Recipe, RecipeError, load, one_line, read_yaml
@@ -44,7 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         out = folder_of(args)
     except RecipeError as error:
         return fail(error, 2)
-    return train(recipe, out, [f"python -m {__package__}", *words], args.dry_run)
+    command = [f"python -m {__package__}", *words]
+    if args.dry_run:
+        return train(recipe, out, command, dry_run=True)
+    try:
+        with held(out):
+            return train(recipe, out, command)
+    except BusyError as error:
+        return fail(error, 1)
 
 
 def folder_of(args: argparse.Namespace) -> Path:
@@ -60,7 +67,7 @@ def folder_of(args: argparse.Namespace) -> Path:
     return out or Path(args.recipe.stem)
 
 
-def train(recipe: Recipe, out: Path, command: list[str], dry_run: bool) -> int:
+def train(recipe: Recipe, out: Path, command: list[str], dry_run: bool = False) -> int:
     """Load the libraries and run; the exit code."""
     quiet_libraries()
     base = recipe.model_name_or_path

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,45 @@ SEAL = "checksums.json"  # written last: a checkpoint with a good one is whole
 KEPT = 2  # checkpoints of an unfinished run
 CARD = "is `train.json`; `curves.svg` shows"  # in every card that this program writes
 BEGUN = f"{SEAL}.begun"  # written first: whose the files are, until the seal says it
+LOCK = ".train.lock"  # while a run is at work there; hidden, so that no folder is taken for used
+
+
+class BusyError(Exception):
+    """Another training is at work in a folder; the message is one line."""
+
+
+@contextlib.contextmanager
+def held(out: Path) -> Iterator[None]:
+    """Hold a run folder, and leave none behind that nothing was written to.
+
+    The system lets go of it after a kill. Of several processes that train together the first holds
+    it. A file system without locks takes a run all the same. Raises BusyError.
+    """
+    if int(os.environ.get("RANK", "0")):
+        yield
+        return
+    import filelock
+
+    new = [path for path in (out, *out.parents) if not path.exists()]
+    out.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(out / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise BusyError(
+            f"another training is at work in {out}; wait for it, or choose another --output_dir"
+        ) from None
+    except OSError as error:
+        logger.warning("%s: not locked (%s); start no other run there", out, error.strerror)
+    try:
+        yield
+    finally:
+        if lock.is_locked:
+            (out / LOCK).unlink(missing_ok=True)
+            lock.release()
+        with contextlib.suppress(OSError):  # one holds something
+            for path in new:
+                path.rmdir()
 
 
 def check_place(out: Path) -> None:
@@ -96,15 +135,10 @@ def refuse_another_run(marker: Path, here: dict[str, Any]) -> None:
 
 
 def forget_without_checkpoint(out: Path) -> None:
-    """Take the marker of a failed run away where nothing of it is kept: a mended recipe may follow.
-
-    The folder goes too if it is empty then.
-    """
+    """Take the marker of a failed run away if nothing of it is kept: a mended recipe may follow."""
     if checkpoints(out) or (out / "adapter_config.json").exists():
         return
     (out / MARKER).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # it holds something else
-        out.rmdir()
 
 
 def day_of_prompts(out: Path) -> date:

@@ -194,8 +194,7 @@ def train_once(task: Task, micro: int) -> dict[str, Any]:
 
 
 def open_trainer(task: Task, micro: int) -> PairTrainer:
-    """The trainer of a run; what the libraries refuse is a RecipeError, and leaves no folder."""
-    new = not task.out.exists()
+    """The trainer of a run; what the libraries refuse is a RecipeError."""
     args = config(task.recipe, task.out, micro, plan.processes())
     try:
         with task.stages("load"):
@@ -204,8 +203,6 @@ def open_trainer(task: Task, micro: int) -> PairTrainer:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # of TRL, PEFT, transformers, and of files that are damaged
-        if new and task.out.exists():
-            task.out.rmdir()
         raise RecipeError(refused(error, task.recipe)) from None
 
 

@@ -11,12 +11,15 @@ import torch
 from train import folder
 from train.folder import (
     BEGUN,
+    LOCK,
     MARKER,
     SEAL,
+    BusyError,
     begin,
     check_place,
     checkpoints,
     damage,
+    held,
     holds,
     last_checkpoint,
     remove,
@@ -280,3 +283,38 @@ def test_a_link_to_nothing_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("nowhere")
     with pytest.raises(RecipeError, match="link is no folder"):
         check_place(tmp_path / "link")
+
+
+def test_a_folder_is_held_by_one_run_and_left_as_it_was(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "run"
+    with held(out):
+        with pytest.raises(BusyError, match="another training is at work"), held(out):
+            pass
+        assert (out / LOCK).exists()
+    assert not (tmp_path / "new").exists()
+    out.mkdir(parents=True)
+    with held(out):
+        pass
+    assert list(out.iterdir()) == []
+
+
+def test_processes_that_train_together_hold_a_folder_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with held(tmp_path):
+        monkeypatch.setenv("RANK", "1")
+        with held(tmp_path):
+            pass
+        monkeypatch.setenv("RANK", "0")
+        with pytest.raises(BusyError), held(tmp_path):
+            pass
+
+
+def test_a_run_is_taken_where_there_are_no_locks(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / LOCK).mkdir()
+    with held(tmp_path):
+        (tmp_path / MARKER).touch()
+    assert "not locked" in caplog.text
+    assert (tmp_path / LOCK).is_dir()

@@ -151,6 +151,26 @@ def test_killed_at_any_step_it_ends_with_the_same_adapter_to_the_bit(
         assert entry["computed"] == other["computed"]
 
 
+def test_a_second_run_in_the_folder_of_one_at_work_is_refused(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both wrote the same checkpoints. A kill frees the folder."""
+    out = tmp_path / "run"
+    process = start(recipe_file, "--output_dir", out)
+    wait_for(out / "run.json", process)
+    process.send_signal(signal.SIGSTOP)
+    before = (out / "run.json").stat().st_ino
+    assert "another training is at work in" in refused(
+        capsys, recipe_file, "--output_dir", out, code=1
+    )
+    assert (out / "run.json").stat().st_ino == before
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    with folder.held(out):
+        pass
+    assert (out / "run.json").exists()
+
+
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
 )
