@@ -176,13 +176,12 @@ def _generate(arguments: argparse.Namespace) -> None:
     folder = arguments.folder
     if arguments.contexts < 1:
         raise data.DataError(f"--contexts {arguments.contexts}: one or more are needed")
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, _ in data.FILES.values():
-        files.refuse_existing(folder / name)
+    contents = {}
     for split, (name, _) in data.FILES.items():
         contexts = synthetic.generate(split, arguments.contexts, arguments.seed)
-        files.write_json(folder / name, contexts, indent=1)
-    print(f"synthetic data in {arguments.folder}; use it with TATQA_DATA={arguments.folder}")
+        contents[name] = files.json_bytes(contexts, indent=1)
+    files.write_missing(folder, contents)
+    print(f"synthetic data in {folder}; use it with TATQA_DATA={folder}")
 
 
 def _add_upstream(commands: Any) -> None:

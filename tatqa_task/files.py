@@ -4,6 +4,7 @@ import contextlib
 import fnmatch
 import json
 import os
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,37 @@ def refuse_existing(path: Path) -> None:
         raise DataError(f"{path}: no folder {path.parent}")
 
 
+def refuse_strangers(folder: Path, names: Container[str]) -> None:
+    """Raise DataError if a folder holds anything but files of these names and hidden ones."""
+    if folder.exists() or folder.is_symlink():
+        for path in sorted(folder.iterdir()):
+            if path.name not in names and not path.name.startswith("."):
+                raise DataError(f"{folder}: {path.name} is in it; name a new folder")
+
+
+def write_missing(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write those files of a folder that are not there yet: a killed run left some.
+
+    Raises DataError, with nothing written, if something else is at the place of one, and OSError.
+    """
+    missing = {}
+    for name, content in contents.items():
+        path = folder / name
+        if not holds(path, content):
+            missing[path] = content
+    for path in missing:
+        if path.exists() or path.is_symlink():
+            raise DataError(f"{path} is there already, with other content; name a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, content in missing.items():
+        write_whole(path, content)
+
+
+def holds(path: Path, content: bytes) -> bool:
+    """Whether a path is a file of this very content, and no link to one."""
+    return path.is_file() and not path.is_symlink() and path.read_bytes() == content
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file whole or not at all. Raises OSError with its name."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -71,4 +103,9 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, content: Any, **options: Any) -> None:
     """Write a value as JSON, by json.dumps with these options, as `write_whole` does."""
-    write_whole(path, (json.dumps(content, **options) + "\n").encode())
+    write_whole(path, json_bytes(content, **options))
+
+
+def json_bytes(content: Any, **options: Any) -> bytes:
+    """A value as JSON, as it is written to a file."""
+    return (json.dumps(content, **options) + "\n").encode()

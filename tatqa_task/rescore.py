@@ -26,27 +26,26 @@ def rescore(source: Path, target: Path) -> int:
 
     Returns how many questions it has. Raises DataError, with nothing written.
     """
-    if target.exists() and any(target.iterdir()):
-        raise DataError(f"{target}: there are files in it; name a new folder")
     found = results_file(source)
-    results = files.read_json(found, "score the model again")
     ending = f"_{stamp(found)}.jsonl"
-    contents = {}
+    read = sorted(found.parent.glob(f"samples_*{ending}"))
+    files.refuse_strangers(target, [found.name, *(file.name for file in read)])
+    results = files.read_json(found, "score the model again")
+    contents: dict[str, bytes] = {}
     scores: dict[str, list[Row]] = {}
     number = 0
-    for samples in sorted(found.parent.glob(f"samples_*{ending}")):
+    for samples in read:
         task = samples.name.removeprefix("samples_").removesuffix(ending)
         rows = scored(samples)
         scores[task] = rows
         number += len(rows)
-        contents[samples.name] = json_lines(rows)
+        contents[samples.name] = json_lines(rows).encode()
     missing = sorted(results["configs"].keys() - scores.keys())
     if missing:
         raise DataError(f"{found}: no samples of {', '.join(missing)} beside it")
-    contents[found.name] = json.dumps(summed_up(results, scores), ensure_ascii=False, indent=2)
-    target.mkdir(parents=True, exist_ok=True)
-    for name, text in contents.items():
-        files.write_whole(target / name, text.encode())
+    summary = json.dumps(summed_up(results, scores), ensure_ascii=False, indent=2)
+    contents[found.name] = summary.encode()
+    files.write_missing(target, contents)
     return number
 
 

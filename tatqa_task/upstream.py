@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from tatqa_task import task_files
-from tatqa_task.files import DataError, write_whole
+from tatqa_task.files import refuse_strangers, write_missing
 
 HERE = Path(__file__).parent
 DATA = ("synthetic.json", "errata.json")
@@ -28,16 +28,13 @@ _FROM_MODULE = re.compile(r"^from tatqa_task\.(\w+) import", re.MULTILINE)
 
 
 def write(folder: Path) -> list[str]:
-    """Write the folder, which must not be there or be empty; the names of its files.
+    """Write the folder, new or empty or as a killed run left it; returns the names of its files.
 
     Raises DataError.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder} is there and not empty; name a new folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    files = contents()
-    for name, content in files.items():
-        write_whole(folder / name, content.encode())
+    files = {name: content.encode() for name, content in contents().items()}
+    refuse_strangers(folder, files)
+    write_missing(folder, files)
     return sorted(files)
 
 

@@ -144,7 +144,7 @@ BAD_CALLS = [
     (["generate", "{gold}"], "{gold}: File exists"),
     (
         ["generate", "{folder}"],
-        "{folder}/tatqa_dataset_dev.json is there already; name another",
+        "{folder}/tatqa_dataset_dev.json is there already, with other content",
     ),
     (["score", "--gold", "{folder}", "--pred", "{gold}"], "{folder} is a folder; name the file"),
     (["score", "--gold", "{empty}", "--pred", "{gold}"], "found dict (are these predictions?)"),
@@ -211,6 +211,7 @@ def test_a_folder_in_an_output_that_may_not_be_read_is_named(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """What is in it was left out without a word."""
+    importlib.import_module("tatqa_task.rescore")  # nobody may not read every Python
     (tmp_path / "run" / "part").mkdir(parents=True)
     (tmp_path / "run" / "part").chmod(0)
     importlib.import_module("tatqa_task.rescore")  # nobody may not read all of Python's folder

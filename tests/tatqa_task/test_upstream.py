@@ -71,8 +71,7 @@ def test_a_folder_that_is_there_is_left_alone(
     mine = tmp_path / "README.md"
     mine.write_text("mine")
     assert main(["upstream", str(tmp_path)]) == 2
-    assert (
-        capsys.readouterr().err == f"error: {tmp_path} is there and not empty; name a new folder\n"
-    )
+    said = f"error: {mine} is there already, with other content; name a new folder\n"
+    assert capsys.readouterr().err == said
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
     assert mine.read_text() == "mine"
