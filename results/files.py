@@ -17,6 +17,7 @@ from results import InputError
 
 MANIFEST = "report.manifest.json"
 WRITTEN_BY = "tatqa-bench report"
+SEAL = "sha256 of the files"  # in a manifest: tells one that somebody has edited
 PROJECT = Path(__file__).resolve().parents[1]
 LONGEST_NAME = 80  # characters of a file name made from a title; file systems take 255 bytes
 
@@ -68,6 +69,11 @@ def is_sealed(content: bytes) -> bool:
     return bool(last) and sealed(text).endswith(f"\n{last}\n")
 
 
+def seal(listed: Mapping[str, Iterable[str]]) -> str:
+    """SHA-256 of the names and hashes that a manifest lists."""
+    return text_hash(json.dumps(listed, sort_keys=True))
+
+
 def file_name(title: str) -> str:
     """A file name made from any title: inside its folder, and another one for every other title.
 
@@ -83,7 +89,8 @@ class Manifest:
     """What this program wrote into one folder: names and SHA-256 of their contents.
 
     While a name is being rewritten both its old and its new hash stand here, so that a kill at any
-    moment leaves a file that is still known as ours. A file that was changed since is not ours.
+    moment leaves a file that is still known as ours. A file that was changed since is not ours, and
+    a manifest that was edited proves nothing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -94,11 +101,11 @@ class Manifest:
         found = {}
         try:
             content = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
-            if content["written by"] != WRITTEN_BY:
+            if content["written by"] != WRITTEN_BY or content[SEAL] != seal(content["files"]):
                 return {}
             for name, hashes in content["files"].items():
                 found[str(name)] = list(hashes)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
             return {}
         return found
 
@@ -189,7 +196,8 @@ class Manifest:
         return path.is_file() and not path.is_symlink()
 
     def _save(self, hashes: Mapping[str, list[str]]) -> None:
-        content = {"written by": WRITTEN_BY, "files": dict(sorted(hashes.items()))}
+        listed = {name: list(known) for name, known in sorted(hashes.items())}
+        content = {"written by": WRITTEN_BY, SEAL: seal(listed), "files": listed}
         write_whole(self.folder / MANIFEST, json.dumps(content, indent=1) + "\n")
         self.hashes = dict(hashes)
 

@@ -4,6 +4,7 @@ A report is a folder: README.md, figures/, report.html. Only what its manifest s
 wrote is ever replaced or removed; anything else in the way is named, and nothing is written.
 """
 
+import os
 from pathlib import Path
 
 from results.files import Manifest, sealed
@@ -22,7 +23,7 @@ def folder_for(runs: Path, given: Path | None) -> Path:
 
 def is_projects_own(out: Path) -> bool:
     """Is this the committed report of the project itself? It alone shows the experiment log."""
-    return out.resolve() == PACKAGE
+    return os.path.realpath(out) == str(PACKAGE)  # Path.resolve raises where links make a loop
 
 
 def check_place(out: Path) -> None:

@@ -101,15 +101,38 @@ def test_names_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
     assert not list(folder.iterdir())
 
 
+def write_manifest(folder: Path, listed: dict[str, list[str]], seal: str) -> None:
+    content = {"written by": files.WRITTEN_BY, files.SEAL: seal, "files": listed}
+    (folder / files.MANIFEST).write_text(json.dumps(content))
+
+
 def test_a_manifest_that_lists_names_outside_removes_nothing(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
     folder = tmp_path / "report"
     folder.mkdir()
     listed = {"../mine": [files.text_hash("mine")]}
-    text = json.dumps({"written by": files.WRITTEN_BY, "files": listed})
-    (folder / files.MANIFEST).write_text(text)
+    write_manifest(folder, listed, files.seal(listed))
     Manifest(folder).write({"README.md": "x"})
     assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_a_manifest_that_somebody_edited_proves_nothing(tmp_path: Path) -> None:
+    """A file that it listed by its hash was removed."""
+    Manifest(tmp_path).write({"README.md": "one"})
+    (tmp_path / "notes.txt").write_text("mine")
+    listed = dict(Manifest(tmp_path).hashes)
+    before = files.seal(listed)
+    write_manifest(tmp_path, {**listed, "notes.txt": [files.text_hash("mine")]}, before)
+    with pytest.raises(InputError, match=r"README.md, .*report.manifest.json: in the way"):
+        Manifest(tmp_path).write({"README.md": "two"})
+    assert content(tmp_path) == {"README.md": "one", "notes.txt": "mine"}
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "[" * 100_000, '{"written by": 1}', "", "\xff"])
+def test_a_manifest_of_another_form_is_in_the_way(tmp_path: Path, text: str) -> None:
+    (tmp_path / files.MANIFEST).write_text(text, encoding="latin-1")
+    with pytest.raises(InputError, match="report.manifest.json: in the way"):
+        Manifest(tmp_path).write({"README.md": "one"})
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:

@@ -41,6 +41,15 @@ def test_a_report_onto_a_users_own_files_is_refused(
     assert {path: path.read_text() for path in folder.rglob("*") if path.is_file()} == mine
 
 
+def test_a_report_into_a_loop_of_links_is_one_line(
+    results_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    runs = str(results_folder / "runs")
+    assert main(["report", "--runs", runs, "--out", str(tmp_path / "loop")]) == 2
+    assert "loop: no folder; give another one" in capsys.readouterr().err
+
+
 def test_a_report_that_is_given_no_folder_has_one_among_the_runs() -> None:
     assert publish.folder_for(Path("results/runs"), None) == Path("results/runs/tatqa-report")
     assert publish.folder_for(Path("myruns"), None) == Path("myruns/tatqa-report")
