@@ -177,7 +177,7 @@ def load(path: Path) -> Record:
         reason = f"{place}: {first['msg']}"
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
         reason = f"{type(error).__name__}: {error}"
     raise InputError(f"{path}: not a valid record ({reason}); run its recipe again")
 

@@ -27,6 +27,7 @@ SEAL = "checksums.json"  # written last: a checkpoint with a good one is whole
 KEPT = 2  # checkpoints of an unfinished run
 CARD = "is `train.json`; `curves.svg` shows"  # in every card that this program writes
 BEGUN = f"{SEAL}.begun"  # written first: whose the files are, until the seal says it
+UNREADABLE = (OSError, ValueError, RecursionError, TypeError, LookupError)  # or of another form
 LOCK = ".train.lock"  # while a run is at work there; hidden, so that no folder is taken for used
 
 
@@ -122,7 +123,7 @@ def refuse_another_run(marker: Path, here: dict[str, Any]) -> None:
     out = marker.parent
     try:
         there = what_decides(json.loads(marker.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, LookupError):
+    except UNREADABLE:
         raise RecipeError(
             f"{marker} is damaged, so nobody can say which run {out} holds; "
             "choose another --output_dir or delete it"
@@ -149,7 +150,7 @@ def day_of_prompts(out: Path) -> date:
     for marker in (out / "train.json", out / MARKER):
         try:
             return date.fromisoformat(json.loads(marker.read_text(encoding="utf-8"))[DAY])
-        except (OSError, ValueError, TypeError, LookupError):
+        except UNREADABLE:
             pass
     return date.today()
 
@@ -204,7 +205,7 @@ def read_sums(path: Path) -> dict[str, str] | None:
     """A seal, or the beginning of one; None if there is no whole one."""
     try:
         sums = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+    except UNREADABLE:
         return None
     return sums if isinstance(sums, dict) else None
 
@@ -232,7 +233,7 @@ def run_digest(out: Path) -> str | None:
     """What decides which adapter comes out of the run in a folder, as one hash; None without."""
     try:
         facts = what_decides(json.loads((out / MARKER).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, LookupError):
+    except UNREADABLE:
         return None
     decides = {name: value for name, value in facts.items() if name not in MAY_CHANGE}
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()

@@ -109,7 +109,7 @@ class Stage:
             note = json.loads(self.file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             note = None
         if not isinstance(note, dict) or not isinstance(note.get("key"), str):
             raise InputError(
@@ -264,7 +264,7 @@ def server_seconds(folder: Path) -> dict[str, float]:
     try:
         known = json.loads((folder / SERVER_NOTE).read_text(encoding="utf-8"))
         return {str(purpose): float(seconds) for purpose, seconds in known.items()}
-    except (OSError, ValueError, AttributeError, TypeError):
+    except (OSError, ValueError, RecursionError, AttributeError, TypeError):
         return {}
 
 

@@ -154,12 +154,13 @@ def test_a_base_that_is_a_run_is_none(results_folder: Path, base: str) -> None:
 
 def test_broken_records_of_others_do_not_hide_the_rest(results_folder: Path) -> None:
     runs = results_folder / "runs"
-    for name, content in {"torn": b'{"version": 1, ', "latin": b"\xff", "other": b"[1]"}.items():
+    broken = {"torn": b'{"version": 1, ', "latin": b"\xff", "other": b"[1]", "deep": b"[" * 100_000}
+    for name, content in broken.items():
         (runs / name).mkdir()
         (runs / name / "record.json").write_bytes(content)
     records, problems = record.load_all(runs)
     assert set(records) == {"base-tiny", "low", "middle", "high"}
-    assert len(problems) == 3
+    assert len(problems) == 4
     assert all("not a valid record" in line and "\n" not in line for line in problems)
 
 

@@ -140,7 +140,9 @@ def test_a_users_copy_of_a_checkpoint_is_none(out: Path) -> None:
 IDENTITY = {"recipe": {"beta": 0.1}, "data_sha256": "d", "base_sha256": "b"}
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff\xfe", b'{"recipe": 3}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"{}", b"\xff\xfe", b'{"recipe": 3}', b"[" * 100_000]
+)
 @pytest.mark.parametrize("name", ["run.json", "train.json"])
 def test_a_damaged_marker_is_one_line(name: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)

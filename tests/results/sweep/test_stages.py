@@ -132,7 +132,7 @@ def test_a_lost_file_among_others_runs_again(stage: Stage) -> None:
     assert (stage.output / "3.json").exists()
 
 
-@pytest.mark.parametrize("torn", ["", "{", "[1]", '{"done": true}'])
+@pytest.mark.parametrize("torn", ["", "{", "[1]", '{"done": true}', "[" * 100_000])
 def test_a_torn_note_is_named_and_not_replaced(stage: Stage, torn: str) -> None:
     stages.perform(stage)
     stage.file.write_text(torn)
