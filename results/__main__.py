@@ -87,6 +87,9 @@ def run_command(args: argparse.Namespace) -> int:
         os.environ[VERBOSE] = "1"
     plans, settings, serving = options.planned(args)
     execute.check(plans)
+    from results.report import publish  # draws figures: only for a call that is not refused
+
+    publish.check_place(publish.folder_for(args.runs, args.report))
     if args.dry_run:
         print("\n".join(dry_run.lines(plans, serving)))
         return 0
@@ -99,10 +102,8 @@ def run_command(args: argparse.Namespace) -> int:
 def run_plans(args: argparse.Namespace, plans: list[Any], work: Callable[[], None]) -> int:
     """Do the work, then show and report what is done of it, also where a run has failed."""
     from results import terminal
-    from results.report import publish  # draws figures: only for a call that is not refused
     from results.sweep import stages
 
-    publish.check_place(publish.folder_for(args.runs, args.report))
     failure = None
     try:
         work()

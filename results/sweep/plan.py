@@ -1,6 +1,8 @@
 """What a sweep will do: one plan for each base and for each run, in the order of work."""
 
 import json
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,9 +10,12 @@ from typing import Any
 
 from results import InputError
 from results.sweep import commands, shipped, stages
-from results.sweep.commands import ADAPTER, CONFIG, Scored, Settings
+from results.sweep.commands import ADAPTER, CONFIG, SERVED, Scored, Settings
 from results.sweep.recipes import Recipe
 from results.sweep.stages import Stage
+
+REPLACED = r'["<>:/|\\?*\[\]]+'  # by "__", where lm-eval names a folder after a model's path
+LONGEST_NAME = 255  # bytes, on common file systems
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,9 @@ def sweep(
                     " its recipe"
                 )
             plans[run.folder] = run
+    if settings.backend != SERVED:
+        for plan in plans.values():
+            check_length(plan.scored)
     check_adapters(recipes, [plan.adapter for plan in plans.values() if plan.train])
     return list(plans.values())
 
@@ -114,6 +122,20 @@ def check_samples(recipes: Sequence[Recipe], rounds: Rounds) -> None:
                 f"{recipe.path}: samples: {missing}; --rounds 1 with --server samples them, or"
                 f" python -m tatqa_task evaluate --tasks {recipe.task}_train --log_samples"
             )
+
+
+def check_length(model: Scored) -> None:
+    """Raise InputError for a path that is too long to be a folder's name.
+
+    lm-eval makes one of it, and saves no score where it cannot.
+    """
+    path = str(model.adapter or model.base)
+    name = re.sub(REPLACED, "__", path)
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        raise InputError(
+            f"{path}: lm-eval names a folder after this path, which is too long for that; change to"
+            " a folder nearer to it and name it from there"
+        )
 
 
 def check_adapters(recipes: Sequence[Recipe], made: Sequence[str]) -> None:

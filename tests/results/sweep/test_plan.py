@@ -435,6 +435,28 @@ def test_two_recipes_of_one_name_are_refused(
     assert "same file name" in capsys.readouterr().err
 
 
+def test_a_path_that_lm_eval_cannot_name_a_folder_after_is_refused(
+    recipes: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Training and scoring were done, and then no score was saved."""
+    left = 255 - len(f"{'a' * 100}____{recipes[0].stem}")  # "a/b" becomes "a__b"
+    for length, code in ((left, 0), (left + 1, 2)):
+        runs = f"{'a' * 100}/{'b' * length}"
+        assert main(["run", str(recipes[0]), "--runs", runs, "--dry-run"]) == code
+    assert f"{runs}/{recipes[0].stem}: lm-eval names a folder" in capsys.readouterr().err
+    assert planned(recipes[:1], runs, backend="served")
+
+
+def test_a_dry_run_tells_what_is_in_the_reports_way(
+    recipes: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("mine").mkdir()
+    Path("mine", "README.md").write_text("mine")
+    call = ["run", str(recipes[0]), "--runs", "r", "--report", "mine"]
+    assert main([*call, "--dry-run"]) == 2
+    assert "mine/README.md: in the way" in capsys.readouterr().err
+
+
 def test_dry_run_prints_what_can_be_pasted_and_does_nothing(
     recipes: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
