@@ -26,6 +26,7 @@ from train.recipe import Recipe, RecipeError, load, one_line, read_yaml
 from train.shipped import recipe_file
 from train.stages import Stages
 
+SWITCHES = {name for name, field in Recipe.model_fields.items() if field.annotation is bool}
 LATER = "-"  # in place of a recipe: the command line comes on standard input
 
 
@@ -150,34 +151,42 @@ def parser() -> argparse.ArgumentParser:
 def overrides(rest: Sequence[str]) -> dict[str, Any]:
     """`--field value` and `--field=value` as a mapping, values read as YAML. Raises RecipeError.
 
-    Several values are a list, as with TRL: `--lora_target_modules q_proj v_proj`.
+    Several values are a list, a switch needs none, and hyphens will do, as with TRL:
+    `--lora_target_modules q_proj v_proj`, `--use_dora`, `--no_share_prefixes`, `--learning-rate`.
     """
     mapping: dict[str, Any] = {}
     for name, words in given(rest):
         try:
             values = [read_yaml(word) for word in words]
         except (yaml.YAMLError, ValueError, RecursionError) as error:
-            problem = f"the value of {name} is not YAML: {one_line(error)}"
+            problem = f"the value of --{name} is not YAML: {one_line(error)}"
             raise RecipeError(f"command line: {problem}") from None
-        mapping[name.removeprefix("--")] = values[0] if len(values) == 1 else values
+        mapping[name] = values[0] if len(values) == 1 else values
     return mapping
 
 
 def given(rest: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """Each option of the command line with the words after it. Raises RecipeError."""
+    """The name of each option of the command line, with its values. Raises RecipeError."""
     found: list[tuple[str, list[str]]] = []
     for item in rest:
         if item.startswith("--"):
-            name, equals, value = item.partition("=")
-            found.append((name, [value] if equals else []))
+            name, equals, value = item.removeprefix("--").partition("=")
+            found.append((name.replace("-", "_"), [value] if equals else []))
         elif found:
             found[-1][1].append(item)
         else:
             raise RecipeError(f"command line: expected --field value, found `{item}`")
-    for name, words in found:
-        if not words:
-            raise RecipeError(f"command line: expected --field value, found `{name}`")
-    return found
+    return [(name, words) if words else switched(name) for name, words in found]
+
+
+def switched(name: str) -> tuple[str, list[str]]:
+    """What an option without a value says: its field is true, or with `no_` false."""
+    if name in SWITCHES:
+        return name, ["true"]
+    field = name.removeprefix("no_")
+    if field in SWITCHES:
+        return field, ["false"]
+    raise RecipeError(f"command line: expected --field value, found `--{name}`")
 
 
 def quiet_libraries() -> None:

@@ -28,12 +28,17 @@ STRATEGIES = {
     "log": "gold answers against wrong ones by the experiment log's rule",
     "mined": "right replies against a model's own wrong ones",
 }
-PURPOSE = """, to answer questions on a table and text from a financial report with one line of
-JSON"""
-LIMITS = """It knows English reports and the prompts of `tatqa_task/prompt.py` alone: check every
-figure it gives."""
-OWN_PROMPTS = """Prompt it as in its pairs: through the base model's chat template, thinking off,
-where these are messages; as plain text where they are texts."""
+PURPOSE = (
+    ", to answer questions on a table and text from a financial report with one line of JSON"
+)
+LIMITS = (
+    "It knows English reports and the prompts of `tatqa_task/prompt.py` alone: check every figure "
+    "it gives."
+)
+OWN_PROMPTS = (
+    "Prompt it as in its pairs: through the base model's chat template, thinking off, where these "
+    "are messages; as plain text where they are texts."
+)
 METRICS = {"em": "exact match", "f1": "token F1", "score": "mean judge score"}  # reported, by name
 UNKNOWN_DATA = {"kind": "unknown"}
 
@@ -112,7 +117,7 @@ def metadata(
     is_local = Path(base).is_dir() or not HUB_ID.fullmatch(base)
     supervised = list(facts["recipe"]["loss_type"]) == ["sft"]
     tags = ["lora", "sft" if supervised else "dpo", "trl"]
-    if not facts["recipe"].get("pairs"):
+    if facts.get("data", UNKNOWN_DATA)["kind"] == "official":
         tags.append("tat-qa")
     return ModelCardData(
         base_model=None if is_local else base,

@@ -23,7 +23,7 @@ from train.sources import HUB_ID
 
 ADAPTER = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
-FILES = (WEIGHTS, "train.json", "record.json", "curves.svg")
+FILES = (WEIGHTS, "chat_template.jinja", "train.json", "record.json", "curves.svg")
 
 
 class PushError(Exception):

@@ -78,14 +78,14 @@ def test_other_data_are_never_called_tatqa_under_its_licence(
     assert "CC BY" not in body
     of_tatqa = data["kind"] != "given"
     assert ("financial report" in body) is of_tatqa
-    assert ("tat-qa" in head["tags"]) is of_tatqa
+    assert "tat-qa" not in head["tags"]
 
 
 def test_prompting_is_said_as_the_pairs_were() -> None:
     """Pairs of texts are trained on without the chat template that the card asked for."""
     assert "Prompt it through the base model's chat template, thinking off." in card(facts(), "x")
     own = card(facts({"kind": "given", "name": "m.jsonl"}, pairs="m.jsonl"), "mine")
-    assert "as plain text where they are texts" in own.replace("\n", " ")
+    assert "as plain text where they are texts" in own
 
 
 def test_runs_of_older_versions_have_a_card_too() -> None:

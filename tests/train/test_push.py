@@ -82,6 +82,7 @@ def run(tmp_path: Path) -> Path:
     (folder / "record.json").write_text(json.dumps(RECORD))
     (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "/home/me/base"}')
     (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    (folder / "chat_template.jinja").write_text("of the run's first day")
     (folder / "README.md").write_text("without scores")
     return folder
 

@@ -260,6 +260,19 @@ def test_several_words_are_a_list_as_with_trl() -> None:
     }
 
 
+def test_switches_and_hyphens_are_read_as_with_trl() -> None:
+    """A switch without a value was refused, and so was a hyphen in place of an underscore."""
+    words = ["--use_dora", "--no_share_prefixes", "--no-load-in-4bit", "--learning-rate", "0.1"]
+    assert overrides(words) == {
+        "use_dora": True,
+        "share_prefixes": False,
+        "load_in_4bit": False,
+        "learning_rate": 0.1,
+    }
+    with pytest.raises(RecipeError, match="expected --field value, found `--no_beta`"):
+        overrides(["--no_beta"])
+
+
 def test_overrides() -> None:
     given = [
         "--beta",
