@@ -21,16 +21,14 @@ SHOWN = (
 )  # fmt: skip
 METHODS = {
     "sigmoid": "DPO (Rafailov et al., 2023)",
-    "sft": "supervised fine-tuning on the chosen replies",
+    "sft": "supervised fine-tuning",
 }
 STRATEGIES = {
     "corrupt": "right replies against wrong ones made by rule",
     "log": "gold answers against wrong ones by the experiment log's rule",
     "mined": "right replies against a model's own wrong ones",
 }
-PURPOSE = (
-    ", to answer questions on a table and text from a financial report with one line of JSON"
-)
+PURPOSE = ", to answer questions on a table and text from a financial report with one line of JSON"
 LIMITS = (
     "It knows English reports and the prompts of `tatqa_task/prompt.py` alone: check every figure "
     "it gives."
@@ -95,10 +93,17 @@ def prompting(recipe: Mapping[str, Any]) -> str:
     return "Prompt it through the base model's chat template, thinking off."
 
 
+def supervised(recipe: Mapping[str, Any]) -> bool:
+    """Are the chosen replies alone trained on?"""
+    return list(recipe["loss_type"]) == ["sft"]
+
+
 def what(recipe: Mapping[str, Any]) -> str:
-    """What the pairs are."""
+    """What it was trained on, as it follows a number."""
     if recipe.get("pairs"):
         return "preference pairs:"
+    if supervised(recipe):
+        return "right replies made from"
     return f"preference pairs ({STRATEGIES[recipe['strategy']]}) made from"
 
 
@@ -115,8 +120,7 @@ def metadata(
     """The Hub's metadata: base, licence, tags, model-index."""
     base = facts["recipe"]["model_name_or_path"]
     is_local = Path(base).is_dir() or not HUB_ID.fullmatch(base)
-    supervised = list(facts["recipe"]["loss_type"]) == ["sft"]
-    tags = ["lora", "sft" if supervised else "dpo", "trl"]
+    tags = ["lora", "sft" if supervised(facts["recipe"]) else "dpo", "trl"]
     if facts.get("data", UNKNOWN_DATA)["kind"] == "official":
         tags.append("tat-qa")
     return ModelCardData(
@@ -142,6 +146,8 @@ def rows(facts: Mapping[str, Any]) -> str:
     lines = []
     for field in SHOWN:
         value = facts["recipe"].get(field)
+        if field == "beta" and supervised(facts["recipe"]):
+            continue
         if field == "init_adapter" and value:
             value = Path(value).name
         if value is not None:

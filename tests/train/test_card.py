@@ -56,7 +56,8 @@ def test_supervised_runs_are_not_called_dpo() -> None:
     del made["history"][0]["rewards/accuracies"]
     head, body = parts(card(made, "mine"))
     assert head["tags"][1] == "sft"
-    assert "supervised fine-tuning on the chosen replies" in body
+    assert "trained with supervised fine-tuning on 1,234 right replies made from the train" in body
+    assert "| beta |" not in body
     assert "whose calculated answers are expressions" in body
     assert "| last step | loss 0.5000 |" in body
 
