@@ -234,9 +234,10 @@ def begin(stage: Stage, names: Names) -> dict[str, Any]:
     command = stage.command(names=names)
     note = {"key": key, "done": False, "seconds": note.get("seconds", 0.0), "command": command}
     write_whole(stage.file, json.dumps(note, indent=1))
-    say(f"{stage.title}: {command}")
     if is_logged(stage.arguments):
-        say(f"{stage.title}: what it says is in {from_here(str(stage.log))}")
+        say(f"{stage.title}: begins; what it says is in {from_here(str(stage.log))}")
+    else:
+        say(f"{stage.title}: {command}")
     return note
 
 
