@@ -109,7 +109,7 @@ def run_plans(args: argparse.Namespace, plans: list[Any], work: Callable[[], Non
         work()
     except FailedError as error:
         failure = error
-    done = [plan.folder for plan in plans if (plan.folder / "record.json").is_file()]
+    done = [plan.folder for plan in plans if plan.recorded()]
     pairs = []
     for plan in plans:
         if plan.base in done and plan.folder in done:

@@ -143,4 +143,5 @@ def headlines(pairs: Sequence[tuple[Path, Path]]) -> str:
         for of_bench in found.values():
             rows += [row for row in of_bench if row.metric == of_bench[0].metric]
         lines.append(f"\n=== {run_folder.name}, before: {base.name} ===\n{compare.text(rows)}")
+    lines.append("\neach run by itself; the report's intervals hold for all its runs together")
     return "\n".join(lines)

@@ -47,6 +47,15 @@ class Plan:
         """All stages in the order of work."""
         return [*self.preparing, *self.scoring]
 
+    def recorded(self) -> bool:
+        """Whether its record is there, and of these stages: an edited recipe's is of others."""
+        if not (self.folder / "record.json").is_file():
+            return False
+        try:
+            return all(stage.done() for stage in self.stages)
+        except InputError:  # a note that is none any more: said when the stage was to be done
+            return False
+
     @property
     def reads(self) -> set[str]:
         """Files that must be there before it can begin."""

@@ -1,4 +1,7 @@
-"""What a sweep must know of a recipe: base, form, rank. `python -m train` checks the rest."""
+"""What a sweep must know of a recipe: base, form, rank.
+
+The rest is for `python -m train RECIPE --check`, which execute.check starts before any work.
+"""
 
 import difflib
 import glob
@@ -23,7 +26,10 @@ RUN_NAME = r"\w[\w.+=-]*"  # stays inside the folder of runs, and is one value o
 
 @dataclass(frozen=True)
 class Recipe:
-    """One run to be made: a recipe file, and the fields that were changed on the command line."""
+    """One run to be made: a recipe file, and the fields that were changed on the command line.
+
+    fields: all of them, with the defaults of training's schema.
+    """
 
     path: Path
     changes: tuple[str, ...]  # "field=value"
@@ -44,34 +50,34 @@ class Recipe:
     @property
     def four_bit(self) -> bool:
         """Whether the base is used in 4 bits."""
-        return bool(self.fields.get("load_in_4bit"))
+        return bool(self.fields["load_in_4bit"])
 
     @property
     def task(self) -> str:
         """The lm-eval task that asks for replies in the recipe's form."""
-        return TASKS[str(self.fields.get("form", "direct"))]
+        return TASKS[self.fields["form"]]
 
     @property
     def rank(self) -> int:
         """The adapter's rank."""
-        return int(self.fields.get("lora_r", 16))
+        return int(self.fields["lora_r"])
 
     @property
     def init_adapter(self) -> str | None:
         """The adapter that it trains on from, if any."""
-        return self.found_adapter or self.fields.get("init_adapter")
+        return self.found_adapter or self.fields["init_adapter"]
 
     @property
     def samples_itself(self) -> bool:
         """Whether it learns from sampled replies that are not there: those of its rounds."""
-        if self.fields.get("strategy") != "mined":
+        if self.fields["strategy"] != "mined":
             return False
         return not any(glob.glob(pattern, recursive=True) for pattern in self.samples)
 
     @property
     def samples(self) -> list[str]:
         """Files of sampled replies that it learns from, as patterns."""
-        given = self.fields.get("samples") or []
+        given = self.fields["samples"] or []
         return [given] if isinstance(given, str) else [str(pattern) for pattern in given]
 
     def arguments(self) -> list[str]:
@@ -91,13 +97,15 @@ def read(path: Path, changes: tuple[str, ...] = ()) -> Recipe:
     Raises InputError.
     """
     path = shipped.recipe_file(path)
-    fields = load(path)
+    known = json.loads(SCHEMA.read_text(encoding="utf-8"))["properties"]
+    fields = {name: field["default"] for name, field in known.items() if "default" in field}
+    fields |= load(path)
     for change in changes:
         name, equals, value = change.partition("=")
         if not equals or not re.fullmatch(r"\w+", name):
             raise InputError(f"--set {change}: expected FIELD=VALUE")
         fields[name] = read_yaml(value, f"--set {change}: cannot read the value")
-    check(path, fields)
+    check(path, fields, known)
     fields["model_name_or_path"] = shipped.base_model(fields["model_name_or_path"])
     recipe = Recipe(path, changes, fields)
     check_base(recipe)
@@ -128,18 +136,17 @@ def read_yaml(text: str, problem: str) -> Any:
         raise InputError(f"{problem} ({reason})") from None
 
 
-def check(path: Path, fields: dict[str, Any]) -> None:
-    """Raise InputError if a field that is used here has no possible value."""
-    known = json.loads(SCHEMA.read_text(encoding="utf-8"))["properties"]
+def check(path: Path, fields: dict[str, Any], known: Iterable[str]) -> None:
+    """Raise InputError if a field is not known, or one that is used here has no possible value."""
     for key in fields:
         if key not in known:
             raise InputError(f"{path}: unknown key `{key}`; {nearest(str(key), known)}")
     if not isinstance(fields.get("model_name_or_path"), str):
         raise InputError(f"{path}: a recipe needs model_name_or_path; see train/recipes/")
-    form = fields.get("form", "direct")
+    form = fields["form"]
     if form not in TASKS:
         raise InputError(f"{path}: form: expected {' or '.join(TASKS)}, found {form!r}")
-    rank = fields.get("lora_r", 16)
+    rank = fields["lora_r"]
     if not isinstance(rank, int) or rank < 1:
         raise InputError(f"{path}: lora_r: expected a whole number from 1 up, found {rank!r}")
 

@@ -25,6 +25,7 @@ from results.sweep import recipes as recipe_files
 from results.sweep.commands import EVALUATE, Scored, Settings, generating
 from results.sweep.execute import Half, Serving, Sweep
 from results.sweep.plan import Plan, Rounds, sweep, told_settings
+from results.sweep.stages import Stage
 
 ROOT = Path(__file__).resolve().parents[3]
 BASE = "train/bases/tiny-tatqa"
@@ -202,8 +203,23 @@ def test_an_adapter_of_the_projects_folder_is_found_among_these_runs(recipes: li
     assert not read[1].samples_itself
 
 
+def test_a_record_of_the_recipe_before_it_was_edited_is_not_its_record(
+    recipes: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old adapter's verdict was printed under the name of the one that could not be trained."""
+    done = {"tatqa", "train"}
+    monkeypatch.setattr(Stage, "done", lambda stage: stage.name in done)
+    _, run = sweep([recipe_files.read(recipes[0])], Settings(), Path("runs"))
+    assert not run.recorded()
+    run.folder.mkdir(parents=True)
+    (run.folder / "record.json").touch()
+    assert run.recorded()
+    done.remove("train")
+    assert not run.recorded()
+
+
 def test_what_is_used_is_made_first(recipes: list[Path]) -> None:
-    """Whoever makes it: a task that another worker holds stays on the list."""
+    """Whoever makes it: a half that another worker holds stays on the list."""
     recipes[0].write_text(recipes[0].read_text() + "load_in_4bit: true\n")
     Path("mined.yaml").write_text(
         recipes[0].read_text() + "strategy: mined\ninit_adapter: runs/beta_0.02\n"

@@ -278,7 +278,7 @@ def test_workers_write_the_report_in_turn(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(main, "report_command", report)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "record.json").touch()
-    plans = [argparse.Namespace(folder=tmp_path / "run", base=None)]
+    plans = [argparse.Namespace(folder=tmp_path / "run", base=None, recorded=lambda: True)]
     args = argparse.Namespace(runs=tmp_path, report=None)
     assert main.run_plans(args, plans, lambda: None) == 0
     assert told == [tmp_path]
