@@ -9,11 +9,11 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from itertools import chain, groupby
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from results import InputError, on_one_line, outputs, record
+from results import InputError, outputs, record
 from results.measures import MEASURES, Measure, is_ours, measure_of, within
 from results.record import Scores
 from results.statistics import Difference, in_family, over_runs, verdict
@@ -34,25 +34,6 @@ HEADER = [
     "p (adjusted)",
     "detectable",
 ]
-FIGURES = (  # of a Difference, in the JSON
-    "n",
-    "clusters",
-    "before",
-    "after",
-    "delta",
-    "se",
-    "df",
-    "low",
-    "high",
-    "p",
-    "p_alone",
-    "detectable",
-    "family",
-    "runs",
-    "se_runs",
-    "df_runs",
-    "unpaired",
-)
 Table = Mapping[str, Scores]  # scores by bench
 
 
@@ -453,72 +434,6 @@ def as_family(rows: Sequence[Row]) -> list[Row]:
     for row, difference in zip(rows, differences, strict=True):
         adjusted.append(replace(row, difference=difference))
     return adjusted
-
-
-def text(rows: list[Row]) -> str:
-    """A table for each bench and metric, for a terminal."""
-    lines = []
-    for title, of_title in groupby(rows, lambda row: row.title):
-        group = list(of_title)
-        lines += ["", on_one_line(title), *table_lines(group), *notes(group)]
-    return "\n".join(lines)
-
-
-def table_lines(rows: Sequence[Row]) -> list[str]:
-    """Header and rows in columns: the first one to the left, the others to the right."""
-    table = [HEADER]
-    for row in rows:
-        table.append([on_one_line(cell) for cell in row.cells])
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = []
-    for first, *others in table:
-        line = first.ljust(widths[0])
-        for cell, width in zip(others, widths[1:], strict=True):
-            line += "  " + cell.rjust(width)
-        lines.append(line)
-    return lines
-
-
-def notes(rows: Sequence[Row]) -> list[str]:
-    """What the intervals of a table hold for, where that is not each alone, or for several runs."""
-    found = []
-    families = {}
-    for row in rows:
-        if row.difference.family > 1:
-            families[row.column] = row.difference.family
-    if families:
-        sizes = [f"{column} {size}" for column, size in families.items()]
-        together = "comparisons whose intervals hold together with 95 %"
-        found.append(f"{together}: {', '.join(sizes)}")
-    row, d = rows[0], rows[0].difference
-    if d.runs > 1:
-        found.append(
-            f"mean of {d.runs} runs: standard error {row.show(d.questions.se)} from questions "
-            f"({d.df:.0f} degrees of freedom), {row.show(d.se_runs)} from runs ({d.df_runs:.0f})"
-        )
-    return found
-
-
-def as_json(rows: list[Row]) -> list[dict[str, Any]]:
-    """Rows for machines; a figure that is not finite becomes null."""
-    found = []
-    for row in rows:
-        words = {
-            "bench": row.bench,
-            "metric": row.metric,
-            "column": row.column,
-            "group": row.group,
-            "verdict": row.verdict,
-            "margin": row.measure.margin,
-            "higher_is_better": row.measure.higher_is_better,
-            "p_unadjusted": row.difference.p_alone,
-        }
-        figures: dict[str, float | None] = {}
-        for name in FIGURES:
-            value = getattr(row.difference, name)
-            figures[name] = value if math.isfinite(value) else None
-        found.append({**figures, **words})
-    return found
 
 
 def refuse_without_headline(before: Table, rows: Mapping[str, list[Row]]) -> None:

@@ -2,15 +2,36 @@
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
 from results import InputError, compare, on_one_line, outputs, record
-from results.compare import Row
+from results.compare import HEADER, Row
 from results.outputs import Reply
+
+FIGURES = (  # of a Difference, in the JSON
+    "n",
+    "clusters",
+    "before",
+    "after",
+    "delta",
+    "se",
+    "df",
+    "low",
+    "high",
+    "p",
+    "p_alone",
+    "detectable",
+    "family",
+    "runs",
+    "se_runs",
+    "df_runs",
+    "unpaired",
+)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -26,15 +47,81 @@ def run(args: argparse.Namespace) -> int:
     for warning in dict.fromkeys(warnings + more):
         sys.stderr.write(f"warning: {on_one_line(warning)}\n")
     if args.json:
-        sys.stdout.write(json.dumps(compare.as_json(rows), indent=1) + "\n")
+        sys.stdout.write(json.dumps(as_json(rows), indent=1) + "\n")
     else:
-        sys.stdout.write(compare.text(rows) + "\n")
+        sys.stdout.write(text(rows) + "\n")
     if args.flips:
         sys.stdout.write(f"{flips(args.before, args.after[0], found)}\n")
     if not args.fail_if_worse:
         return 0
     compare.refuse_without_headline(before, found)
     return 1 if compare.is_worse(rows) else 0
+
+
+def text(rows: list[Row]) -> str:
+    """A table for each bench and metric, for a terminal."""
+    lines = []
+    for title, of_title in groupby(rows, lambda row: row.title):
+        group = list(of_title)
+        lines += ["", on_one_line(title), *table_lines(group), *notes(group)]
+    return "\n".join(lines)
+
+
+def table_lines(rows: Sequence[Row]) -> list[str]:
+    """Header and rows in columns: the first one to the left, the others to the right."""
+    table = [HEADER]
+    for row in rows:
+        table.append([on_one_line(cell) for cell in row.cells])
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = []
+    for first, *others in table:
+        line = first.ljust(widths[0])
+        for cell, width in zip(others, widths[1:], strict=True):
+            line += "  " + cell.rjust(width)
+        lines.append(line)
+    return lines
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """What the intervals of a table hold for, where that is not each alone, or for several runs."""
+    found = []
+    families = {}
+    for row in rows:
+        if row.difference.family > 1:
+            families[row.column] = row.difference.family
+    if families:
+        sizes = [f"{column} {size}" for column, size in families.items()]
+        together = "comparisons whose intervals hold together with 95 %"
+        found.append(f"{together}: {', '.join(sizes)}")
+    row, d = rows[0], rows[0].difference
+    if d.runs > 1:
+        found.append(
+            f"mean of {d.runs} runs: standard error {row.show(d.questions.se)} from questions "
+            f"({d.df:.0f} degrees of freedom), {row.show(d.se_runs)} from runs ({d.df_runs:.0f})"
+        )
+    return found
+
+
+def as_json(rows: list[Row]) -> list[dict[str, Any]]:
+    """Rows for machines; a figure that is not finite becomes null."""
+    found = []
+    for row in rows:
+        words = {
+            "bench": row.bench,
+            "metric": row.metric,
+            "column": row.column,
+            "group": row.group,
+            "verdict": row.verdict,
+            "margin": row.measure.margin,
+            "higher_is_better": row.measure.higher_is_better,
+            "p_unadjusted": row.difference.p_alone,
+        }
+        figures: dict[str, float | None] = {}
+        for name in FIGURES:
+            value = getattr(row.difference, name)
+            figures[name] = value if math.isfinite(value) else None
+        found.append({**figures, **words})
+    return found
 
 
 def flips(before: Path, after: Path, found: dict[str, list[Row]]) -> str:
@@ -142,6 +229,6 @@ def headlines(pairs: Sequence[tuple[Path, Path]]) -> str:
         rows: list[Row] = []
         for of_bench in found.values():
             rows += [row for row in of_bench if row.metric == of_bench[0].metric]
-        lines.append(f"\n=== {run_folder.name}, before: {base.name} ===\n{compare.text(rows)}")
+        lines.append(f"\n=== {run_folder.name}, before: {base.name} ===\n{text(rows)}")
     lines.append("\neach run by itself; the report's intervals hold for all its runs together")
     return "\n".join(lines)

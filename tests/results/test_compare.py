@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from results import InputError, compare, measures, outputs, statistics
+from results import InputError, compare, measures, outputs, statistics, terminal
 from results.__main__ import main
 from results.record import Scores
 
@@ -442,7 +442,7 @@ def test_a_copy_of_a_run_is_no_second_seed() -> None:
 def test_a_table_says_what_its_intervals_hold_for() -> None:
     before, one, other = (scores([float(i % k == 0) for i in range(20)]) for k in (2, 3, 5))
     rows, _ = compare.compare({"b": before}, [{"b": one}, {"b": other}])
-    assert compare.notes(rows["b"]) == [
+    assert terminal.notes(rows["b"]) == [
         # shares .35 and .2 after: half their distance is 7.5 points. Questions: 13.3, less what
         # they and runs do together: 5 differ upward, 2 down; (7 / 4 - 20 * .075^2) / 19 / 20
         "mean of 2 runs: standard error 11.6 from questions (19 degrees of freedom), 7.5 from "
@@ -450,11 +450,11 @@ def test_a_table_says_what_its_intervals_hold_for() -> None:
     ]
     two = {"b": before, "c": before}
     rows, _ = compare.compare(two, {"b": one, "c": other})
-    assert compare.notes(rows["b"]) == [
+    assert terminal.notes(rows["b"]) == [
         "comparisons whose intervals hold together with 95 %: overall 2"
     ]
-    assert "hold together with 95 %: overall 2" in compare.text(rows["b"])
-    assert compare.notes(compare.compare({"b": before}, {"b": one})[0]["b"]) == []
+    assert "hold together with 95 %: overall 2" in terminal.text(rows["b"])
+    assert terminal.notes(compare.compare({"b": before}, {"b": one})[0]["b"]) == []
 
 
 def test_clusters_of_very_unequal_size_are_warned_of() -> None:
