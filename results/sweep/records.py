@@ -19,7 +19,8 @@ COURSES = ("history", "logps")  # of train.json: an entry for every step
 KEPT_STEPS = 200
 DIGITS = 5
 OURS = ("run.lock", "record.json", "run.json", "train.json")
-WRITTEN = ("README.md", "figures", "runs")  # under results/, by this program
+# Under results/, by this program; what it wrote makes no code dirty.
+WRITTEN = ("README.md", "figures", "report.manifest.json", "report/log/README.md", "runs")
 
 
 def write_record(plan: Plan, settings: Settings) -> None:
