@@ -307,6 +307,9 @@ def test_rare_changes_by_hand() -> None:
     assert 1 - uneven.low == pytest.approx(math.hypot(student, 8 * 0.1684335), rel=1e-6)
     assert uneven.high - 1 == pytest.approx(math.hypot(student, 6 * 0.1684335), rel=1e-6)
     assert s.paired(before, after, names, 9).high == pytest.approx(2.0930241 * math.sqrt(1 / 19))
+    halves = [str(i // 2) for i in range(20)]  # clusters of two change by -1 and 3 a score
+    two = s.paired(before, [4.0, 4.0, 8.0, 8.0] * 5, halves, 9, rare=True)
+    assert two.beyond == (8, 6)
     fallen = s.paired([9.0] * 20, [1.0, *[9.0] * 18, 8.5], names, 9, rare=True)
     assert fallen.beyond == (1, 9)
     both = s.over_runs([before], [after, after[1:] + [3.0]], names, 9, rare=True)
@@ -443,6 +446,7 @@ def test_no_interval_goes_beyond_what_there_can_be() -> None:
 
 def test_one_cluster_says_nothing() -> None:
     d = s.paired([0, 0, 0], [1, 1, 1], ["c", "c", "c"])
+    assert s.paired([0], [1], ["c"]).delta == 1
     assert (d.low, d.high, d.detectable) == (-math.inf, math.inf, math.inf)
     assert s.verdict(d, 1) == "cannot tell"
 
@@ -632,13 +636,14 @@ def test_steps_vary_by_their_differences() -> None:
 
 
 def test_scores_of_one_side_only_widen_the_interval_by_all_they_can() -> None:
-    d = known(delta=0.1, span=1, unpaired=0.25)
-    # a quarter may have changed by a whole point either way
-    expected = (0.75 * 0.05543722 - 0.25, 0.75 * 0.1445628 + 0.25)
+    d = known(delta=0.1, span=2, unpaired=0.25)
+    # a quarter may have changed by two points either way
+    expected = (0.75 * 0.05543722 - 0.25 * 2, 0.75 * 0.1445628 + 0.25 * 2)
     assert (d.low, d.high) == pytest.approx(expected)
     assert d.p == 1
     plain = known(span=1).detectable
-    assert known(span=1, unpaired=0.1).detectable == pytest.approx((plain + 0.1) / 0.9)
+    assert known(span=2, unpaired=0.1).detectable == pytest.approx((plain + 0.1 * 2) / 0.9)
+    assert known(span=math.inf).detectable == plain  # where none lack, no span counts
 
 
 def test_one_run_a_side_is_a_plain_estimate() -> None:

@@ -129,6 +129,100 @@ def test_a_think_block_that_the_template_opened() -> None:
     assert parse(closed, thinking=True) == Reply(["5"], "", parsed=True, strict=True)
 
 
+DRAFT = '{"answer": ["1"], "scale": ""}'
+THOUGHTS = [
+    *("think", "Thinking", "THOUGHT", "thoughts", "thought process", "thinking_process"),
+    *("reason", "reasoning", "reflection", "scratchpad", "scratch-pad", "scratch pad", "analysis"),
+    *("rationale", "chain-of-thought", "chain_of_thought", "monologue", "inner monologue"),
+    *("ns:think", "longer1234:think"),
+]
+IN_ANGLE_BRACKETS = [
+    *("cot", "internal", "deliberation", "working", "workings", "planning", "think content"),
+    *("think_mode", "thinking-block", "reasoning_trace", "reasoning_step", "reasoning_steps"),
+]
+
+
+@pytest.mark.parametrize("name", [*THOUGHTS, *IN_ANGLE_BRACKETS])
+def test_names_of_think_blocks(name: str) -> None:
+    assert parse(f"<{name}>{DRAFT}") == NOTHING
+    assert parse(f"{DRAFT}</{name}>{GOOD}")[0] == ["12.5"]
+    if name in THOUGHTS:
+        assert parse(f"[{name}]{DRAFT}") == NOTHING
+        assert parse(f"{DRAFT}[/{name}]{GOOD}")[0] == ["12.5"]
+        assert parse(f"```{name}\n{DRAFT}\n```\n{GOOD}")[0] == ["12.5"]
+        assert parse(f"**{name}:** {DRAFT}\nAnswer: 12.5")[0] == ["12.5"]
+    else:
+        assert parse(f"[{name}]{DRAFT}")[0] == ["1"]
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        *("[ think ]", "<unused94>", "<|channel|>analysis", "<|channel|>commentary", "◁think▷"),
+        *("&lt;think&gt;", "< think >", "<|think|>", "<| think |>", "<begin_think>"),
+        *("<start_think>", "<|begin_of_thought|>", "<start_of_thought>", "<think_start>"),
+        *("<think_begin>", "<think time=5>", f"<think {60 * '-'}>"),
+    ],
+)
+def test_how_think_blocks_open(tag: str) -> None:
+    assert parse(f"{tag}{DRAFT}") == NOTHING
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        *(
+            "[/ think ]",
+            "[ / think]",
+            "[end_of_think]",
+            "<unused95>",
+            "<|channel|>final<|message|>",
+        ),
+        *("</ think >", "<end_think>", "<end_of_think>", "<|end_of_thought|>", "<think_end>"),
+        *("◁/think▷", "&lt;/think&gt;", "<|/think|>"),
+    ],
+)
+def test_how_think_blocks_close(tag: str) -> None:
+    assert parse(f"{DRAFT}{tag}{GOOD}")[0] == ["12.5"]
+    assert parse(f"{DRAFT}{tag}") == NOTHING
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        *("<thin>", "<thinker>", "<thoughtthinking process>", "<x y:think>", "<elevenchars:think>"),
+        *(
+            "<think/>",
+            f"<think {61 * '-'}>",
+            "<think a\nb>",
+            "<a:b:think>",
+            "< think",
+            "think>",
+            "[think",
+            "<unused93>",
+        ),
+        *("<|channel|>final", "<begin think>", "<scratch--pad>", "<think_steps_>", "<inner>"),
+    ],
+)
+def test_what_opens_no_think_block(tag: str) -> None:
+    assert parse(f"{tag}{DRAFT}")[0] == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("opening", "label"),
+    [
+        ("Thinking:", "Answer:"),
+        ("  ## Analysis :", "## Final Answer:"),
+        ("Reasoning：", "The answer:"),
+        ("_Thought_:", "Response："),
+        ("Rationale:", "**Answer**:\n"),
+        ("Rationale:", "FINAL RESPONSE:"),
+    ],
+)
+def test_thoughts_under_a_heading_end_at_the_answer(opening: str, label: str) -> None:
+    assert parse(f"{opening} 1 or 2?\nMaybe {DRAFT}.\n{label} 12.5 million")[0] == ["12.5"]
+
+
 def test_of_two_think_blocks_the_last_counts() -> None:
     first = '<think>a</think>{"answer": ["1"], "scale": ""}'
     assert parse(f"{first}<think>b</think>{GOOD}")[0] == ["12.5"]
