@@ -126,7 +126,7 @@ class Difference:
     @cached_property
     def p_alone(self) -> float:
         """Two-sided p of no difference: the alpha at which `interval` just reaches 0."""
-        if self.clusters < 2 or self.delta == 0:
+        if self.clusters < 2:
             return 1.0
 
         def beyond_0(exponent: float) -> float:

@@ -353,6 +353,52 @@ def test_a_line_in_words_and_figures() -> None:
     assert [compare.p_value(p) for p in (0.0009, 0.001, 0.0099)] == ["< 0.001", "0.001", "0.010"]
 
 
+def test_a_line_that_has_no_figures() -> None:
+    em = measures.MEASURES["em"]
+    nothing = row(0.01, 0.05, em)
+    one = replace(nothing, difference=replace(nothing.difference, clusters=1))
+    assert (one.verdict, one.interval, one.change) == ("cannot tell", "n/a", "+3.0 (n/a)")
+    assert one.show(math.inf) == one.show(math.nan) == "n/a"
+    assert one.cells == [
+        "overall",
+        "cannot tell",
+        "+3.0",
+        "n/a",
+        "0.0",
+        "3.0",
+        "9",
+        "1",
+        "1.000",
+    ] + ["n/a"]
+
+
+def test_the_head_of_a_table_and_the_names_for_machines() -> None:
+    assert compare.table_lines([]) == [
+        "  verdict  delta  95 % interval  before  after  n  clusters  p (adjusted)  detectable"
+    ]
+    (found,) = compare.as_json([row(0.01, 0.05, measures.MEASURES["em"])])
+    words = "bench metric column group verdict margin higher_is_better p_unadjusted"
+    figures = "n clusters before after delta se df low high p p_alone detectable family runs"
+    of_runs = "se_runs df_runs unpaired"
+    assert sorted(found) == sorted(f"{words} {figures} {of_runs}".split())
+    assert (found["n"], found["after"], found["se_runs"]) == (9, pytest.approx(0.03), 0)
+
+
+def test_the_headline_comes_first() -> None:
+    for headline in ("em", "score", "prompt_level_strict_acc"):
+        one = scores([1.0], "acc")
+        one.metrics[headline] = [1.0]
+        assert compare.shared_metrics([one, one]) == [headline, "acc"]
+
+
+def test_a_limit_that_is_the_margin_itself_is_within_it() -> None:
+    better = row(0.01, 0.05, measures.MEASURES["em"])
+    within = replace(better.measure, margin=better.difference.high)
+    assert replace(better, measure=within).words == "better, smaller than 5.0"
+    beyond = replace(better.measure, margin=better.difference.high * 0.999)
+    assert replace(better, measure=beyond).words == "better"
+
+
 def test_what_is_read_together_is_one_family(
     lm_eval_output: Output, mtbench_output: Output
 ) -> None:
@@ -544,3 +590,31 @@ def test_percent_against_a_share_is_asked_about() -> None:
     few, many = scores([1.0] + [0.0] * 99), scores([1.0] * 90 + [0.0] * 10)
     assert compare.compare({"b": few}, {"b": many})[1] == []  # both are shares
     assert compare.compare({"b": share}, {"b": scores([0.0, 49.0])})[1] == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "asked"),
+    [
+        (1.0, 50.0, True),  # fifty times as much as a share can be at most
+        (1.0, 49.9, False),
+        (1.01, 60.0, False),  # no share
+        (0.02, 1.0, False),  # two shares
+        (0.02, 1.01, True),
+        (-60.0, 0.5, True),  # logarithms
+        (0.0, 60.0, False),  # of 0 everything is a multiple
+    ],
+)
+def test_from_when_on_units_look_different(before: float, after: float, asked: bool) -> None:
+    found = row(0.0, 0.0, measures.MEASURES["em"])
+    found = replace(found, difference=replace(found.difference, before=before, after=after))
+    assert bool(compare.other_units([found])) == asked
+    assert compare.other_units([replace(found, column="answer_type")]) == []
+
+
+@pytest.mark.parametrize(("df", "said"), [(9.0, False), (8.9, True)])
+def test_less_than_half_of_the_clusters_are_of_very_unequal_size(df: float, said: bool) -> None:
+    """20 clusters that say as much as 10, and as 9.9."""
+    found = row(0.0, 0.1, measures.MEASURES["em"])
+    questions = statistics.Part(0.1, df)
+    found = replace(found, difference=replace(found.difference, clusters=20, questions=questions))
+    assert bool(compare.uneven_clusters(found)) == said

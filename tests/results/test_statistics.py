@@ -437,6 +437,52 @@ def test_detectable_where_nothing_changed_by_hand() -> None:
     assert s.paired([0.0] * 34, [0.0] * 34, giant).detectable == math.inf
 
 
+def power_for_changes(gained: float, lost: float, moved: float, found: float) -> float:
+    """By how much a surplus of gains misses the equation of 80 % power; 100 clusters, span 2.
+
+    The smaller of both shares goes on both ways, the surplus is added to the gains, all by one
+    size: surplus = distance to the lower limit + 0.8416212 standard deviations.
+    """
+    both = min(gained, lost)
+    size = (moved * 100 + 2) / ((gained + lost) * 100 + 1)  # of all changes and one of 2
+    surplus = found / size
+    up = both + surplus
+    low = stats.beta.ppf(0.025, 100 * up, 100 - 100 * up + 1)
+    high = stats.beta.ppf(0.975, 100 * both + 1, 100 - 100 * both)
+    one_more = ((up + both) * size * 100 + 2) / ((up + both) * 100 + 1)
+    lower = math.hypot(size * (up - low), max(size, one_more) * (high - both))
+    # a cluster gains 1, loses 1 or stays: variance up + both - (up - both)^2
+    deviation = size * math.sqrt((up + both - (up - both) ** 2) / 100)
+    return float(found - lower - 0.8416212 * deviation)
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "moved"), [(0.1, 0.05, 0.15), (0.05, 0.1, 0.15), (0.2, 0.2, 0.1)]
+)
+def test_what_is_found_among_changes_by_its_equation(
+    gained: float, lost: float, moved: float
+) -> None:
+    now = s.Changes(100, 0, gained, 0.1, lost, 0.05, 2, gained, lost, moved)
+    found = now.detectable_at(0.05)
+    assert power_for_changes(gained, lost, moved, found) == pytest.approx(0, abs=1e-6)
+    around_1 = s.Changes(100, 1, 0.3, 0.4, 0, 0, 2, gained, lost, moved)
+    assert around_1.detectable_at(0.05) == found  # what most did does not matter
+
+
+def test_the_share_of_changes_that_sign_flips_see_by_hand() -> None:
+    def among(clusters: float, both_ways: float = 0) -> s.Changes:
+        return s.Changes(clusters, 0, 0, 0, 0, 0, 1, both_ways, both_ways, 2 * both_ways)
+
+    # six changes of six, with 80 %: share**6 = 0.8; six of seven: 7 share**6 - 6 share**7 = 0.8
+    assert among(6)._share_of_flips(0.05) == pytest.approx(0.8 ** (1 / 6))
+    share = among(7)._share_of_flips(0.05)
+    assert 7 * share**6 - 6 * share**7 == pytest.approx(0.8)
+    assert among(5.9)._share_of_flips(0.05) == math.inf
+    # of 14 they are half, and 0.4 is left where 0.3 go either way; alone, they can be found
+    assert among(14, 0.3).detectable_at(0.05) == math.inf
+    assert among(14).detectable_at(0.05) < 1
+
+
 def test_no_interval_goes_beyond_what_there_can_be() -> None:
     d = s.paired([0.0] * 10, [1.0] * 9 + [0.0], [str(i) for i in range(10)])
     assert d.high == 1
@@ -459,6 +505,13 @@ def test_sign_flip_is_exact_on_few_clusters(sums: list[int]) -> None:
     ]
     expected = np.mean([flip >= abs(sum(sums)) for flip in flips])
     assert s.sign_flips(np.array(sums, float)) == pytest.approx(expected)
+
+
+def test_sums_that_differ_by_rounding_alone_are_as_far_from_0() -> None:
+    """Seven of one sign: of 128 patterns, as they are and all swapped; added in another order."""
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        assert s.sign_flips(np.abs(rng.normal(size=7))) == 2 / 2**7
 
 
 def test_p_is_that_of_sign_flips_up_to_13_differing_clusters() -> None:

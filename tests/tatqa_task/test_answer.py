@@ -250,7 +250,9 @@ def test_after_reasoning_the_last_object_counts() -> None:
 ONE_EACH = [
     (["1,496.5", "1,202.9"], "million", True),
     (["9.4%", "11.2%"], "", True),
+    (["1,496", "12,029"], "", True),  # of one digit more or less
     (["12.5", "125"], "", False),  # other decimals
+    (["123", "12345"], "", False),
     (["12345", "5"], "", False),  # not of a size
     (["Europe", "5"], "", False),
     (["Europe", "Europe"], "", False),  # said twice
@@ -266,8 +268,40 @@ def test_objects_of_one_span_each(items: list[str], scale: str, together: bool) 
     assert parse("\n".join(lines)).parsed is not together
     assert parse(f"[{', '.join(lines)}]")[0] == expected
     assert parse("\n\n".join(lines))[0] == items[:1]
+    assert parse(f"[\n {', '.join(lines)} ]")[0] == expected
     assert parse(",".join(lines))[0] == items[:1]
+    assert parse(f"{','.join(lines)}\nand no more")[0] == items[:1]
     assert parse(" or ".join(lines))[0] == items[:1]
+
+
+def test_objects_of_several_items_are_answers_of_their_own() -> None:
+    two, one = render(["Europe", "Asia"], ""), render(["Africa"], "")
+    assert parse(f"{two}\n{one}")[0] == ["Europe", "Asia"]
+    assert parse(f"{one}\n{two}")[0] == ["Africa"]
+
+
+@pytest.mark.parametrize(
+    ("scale", "items", "found"),
+    [
+        ('"million"', ["5"], "million"),
+        ('""', ["5"], "million"),
+        ("null", ["5"], "million"),
+        ('"hundred"', ["5"], "million"),  # which is none of the five
+        ('"thousand"', ["5", "Millions"], "thousand"),  # another scale: two items
+    ],
+)
+def test_a_number_and_its_scale_in_one_list(scale: str, items: list[str], found: str) -> None:
+    assert parse(f'{{"answer": ["5", "Millions"], "scale": {scale}}}')[:2] == (items, found)
+
+
+def test_only_a_bare_number_is_taken_apart_from_its_scale() -> None:
+    assert parse('{"answer": ["$12.5", " MILLION "]}')[:2] == (["$12.5"], "million")
+    assert parse('{"answer": ["Q5", "million"]}')[0] == ["Q5", "million"]
+    assert parse('{"answer": ["-", "million"]}')[0] == ["-", "million"]
+
+
+def test_a_tag_inside_an_object_is_text() -> None:
+    assert parse('\n{"answer": ["a </think> b"], "scale": ""} ')[0] == ["a </think> b"]
 
 
 def test_objects_of_other_scales_are_not_one_answer() -> None:
