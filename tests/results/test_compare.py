@@ -373,15 +373,48 @@ def test_a_line_that_has_no_figures() -> None:
 
 
 def test_the_head_of_a_table_and_the_names_for_machines() -> None:
-    assert compare.table_lines([]) == [
+    assert terminal.table_lines([]) == [
         "  verdict  delta  95 % interval  before  after  n  clusters  p (adjusted)  detectable"
     ]
-    (found,) = compare.as_json([row(0.01, 0.05, measures.MEASURES["em"])])
+    (found,) = terminal.as_json([row(0.01, 0.05, measures.MEASURES["em"])])
     words = "bench metric column group verdict margin higher_is_better p_unadjusted"
     figures = "n clusters before after delta se df low high p p_alone detectable family runs"
     of_runs = "se_runs df_runs unpaired"
     assert sorted(found) == sorted(f"{words} {figures} {of_runs}".split())
     assert (found["n"], found["after"], found["se_runs"]) == (9, pytest.approx(0.03), 0)
+
+
+def test_only_what_all_sides_have_is_compared() -> None:
+    sides = [{"c": 1, "b": 1, "a": 1}, {"b": 1, "c": 1}, {"a": 1, "b": 1}]
+    assert compare.in_all(sides) == ["b"]
+    unscored = {"b": scores([None, 1.0])}
+    with pytest.raises(InputError, match="no metric has a score of the same question"):
+        compare.compare(unscored, {"b": scores([1.0, None])})
+
+
+def test_the_table_of_a_group_stands_for_its_parts() -> None:
+    tables = {
+        "group": scores([1.0, 0.0, 1.0], groups={"task": ["a", "a", "b"]}),
+        "a": scores([1.0, 0.0]),  # held wholly
+        "b": scores([1.0, 0.0, 1.0]),  # of as many questions as the group
+        "c": scores([1.0]),  # no task of the group
+    }
+    assert compare.apart(tables, list(tables)) == ["group", "b", "c"]
+    tables["a"].metrics["other"] = [1.0, 1.0]  # which the group has not
+    assert compare.apart(tables, list(tables)) == ["group", "a", "b", "c"]
+
+
+def test_names_of_a_served_base_are_no_difference_and_others_are() -> None:
+    known = {"base model": "one"}
+    before, after = scores([1.0], identity=known), scores([1.0], identity=known)
+    before.circumstances.update({"base": "b", "device": "CPU"})
+    after.circumstances.update({"base": "b-adapter", "device": "GPU"})
+    assert compare.check(before, after) == ["b: device differs: CPU before, GPU after"]
+    before.identity.clear()
+    warnings = compare.check(before, after)
+    assert warnings[0] == "b: base model is known on one side only"
+    assert warnings[1] == "b: base differs: b before, b-adapter after"
+    assert len(warnings) == 3
 
 
 def test_the_headline_comes_first() -> None:
