@@ -1,4 +1,4 @@
-"""What `results compare` does and prints."""
+"""What `tatqa-bench compare` does and prints."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""`results run`: its options, and the checks that come before the first minute of work."""
+"""`tatqa-bench run`: its options, and the checks that come before the first minute of work."""
 
 import argparse
 import os

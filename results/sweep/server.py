@@ -1,6 +1,6 @@
 """A running server that answers for one base model and any number of its LoRA adapters.
 
-`results run --server URL` uses one that is running already, `--server vllm` starts one for each
+`tatqa-bench run --server URL` uses one that is running already, `--server vllm` starts one for each
 base (vllm.py). Both speak OpenAI's protocol and vLLM's two calls for adapters,
 `/v1/load_lora_adapter` and `/v1/unload_lora_adapter`, which take a folder: a server on another
 machine must see the run folders under the same path.

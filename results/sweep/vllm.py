@@ -1,4 +1,4 @@
-"""vLLM (https://docs.vllm.ai), started for one base: `results run --server vllm`.
+"""vLLM (https://docs.vllm.ai), started for one base: `tatqa-bench run --server vllm`.
 
 It ends with the program that started it, however that ends (watched.py), and takes no more of the
 GPU than it is told to, since training may be at work beside it.
