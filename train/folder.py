@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fnmatch
 import hashlib
 import json
 import logging
@@ -21,8 +22,13 @@ MAY_CHANGE = {"memory"}  # fields that decide how a run computes, not which adap
 TORCH_SAVE = ("PytorchStreamWriter", "inline_container", "iostream error")
 MARKER = "run.json"  # of an unfinished run: what it is
 DAY = "day_of_prompts"  # there and in train.json, where the chat template writes the date
+RESULT = "train.json"  # of a finished run
+ADAPTER = "adapter_config.json"
 # What a run writes into its folder, and what a folder of something else holds.
-WRITTEN = ("README.md", "curves.svg", "config.json", "*.safetensors", "*.bin", "token*", "*.jinja")
+WRITTEN = (
+    *("README.md", "curves.svg", "config.json", "*.safetensors", "*.bin", "token*", "*.jinja"),
+    *(MARKER, RESULT),
+)
 SEAL = "checksums.json"  # written last: a checkpoint with a good one is whole
 KEPT = 2  # checkpoints of an unfinished run
 CARD = "is `train.json`; `curves.svg` shows"  # in every card that this program writes
@@ -76,7 +82,7 @@ def check_place(out: Path) -> None:
         raise RecipeError(f"{there} is no folder; choose another --output_dir")
     if not os.access(there, os.W_OK | os.X_OK):
         raise RecipeError(f"{there} may not be written to; choose another --output_dir")
-    if there == out and not any((out / name).exists() for name in ("train.json", MARKER)):
+    if there == out and not any((out / name).exists() for name in (RESULT, MARKER)):
         refuse_files_of_others(out)
 
 
@@ -87,8 +93,8 @@ def holds(out: Path, identity: dict[str, Any]) -> bool:
     """
     if out.exists() and not out.is_dir():
         raise RecipeError(f"{out} is a file; choose another --output_dir")
-    if (out / "train.json").exists():
-        refuse_another_run(out / "train.json", what_decides(identity))
+    if (out / RESULT).exists():
+        refuse_another_run(out / RESULT, what_decides(identity))
         return True
     if (out / MARKER).exists():
         refuse_another_run(out / MARKER, what_decides(identity))
@@ -106,15 +112,16 @@ def refuse_foreign_checkpoints(out: Path) -> None:
 
 
 def refuse_files_of_others(out: Path) -> None:
-    """Raise RecipeError for files that a run would overwrite."""
-    if (out / "adapter_config.json").exists() or checkpoints(out):
+    """Raise RecipeError for what a run would overwrite, links to nothing included."""
+    names = sorted(os.listdir(out)) if out.is_dir() else []
+    if ADAPTER in names or checkpoints(out):
         raise RecipeError(
             f"{out} holds an adapter that this program did not train; choose another --output_dir"
         )
-    for pattern in WRITTEN:
-        for path in sorted(out.glob(pattern)):
+    for name in names:
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in WRITTEN):
             raise RecipeError(
-                f"{out} holds {path.name}, which a run would overwrite; choose another --output_dir"
+                f"{out} holds {name}, which a run would overwrite; choose another --output_dir"
             )
 
 
@@ -137,7 +144,7 @@ def refuse_another_run(marker: Path, here: dict[str, Any]) -> None:
 
 def forget_without_checkpoint(out: Path) -> None:
     """Take the marker of a failed run away if nothing of it is kept: a mended recipe may follow."""
-    if checkpoints(out) or (out / "adapter_config.json").exists():
+    if checkpoints(out) or (out / ADAPTER).exists():
         return
     (out / MARKER).unlink(missing_ok=True)
 
@@ -147,7 +154,7 @@ def day_of_prompts(out: Path) -> date:
 
     A resumed or finished run keeps its own.
     """
-    for marker in (out / "train.json", out / MARKER):
+    for marker in (out / RESULT, out / MARKER):
         try:
             return date.fromisoformat(json.loads(marker.read_text(encoding="utf-8"))[DAY])
         except UNREADABLE:

@@ -169,6 +169,19 @@ def test_files_of_others_are_not_overwritten(name: str, tmp_path: Path) -> None:
     assert not holds(tmp_path, IDENTITY)
 
 
+@pytest.mark.parametrize(
+    "name", ["README.md", "adapter_config.json", "curves.svg", "run.json", "train.json"]
+)
+def test_links_to_nothing_are_not_written_through(name: str, tmp_path: Path) -> None:
+    """The adapter's configuration went to where the link led, out of the folder."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).symlink_to("../elsewhere")
+    for check in (check_place, lambda folder: holds(folder, IDENTITY)):
+        with pytest.raises(RecipeError, match="choose another --output_dir"):
+            check(out)
+
+
 def test_a_sweeps_files_beside_a_run_are_no_hindrance(tmp_path: Path) -> None:
     for name in ("record.json", "train.log", "train.stage.json"):
         (tmp_path / name).write_text("{}")
