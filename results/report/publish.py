@@ -68,6 +68,8 @@ def stale(runs: Path, out: Path) -> list[str]:
     for name, text in sorted(files.items()):
         if name != PAGE and not manifest.holds(name, text):
             problems.append(f"{out / name} is not what the records say")
+    for path in manifest.in_the_way(()):
+        problems.append(f"{path} is not as this program wrote it: delete it")
     for name in sorted(manifest.hashes):
         if name not in files and manifest.owns(name):
             problems.append(f"{out / name} is supported by no record")

@@ -185,6 +185,16 @@ def test_check_notices_all_that_is_stale(
     assert stale == {"README.md", "figures/low-types.svg", "figures/high-types.svg"}
 
 
+def test_check_notices_a_manifest_that_was_merged_or_edited(results_folder: Path) -> None:
+    manifest = results_folder / "report.manifest.json"
+    manifest.write_text(manifest.read_text().replace("low-types", "lower-types"))
+    (problem,) = publish.stale(results_folder / "runs", results_folder)
+    assert problem == f"{manifest} is not as this program wrote it: delete it"
+    manifest.unlink()
+    assert publish.write(results_folder / "runs", results_folder) == []
+    assert publish.stale(results_folder / "runs", results_folder) == []
+
+
 def test_a_record_that_would_break_a_line_is_one_line(
     results_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
