@@ -295,13 +295,18 @@ def remove_older(out: Path) -> None:
 def set_readme_aside(out: Path) -> None:
     """Rename a README.md that somebody wrote while the run was under way: PEFT writes into it."""
     readme = out / "README.md"
-    if not readme.exists() or CARD in readme.read_text(encoding="utf-8", errors="replace"):
+    if not os.path.lexists(readme) or (not readme.is_symlink() and is_card(readme)):
         return
     number = 1
-    while (aside := out / f"README.md.old-{number}").exists():
+    while os.path.lexists(aside := out / f"README.md.old-{number}"):
         number += 1
     readme.rename(aside)
     logger.warning("%s is not this program's: it is %s now", readme, aside.name)
+
+
+def is_card(readme: Path) -> bool:
+    """Whether a file is a model card that this program wrote."""
+    return CARD in readme.read_text(encoding="utf-8", errors="replace")
 
 
 def last_checkpoint(out: Path) -> Path | None:

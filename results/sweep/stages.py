@@ -272,7 +272,7 @@ def server_seconds(folder: Path) -> dict[str, float]:
 def set_aside(path: Path) -> Path:
     """Rename a file or folder so that its place is free; returns where it is now."""
     number = 1
-    while (aside := path.with_name(f"{path.name}.old-{number}")).exists():
+    while os.path.lexists(aside := path.with_name(f"{path.name}.old-{number}")):
         number += 1
     return path.rename(aside)
 

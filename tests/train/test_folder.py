@@ -285,6 +285,18 @@ def test_a_card_is_not_written_over_somebodys_readme(tmp_path: Path) -> None:
     assert (tmp_path / "README.md.old-2").read_text() == "more notes"
 
 
+@pytest.mark.parametrize("target", ["mine.md", "nowhere"])
+def test_a_card_is_not_written_through_a_link(target: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (tmp_path / "mine.md").write_text("my notes")
+    (out / "README.md.old-1").symlink_to("nowhere")
+    (out / "README.md").symlink_to(f"../{target}")
+    set_readme_aside(out)
+    assert sorted(path.name for path in out.iterdir()) == ["README.md.old-1", "README.md.old-2"]
+    assert (out / "README.md.old-2").readlink() == Path(f"../{target}")
+
+
 def test_a_folder_that_may_not_be_written_to_is_told_before_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
