@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -18,6 +19,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # two workers share two cores, and sums keep their order in any process
+os.umask(0o022)  # what tests make may be read by others, whatever the developer's files may
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # a script's background jobs ignore Ctrl-C, and so would the programs that tests start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # no example has to end within a time: that would fail tests on a busy machine
 settings.register_profile("any-machine", settings.default, deadline=None)

@@ -196,7 +196,7 @@ LIGHT = {
         "tiny-tatqa made", 2, "made.partial is in the way", module="train.quantize"
     ),
     # MT-Bench
-    "MT-Bench without a key": Mistake(f"mtbench --model {BASE}", 2, "OPENAI_API_KEY"),
+    "MT-Bench without a key": Mistake("mtbench --model BASE", 2, "OPENAI_API_KEY"),
     "a bench that is not there": Mistake(
         "mtbench score --model-id m --data no", 2, "question.jsonl"
     ),
@@ -225,7 +225,7 @@ LIGHT = {
 
 HEAVIER = {
     "a judge that is not there": Mistake(
-        f"mtbench --model {BASE} --data demo", 2, "nothing answers at http://127.0.0.1:9", KEY
+        "mtbench --model BASE --data demo", 2, "nothing answers at http://127.0.0.1:9", KEY
     ),
     "a base folder that is not there": Mistake(
         "train missing.yaml --output_dir o", 2, "nowhere", SYNTHETIC
@@ -246,7 +246,7 @@ HEAVIER = {
         SYNTHETIC,
     ),
     "an adapter that is not there": Mistake(
-        f"mtbench answer --model {BASE} --adapter no-adapter --data demo --out o",
+        "mtbench answer --model BASE --adapter no-adapter --data demo --out o",
         2,
         "no-adapter",
         KEY,
@@ -381,7 +381,9 @@ def call(mistake: Mistake) -> dict[str, Any]:
         try:
             main = importlib.import_module(mistake.module).main
             with interrupted(mistake.interrupted_in):
-                code = main(mistake.call.split(" "))
+                # the base's path may hold spaces
+                words = [str(BASE) if word == "BASE" else word for word in mistake.call.split(" ")]
+                code = main(words)
         except SystemExit as stop:
             code = stop.code
         except BaseException:
