@@ -22,38 +22,45 @@ MARKER = ".tatqa-bench-partial"  # in the folder of a copy that is not whole yet
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Quantise as in training with load_in_4bit, and save with the tokenizer."""
+    """Check the call and write the copy. Exit code 2: wrong call or input."""
     parser = argparse.ArgumentParser(
         prog="python -m train.quantize", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("base", help="a folder or a Hugging Face id")
     parser.add_argument("out", type=Path, help="new folder for the 4-bit checkpoint")
     args = parser.parse_args(argv)
-    partial = args.out.with_name(args.out.name + ".partial")
     try:
         refuse(args.base, args.out)
-        begin(partial)
+        write_copy(args.base, args.out)
     except RecipeError as error:
         say_error(error)
         return 2
+    print(f"4-bit checkpoint in {args.out}")
+    return 0
+
+
+def write_copy(base: str, out: Path) -> None:
+    """Quantise as in training with load_in_4bit, and save with the tokenizer, whole or not at all.
+
+    Raises RecipeError for a base that cannot be loaded.
+    """
+    partial = out.with_name(out.name + ".partial")
+    begin(partial)
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from train.trainer.config import nf4
 
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            args.base, quantization_config=nf4("bfloat16"), dtype="bfloat16", device_map="auto"
+            base, quantization_config=nf4("bfloat16"), dtype="bfloat16", device_map="auto"
         )
-        AutoTokenizer.from_pretrained(args.base).save_pretrained(partial)
+        AutoTokenizer.from_pretrained(base).save_pretrained(partial)
     except (OSError, ValueError) as error:
-        say_error(f"cannot load {args.base}: {one_line(error)}")
         shutil.rmtree(partial)
-        return 2
+        raise RecipeError(f"cannot load {base}: {one_line(error)}") from None
     model.save_pretrained(partial)
-    partial.rename(args.out)
-    (args.out / MARKER).unlink()
-    print(f"4-bit checkpoint in {args.out}")
-    return 0
+    partial.rename(out)
+    (out / MARKER).unlink()
 
 
 def refuse(base: str, out: Path) -> None:
