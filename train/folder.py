@@ -17,7 +17,8 @@ from tatqa_task.files import write_whole
 from train.recipe import RecipeError, one_line
 
 logger = logging.getLogger(__name__)
-MAY_CHANGE = {"memory"}  # fields that decide how a run computes, not which adapter comes out
+# Fields that decide how a run computes and what it says of it, not which adapter comes out.
+MAY_CHANGE = {"memory", "save_steps", "report_to"}
 # What torch.save says, in errors of no type of their own, when the disk takes no more.
 TORCH_SAVE = ("PytorchStreamWriter", "inline_container", "iostream error")
 MARKER = "run.json"  # of an unfinished run: what it is

@@ -79,7 +79,7 @@ def one_line(error: Exception) -> str:
 
 
 class Recipe(BaseModel):
-    """Everything that decides which adapter comes out of a run."""
+    """A run as its author writes it down; run.py adds hashes of its data and base."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False

@@ -98,8 +98,8 @@ def test_a_checkpoint_of_another_run_is_passed_over(
     seal(out / "checkpoint-8")
     assert last_checkpoint(out) == out / "checkpoint-8"
     assert "checkpoint-10 is of another run" in caplog.text
-    less = {**IDENTITY, "recipe": {"beta": 0.1, "memory": "small"}}
-    (out / "run.json").write_text(json.dumps(less))
+    how = {"memory": "small", "save_steps": 5, "report_to": "wandb"}
+    (out / "run.json").write_text(json.dumps({**IDENTITY, "recipe": {"beta": 0.1, **how}}))
     assert last_checkpoint(out) == out / "checkpoint-8"
 
 
