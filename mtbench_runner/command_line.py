@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 WRONG_PLACE = (
     errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP,
-    errno.ENAMETOOLONG, errno.EROFS,
+    errno.ENAMETOOLONG, errno.EROFS, errno.EEXIST,
 )  # fmt: skip
 STOPPED = "stopped; what is done is kept, the same command goes on from there"
 
@@ -62,7 +62,7 @@ def exit_code(main: Callable[[], int]) -> int:
     except BrokenPipeError:
         message, code = "", 1
     except OSError as error:
-        message, code = in_words(error), 2 if error.errno in WRONG_PLACE else 1
+        message, code = in_words(error), code_of(error)
     finally:
         gc.freeze()
     leave_output()
@@ -87,6 +87,11 @@ def finish(process: "subprocess.Popen[bytes]") -> int:
         with contextlib.suppress(KeyboardInterrupt):
             code = process.wait()
             return code if code >= 0 else 1  # killed by a signal
+
+
+def code_of(error: OSError) -> int:
+    """2 where a file is missing, in the way or forbidden; 1 for work that failed: a full disk."""
+    return 2 if error.errno in WRONG_PLACE else 1
 
 
 def in_words(error: OSError) -> str:

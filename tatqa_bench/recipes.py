@@ -5,7 +5,7 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-from tatqa_bench.command_line import say_error
+from tatqa_bench.command_line import code_of, say_error
 
 
 def folder() -> Path:
@@ -49,7 +49,7 @@ def copy_recipe(name: str, target: Path | None) -> int:
         return 2
     except OSError as error:
         say_error(f"cannot write {file}: {error.strerror}")
-        return 2
+        return code_of(error)
     print(file)
     return 0
 
@@ -66,7 +66,7 @@ def write_new(file: Path, text: str) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """List or copy. Exit code 0, or 2 for an unknown name or a file in the way."""
+    """List or copy. Exit code 0; 2 for an unknown name or a file in the way, 1 for a full disk."""
     parser = argparse.ArgumentParser(prog="tatqa-bench recipes", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("ls", help="print the names")

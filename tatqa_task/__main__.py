@@ -26,7 +26,7 @@ from tatqa_task import (
     task_files,
     upstream,
 )
-from tatqa_task.command_line import exit_code, say_error
+from tatqa_task.command_line import code_of, exit_code, say_error
 from tatqa_task.imports import collector_at_rest
 from tatqa_task.types import questions_of
 
@@ -34,7 +34,7 @@ GOLD = "gold file, official format"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Exit code 0 done, 2 unusable call or input (one line on stderr)."""
+    """Run one command. Exit code 0 done, 1 failed, 2 unusable call or input, with one line."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["evaluate"]:
         with collector_at_rest():
@@ -46,11 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except data.DataError as error:
         say_error(error)
+        return 2
     except BrokenPipeError:
         raise  # a reader of standard output that left early
     except OSError as error:
         say_error(f"{error.filename2 or error.filename or 'output'}: {error.strerror}")
-    return 2
+        return code_of(error)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,5 +1,6 @@
 """How commands end: Ctrl-C, a reader that left early, a full disk, a terminal that is not UTF-8."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -179,6 +180,30 @@ def test_what_a_main_lets_through_is_one_line(raised: str, code: int, line: byte
     assert done.returncode == code
     assert done.stderr.startswith(line)
     assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "tatqa_task generate made",
+        "train.pairs --out pairs.jsonl",
+        "tatqa_bench recipes cp demo",
+    ],
+)
+def test_a_disk_that_is_full_is_no_wrong_call(call: str, tmp_path: Path) -> None:
+    """No file may grow at all: exit code 1, one line, and no part of a file."""
+    limited = f"""import resource, runpy, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+sys.argv = {call.split()!r}
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)"""
+    environment = os.environ | {"TATQA_DATA": "synthetic"}
+    done = subprocess.run(
+        [sys.executable, "-c", limited], cwd=tmp_path, env=environment, capture_output=True
+    )
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count(b"error: ") == done.stderr.count(b"\n") == 1
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("main", ["0", "(_ for _ in ()).throw(OSError(2, 'no'))", "sys.exit(0)"])

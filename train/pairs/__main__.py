@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tatqa_task import data
-from tatqa_task.command_line import exit_code, say_error
+from tatqa_task.command_line import code_of, exit_code, say_error
 from tatqa_task.files import refuse_existing
 from train.pairs.build import EVALUATED, build
 from train.pairs.pair import Counts
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except OSError as error:
         say_error(f"cannot write {args.out}: {error.strerror or error}")
-        return 2
+        return code_of(error)
     if recipe.strategy == "log":
         print(NOT_CHECKED)
     print(counts.table())
