@@ -223,6 +223,8 @@ def foreign(checkpoint: Path) -> str | None:
 
     What a run wrote is what its seal names, or all where it had begun and was killed.
     """
+    if checkpoint.is_symlink():
+        return "is a link"
     run = run_digest(checkpoint.parent)
     names = names_in(checkpoint)
     sealed, begun = read_sums(checkpoint / SEAL), read_sums(checkpoint / BEGUN)

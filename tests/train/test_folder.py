@@ -273,6 +273,20 @@ def test_a_run_does_not_go_on_over_somebodys_checkpoint(out: Path) -> None:
     assert not (theirs / BEGUN).exists()
 
 
+def test_a_checkpoint_that_is_a_link_is_not_written_into(out: Path, tmp_path: Path) -> None:
+    """Its files went where the link led, and the run could not remove it at its end."""
+    (out / MARKER).write_text(json.dumps(IDENTITY))
+    for step in (8, 10):
+        seal(out / f"checkpoint-{step}")
+    (tmp_path / "mine").mkdir()
+    link = out / "checkpoint-12"
+    link.symlink_to(tmp_path / "mine")
+    with pytest.raises(RecipeError, match="checkpoint-12 is a link; move it away"):
+        holds(out, IDENTITY)
+    remove(link)
+    assert link.is_symlink()
+
+
 def test_a_card_is_not_written_over_somebodys_readme(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     for notes in ("my notes", "more notes"):
