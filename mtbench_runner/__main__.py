@@ -267,6 +267,8 @@ def dispatch(args: argparse.Namespace) -> None:
     """Run the stage. Work that is incomplete does not keep later stages from their part."""
     checks.check(args)
     bench = load_bench(args) if args.data else None
+    if args.check:
+        return None
     checks.check_sources(args)
     bench = bench or load_bench(args)  # MT-Bench may have to be downloaded
     if args.dry_run:

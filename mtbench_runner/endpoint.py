@@ -180,6 +180,11 @@ class Caller:
             ) from None
         except (openai.OpenAIError, ValueError, TypeError):
             pass  # it answers; not every endpoint lists its models
+        except AttributeError:  # the client's own, at a page of a web site
+            where = shown(str(self.client.base_url))
+            raise InputError(
+                f"{where} answers with a text in place of JSON; is it the API's address (.../v1)?"
+            ) from None
 
     async def complete(self, call: Call) -> Outcome:
         """The accepted outcome of a call. Raises CallFailed within the endpoint's deadline."""

@@ -149,6 +149,9 @@ OPTIONS = [
         action="store_true",
     ),
     option(CALLING, "--max-cost", "USD after which no call is made; needs --prices", type=amount),
+    option(
+        SCORING, "--check", "look at the call and read the bench, do no more", action="store_true"
+    ),
     # the result
     option(SCORING, "--json", "file for the result (-: standard output, in place of the table)"),
     option(
@@ -224,7 +227,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     top = Parser(prog="python -m mtbench_runner", description=description)
     absent = ("model", "adapter", "answers_from", "references", "baseline", "judge_file")
     top.set_defaults(**dict.fromkeys([*absent, "rating_pattern", "batch", "system"]))
-    top.set_defaults(dry_run=False, max_cost=None, prices=None, json=None, again=[])
+    top.set_defaults(check=False, dry_run=False, max_cost=None, prices=None, json=None, again=[])
     stages = top.add_subparsers(dest="stage", metavar="STAGE", required=True)
     for stage, text in STAGES.items():
         sub = stages.add_parser(stage, help=text, description=text)

@@ -64,10 +64,14 @@ def add_report(commands: Any) -> None:
     )
     report.set_defaults(do=report_command)
     which = report.add_mutually_exclusive_group(required=not in_checkout())
-    which.add_argument("--runs", type=Path, help="folder of run folders")
-    which.add_argument("--results", type=Path, help="short for --runs RESULTS/runs --out RESULTS")
+    which.add_argument("--runs", type=options.folder, help="folder of run folders")
+    which.add_argument(
+        "--results", type=options.folder, help="short for --runs RESULTS/runs --out RESULTS"
+    )
     report.add_argument(
-        "--out", type=Path, help="folder for the report (default: tatqa-report among the runs)"
+        "--out",
+        type=options.folder,
+        help="folder for the report (default: tatqa-report among the runs)",
     )
     report.add_argument(
         "--check", action="store_true", help="write nothing; fail if it is not up to date"
@@ -86,7 +90,7 @@ def run_command(args: argparse.Namespace) -> int:
     if args.verbose:
         os.environ[VERBOSE] = "1"
     plans, settings, serving = options.planned(args)
-    execute.check(plans)
+    execute.check(plans, args.bench if args.judge_model else None)
     from results.report import publish  # draws figures: only for a call that is not refused
 
     publish.check_place(publish.folder_for(args.runs, args.report))

@@ -74,6 +74,61 @@ LIGHT = {
     "no pairs at all": Mistake("train good.yaml --max_pairs 0", 2, "max_pairs"),
     "mined, of nothing": Mistake("train good.yaml --strategy mined", 2, "samples"),
     "training into no folder": Mistake("train good.yaml", 2, "--output_dir"),
+    "an option twice": Mistake("train good.yaml --beta 1 --beta 2", 2, "--beta is given twice"),
+    "a run into an unset variable": Mistake(
+        "train good.yaml --output_dir ", 2, "--output_dir: expected a folder, found an empty text"
+    ),
+    "a kind of mistake with a typo": Mistake(
+        'train good.yaml --corruptions {"wrong_scael":1} --output_dir o', 2, "`wrong_scale`"
+    ),
+    "a base folder that is not there": Mistake(
+        "train missing.yaml --output_dir o", 2, "cannot load ./nowhere: no such model folder"
+    ),
+    "a base without a config": Mistake(
+        "train good.yaml --model_name_or_path bench --output_dir o", 2, "bench: the folder holds no"
+    ),
+    "a base without weights": Mistake(
+        "train good.yaml --model_name_or_path base-empty --output_dir o", 2, "no weights"
+    ),
+    "a base without a tokenizer": Mistake(
+        "train good.yaml --model_name_or_path base-mute --output_dir o", 2, "it has no tokenizer"
+    ),
+    "a base cut short": Mistake(
+        "train good.yaml --model_name_or_path base-short --output_dir o", 2, "model.safetensors"
+    ),
+    "a base with a shard missing": Mistake(
+        "train good.yaml --model_name_or_path base-shards --output_dir o", 2, "b.safetensors is m"
+    ),
+    "a base whose config is torn": Mistake(
+        "train good.yaml --model_name_or_path base-torn --output_dir o", 2, "config.json is no wh"
+    ),
+    "an adapter for a base": Mistake(
+        "train good.yaml --model_name_or_path adapter --output_dir o", 2, "it holds an adapter"
+    ),
+    "a layer that is not there": Mistake(
+        "train good.yaml --lora_target_modules qproj --output_dir o", 2, "did you mean `q_proj`?"
+    ),
+    "no adapter to train on from": Mistake(
+        "train good.yaml --init_adapter bench --output_dir o", 2, "bench holds no adapter"
+    ),
+    "an adapter of another rank": Mistake(
+        "train good.yaml --init_adapter other --lora_r 8 --output_dir o", 2, "has lora_r 16"
+    ),
+    "an adapter of another base": Mistake(
+        "train good.yaml --init_adapter other --output_dir o", 2, "trained on another base"
+    ),
+    "an adapter cut short": Mistake(
+        "train good.yaml --init_adapter other-short --output_dir o", 2, "safetensors is damaged"
+    ),
+    "a run over a garbled one": Mistake(
+        "train good.yaml --output_dir trained/good", 2, "train.json is damaged"
+    ),
+    "training without data": Mistake(
+        "train good.yaml --output_dir o", 2, "no-such-folder", NO_DATA
+    ),
+    "training on torn data": Mistake(
+        "train good.yaml --output_dir o", 2, "data-torn/tatqa_dataset_", TORN
+    ),
     "a recipe too many": Mistake("train good.yaml typo.yaml", 2, "typo.yaml"),
     "no recipe": Mistake("train", 2, "required: RECIPE.yaml"),
     "another program's adapter": Mistake(
@@ -162,6 +217,47 @@ LIGHT = {
     "two recipes of one name": Mistake("run good.yaml sub/good.yaml --runs r", 2, "same"),
     "a base that is not there": Mistake("run missing.yaml --runs r", 2, "nowhere"),
     "a judge without a key": Mistake("run good.yaml --runs r --judge-model j", 2, "OPENAI_API_KEY"),
+    "a sweep with a value that is none": Mistake(
+        "run good.yaml --runs r --set beta=-1 --dry-run", 2, "beta: Input should be greater"
+    ),
+    "a field set twice": Mistake(
+        "run good.yaml --runs r --set beta=1 --set beta=2", 2, "beta is set twice"
+    ),
+    "a list for a form": Mistake("run good.yaml --runs r --set form=[calc]", 2, "form: expected"),
+    "a number for an adapter": Mistake(
+        "run good.yaml --runs r --set init_adapter=3", 2, "init_adapter: expected a folder"
+    ),
+    "a number for samples": Mistake(
+        "run good.yaml --runs r --set samples=3", 2, "samples: expected files"
+    ),
+    "a sweep of an adapter of another base": Mistake(
+        "run good.yaml --runs r --set init_adapter=other --dry-run", 2, "trained on another base"
+    ),
+    "a sweep of a base cut short": Mistake(
+        "run good.yaml --runs r --set model_name_or_path=base-short --dry-run", 2, "base-short: mod"
+    ),
+    "a sweep without a layer": Mistake(
+        "run good.yaml --runs r --set lora_target_modules=qproj --dry-run", 2, "`q_proj`"
+    ),
+    "a sweep over a garbled run": Mistake(
+        "run good.yaml --runs trained --dry-run", 2, "train.json is damaged"
+    ),
+    "a sweep on torn data": Mistake("run good.yaml --runs r --dry-run", 2, "data-torn/tatqa", TORN),
+    "a sweep into an unset variable": Mistake("run good.yaml --runs ", 2, "found an empty text"),
+    "a limit of a half": Mistake("run good.yaml --runs r --limit 1.5", 2, "found '1.5'"),
+    "a bench without a judge": Mistake("run good.yaml --runs r --bench demo", 2, "--judge-model"),
+    "a sweep with a question twice": Mistake(
+        "run good.yaml --runs r --judge-model j --bench bench --dry-run",
+        2,
+        "twice",
+        {**SYNTHETIC, **KEY},
+    ),
+    "a judge's address without a scheme": Mistake(
+        "run good.yaml --runs r --judge-model j --bench demo --dry-run",
+        2,
+        "localhost:9 is no URL",
+        {**SYNTHETIC, **KEY, "OPENAI_BASE_URL": "localhost:9"},
+    ),
     "a bench with a typo": Mistake(
         "run good.yaml --runs r --judge-model j --bench dem", 2, "dem", {**SYNTHETIC, **KEY}
     ),
@@ -227,24 +323,6 @@ HEAVIER = {
     "a judge that is not there": Mistake(
         "mtbench --model BASE --data demo", 2, "nothing answers at http://127.0.0.1:9", KEY
     ),
-    "a base folder that is not there": Mistake(
-        "train missing.yaml --output_dir o", 2, "nowhere", SYNTHETIC
-    ),
-    "a base without weights": Mistake(
-        "train good.yaml --model_name_or_path base-empty --output_dir o", 2, "base-empty", SYNTHETIC
-    ),
-    "training without data": Mistake(
-        "train good.yaml --output_dir o", 2, "no-such-folder", NO_DATA
-    ),
-    "training on torn data": Mistake(
-        "train good.yaml --output_dir o", 2, "data-torn/tatqa_dataset_", TORN
-    ),
-    "a layer that is not there": Mistake(
-        "train good.yaml --max_pairs 8 --lora_target_modules [qproj] --output_dir o",
-        2,
-        "qproj",
-        SYNTHETIC,
-    ),
     "an adapter that is not there": Mistake(
         "mtbench answer --model BASE --adapter no-adapter --data demo --out o",
         2,
@@ -267,6 +345,12 @@ def write(folder: Path, files: dict[str, str]) -> None:
         path.write_text(text, encoding="utf-8")
 
 
+def tensors() -> bytes:
+    """A safetensors file with one number in it: the length of a header, the header, the number."""
+    header = b'{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    return len(header).to_bytes(8, "little") + header + bytes(4)
+
+
 def prepare(folder: Path) -> None:
     """A folder as somebody might have it: recipes, good and bad ones, data, benches, notes."""
     base = "model_name_or_path: tiny-tatqa\n"
@@ -284,6 +368,11 @@ def prepare(folder: Path) -> None:
             ],
         }
     ]  # fmt: skip
+    llama = '{"model_type": "llama"}'
+    lora = {
+        "peft_type": "LORA", "r": 16, "lora_alpha": 32, "use_rslora": False, "use_dora": False,
+        "base_model_name_or_path": "somebody/else",
+    }  # fmt: skip
     write(
         folder,
         {
@@ -306,6 +395,16 @@ def prepare(folder: Path) -> None:
             "a-file": "mine",
             "adapter/adapter_config.json": "{}",
             "base-empty/config.json": "{}",
+            "base-mute/config.json": llama,
+            "base-short/config.json": llama,
+            "base-short/tokenizer.json": "{}",
+            "base-shards/config.json": llama,
+            "base-shards/tokenizer.json": "{}",
+            "base-shards/model.safetensors.index.json": '{"weight_map": {"x": "b.safetensors"}}',
+            "base-torn/config.json": llama[:-1],
+            "other/adapter_config.json": json.dumps(lora),
+            "other-short/adapter_config.json": json.dumps(lora),
+            "trained/good/train.json": "garbled",
             "bench/question.jsonl": question * 2,
             "bench/judge_prompts.jsonl": '{"name": "x"}\n',
             "bench-torn/question.jsonl": question + '{"question_id": 2, "tur',
@@ -318,6 +417,11 @@ def prepare(folder: Path) -> None:
             "data-torn/tatqa_dataset_test_gold.json": json.dumps(gold)[:-30],
         },
     )
+    weights = tensors()
+    for whole in ("base-mute/model", "base-torn/model", "other/adapter_model"):
+        (folder / f"{whole}.safetensors").write_bytes(weights)
+    for short in ("base-short/model", "other-short/adapter_model"):
+        (folder / f"{short}.safetensors").write_bytes(weights[:-1])
     (folder / "binary.yaml").write_bytes(b"\xff\xfe\x00beta")
     (folder / "link").symlink_to("nowhere")
     os.mkfifo(folder / "pipe")
@@ -351,20 +455,11 @@ def interrupted(where: str) -> Any:
 
 
 class NoWork(subprocess.Popen[Any]):
-    """A sweep that starts a stage has not refused the call; only recipes may be checked."""
+    """A sweep that starts a stage has not refused the call; only checks may run."""
 
     def __init__(self, args: Any, *rest: Any, **options: Any) -> None:
         assert args[0] != sys.executable or "--check" in args, f"work was started: {args}"
-        if "--check" in args:
-            options["stderr"] = subprocess.PIPE
         super().__init__(args, *rest, **options)
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Wait, and pass on what a check had to say."""
-        code = super().wait(timeout)
-        if self.stderr is not None:
-            sys.stderr.write(self.stderr.read().decode())
-        return code
 
 
 def call(mistake: Mistake) -> dict[str, Any]:
@@ -415,6 +510,7 @@ def run_all(rows: dict[str, Mistake], folder: Path) -> dict[str, Any]:
         if name not in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "TATQA_DATA")
     }
     environment |= {"HF_HUB_OFFLINE": "1", "PYTHONSAFEPATH": "1"}
+    environment["XDG_CACHE_HOME"] = str(folder.with_name(f"{folder.name}-cache"))
     done = subprocess.run(
         [sys.executable, __file__],
         input=json.dumps({name: asdict(row) for name, row in rows.items()}),

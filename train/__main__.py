@@ -19,9 +19,9 @@ import yaml
 
 from tatqa_task.command_line import exit_code, say_error
 from tatqa_task.files import DataError
-from train.folder import BusyError, check_place, held
+from train.checks import check
+from train.folder import BusyError, held
 from train.libraries import loading
-from train.pairs.preferences import check_file
 from train.recipe import Recipe, RecipeError, load, one_line, read_yaml
 from train.shipped import recipe_file
 from train.stages import Stages
@@ -38,13 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, rest = parser().parse_known_args(words)
     try:
         recipe = load(recipe_file(args.recipe), overrides(rest))
-        if recipe.pairs:
-            check_file(recipe.pairs)
-        if args.check:
-            return 0
         out = folder_of(args)
-    except RecipeError as error:
+        planned = args.check or args.dry_run  # no folder of its own is looked at, unless given
+        check(recipe, args.output_dir if planned else out, ahead=args.check)
+    except (RecipeError, DataError) as error:
         return fail(error, 2)
+    if args.check:
+        return 0
     command = [f"python -m {__package__}", *words]
     if args.dry_run:
         return train(recipe, out, command, dry_run=True)
@@ -56,15 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def folder_of(args: argparse.Namespace) -> Path:
-    """Where the run goes. Raises RecipeError where something is written, and not said where.
-
-    Or where it cannot go.
-    """
+    """Where the run goes. Raises RecipeError where something is written, and not said where."""
     out: Path | None = args.output_dir or own_folder(args.recipe)
-    if out is None and not args.dry_run:
+    if out is None and not (args.dry_run or args.check):
         raise RecipeError("no folder to write to: give --output_dir FOLDER")
-    if out is not None and not args.dry_run:
-        check_place(out)
     return out or Path(args.recipe.stem)
 
 
@@ -137,15 +132,22 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("recipe", type=Path, metavar="RECIPE.yaml")
     made.add_argument(
         "--output_dir",
-        type=Path,
+        type=folder,
         help="run folder, for adapter, card and train.json; in the project's checkout"
         " results/runs/<recipe> unless given",
     )
-    made.add_argument("--check", action="store_true", help="read the recipe, do no more")
+    made.add_argument("--check", action="store_true", help="read recipe and files, do no more")
     made.add_argument(
         "--dry-run", action="store_true", help="print recipe, pairs, steps and memory, do no more"
     )
     return made
+
+
+def folder(text: str) -> Path:
+    """A folder; an empty text (of a variable that is not set) is not the working folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a folder, found an empty text")
+    return Path(text)
 
 
 def overrides(rest: Sequence[str]) -> dict[str, Any]:
@@ -156,6 +158,8 @@ def overrides(rest: Sequence[str]) -> dict[str, Any]:
     """
     mapping: dict[str, Any] = {}
     for name, words in given(rest):
+        if name in mapping:
+            raise RecipeError(f"command line: --{name} is given twice")
         try:
             values = [read_yaml(word) for word in words]
         except (yaml.YAMLError, ValueError, RecursionError) as error:

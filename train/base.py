@@ -1,26 +1,101 @@
-"""The base model of a run: its tokenizer, and a hash of the weights that would be loaded."""
+"""The base model of a run: its tokenizer, and a hash of the weights that would be loaded.
+
+Its files are looked at first without the libraries (`check_base`): what is missing or cut short is
+told at once.
+"""
 
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from safetensors import SafetensorError, safe_open
 
-from train.recipe import RecipeError, one_line
+from train.recipe import RecipeError, nearest, one_line
 
+HUB_ID = r"\w[\w.-]*(/[\w.-]+)?"
+READ = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors.index.json")
+VOCABULARY = ("tokenizer*", "vocab*", "tekken*", "*.model", "*.tiktoken")  # any of them will do
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.index.json")
 ADAPTER = "adapter_config.json"  # beside it transformers would load another folder's weights
 TODAY = re.compile(r"""strftime_now\(\s*(?P<quote>['"])(?P<format>.*?)(?P=quote)\s*\)""")
 CODE = ("*.py",)  # a base that brings its own architecture
 
 
+def check_base(path: str, targets: Sequence[str] = ()) -> None:
+    """What a folder's files tell without being loaded. Raises RecipeError.
+
+    `targets`: layers that are to get an adapter. Of a base on the Hub nothing is known yet.
+    """
+    folder = Path(path)
+    try:
+        if folder.is_dir():
+            check_files(folder)
+            check_targets(files_of(folder), targets)
+        elif not re.fullmatch(HUB_ID, path):
+            raise OSError("no such model folder, nor is that a hub id (owner/name)")
+    except (OSError, ValueError, AttributeError, SafetensorError) as error:
+        problem = f"cannot load {path}: {one_line(error)}"
+        raise RecipeError(f"model_name_or_path: {problem}") from None
+
+
+def check_files(folder: Path) -> None:
+    """Raise OSError, ValueError or SafetensorError for a file that is missing or damaged."""
+    weights = files_of(folder)
+    content = {name: read_json(folder / name) for name in READ if (folder / name).exists()}
+    if "model_type" not in content.get("config.json", {}):
+        raise OSError("no config.json there that names a model_type")
+    if not any(any(folder.glob(pattern)) for pattern in VOCABULARY):
+        raise OSError("it has no tokenizer; tokenizer.json is missing")
+    index = content.get("model.safetensors.index.json", {})
+    for name in sorted(set(index.get("weight_map", {}).values())):
+        if not (folder / name).is_file():
+            raise OSError(f"{name} is missing, which its index names")
+    for file in weights:
+        if file.suffix == ".safetensors":
+            tensor_names(file)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises OSError, or ValueError that names the file."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file.name} is no whole JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{file.name} is no JSON object")
+    return found
+
+
+def tensor_names(file: Path) -> list[str]:
+    """What a safetensors file holds. Raises SafetensorError with its name if it is not whole."""
+    try:
+        with safe_open(file, framework="np") as tensors:
+            return list(tensors.keys())
+    except SafetensorError as error:
+        raise SafetensorError(f"{file.name}: {error}") from None
+
+
+def check_targets(files: Iterable[Path], targets: Sequence[str]) -> None:
+    """Raise ValueError for a target that is the end of no weight's name, if the names are known."""
+    layers: set[str] = set()
+    for file in files:
+        if file.suffix == ".safetensors":
+            layers.update(name.removesuffix(".weight") for name in tensor_names(file))
+    for target in targets:
+        if layers and not any(f".{layer}".endswith(f".{target}") for layer in layers):
+            known = sorted({layer.rpartition(".")[2] for layer in layers})
+            raise ValueError(f"it has no layer named {target}; {nearest(target, known)}")
+
+
 def open_base(path: str) -> tuple[Any, str]:
     """The base's tokenizer, and a sha256 of its files or the Hub's commit. Raises RecipeError."""
+    from transformers import AutoConfig, AutoTokenizer
+
     try:
         # a base's own code is never run, nor asked about
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
@@ -61,6 +136,8 @@ def refuse_missing_weights(path: str) -> None:
 
     Nothing is read but the names and shapes in the files.
     """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
     if getattr(AutoConfig.from_pretrained(path), "quantization_config", None):
         return  # whose weights bitsandbytes takes apart
     _, report = AutoModelForCausalLM.from_pretrained(

@@ -76,15 +76,25 @@ def held(out: Path) -> Iterator[None]:
                 path.rmdir()
 
 
-def check_place(out: Path) -> None:
-    """Before the libraries are loaded: raise RecipeError where no run can go."""
+def check_place(out: Path, recipe: Mapping[str, Any]) -> None:
+    """Before the libraries are loaded: raise RecipeError where no run of this recipe can go."""
     there = next(path for path in (out, *out.parents) if path.exists() or path.is_symlink())
     if not there.is_dir():
         raise RecipeError(f"{there} is no folder; choose another --output_dir")
     if not os.access(there, os.W_OK | os.X_OK):
         raise RecipeError(f"{there} may not be written to; choose another --output_dir")
-    if there == out and not any((out / name).exists() for name in (RESULT, MARKER)):
-        refuse_files_of_others(out)
+    if there == out:
+        refuse_another_recipe(out, recipe)
+
+
+def refuse_another_recipe(out: Path, recipe: Mapping[str, Any]) -> None:
+    """Raise RecipeError unless a folder holds a run of this recipe, or nothing in a run's way."""
+    for marker in (out / RESULT, out / MARKER):
+        if marker.exists():
+            known = dict(recipe)
+            known.pop("pairs", None)  # of the pairs their content decides, which is read later
+            return refuse_another_run(marker, known)
+    return refuse_files_of_others(out)
 
 
 def holds(out: Path, identity: dict[str, Any]) -> bool:

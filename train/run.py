@@ -41,6 +41,7 @@ from train.folder import (
     set_readme_aside,
     unwritable,
 )
+from train.init_adapter import InitAdapter, read_init_adapter
 from train.pairs.pair import Counts
 from train.pairs.tokens import TokenPair
 from train.prepared import prepare
@@ -48,7 +49,7 @@ from train.recipe import Recipe, RecipeError, one_line
 from train.sources import data_source
 from train.stages import Stages
 from train.trainer import plan
-from train.trainer.adapter import InitAdapter, read_init_adapter
+from train.trainer.adapter import refuse_other_kind
 from train.trainer.assemble import make_trainer
 from train.trainer.config import compute_dtype, config
 from train.trainer.held_out import HeldOut
@@ -75,6 +76,8 @@ def run(
         day = day_of_prompts(out)
         dated = fix_date(tokenizer, day)
         init = read_init_adapter(recipe, base)
+        if init:
+            refuse_other_kind(recipe, init)
     rows, eval_rows, counts = prepare(recipe, tokenizer, stages)
     if not rows:
         raise RecipeError(f"no pair is left to train on; dropped: {dict(counts.dropped)}")

@@ -173,6 +173,11 @@ def bench_folder(bench: str | None) -> Path:
     return Path(bench or "data/mt_bench")
 
 
+def bench_check(bench: str) -> list[str]:
+    """`python -m mtbench_runner` that reads a bench and does no more."""
+    return ["mtbench_runner", "score", "--model-id", "any", "--data", bench, "--check"]
+
+
 def training(recipe: Recipe, folder: Path, memory: str | None, more: list[str]) -> Stage:
     """`python -m train` for a recipe, with `more` of its options and what else those read."""
     arguments = ["train", *recipe.arguments(), *option("--memory", memory), *more]

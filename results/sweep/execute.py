@@ -15,6 +15,7 @@ import contextlib
 import functools
 import json
 import os
+import shlex
 import socket
 import sys
 import threading
@@ -25,9 +26,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from results import FailedError, on_one_line
+from results import FailedError, InputError, on_one_line
 from results.command_line import in_words
-from results.sweep import processes, server, stages, vllm
+from results.sweep import commands, processes, server, stages, vllm
 from results.sweep.commands import SERVED, TATQA, Scored, Settings
 from results.sweep.plan import Plan
 from results.sweep.server import Server
@@ -153,11 +154,7 @@ class Sweep:
         finally:
             self.stop(working)
             processes.stop_all()
-        failures = list(self.failed.values())
-        for error in failures[:-1]:
-            sys.stderr.write(f"error: {on_one_line(str(error))}\n")
-        if failures:
-            raise failures[-1]
+        tell_all(list(self.failed.values()))
 
     def stop(self, working: "Sequence[futures.Future[None]]") -> None:
         """End lanes that are still at work, and their commands: after a Ctrl-C, or a fault."""
@@ -420,12 +417,36 @@ def check_server(plans: Sequence[Plan], serving: Serving) -> None:
             serving.server(plan.scored.base)
 
 
-def check(plans: Sequence[Plan]) -> None:
-    """Let every training command read its recipe. Raises FailedError or InputError."""
+def check(plans: Sequence[Plan], bench: str | None) -> None:
+    """Let every training command look at its recipe and files, and the judge's at its bench.
+
+    Raises InputError with what the last says that refuses; what others say is printed before.
+    """
     trained = [plan.train for plan in plans if plan.train and not plan.train.done()]
-    codes = processes.call([([*stage.arguments, "--check"], None) for stage in trained])
-    for stage, code in zip(trained, codes, strict=True):
-        stages.raise_for_code(f"{stage.folder.name}: check", code)
+    asked = [[*stage.arguments, "--check"] for stage in trained]
+    if bench:
+        asked.append(commands.bench_check(bench))
+    problems: dict[str, None] = {}  # each once, in order
+    for arguments, (code, said) in zip(asked, processes.ask(asked), strict=True):
+        if code:
+            problems[problem_in(said) or f"{shlex.join(arguments)}: exit code {code}"] = None
+    tell_all([InputError(problem) for problem in problems])
+
+
+def tell_all(failures: Sequence[FailedError]) -> None:
+    """Print what failed and raise the last of it, if anything did."""
+    for error in failures[:-1]:
+        sys.stderr.write(f"error: {on_one_line(str(error))}\n")
+    if failures:
+        raise failures[-1]
+
+
+def problem_in(said: str) -> str:
+    """The last line of a command's that tells an error, without the word; "" if none does."""
+    for line in reversed(said.splitlines()):
+        if "error: " in line:
+            return line.partition("error: ")[2]
+    return ""
 
 
 def refuse_base_replies(plan: Plan) -> None:

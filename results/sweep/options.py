@@ -1,6 +1,8 @@
 """`tatqa-bench run`: its options, and the checks that come before the first minute of work."""
 
 import argparse
+import contextlib
+import importlib.util
 import os
 import re
 import socket
@@ -32,10 +34,10 @@ def add(subcommands: Any) -> argparse.ArgumentParser:
     add_serving_options(run)
     own = Path("results/runs") if in_checkout() else None
     run.add_argument(
-        "--runs", type=Path, default=own, required=own is None, help="folder of run folders"
+        "--runs", type=folder, default=own, required=own is None, help="folder of run folders"
     )
     run.add_argument(
-        "--report", type=Path, help="folder for the report (default: tatqa-report among the runs)"
+        "--report", type=folder, help="folder for the report (default: tatqa-report among the runs)"
     )
     run.add_argument(
         "--dry-run", action="store_true", help="print the commands that are not done yet"
@@ -129,10 +131,9 @@ def add_serving_options(run: argparse.ArgumentParser) -> None:
 
 def positive(text: str) -> int:
     """A whole number from 1 up."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 up, found {text}")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 up, found {text!r}")
+    return int(text)
 
 
 def batch_size(text: str) -> int | str:
@@ -142,16 +143,24 @@ def batch_size(text: str) -> int | str:
 
 def share(text: str) -> float:
     """A number above 0, at most 1."""
-    number = float(text)
-    if not 0 < number <= 1:
-        raise argparse.ArgumentTypeError(f"expected a share above 0, at most 1, found {text}")
-    return number
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"expected a share above 0, at most 1, found {text!r}")
+
+
+def folder(text: str) -> Path:
+    """A folder; an empty text (of a variable that is not set) is not the working folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a folder, found an empty text")
+    return Path(text)
 
 
 def planned(args: argparse.Namespace) -> tuple[list[Plan], Settings, Serving]:
     """What the options ask for, checked as far as that takes no time. Raises InputError."""
     check_key()
     check_judge(args)
+    check_installed(args)
     check_data()
     check_folders(args)
     found = [recipes.read(path, tuple(args.set)) for path in args.recipes]
@@ -233,14 +242,25 @@ def check_rounds(found: Sequence[recipes.Recipe], server: str | None) -> None:
 def check_judge(args: argparse.Namespace) -> None:
     """Raise InputError if a judge is asked for that cannot be used."""
     if not args.judge_model:
-        if args.instruct:
-            raise InputError("--instruct needs a judge: give --judge-model")
+        for option in ("instruct", "bench"):
+            if getattr(args, option):
+                raise InputError(f"--{option} needs a judge: give --judge-model")
         return
     if not os.environ.get("OPENAI_API_KEY"):
         raise InputError("the judge needs OPENAI_API_KEY (any word if its server asks for none)")
+    judge_address()
     bench = commands.bench_folder(args.bench)
     if not (bench / "question.jsonl").is_file():
         raise InputError(f"--bench: no question.jsonl in {bench}; see python -m mtbench_runner")
+
+
+def judge_address() -> tuple[str, int]:
+    """Host and port of the judge. Raises InputError if its URL is none."""
+    url = os.environ.get("OPENAI_BASE_URL") or JUDGE_URL
+    place = address(url)
+    if place is None or re.search(r"\s", url):
+        raise InputError(f"OPENAI_BASE_URL: {url} is no URL of a server; one begins with http://")
+    return place
 
 
 def check_judge_answers() -> None:
@@ -250,15 +270,25 @@ def check_judge_answers() -> None:
     """
     if os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
         return
-    url = os.environ.get("OPENAI_BASE_URL") or JUDGE_URL
-    place = address(url)
-    if place is None:
-        raise InputError(f"OPENAI_BASE_URL: {url} is no URL of a server")
+    host, port = judge_address()
     try:
-        socket.create_connection(place, REACH_SECONDS).close()
+        socket.create_connection((host, port), REACH_SECONDS).close()
     except OSError as error:
-        host, port = place
         raise InputError(f"the judge at {host}:{port} cannot be reached ({error})") from None
+
+
+def check_installed(args: argparse.Namespace) -> None:
+    """Raise InputError for an option whose library is not there, which lm-eval tells late."""
+    if args.backend == "vllm" and not args.dry_run:
+        refuse_missing("--backend vllm", "vllm", "vllm")
+    if args.ifeval and not args.dry_run:
+        refuse_missing("--ifeval", "langdetect", "'lm_eval[ifeval]'")
+
+
+def refuse_missing(option: str, library: str, package: str) -> None:
+    """Raise InputError if a library is not installed."""
+    if importlib.util.find_spec(library) is None:
+        raise InputError(f"{option}: no {library} here; pip install {package}, or leave it out")
 
 
 def check_folders(args: argparse.Namespace) -> None:

@@ -72,6 +72,29 @@ def call(commands: Sequence[tuple[list[str], Path | None]], bars: bool = True) -
     return codes
 
 
+def ask(commands: Sequence[list[str]]) -> list[tuple[int, str]]:
+    """Run `python -m ARGUMENTS` of checks, all at once; their exit codes and what they say."""
+    asked = []
+    for arguments in commands:
+        command = [*OURS, str(os.getpid()), str(ROOT), *arguments]
+        started = subprocess.Popen(
+            command,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        asked.append(started)
+    RUNNING.extend(asked)
+    try:
+        said = [process.communicate()[1].decode(errors="replace") for process in asked]
+    finally:
+        for process in asked:
+            stop(process)
+            RUNNING.remove(process)
+    return [(process.returncode, text) for process, text in zip(asked, said, strict=True)]
+
+
 def load_ahead(number: int) -> None:
     """Let so many programs of training load their libraries and wait for their options.
 

@@ -99,12 +99,7 @@ def read(path: Path, changes: tuple[str, ...] = ()) -> Recipe:
     path = shipped.recipe_file(path)
     known = json.loads(SCHEMA.read_text(encoding="utf-8"))["properties"]
     fields = {name: field["default"] for name, field in known.items() if "default" in field}
-    fields |= load(path)
-    for change in changes:
-        name, equals, value = change.partition("=")
-        if not equals or not re.fullmatch(r"\w+", name):
-            raise InputError(f"--set {change}: expected FIELD=VALUE")
-        fields[name] = read_yaml(value, f"--set {change}: cannot read the value")
+    fields |= load(path) | changed(changes)
     check(path, fields, known)
     fields["model_name_or_path"] = shipped.base_model(fields["model_name_or_path"])
     recipe = Recipe(path, changes, fields)
@@ -112,6 +107,19 @@ def read(path: Path, changes: tuple[str, ...] = ()) -> Recipe:
     if not re.fullmatch(RUN_NAME, recipe.name) or recipe.name == REPORT:
         raise InputError(f"{path}: a run cannot be named {recipe.name!r}; rename the recipe")
     return recipe
+
+
+def changed(changes: Iterable[str]) -> dict[str, Any]:
+    """The fields that `--set` changes. Raises InputError."""
+    found: dict[str, Any] = {}
+    for change in changes:
+        name, equals, value = change.partition("=")
+        if not equals or not re.fullmatch(r"\w+", name):
+            raise InputError(f"--set {change}: expected FIELD=VALUE")
+        if name in found:
+            raise InputError(f"--set {change}: {name} is set twice")
+        found[name] = read_yaml(value, f"--set {change}: cannot read the value")
+    return found
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -143,12 +151,18 @@ def check(path: Path, fields: dict[str, Any], known: Iterable[str]) -> None:
             raise InputError(f"{path}: unknown key `{key}`; {nearest(str(key), known)}")
     if not isinstance(fields.get("model_name_or_path"), str):
         raise InputError(f"{path}: a recipe needs model_name_or_path; see train/recipes/")
+    init = fields["init_adapter"]
+    if not isinstance(init, str | None):
+        raise InputError(f"{path}: init_adapter: expected a folder, found {init!r}")
     form = fields["form"]
-    if form not in TASKS:
+    if form not in list(TASKS):
         raise InputError(f"{path}: form: expected {' or '.join(TASKS)}, found {form!r}")
     rank = fields["lora_r"]
     if not isinstance(rank, int) or rank < 1:
         raise InputError(f"{path}: lora_r: expected a whole number from 1 up, found {rank!r}")
+    samples = fields["samples"]
+    if not isinstance(samples, str | list):
+        raise InputError(f"{path}: samples: expected files in a list, found {samples!r}")
 
 
 def nearest(key: str, known: Iterable[str]) -> str:

@@ -24,6 +24,7 @@ from results.sweep import stages
 from results.sweep.terminal import without_key
 
 CALL_SECONDS = 300.0
+UNREADABLE = r"[,'\"(){}\[\]\s]"  # lm-eval splits its options at commas outside quotes and brackets
 LONGEST_REASON = 300  # characters of another program's words in a message of ours
 NO_THINKING = {"chat_template_kwargs": {"enable_thinking": False}}
 # A request is refused by one of these; anything else is taken for a server that is gone.
@@ -179,6 +180,11 @@ def connect(url: str, base: str) -> Server:
     if found is None:
         served = ", ".join(str(model.get("root") or name) for name, model in bases.items())
         raise InputError(f"server {plain} serves {served}, the recipe's base is {base}")
+    if re.search(UNREADABLE, found):
+        raise InputError(
+            f"server {plain} calls the base {found}, which lm-eval's options cannot hold; serve it"
+            " under a plain name (vllm serve ... --served-model-name base)"
+        )
     server = Server(plain, found)
     server.try_reply(found)
     return server

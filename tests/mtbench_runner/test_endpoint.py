@@ -465,6 +465,19 @@ def test_a_server_that_hangs_up_on_the_list_of_models_may_chat_all_the_same(
     assert isinstance(ask(judge)[0], Outcome)
 
 
+def test_a_web_page_is_no_endpoint(judge: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def page(self: Handler) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", "6")
+        self.end_headers()
+        self.wfile.write(b"<html>")
+
+    monkeypatch.setattr(Handler, "do_GET", page)
+    with pytest.raises(InputError, match="answers with a text in place of JSON"):
+        endpoints.check(Endpoint("j", judge.url, KEY))
+
+
 def test_no_secret_in_a_url_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "")  # set to nothing is not set
     assert address(None) == "https://api.openai.com/v1"

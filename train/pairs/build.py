@@ -24,13 +24,18 @@ def build(recipe: Recipe, counts: Counts) -> Iterator[Pair]:
 
     Raises DataError (data) and RecipeError (unknown corruption, unusable samples, no pair at all).
     """
-    for name in set(recipe.corruptions) - set(NAMES):
-        raise RecipeError(f"corruptions: unknown kind `{name}`; {nearest(name, NAMES)}")
+    check_corruptions(recipe)
     for pair in _made(recipe, counts):
         counts.keep(pair)
         yield pair
     if not counts.by_type:
         raise RecipeError(f"strategy {recipe.strategy} gives no pair; {reasons(counts)}")
+
+
+def check_corruptions(recipe: Recipe) -> None:
+    """Raise RecipeError for a kind of mistake that there is not."""
+    for name in set(recipe.corruptions) - set(NAMES):
+        raise RecipeError(f"corruptions: unknown kind `{name}`; {nearest(name, NAMES)}")
 
 
 def reasons(counts: Counts) -> str:
@@ -39,16 +44,24 @@ def reasons(counts: Counts) -> str:
     return f"dropped: {', '.join(most)}" if most else "there is no question"
 
 
+def splits_read(recipe: Recipe) -> list[str]:
+    """The split that pairs are made of, and those that are scored, which they are cleared of.
+
+    The log's rule took all questions, and so does `log`.
+    """
+    others = [name for name in EVALUATED if name != recipe.split]
+    return [recipe.split, *([] if recipe.strategy == "log" else others)]
+
+
 def scored_contexts(recipe: Recipe) -> Iterator[Context]:
     """The contexts of the other splits, which are scored."""
-    for name in EVALUATED:
-        if name != recipe.split:
-            yield from data.load(name)
+    for name in splits_read(recipe)[1:]:
+        yield from data.load(name)
 
 
 def questions(recipe: Recipe, counts: Counts) -> Iterator[tuple[Context, Question]]:
-    """The questions that may be trained on; the log's rule took all, and so does `log`."""
-    evaluated = Evaluated([] if recipe.strategy == "log" else scored_contexts(recipe))
+    """The questions that may be trained on: those of contexts that are not scored."""
+    evaluated = Evaluated(scored_contexts(recipe))
     for context in data.load(recipe.split):
         if evaluated.hold(context):
             counts.dropped[f"{LEAKED}: {context.uid}"] += len(context.questions)

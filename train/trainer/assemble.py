@@ -14,13 +14,14 @@ from datasets import Dataset
 from transformers import PrinterCallback
 from trl import DPOConfig
 
+from train.init_adapter import InitAdapter
 from train.pairs.tokens import TokenPair
 from train.recipe import Recipe
 from train.sharing import share_prefixes
 from train.sharing.lengths import RECORDING, cheapest_lengths, distinct_tokens
 from train.sharing.mask import FLEX_BLOCK
 from train.sharing.preflight import preflight
-from train.trainer.adapter import InitAdapter, lora, start_from
+from train.trainer.adapter import lora, start_from
 from train.trainer.batches import ContextSampler, sequences
 from train.trainer.config import compute_dtype, nf4
 from train.trainer.dealing import count_costs

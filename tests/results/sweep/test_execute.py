@@ -106,7 +106,7 @@ def test_every_failed_run_is_named_in_one_line_and_the_others_go_on(
     recipes: list[Path], stand_ins: dict[str, str], sweep_command: Command, tmp_path: Path
 ) -> None:
     (tmp_path / "stand_ins" / "mtbench_runner" / "__main__.py").write_text(
-        "import sys; print('error: judge unreachable'); sys.exit(1)"
+        "import sys; print('error: judge unreachable'); sys.exit('--check' not in sys.argv)"
     )
     done = subprocess.run(
         sweep_command(recipes, "r"), env=stand_ins, capture_output=True, text=True

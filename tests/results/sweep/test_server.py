@@ -79,6 +79,16 @@ def test_a_server_of_another_base_is_refused(running: Server) -> None:
         server.connect(running.url, "other/model")
 
 
+def test_a_base_under_a_name_that_lm_eval_cannot_read_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An apostrophe opens a quote in lm-eval's options, and what follows it is no option."""
+    name = "/models/smith's"
+    monkeypatch.setattr(Server, "models", lambda _: {name: {"root": name}})
+    with pytest.raises(InputError, match=r"smith's, which .* --served-model-name base"):
+        server.connect("http://127.0.0.1:9", name)
+
+
 def test_a_folder_that_both_see_is_compared_by_content(tmp_path: Path) -> None:
     """Bases in 4 bits are all in folders called `model`."""
     ours, theirs = tmp_path / "a" / "model", tmp_path / "b" / "model"

@@ -12,8 +12,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from train.__main__ import main
+from train.init_adapter import InitAdapter, read_init_adapter
 from train.recipe import RecipeError, load
-from train.trainer.adapter import refuse_other_shape
+from train.trainer.adapter import refuse_other_kind
 
 pytestmark = pytest.mark.usefixtures("small_data")
 ALL = ["--lora_target_modules", "all-linear"]
@@ -130,7 +131,6 @@ def test_equals_trl_with_the_same_adapter_as_reference(
     from train.pairs.build import build, stratified
     from train.pairs.pair import Counts
     from train.pairs.tokens import tokenize
-    from train.trainer.adapter import read_init_adapter
     from train.trainer.assemble import make_trainer
     from train.trainer.config import config
     from train.trainer.reference import attach_reference
@@ -227,9 +227,10 @@ def test_an_adapter_that_a_recipe_cannot_describe_is_refused(
     """What its weights mean is more than rank and scale."""
     made = load(recipe)
     config = json.loads((supervised / "adapter_config.json").read_text())
-    refuse_other_shape(made, supervised, {**config, "peft_version": "0.1", "fan_in_fan_out": True})
+    plain = {**config, "peft_version": "0.1", "fan_in_fan_out": True}
+    refuse_other_kind(made, InitAdapter(supervised, plain, ""))
     with pytest.raises(RecipeError, match=f"has {field} .*, which no recipe can describe"):
-        refuse_other_shape(made, supervised, {**config, field: value})
+        refuse_other_kind(made, InitAdapter(supervised, {**config, field: value}, ""))
 
 
 def test_a_damaged_adapter_is_named(
