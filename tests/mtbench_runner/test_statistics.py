@@ -88,6 +88,8 @@ def exact(wins: float, n: float) -> list[float]:
 def test_a_win_rate_without_ties_has_clopper_and_pearsons_interval() -> None:
     # 8 of 10: squares 8 * 0.04 + 2 * 0.64 = 1.6, times 10 / 9 over 100 is 0.16 / 9: n = 9
     assert win_interval(verdicts((8, 1.0), (2, 0.0))) == pytest.approx(exact(0.8 * 9, 9))
+    # 1 of 10: squares 0.81 + 9 * 0.01 = 0.9, times 10 / 9 over 100 is 0.01: n = 0.09 / 0.01 = 9
+    assert win_interval(verdicts((1, 1.0), (9, 0.0))) == pytest.approx(exact(0.9, 9))
     assert win_interval(verdicts((10, 1.0))) == pytest.approx([0.025**0.1, 1.0])
     assert win_interval(verdicts((10, 0.0))) == pytest.approx([0.0, 1 - 0.025**0.1])
 
