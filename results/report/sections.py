@@ -147,10 +147,9 @@ def example_rows(examples: Sequence[Example]) -> list[list[str]]:
 
 
 def recipe_words(run: Run, found: Sequence[Run]) -> str:
-    """The recipe: the fields in which the runs differ, or the ones that say what was done."""
-    differing = differing_fields(found) if len(found) > 1 else []
+    """The recipe: the fields that say what was done, then those that most runs have otherwise."""
     words = []
-    for field in dict.fromkeys([*MAIN_FIELDS, *differing]):
+    for field in dict.fromkeys([*MAIN_FIELDS, *unusual_fields(run, found)]):
         if run.recipe.get(field):
             words.append(f"{FIELDS.get(field, field)} {value_words(run.recipe[field])}")
     more = len(words) - MOST_FIELDS
@@ -167,7 +166,18 @@ MAIN_FIELDS = (
     "learning_rate",
     "num_train_epochs",
     "lora_r",
+    "lora_target_modules",
 )
+
+
+def unusual_fields(run: Run, found: Sequence[Run]) -> list[str]:
+    """Fields of a run's recipe whose value no more than half of the runs have."""
+    unusual = []
+    for field in differing_fields(found):
+        alike = sum(other.recipe.get(field) == run.recipe.get(field) for other in found)
+        if 2 * alike <= len(found):
+            unusual.append(field)
+    return unusual
 
 
 def value_words(value: Any) -> str:

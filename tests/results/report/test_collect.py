@@ -180,6 +180,20 @@ def test_a_recipe_in_words(results_folder: Path, change: Change) -> None:
     assert sections.recipe_words(middle, [middle]) == f"loss sigmoid, beta 0.05, {shared}."
 
 
+def test_a_recipe_in_words_names_what_most_runs_have_otherwise(
+    results_folder: Path, change: Change
+) -> None:
+    """Of three runs one has a cosine: its words say so, and those of the two others do not."""
+    runs = results_folder / "runs"
+    change(runs / "low" / "record.json", lr_scheduler_type="cosine")
+    change(runs / "middle" / "record.json", lr_scheduler_type="linear")
+    found = {run.record.name: run for run in collect.collect(runs)[0]}
+    low, middle = found["low"], found["middle"]
+    assert "lr_scheduler_type cosine" in sections.recipe_words(low, [low, middle, middle])
+    assert "lr_scheduler_type" not in sections.recipe_words(middle, [low, middle, middle])
+    assert sections.unusual_fields(low, [low, middle]) == ["beta", "lr_scheduler_type"]
+
+
 def test_pairs_of_several_seeds_are_the_least_and_the_most(three_seeds: Path) -> None:
     for seed, kept in ((0, 1282), (1, 1069), (2, "?")):
         file = three_seeds / f"sft_seed{seed}" / "record.json"
