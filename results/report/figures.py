@@ -4,7 +4,8 @@ Places are fixed and nothing is measured twice, so that the figures of twenty ru
 """
 
 import io
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import pi
 from typing import Any
@@ -34,6 +35,7 @@ STYLE = {
 }
 LONGEST_TITLE = 75  # characters
 MOST_POINTS = 120  # of a training curve
+GAP = 4.0  # columns between the points of one beta and those of the next
 Point = tuple[float, float, float, float]  # beta, delta, low, high in the unit shown
 
 
@@ -93,16 +95,50 @@ def against_beta(panels: Sequence[BetaPanel]) -> str:
     all_axes = figure.subplots(1, len(panels))
     for axes, panel in zip(all_axes, panels, strict=True):
         axes.axhline(0, color=INK, linewidth=0.8)
-        beta, delta = np.array(panel.log).T
+        here, log = sorted(panel.here), sorted(panel.log)
+        betas_here = [point[0] for point in here]
+        betas_log = [point[0] for point in log]
+        columns = columns_of(betas_here, betas_log)
+        middles = [begin + width / 2 for begin, width in columns.values()]
+        axes.set_xticks(middles, [f"{beta:g}" for beta in columns], fontsize="small")
+        _, delta = np.array(log).T
         label = "the log, measured another way"
-        axes.scatter(beta, delta, facecolors="none", edgecolors=LOG, label=label)
-        beta, delta, low, high = np.reshape(panel.here, (-1, 4)).T
+        x = side_by_side(betas_log, columns)
+        axes.scatter(x, delta, facecolors="none", edgecolors=LOG, label=label)
+        _, delta, low, high = np.reshape(here, (-1, 4)).T
         whiskers = [delta - low, high - delta]
         label = "measured here, 95 % interval"
-        axes.errorbar(beta, delta, whiskers, fmt="o", color=AFTER, capsize=4, label=label)
+        x = side_by_side(betas_here, columns)
+        axes.errorbar(
+            x, delta, whiskers, fmt="o", markersize=4, color=AFTER, capsize=2, label=label
+        )
         axes.set(title=panel.title, xlabel="beta")
     figure.legend(*all_axes[0].get_legend_handles_labels(), loc="lower center", ncols=2)
     return svg(figure)
+
+
+def columns_of(here: Sequence[float], log: Sequence[float]) -> dict[float, tuple[float, int]]:
+    """Where the columns of each beta begin, and how many: as many as it has points of one kind."""
+    of_here, of_log = Counter(here), Counter(log)
+    found = {}
+    begin = 0.0
+    for beta in sorted(of_here | of_log):
+        columns = max(of_here[beta], of_log[beta])
+        found[beta] = begin, columns
+        begin += columns + GAP
+    return found
+
+
+def side_by_side(betas: Sequence[float], columns: Mapping[float, tuple[float, int]]) -> list[float]:
+    """An x for each point: those of one beta are spread evenly over its columns."""
+    found = []
+    met: Counter[float] = Counter()
+    alike = Counter(betas)
+    for beta in betas:
+        begin, width = columns[beta]
+        found.append(begin + width * (met[beta] + 0.5) / alike[beta])
+        met[beta] += 1
+    return found
 
 
 @matplotlib.rc_context(STYLE)
