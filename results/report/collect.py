@@ -1,4 +1,7 @@
-"""The runs of a report: records grouped by recipe, each compared with its base, in one family."""
+"""The runs of a report: records grouped by recipe, each compared with its base.
+
+The overall figures of all runs in one bench are one family (docs/STATISTICS.md).
+"""
 
 import math
 import os.path

@@ -2,8 +2,7 @@
 
 Several workers may run the same command over one shared folder: a run that another one holds is
 passed over and looked at again, until all are done. What fails is told at the end; the other runs
-are finished first. With a server, or if it is asked for, one lane trains while another scores what
-is trained:
+are finished first. Where both fit (`lanes`), one lane trains while another scores what is trained:
 
     trains    prepare A             prepare B             prepare C
     scores    score the base        score A               score B            score C
@@ -367,7 +366,7 @@ def scores(half: Half) -> bool:
 
 
 def lanes(plans: Sequence[Plan], serving: Serving) -> list[Lane]:
-    """Training and scoring side by side where both fit.
+    """Training and scoring side by side: with a server that stays, or if it is asked for.
 
     A server changes with the base, and a round trains on replies of the server: then in turn.
     """
@@ -382,8 +381,8 @@ def lanes(plans: Sequence[Plan], serving: Serving) -> list[Lane]:
 def halves(plans: Sequence[Plan], served: bool) -> list[Half]:
     """The order of work.
 
-    With a server, all runs are prepared before the first is scored: training and server then
-    need not share the GPU, and the server starts once.
+    With a server, preparing comes first: on one lane, training and server then need not share the
+    GPU, and the server starts once. Of two lanes each takes its own halves.
     """
     prepare = [Half(plan, "prepare") for plan in plans]
     score = [Half(plan, "score") for plan in plans]

@@ -2,8 +2,9 @@
 
 A stage leaves `<name>.stage.json` in its folder: a hash of its command and of all it reads, what it
 wrote, and whether it is done. The same and done: skipped. The same, not done: run again over what
-it left, as every command here goes on where it stopped. Changed: what lies in its place is set
-aside first, under a name of its own; nothing is removed.
+it left; training goes on from its checkpoint, TAT-QA's scoring begins anew. Changed: a folder in
+its place is set aside first, under a name of its own, and training refuses a folder that holds
+another run. Nothing is removed.
 """
 
 import functools

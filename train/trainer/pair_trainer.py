@@ -1,7 +1,8 @@
-"""DPO with TRL, as a recipe describes it.
+"""DPO, or supervised training alone, by TRL's DPOTrainer, as a recipe describes it.
 
 TRL's loss code is untouched. PairTrainer sets what is around it: which pairs meet in a step, their
-equal weight, beta.
+equal weight, beta. In supervised training alone (`loss_type: [sft]`) rejected replies are empty,
+the reference is zeros that nothing reads, and TRL's `sft` term is all there is.
 """
 
 import contextlib
