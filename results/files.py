@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from results import InputError
+from results import FailedError, InputError
+from results.command_line import code_of
 
 MANIFEST = "report.manifest.json"
 WRITTEN_BY = "tatqa-bench report"
@@ -35,6 +36,7 @@ def write_whole(path: Path, text: str) -> None:
 
     Raises:
         InputError: The file cannot be written there.
+        FailedError: It could be, but a disk is full or fails.
     """
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
@@ -44,7 +46,8 @@ def write_whole(path: Path, text: str) -> None:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+        kind = InputError if code_of(error) == InputError.exit_code else FailedError
+        raise kind(f"{path}: cannot be written ({error.strerror})") from None
 
 
 def encoded(text: str) -> bytes:

@@ -1,5 +1,6 @@
 """Files: whole or not at all, names that stay inside, and nothing of anybody else's touched."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from results import InputError, files
+from results import FailedError, InputError, files
 from results.files import Manifest
 
 
@@ -167,6 +168,23 @@ def test_file_names_worked_by_hand() -> None:
     digest = files.text_hash("a" * 81)[:8]
     assert files.file_name("a" * 81) == f"{'a' * 80}-{digest}"
     assert files.file_name("../../x") == f"-..-x-{files.text_hash('../../x')[:8]}"
+
+
+def test_a_full_disk_is_work_that_failed_and_leaves_the_file_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> int:
+        path.touch()  # a part of it
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    file = tmp_path / "record.json"
+    file.write_text("before")
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(FailedError, match="cannot be written .No space left") as caught:
+        files.write_whole(file, "after")
+    assert caught.value.exit_code == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
+    assert file.read_text() == "before"
 
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
