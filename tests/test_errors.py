@@ -267,6 +267,9 @@ LIGHT = {
     "runs into a file": Mistake("run good.yaml --runs a-file", 2, "--runs: a-file is no folder"),
     "runs below a file": Mistake("run good.yaml --runs a-file/b/c", 2, "--runs: a-file is no f"),
     "its report into a file": Mistake("run good.yaml --runs r --report a-file", 2, "--report: a-f"),
+    "its report into a run": Mistake(
+        "run good.yaml --runs r --report ./r/good/new", 2, "is the folder of a run", SYNTHETIC
+    ),
     "a run named as the report": Mistake(
         "run tatqa-report.yaml --runs r --dry-run", 2, "'tatqa-report'", SYNTHETIC
     ),

@@ -173,7 +173,16 @@ def planned(args: argparse.Namespace) -> tuple[list[Plan], Settings, Serving]:
 
     for plan in plans:
         records.check_folder(plan.folder)
+        check_report(args.report, plan.folder)
     return plans, settings, serving_of(args, found)
+
+
+def check_report(report: Path | None, run: Path) -> None:
+    """Raise InputError if the report is to be written into a run's own folder."""
+    if report is None:
+        return
+    if Path(os.path.realpath(report)).is_relative_to(os.path.realpath(run)):
+        raise InputError(f"--report: {report} is the folder of a run; name one of its own")
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
