@@ -76,9 +76,8 @@ def ask(commands: Sequence[list[str]]) -> list[tuple[int, str]]:
     """Run `python -m ARGUMENTS` of checks, all at once; their exit codes and what they say."""
     asked = []
     for arguments in commands:
-        command = [*OURS, str(os.getpid()), str(ROOT), *arguments]
         started = subprocess.Popen(
-            command,
+            tied(arguments),
             env=environment(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -101,9 +100,11 @@ def load_ahead(number: int) -> None:
     They end when the thread that calls this does (`MODULE`), or with `stop_all`.
     """
     while len(SPARE) < number:
-        command = [*OURS, str(os.getpid()), str(ROOT), "train", "-"]
         process = subprocess.Popen(
-            command, env=environment(), stdin=subprocess.PIPE, start_new_session=True
+            tied(["train", "-"]),
+            env=environment(),
+            stdin=subprocess.PIPE,
+            start_new_session=True,
         )
         SPARE.append(process)
 
@@ -141,10 +142,15 @@ def start(arguments: list[str], log: Path | None, bars: bool = True) -> "subproc
     terminal is for this program, which tells its commands to stop. A Python that is hit by one
     while it starts dies with words of its own in the middle of ours.
     """
-    command = [*OURS, str(os.getpid()), str(ROOT), *arguments]
+    command = tied(arguments)
     if log is None or not is_logged(arguments):
         return subprocess.Popen(command, env=environment(), start_new_session=True)
     return LoggedProcess(command, environment(), log, bars)
+
+
+def tied(arguments: list[str]) -> list[str]:
+    """The command line of `python -m ARGUMENTS` that ends when this program does (MODULE)."""
+    return [*OURS, str(os.getpid()), str(ROOT), *arguments]
 
 
 def is_logged(arguments: list[str]) -> bool:
