@@ -21,7 +21,7 @@ HUB_ID = r"\w[\w.-]*(/[\w.-]+)?"
 READ = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors.index.json")
 VOCABULARY = ("tokenizer*", "vocab*", "tekken*", "*.model", "*.tiktoken")  # any of them will do
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.index.json")
-ADAPTER = "adapter_config.json"  # beside it transformers would load another folder's weights
+ADAPTER = "adapter_config.json"  # PEFT's; beside it transformers loads another folder's weights
 TODAY = re.compile(r"""strftime_now\(\s*(?P<quote>['"])(?P<format>.*?)(?P=quote)\s*\)""")
 CODE = ("*.py",)  # a base that brings its own architecture
 
@@ -34,8 +34,7 @@ def check_base(path: str, targets: Sequence[str] = ()) -> None:
     folder = Path(path)
     try:
         if folder.is_dir():
-            check_files(folder)
-            check_targets(files_of(folder), targets)
+            check_targets(tensors_of(folder), targets)
         elif not re.fullmatch(HUB_ID, path):
             raise OSError("no such model folder, nor is that a hub id (owner/name)")
     except (OSError, ValueError, AttributeError, SafetensorError) as error:
@@ -43,8 +42,11 @@ def check_base(path: str, targets: Sequence[str] = ()) -> None:
         raise RecipeError(f"model_name_or_path: {problem}") from None
 
 
-def check_files(folder: Path) -> None:
-    """Raise OSError, ValueError or SafetensorError for a file that is missing or damaged."""
+def tensors_of(folder: Path) -> list[str]:
+    """The names of a base's weights, as far as it has safetensors files.
+
+    Raises OSError, ValueError or SafetensorError for a file that is missing or damaged.
+    """
     weights = files_of(folder)
     content = {name: read_json(folder / name) for name in READ if (folder / name).exists()}
     if "model_type" not in content.get("config.json", {}):
@@ -55,9 +57,11 @@ def check_files(folder: Path) -> None:
     for name in sorted(set(index.get("weight_map", {}).values())):
         if not (folder / name).is_file():
             raise OSError(f"{name} is missing, which its index names")
+    names: list[str] = []
     for file in weights:
         if file.suffix == ".safetensors":
-            tensor_names(file)
+            names += tensor_names(file)
+    return names
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -80,14 +84,16 @@ def tensor_names(file: Path) -> list[str]:
         raise SafetensorError(f"{file.name}: {error}") from None
 
 
-def check_targets(files: Iterable[Path], targets: Sequence[str]) -> None:
+def is_target(module: str, target: str) -> bool:
+    """Whether a module's full name ends in the target's, as PEFT reads target_modules."""
+    return module == target or module.endswith(f".{target}")
+
+
+def check_targets(tensors: Iterable[str], targets: Sequence[str]) -> None:
     """Raise ValueError for a target that is the end of no weight's name, if the names are known."""
-    layers: set[str] = set()
-    for file in files:
-        if file.suffix == ".safetensors":
-            layers.update(name.removesuffix(".weight") for name in tensor_names(file))
+    layers = {name.removesuffix(".weight") for name in tensors}
     for target in targets:
-        if layers and not any(f".{layer}".endswith(f".{target}") for layer in layers):
+        if layers and not any(is_target(layer, target) for layer in layers):
             known = sorted({layer.rpartition(".")[2] for layer in layers})
             raise ValueError(f"it has no layer named {target}; {nearest(target, known)}")
 

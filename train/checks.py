@@ -8,9 +8,9 @@ import os
 from pathlib import Path
 
 from tatqa_task import data
-from train.base import check_base, files_of, hash_of
+from train.base import ADAPTER, check_base, files_of, hash_of
 from train.folder import check_place
-from train.init_adapter import CONFIG, read_init_adapter
+from train.init_adapter import read_init_adapter
 from train.pairs.build import check_corruptions, splits_read
 from train.pairs.preferences import check_file
 from train.recipe import Recipe
@@ -43,7 +43,7 @@ def check_adapter(recipe: Recipe, ahead: bool) -> None:
     """Raise RecipeError if the adapter to train on from does not belong to recipe and base."""
     if recipe.init_adapter is None:
         return
-    if ahead and not (Path(recipe.init_adapter) / CONFIG).is_file():
+    if ahead and not (Path(recipe.init_adapter) / ADAPTER).is_file():
         return  # a sweep knows whether one of its runs makes it
     base = Path(recipe.model_name_or_path)
     read_init_adapter(recipe, hash_of(files_of(base)) if base.is_dir() else None)

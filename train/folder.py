@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tatqa_task.files import write_whole
+from train.base import ADAPTER
 from train.recipe import RecipeError, one_line
 
 logger = logging.getLogger(__name__)
@@ -24,7 +25,6 @@ TORCH_SAVE = ("PytorchStreamWriter", "inline_container", "iostream error")
 MARKER = "run.json"  # of an unfinished run: what it is
 DAY = "day_of_prompts"  # there and in train.json, where the chat template writes the date
 RESULT = "train.json"  # of a finished run
-ADAPTER = "adapter_config.json"
 # What a run writes into its folder, and what a folder of something else holds.
 WRITTEN = (
     *("README.md", "curves.svg", "config.json", "*.safetensors", "*.bin", "token*", "*.jinja"),

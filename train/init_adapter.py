@@ -13,10 +13,9 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from train.base import tensor_names
+from train.base import ADAPTER, tensor_names
 from train.recipe import Recipe, RecipeError, one_line
 
-CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 SHAPE_FIELDS = ("lora_r", "lora_alpha", "use_rslora", "use_dora")  # as recipes name them
 
@@ -40,11 +39,11 @@ def read_init_adapter(recipe: Recipe, base_sha256: str | None) -> InitAdapter | 
         return None
     folder = Path(recipe.init_adapter)
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
         with (folder / WEIGHTS).open("rb") as weights:
             digest = hashlib.file_digest(weights, "sha256")
         if not isinstance(config, dict):
-            raise ValueError(f"{CONFIG} is no JSON object")
+            raise ValueError(f"{ADAPTER} is no JSON object")
     except (OSError, ValueError) as error:
         raise RecipeError(
             f"init_adapter: {folder} holds no adapter in PEFT's layout: {one_line(error)}"

@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tatqa_task.command_line import exit_code, say_error
+from train.base import ADAPTER
 from train.card import card, read
+from train.init_adapter import WEIGHTS
 from train.recipe import one_line
 from train.sources import HUB_ID
 
-ADAPTER = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
 FILES = (WEIGHTS, "chat_template.jinja", "train.json", "record.json", "curves.svg")
 
 

@@ -41,11 +41,6 @@ def lora(recipe: Recipe) -> LoraConfig:
     )
 
 
-def is_target(module: str, target: str) -> bool:
-    """Whether a module's full name ends in the target's, as PEFT reads target_modules."""
-    return module == target or module.endswith(f".{target}")
-
-
 def refuse_other_kind(recipe: Recipe, adapter: InitAdapter) -> None:
     """Raise RecipeError for an adapter that is more than plain LoRA, which a recipe describes."""
     plain = lora(recipe).to_dict()

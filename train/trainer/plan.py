@@ -9,11 +9,11 @@ import torch
 import yaml
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from train.base import is_target
 from train.pairs.pair import Counts
 from train.pairs.tokens import TokenPair
 from train.recipe import Recipe, RecipeError, one_line
 from train.sharing.lengths import distinct_tokens
-from train.trainer.adapter import is_target
 from train.trainer.assemble import computed_rows, pair_order
 from train.trainer.batches import StepBatches, sequences
 from train.trainer.config import compute_dtype

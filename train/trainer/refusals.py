@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 
+from train.base import is_target
 from train.pairs.tokens import TokenPair
 from train.recipe import Recipe, RecipeError
 from train.sharing.preflight import tolerance
-from train.trainer.adapter import is_target
 
 AHEAD = 16  # tokens in which a model that looks ahead shows it
 
